@@ -1,0 +1,1 @@
+"""Train a VAE by its ELBO, then a GAN whose generator starts as the VAE's decoder."""
