@@ -1,0 +1,322 @@
+"""Data sets. A source says what shape its images have, makes sure that they are there, and gives its three splits.
+
+The official test split stays apart; train and val are a fixed, seeded division of the official training set. To add a
+data set, write one class here.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaegan.config import Component, ComponentConfig, require
+from vaegan.data.idx import read_idx
+from vaegan.images import ImageShape, to_uint8
+from vaegan.random import generator
+
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+SplitName = Literal["train", "val", "test"]
+EMBEDDED_MNIST = Path(__file__).parents[2] / "data" / "mnist"
+
+
+class Split(NamedTuple):
+    """Images and their classes."""
+
+    images: Tensor  # uint8, (N, C, H, W)
+    labels: Tensor  # int64, (N,)
+
+
+class ImageSource(Component, abc.ABC, group="dataset"):
+    """A data set of labelled images of one shape."""
+
+    @dataclass
+    class Config(ComponentConfig):
+        def build(self) -> ImageSource:
+            return self.component(self)
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> ImageShape:
+        """Channels, height, width."""
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Download what is missing. Called once, in one process.
+
+        Raises:
+            ValueError: The data are not there and cannot be had, with the way out.
+        """
+
+    @abc.abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """One split, in a fixed order.
+
+        Raises:
+            ValueError: A file is missing or damaged.
+        """
+
+
+def train_or_val(official: Split, name: SplitName, num_val: int, seed: int) -> Split:
+    """The train or the val part of an official training set: a fixed random division of it.
+
+    Raises:
+        ValueError: if val would take all images.
+    """
+    num_images = len(official.images)
+    require(num_val < num_images, "dataset.num_val", f"less than the {num_images} training images", num_val)
+    order = torch.randperm(num_images, generator=generator("split", seed))
+    part = order[:num_val] if name == "val" else order[num_val:]
+    return Split(official.images[part], official.labels[part])
+
+
+class IdxSource(ImageSource, abc.ABC):
+    """Greyscale 28 x 28 images in four IDX files, gzip-compressed or not."""
+
+    SHA256: ClassVar[dict[str, str]] = {}  # of the unpacked files, where they are known
+    TRANSPOSED: ClassVar[bool] = False  # whether the files hold columns first
+
+    @dataclass
+    class Config(ImageSource.Config):
+        root: str | None = (
+            None  # folder of the data; null: data/ in the current folder (mnist: the embedded files)
+        )
+        num_val: int = 5000  # images of the official training set that validate
+        split_seed: int = 0  # of the division into train and val
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.num_val >= 1, "num_val", "at least 1", self.num_val)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def image_shape(self) -> ImageShape:
+        return (1, 28, 28)
+
+    @property
+    @abc.abstractmethod
+    def folders(self) -> list[Path]:
+        """Where the files may be."""
+
+    @abc.abstractmethod
+    def stem(self, train: bool) -> str:
+        """What the names of the training or the test files begin with."""
+
+    @abc.abstractmethod
+    def fetch(self) -> None:
+        """Bring files that are missing, or raise a ValueError that tells the user how."""
+
+    def find(self, name: str) -> Path | None:
+        """Path of a file, with or without .gz."""
+        paths = (folder / f"{name}{suffix}" for folder in self.folders for suffix in (".gz", ""))
+        return next((path for path in paths if path.is_file()), None)
+
+    def read(self, train: bool, kind: str) -> Tensor:
+        """Content of one of the four files."""
+        name = f"{self.stem(train)}-{kind}"
+        path = self.find(name)
+        if path is None:
+            raise ValueError(f"dataset={self.config.name}: {name}.gz is not in {self.folders[0]}")
+        return read_idx(path, self.SHA256.get(name))
+
+    def prepare(self) -> None:
+        if not all(
+            self.find(f"{self.stem(train)}-{kind}") for train in (True, False) for kind in (IMAGES, LABELS)
+        ):
+            self.fetch()
+
+    def split(self, name: SplitName) -> Split:
+        images, labels = self.read(name != "test", IMAGES), self.read(name != "test", LABELS)
+        if images.shape[1:] != (28, 28) or len(images) != len(labels):
+            raise ValueError(
+                f"dataset={self.config.name}: {self.folders[0]} has images of shape {tuple(images.shape)} and "
+                f"{len(labels)} labels; expected (N, 28, 28) and N"
+            )
+        images = images.mT.contiguous() if self.TRANSPOSED else images
+        official = Split(images.unsqueeze(1), labels.long())
+        return (
+            official
+            if name == "test"
+            else train_or_val(official, name, self.config.num_val, self.config.split_seed)
+        )
+
+
+class Mnist(IdxSource):
+    """Handwritten digits, embedded in this repository with their checksums: data/mnist."""
+
+    @dataclass
+    class Config(IdxSource.Config):
+        name: str = "mnist"
+
+    SHA256: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    }
+
+    @property
+    def folders(self) -> list[Path]:
+        return [Path(self.config.root).expanduser() if self.config.root else EMBEDDED_MNIST]
+
+    def stem(self, train: bool) -> str:
+        return "train" if train else "t10k"
+
+    def fetch(self) -> None:
+        missing = next(name for name in self.SHA256 if self.find(name) is None)
+        raise ValueError(
+            f"dataset=mnist: {self.folders[0] / missing}.gz is missing; restore it (git checkout data/mnist), or set "
+            "dataset.root to a folder with MNIST's four .gz files"
+        )
+
+
+class TorchvisionSource(IdxSource, abc.ABC):
+    """Read from dataset.root where the files are there, else downloaded into it by torchvision."""
+
+    @property
+    @abc.abstractmethod
+    def torchvision_name(self) -> str:
+        """Name of the class in torchvision.datasets."""
+
+    @property
+    @abc.abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Further arguments of that class."""
+
+    @property
+    def folders(self) -> list[Path]:
+        root = Path(self.config.root or "data").expanduser()
+        return [root, root / self.torchvision_name / "raw"]
+
+    def fetch(self) -> None:
+        import torchvision.datasets  # late: it takes seconds, and a typo shall not wait for it
+
+        try:
+            getattr(torchvision.datasets, self.torchvision_name)(
+                self.folders[0], download=True, **self.options
+            )
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"dataset={self.config.name}: {self.stem(True)}-{IMAGES}.gz and its three companions are neither in "
+                f"{self.folders[0]} nor in {self.folders[1]}, and their download failed ({str(error).strip()}); "
+                "set dataset.root to the folder that has them"
+            ) from error
+
+
+class FashionMnist(TorchvisionSource):
+    """Clothes in ten classes. Source: Xiao et al. 2017, arXiv:1708.07747."""
+
+    @dataclass
+    class Config(IdxSource.Config):
+        name: str = "fashion_mnist"
+
+    @property
+    def torchvision_name(self) -> str:
+        return "FashionMNIST"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def stem(self, train: bool) -> str:
+        return "train" if train else "t10k"
+
+
+class Kmnist(TorchvisionSource):
+    """Cursive Japanese characters in ten classes. Source: Clanuwat et al. 2018, arXiv:1812.01718."""
+
+    @dataclass
+    class Config(IdxSource.Config):
+        name: str = "kmnist"
+
+    @property
+    def torchvision_name(self) -> str:
+        return "KMNIST"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def stem(self, train: bool) -> str:
+        return "train" if train else "t10k"
+
+
+class Emnist(TorchvisionSource):
+    """Letters and digits. Source: Cohen et al. 2017, arXiv:1702.05373."""
+
+    TRANSPOSED: ClassVar[bool] = True
+    SUBSETS: ClassVar[tuple[str, ...]] = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
+
+    @dataclass
+    class Config(IdxSource.Config):
+        name: str = "emnist"
+        subset: str = "balanced"  # balanced, byclass, bymerge, letters, digits or mnist
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(
+                self.subset in Emnist.SUBSETS, "subset", f"one of {', '.join(Emnist.SUBSETS)}", self.subset
+            )
+
+    @property
+    def torchvision_name(self) -> str:
+        return "EMNIST"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"split": self.config.subset}
+
+    def stem(self, train: bool) -> str:
+        return f"emnist-{self.config.subset}-{'train' if train else 'test'}"
+
+
+class Shapes(ImageSource):
+    """Discs, squares and diamonds of random place, size and shade on a dark ground: made from a seed, for tests."""
+
+    @dataclass
+    class Config(ImageSource.Config):
+        name: str = "shapes"
+        channels: int = 1  # 1 grey, 3 colour
+        height: int = 28  # pixels
+        width: int = 28  # pixels
+        num_train: int = 2000  # images
+        num_val: int = 500  # images
+        num_test: int = 500  # images
+        data_seed: int = 0  # of the images
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for key in ("channels", "height", "width", "num_train", "num_val", "num_test"):
+                require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def image_shape(self) -> ImageShape:
+        return (self.config.channels, self.config.height, self.config.width)
+
+    def prepare(self) -> None:
+        """Nothing to fetch."""
+
+    def split(self, name: SplitName) -> Split:
+        num = {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[name]
+        channels, height, width = self.image_shape
+        rng = generator("shapes", self.config.data_seed, name)
+        labels = torch.randint(3, (num,), generator=rng)
+        place = (
+            torch.rand(num, 2, 1, 1, generator=rng) * 0.5 + 0.25
+        )  # of the centre, as a share of height and width
+        radius = (torch.rand(num, 1, 1, generator=rng) * 0.15 + 0.1) * min(height, width)
+        shade = torch.rand(num, channels, 1, 1, generator=rng) * 0.6 + 0.4
+        y = torch.arange(height).view(-1, 1) - place[:, 0] * height
+        x = torch.arange(width).view(1, -1) - place[:, 1] * width
+        distances = torch.stack([(x * x + y * y).sqrt(), x.abs().maximum(y.abs()), x.abs() + y.abs()])
+        inside = distances[labels, torch.arange(num)] <= radius
+        return Split(to_uint8(inside.unsqueeze(1) * shade), labels)
