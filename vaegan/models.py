@@ -1,0 +1,77 @@
+"""The models, by composition only: no loss, no trainer.
+
+VAE          images -> encoder -> posterior q(z|x);   latents -> decoder -> likelihood p(x|z);   prior p(z)
+Generator    latents -> the VAE's decoder -> the likelihood's mean = images
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaegan.config import require
+from vaegan.images import ImageShape
+from vaegan.likelihoods import Likelihood
+from vaegan.nets.decoders import Decoder
+from vaegan.nets.encoders import Encoder
+from vaegan.posteriors import Posterior
+from vaegan.priors import Prior
+
+
+@dataclass
+class VAEConfig:
+    """The probabilistic model and its networks. Shapes are no settings: they follow from the data set."""
+
+    latent_dim: int = 32  # dimensions of z
+    likelihood: Likelihood.Config = MISSING
+    prior: Prior.Config = MISSING
+    posterior: Posterior.Config = MISSING
+    encoder: Encoder.Config = MISSING
+    decoder: Decoder.Config = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "latent_dim", "at least 1", self.latent_dim)
+
+
+class VAE(nn.Module):
+    """Variational autoencoder. Source: Kingma & Welling 2014, arXiv:1312.6114."""
+
+    def __init__(self, config: VAEConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.likelihood = config.likelihood.build(image_shape)
+        self.prior = config.prior.build(config.latent_dim)
+        self.posterior = config.posterior.build(config.latent_dim)
+        self.encoder = config.encoder.build(image_shape, self.posterior.num_features)
+        self.decoder = config.decoder.build(config.latent_dim, self.likelihood.param_shape)
+
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z | x), batch (B,), of images on the likelihood's support, (B, C, H, W)."""
+        posterior: Distribution = self.posterior(self.encoder(x))
+        return posterior
+
+    def decode(self, z: Tensor) -> Distribution:
+        """p(x | z), batch (B,), of latents (B, latent_dim)."""
+        likelihood: Distribution = self.likelihood(self.decoder(z))
+        return likelihood
+
+    def latent_prior(self) -> Distribution:
+        """p(z), batch ()."""
+        prior: Distribution = self.prior(self.encode)
+        return prior
+
+
+class Generator(nn.Module):
+    """Latents to images: a decoder followed by the likelihood's mean."""
+
+    def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.decoder, self.likelihood = decoder, likelihood
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
+        images: Tensor = self.likelihood(self.decoder(z)).mean
+        return images
