@@ -1,0 +1,137 @@
+"""Checkpoints: plain data and tensors. Nothing in a file is executed or imported when it is read.
+
+Beside Lightning's own keys a checkpoint holds
+
+    "vaegan": {"format": 1, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
+               "vae": the plain config of the VAE's run, so that a GAN's file stands alone}
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaegan.config import from_plain
+from vaegan.images import ImageShape
+from vaegan.models import VAE, Generator, VAEConfig
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    path: Path
+    stage: str  # "vae" or "gan"
+    image_shape: ImageShape
+    run: dict[str, Any]  # config of the run that wrote it, plain
+    vae: dict[str, Any]  # config of the VAE's run, plain
+    state: dict[str, Tensor]  # of the LightningModule
+
+    def build_vae(self) -> VAE:
+        """The VAE with its trained weights, in eval mode, on the CPU."""
+        vae = build_vae(self.vae, self.image_shape)
+        load_state(vae, self.state, "vae.", self.path)
+        return vae.eval()
+
+    def build_generator(self) -> Generator:
+        """The moving average of a stage=gan generator, in eval mode, on the CPU."""
+        if self.stage != "gan":
+            raise ValueError(
+                f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a generator"
+            )
+        vae = build_vae(self.vae, self.image_shape)
+        generator = Generator(vae.decoder, vae.likelihood)
+        load_state(generator, self.state, "moving_average.module.", self.path)
+        return generator.eval()
+
+
+def header(stage: str, image_shape: ImageShape, run: dict[str, Any], vae: dict[str, Any]) -> dict[str, Any]:
+    """What stands under "vaegan" in a checkpoint."""
+    return {"format": FORMAT, "stage": stage, "image_shape": list(image_shape), "run": run, "vae": vae}
+
+
+def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
+    """VAE with fresh weights from the plain config of a run; keys that do not belong to the model are passed over."""
+    names = {field.name for field in fields(VAEConfig)}
+    return VAE(from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}), image_shape)
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
+    """Load the entries of a state dict that begin with the prefix; all must fit."""
+    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    try:
+        module.load_state_dict(part, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit the model that it describes: {error}") from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of this project.
+
+    Raises:
+        ValueError: The file is missing, cut short, damaged, holds more than plain data and tensors, or is not ours.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is refused: it holds more than plain data and tensors, or is no checkpoint. "
+            "Nothing in it was executed"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(
+            f"{path} is cut short or damaged ({str(error).splitlines()[0]}); use another copy"
+        ) from error
+    head = content.get("vaegan") if isinstance(content, dict) else None
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this project in format {FORMAT}")
+    channels, height, width = head["image_shape"]
+    return Checkpoint(
+        path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"]
+    )
+
+
+def find_vae_checkpoint(path: str) -> Path:
+    """The checkpoint file that `vae_ckpt` means: a file, or the best one of a run folder.
+
+    Raises:
+        ValueError: There is none, or the path is a URL.
+    """
+    if "://" in path:
+        raise ValueError(f"vae_ckpt={path}: URLs are refused; download the file and give its path")
+    given = Path(path).expanduser()
+    if given.is_file():
+        return given
+    for folder in (given, given / "checkpoints", given / "vae" / "checkpoints"):
+        if (folder / "best.ckpt").is_file():
+            return folder / "best.ckpt"
+    what = "has no checkpoint of a VAE (vae/checkpoints/best.ckpt)" if given.is_dir() else "does not exist"
+    raise ValueError(
+        f"vae_ckpt={path} {what}; give the folder of a stage=vae run, or its .ckpt file. To make one: "
+        "python train.py stage=vae"
+    )
+
+
+def load_vae_checkpoint(path: str) -> Checkpoint:
+    """The stage=vae checkpoint that `vae_ckpt` means.
+
+    Raises:
+        ValueError: as `find_vae_checkpoint` and `load_checkpoint`; also if it is a GAN's.
+    """
+    checkpoint = load_checkpoint(find_vae_checkpoint(path))
+    if checkpoint.stage != "vae":
+        raise ValueError(
+            f"vae_ckpt={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that it started from"
+        )
+    return checkpoint

@@ -1,0 +1,143 @@
+"""What both stages do around Lightning's Trainer: run folder, loggers, callbacks, final metrics, summary."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from vaegan.callbacks import Pictures, StatelessNoise
+from vaegan.config import to_plain
+from vaegan.data.module import ImageDataModule
+from vaegan.stages.runs import GANRun, StageResult, VAERun
+
+NUM_EXAMPLES = 32  # real images in the pictures
+
+
+def new_folder(path: Path) -> Path:
+    """Make the folder of a stage.
+
+    Raises:
+        ValueError: It holds a run already, or cannot be made.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise ValueError(
+            f"{path} holds a run already, which is never overwritten; set hydra.run.dir to a new folder"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir"
+        ) from error
+    return path
+
+
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """The global batch must divide into equal shares.
+
+    Raises:
+        ValueError: It does not; with both numbers and the nearest size that does.
+    """
+    if batch_size % num_devices:
+        nearest = max(1, round(batch_size / num_devices)) * num_devices
+        raise ValueError(
+            f"loader.batch_size={batch_size} is the batch of all devices together and does not divide by the "
+            f"{num_devices} devices; set loader.batch_size={nearest}"
+        )
+
+
+def fit(
+    run: VAERun | GANRun,
+    module: pl.LightningModule,
+    data: ImageDataModule,
+    folder: Path,
+    monitor: str,
+    mode: str,
+    callbacks: list[pl.Callback],
+) -> StageResult:
+    """Train, keep the best and the last checkpoint, and score the best one on the test split.
+
+    Args:
+        run: The stage's config.
+        module: What to train, on `data`.
+        data: The data set.
+        folder: The stage's folder, new.
+        monitor: Tag of the metric that chooses the best checkpoint; `mode` is "min" or "max".
+        callbacks: Those of this stage alone.
+    """
+    quiet()
+    config = run.trainer
+    tensorboard = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
+    best = ModelCheckpoint(
+        folder / "checkpoints", "best", monitor=monitor, mode=mode, enable_version_counter=False, save_top_k=1
+    )
+    last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False)
+    callbacks = [
+        StatelessNoise(run.seed),
+        Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
+        LearningRateMonitor("step"),
+        *callbacks,
+        best,
+        last,
+    ]
+    if config.enable_progress_bar:
+        callbacks.append(RichProgressBar(refresh_rate=10))
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+        max_epochs=config.max_epochs,
+        limit_train_batches=config.limit_train_batches,
+        val_check_interval=config.val_check_interval,
+        log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
+        enable_progress_bar=config.enable_progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,  # what a metric keeps from one validation to the next would be locked otherwise
+        logger=[CSVLogger(folder, name="", version=""), tensorboard],  # CSV first: it wants an empty folder
+        callbacks=callbacks,
+    )
+    check_batch_size(run.loader.batch_size, trainer.world_size)
+    plain = to_plain(run)
+    trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+    tensorboard.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}\n```")
+    trainer.fit(module, data)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    if best.best_model_score is not None:
+        metrics[monitor] = float(best.best_model_score)
+    checkpoint = Path(best.best_model_path)
+    trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+    metrics |= {
+        key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")
+    }
+    tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
+    tensorboard.finalize("success")
+    return StageResult(folder, checkpoint, metrics)
+
+
+def quiet() -> None:
+    """Silence Lightning's advice that does not hold here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
+    warnings.filterwarnings(
+        "ignore", ".*in eval mode at the start of training.*"
+    )  # the GAN's VAE is, on purpose
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,88 @@
+"""Stage gan: train a GAN whose generator starts as a VAE's decoder."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from vaegan.checkpoints import Checkpoint, build_vae, header, load_vae_checkpoint
+from vaegan.config import from_plain, to_plain
+from vaegan.data.datasets import ImageSource
+from vaegan.data.module import ImageDataModule
+from vaegan.images import ImageShape
+from vaegan.models import VAE, Generator
+from vaegan.modules.gan import GANModule
+from vaegan.nets.discriminators import Discriminator
+from vaegan.random import seeded
+from vaegan.stages.fitting import fit, new_folder
+from vaegan.stages.runs import GANRun, StageResult
+from vaegan.stages.summary import print_summary
+from vaegan.training import GANConfig
+
+
+def train_gan(run: GANRun, output_dir: Path) -> StageResult:
+    """Train a GAN, and say what to type next.
+
+    Raises:
+        ValueError: Something that the run asks for cannot be had; before anything is trained.
+    """
+    result = fit_gan(run, output_dir)
+    print_summary("GAN", [result], output_dir, [])
+    return result
+
+
+def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
+    """Train a GAN in `output_dir`/gan."""
+    checkpoint = load_vae_checkpoint(run.vae_ckpt)
+    source = build_source(run, checkpoint)
+    discriminator = build_discriminator(run, run.seed, checkpoint.image_shape)
+    vae = checkpoint.build_vae()
+    generator = build_generator(vae, checkpoint.vae, run.warm_start, run.seed)
+    source.prepare()
+    data = ImageDataModule(source, run.loader, run.seed)
+    module = GANModule(
+        vae,
+        generator,
+        discriminator,
+        run.adversarial_loss.build(),
+        run.gradient_penalty.build(),
+        run,
+        header("gan", checkpoint.image_shape, to_plain(run), checkpoint.vae),
+    )
+    folder = new_folder(output_dir / "gan")
+    return fit(run, module, data, folder, "val/frechet_distance", "min", [])
+
+
+def build_source(run: GANRun, checkpoint: Checkpoint) -> ImageSource:
+    """The data set of the run, by default the VAE's.
+
+    Raises:
+        ValueError: Its images have another shape than the VAE's.
+    """
+    config: Any = run.dataset
+    if config is None:
+        config = from_plain(ImageSource.Config, checkpoint.vae["dataset"], "dataset")
+    source: ImageSource = config.build()
+    if source.image_shape != checkpoint.image_shape:
+        raise ValueError(
+            f"vae_ckpt={run.vae_ckpt} makes images of shape {checkpoint.image_shape} (channels, height, width), but "
+            f"dataset={config.name} has {source.image_shape}; leave dataset out to use the VAE's, "
+            f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
+        )
+    return source
+
+
+def build_generator(vae: VAE, vae_config: dict[str, Any], warm_start: bool, seed: int) -> Generator:
+    """Generator with the architecture of the VAE's decoder and a copy of its weights, or with fresh ones."""
+    if warm_start:
+        return Generator(copy.deepcopy(vae.decoder), copy.deepcopy(vae.likelihood))
+    with seeded(seed, "init", "cold"):
+        fresh = build_vae(vae_config, vae.image_shape)
+    return Generator(fresh.decoder, fresh.likelihood)
+
+
+def build_discriminator(config: GANConfig, seed: int, image_shape: ImageShape) -> Discriminator:
+    """Discriminator with fresh weights."""
+    with seeded(seed, "init", "discriminator"):
+        return config.discriminator.build(image_shape)
