@@ -6,30 +6,23 @@ python train.py stage=gan vae_ckpt=RUN_FOLDER       a GAN from a trained VAE
 python train.py --help                              all choices and settings
 """
 
-import os
-import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vaegan.schemas import explain, register, typed
+from vaegan.schemas import readable_errors, register, typed
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float:
-    try:
-        run = typed(config)
-        result = run.execute(Path(HydraConfig.get().runtime.output_dir))
-        return result.metrics[run.sweep_metric]
-    except (ValueError, OSError) as error:
-        if SHOWS_TRACEBACK:
-            raise
-        raise SystemExit(f"error: {error}") from None
+    run = typed(config)
+    result = run.execute(Path(HydraConfig.get().runtime.output_dir))
+    return result.metrics[run.sweep_metric]
 
 
-SHOWS_TRACEBACK = False
 if __name__ == "__main__":
     register()
-    main()
+    with readable_errors():
+        main()

@@ -30,8 +30,8 @@ class AdversarialLoss(Component, abc.ABC, group="adversarial_loss"):
     @dataclass
     class Config(ComponentConfig):
         def build(self) -> AdversarialLoss:
-            loss: AdversarialLoss = self.component()
-            return loss
+            built: AdversarialLoss = self.component()
+            return built
 
     @abc.abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -93,10 +93,12 @@ class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
             require(self.interval >= 1, "interval", "at least 1", self.interval)
 
         def build(self) -> GradientPenalty:
-            return self.component(self)
+            built: GradientPenalty = self.component(self)
+            return built
 
     def __init__(self, config: Any) -> None:
-        self.gamma, self.interval = config.gamma, config.interval
+        self.gamma: float = config.gamma
+        self.interval: int = config.interval
 
     @abc.abstractmethod
     def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -128,9 +130,7 @@ class R1R2(GradientPenalty):
         name: str = "r1_r2"
 
     def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        return (
-            self.gamma / 2 * (squared_gradient(discriminator, real) + squared_gradient(discriminator, fake))
-        )
+        return self.gamma / 2 * (squared_gradient(discriminator, real) + squared_gradient(discriminator, fake))
 
 
 def squared_gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -138,5 +138,6 @@ def squared_gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) 
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_()
         logits = discriminator(images)
+        gradient: Tensor
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         return gradient.square().flatten(1).sum(1)

@@ -45,9 +45,7 @@ class Checkpoint:
     def build_generator(self) -> Generator:
         """The moving average of a stage=gan generator, in eval mode, on the CPU."""
         if self.stage != "gan":
-            raise ValueError(
-                f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a generator"
-            )
+            raise ValueError(f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a generator")
         vae = build_vae(self.vae, self.image_shape)
         generator = Generator(vae.decoder, vae.likelihood)
         load_state(generator, self.state, "moving_average.module.", self.path)
@@ -90,16 +88,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "Nothing in it was executed"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(
-            f"{path} is cut short or damaged ({str(error).splitlines()[0]}); use another copy"
-        ) from error
+        raise ValueError(f"{path} is cut short or damaged ({str(error).splitlines()[0]}); use another copy") from error
     head = content.get("vaegan") if isinstance(content, dict) else None
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this project in format {FORMAT}")
     channels, height, width = head["image_shape"]
-    return Checkpoint(
-        path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"]
-    )
+    return Checkpoint(path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"])
 
 
 def find_vae_checkpoint(path: str) -> Path:

@@ -43,7 +43,7 @@ class Component:
             cls.group, cls.choices = group, {}
             cls.Config.base = cls
             GROUPS[group] = cls
-        elif "Config" in cls.__dict__:
+        elif "Config" in cls.__dict__ and cls.Config.name != MISSING:
             name = cls.Config.name
             if name in cls.choices:
                 raise ValueError(
@@ -105,24 +105,21 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     if issubclass(schema, ComponentConfig):
         group, choices, name = schema.base.group, schema.base.choices, plain.get("name")
         if name not in choices:
-            raise ValueError(
-                f"{where or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}"
-            )
+            raise ValueError(f"{where or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}")
         schema = cast(type[T], choices[name].Config)
     hints = typing.get_type_hints(schema)
     values = {}
     for key, value in plain.items():
         path = f"{where}.{key}".lstrip(".")
+        require(value != MISSING, path, "set", "nothing")
         if key not in hints:
             known = [field.name for field in dataclasses.fields(cast(Any, schema))]
-            raise ValueError(
-                f"unknown key {path}.{did_you_mean(key, known)} Known here: {', '.join(sorted(known))}"
-            )
+            raise ValueError(f"unknown key {path}.{did_you_mean(key, known)} Known here: {', '.join(sorted(known))}")
         nested = _dataclass_of(hints[key])
         values[key] = value if nested is None or value is None else from_plain(nested, value, path)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.structured(schema(**values))))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{where}.{error}".lstrip(".")) from error
 
 

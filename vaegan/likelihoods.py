@@ -31,7 +31,8 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
     @dataclass
     class Config(ComponentConfig):
         def build(self, image_shape: ImageShape) -> Likelihood:
-            return self.component(self, image_shape)
+            built: Likelihood = self.component(self, image_shape)
+            return built
 
     def __init__(self, config: Any, image_shape: ImageShape) -> None:
         super().__init__()
@@ -104,9 +105,7 @@ class Gaussian(Likelihood):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require(
-                self.scale is None or self.scale > 0, "scale", "positive, or null to learn it", self.scale
-            )
+            require(self.scale is None or self.scale > 0, "scale", "positive, or null to learn it", self.scale)
             require(self.min_scale > 0, "min_scale", "positive", self.min_scale)
             require(
                 self.initial_scale > self.min_scale,

@@ -9,11 +9,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from vaegan.models import VAE
 
 
-class PosteriorMean(nn.Module):
-    """The VAE's encoder as a feature network: images in [0, 1], (B, C, H, W), to posterior means (B, latent_dim).
+class EncoderFeatures(nn.Module):
+    """The VAE's encoder as a feature network: images in [0, 1], (B, C, H, W), to its output, (B, num_features).
 
-    Real and generated images alike first go onto the likelihood's support (binarized images, for a Bernoulli VAE), since
-    that is what the encoder knows; grey generated images would otherwise differ from binary ones by that alone.
+    Images go in as they are, binarized for no likelihood: whether a stroke is crisp or blurred is what a GAN changes.
     """
 
     def __init__(self, vae: VAE) -> None:
@@ -22,8 +21,8 @@ class PosteriorMean(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            means: Tensor = self.vae.encode(self.vae.likelihood.target(images)).mean
-            return means
+            features: Tensor = self.vae.encoder(images)
+            return features
 
 
 class PassThrough(nn.Module):
@@ -38,7 +37,7 @@ class PassThrough(nn.Module):
 
 
 def frechet_distance(num_features: int) -> FrechetInceptionDistance:
-    """Metric with `update(features (B, num_features), real=...)` and `compute()`: the Frechet distance of two Gaussians.
+    """Frechet distance of two Gaussians: `update(features (B, num_features), real=...)`, then `compute()`.
 
     Features of real images survive `reset()`. Source: Heusel et al. 2017, arXiv:1706.08500.
     """

@@ -19,7 +19,8 @@ class Posterior(Component, nn.Module, abc.ABC, group="posterior"):
     @dataclass
     class Config(ComponentConfig):
         def build(self, latent_dim: int) -> Posterior:
-            return self.component(self, latent_dim)
+            built: Posterior = self.component(self, latent_dim)
+            return built
 
     def __init__(self, config: Any, latent_dim: int) -> None:
         super().__init__()

@@ -23,7 +23,8 @@ class Prior(Component, nn.Module, abc.ABC, group="prior"):
     @dataclass
     class Config(ComponentConfig):
         def build(self, latent_dim: int) -> Prior:
-            return self.component(self, latent_dim)
+            built: Prior = self.component(self, latent_dim)
+            return built
 
     def __init__(self, config: Any, latent_dim: int) -> None:
         super().__init__()

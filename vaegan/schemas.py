@@ -1,18 +1,23 @@
-"""The one file of the package that knows Hydra: choices and runs as schemas of conf/, and what is said of a bad command."""
+"""The one file of the package that knows Hydra: the schemas of conf/, and what is said of a bad command."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import sys
 import typing
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
 from vaegan.stages.runs import GANRun, PipelineRun, VAERun
@@ -55,46 +60,64 @@ class CheckSweep(Callback):
             for job in batch:
                 try:
                     typed(hydra.compose(config.hydra.job.config_name, list(job)))
-                except ValueError as error:
-                    raise SystemExit(f"{error}\nin this job of the sweep: {' '.join(job)}") from error
+                except (HydraException, ValueError) as error:
+                    raise SystemExit(
+                        f"error: {explain(error, job)}\nin this job of the sweep: {' '.join(job)}"
+                    ) from error
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """What the user can mend becomes one message and exit status 1; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise, and not print for itself
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        message = explain(error, sys.argv[1:])
+    except OSError as error:
+        message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
+    except ValueError as error:
+        message = str(error)
+    else:
+        return
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+    raise SystemExit(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
 
 
 def explain(error: Exception, command: Sequence[str]) -> str:
-    """What Hydra says of a command line that does not compose, with the nearest known key or choice."""
-    said = str(error)
-    missing = re.search(r"Could not find '([\w/]+)/([^/']+)'", said)
-    if missing:
-        options = re.findall(r"^\t(\S+)", said, re.MULTILINE)
-        return f"{missing[1]}={missing[2]}: no such choice.{did_you_mean(missing[2], options)}\n{said}"
-    unknown = re.search(r"Could not override '([^']+)'", said) or re.search(
-        r"No match in the defaults list.*\n?", said
-    )
-    key = unknown and re.search(r"Could not override '\+*([^'=]+)'", said)
-    if key:
-        stage = next(
-            (word.removeprefix("stage=") for word in command if word.startswith("stage=")), "pipeline"
-        )
-        known = [*GROUPS, "stage", "experiment", *keys(RUNS.get(stage, PipelineRun))]
-        return f"{said}\n{nearest_key(key[1], known)}"
-    return said
+    """What is wrong with a command line that does not compose, with the nearest known key or choice."""
+    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
+        known = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
+        return f"{choice[1]}={choice[2]}: no such choice.{did_you_mean(choice[2], known)} Known: {', '.join(known)}"
+    if not (override := re.search(r"Could not override '([^']+)'", message)):
+        return message
+    key = override[1]
+    stage = next((word.removeprefix("stage=") for word in command if word.startswith("stage=")), "pipeline")
+    owners = keys(RUNS.get(stage, PipelineRun))
+    if key in owners:
+        return f"{key} belongs to another choice: {owners[key]}"
+    same_name = [known for known in owners if known.endswith(f".{key}")]
+    nearest = f" Did you mean {' or '.join(same_name[:3])}?" if same_name else did_you_mean(key, owners)
+    return f"unknown key {key} with stage={stage}.{nearest} python train.py stage={stage} --help lists all"
 
 
-def nearest_key(key: str, known: Sequence[str]) -> str:
-    """' Did you mean x?' for a dotted key: one with the same last word in another place, else the most similar one."""
-    same_end = [other for other in known if other.split(".")[-1] == key.split(".")[-1]]
-    return f"Did you mean {' or '.join(same_end)}?" if same_end else did_you_mean(key, known).strip()
-
-
-def keys(schema: type) -> Iterator[str]:
-    """Every dotted key of a run's schema, those of all choices included."""
-    for name, hint in typing.get_type_hints(schema).items():
-        if typing.get_origin(hint) is typing.ClassVar:
-            continue
-        yield name
+def keys(schema: type, owner: str = "") -> dict[str, str]:
+    """Every dotted key of a schema, those of all choices included; with the choice that it belongs to, if any."""
+    found: dict[str, str] = {}
+    for field in dataclasses.fields(schema):
+        hint = typing.get_type_hints(schema)[field.name]
+        found[field.name] = owner
+        parts: list[tuple[Any, str]] = []
         for part in (hint, *typing.get_args(hint)):
-            if dataclasses.is_dataclass(part):
-                is_component = issubclass(typing.cast(type, part), ComponentConfig)
-                schemas = [c.Config for c in part.base.choices.values()] if is_component else [part]  # type: ignore[union-attr]
-                yield from dict.fromkeys(
-                    f"{name}.{key}" for part in schemas for key in keys(typing.cast(type, part))
-                )
+            if isinstance(part, type) and issubclass(part, ComponentConfig):
+                parts += [(c.Config, f"{part.base.group}={c.Config.name}") for c in part.base.choices.values()]
+            elif dataclasses.is_dataclass(part):
+                parts.append((part, owner))
+        for inner, inner_owner in parts:
+            found |= {f"{field.name}.{key}": who for key, who in keys(inner, inner_owner).items()}
+    return found

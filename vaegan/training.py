@@ -67,11 +67,21 @@ class TrainerConfig:
         require(self.max_epochs >= 1, "max_epochs", "at least 1", self.max_epochs)
         require(self.devices >= 1, "devices", "at least 1", self.devices)
         require(self.num_nodes >= 1, "num_nodes", "at least 1", self.num_nodes)
-        require(
-            0 < self.limit_train_batches <= 1, "limit_train_batches", "in (0, 1]", self.limit_train_batches
-        )
+        require(0 < self.limit_train_batches <= 1, "limit_train_batches", "in (0, 1]", self.limit_train_batches)
         require(0 < self.val_check_interval <= 1, "val_check_interval", "in (0, 1]", self.val_check_interval)
         require(self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps)
+
+
+def check_batch_size(loader: LoaderConfig, trainer: TrainerConfig) -> None:
+    """The batch of all devices together must divide into equal shares.
+
+    Raises:
+        ValueError: It does not; with both numbers and the nearest size that does.
+    """
+    num_devices = trainer.devices * trainer.num_nodes
+    nearest = max(1, round(loader.batch_size / num_devices)) * num_devices
+    expected = f"divisible by trainer.devices * trainer.num_nodes = {num_devices}, such as {nearest}"
+    require(loader.batch_size % num_devices == 0, "loader.batch_size", expected, loader.batch_size)
 
 
 @dataclass
@@ -79,18 +89,15 @@ class VAETraining:
     """How the VAE is trained."""
 
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0)
-    )
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0))
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
-    early_stopping_patience: int | None = (
-        10  # validations without a better ELBO before the training ends; null: never
-    )
+    early_stopping_patience: int | None = 10  # validations without a better ELBO before the training ends; null: never
 
     def __post_init__(self) -> None:
         patience = self.early_stopping_patience
         require(patience is None or patience >= 1, "early_stopping_patience", "at least 1, or null", patience)
+        check_batch_size(self.loader, self.trainer)
 
 
 @dataclass
@@ -109,9 +116,7 @@ class GANTraining:
     warm_start: bool = True  # generator from the VAE's decoder; false: the same generator with fresh weights
     discriminator_warmup: int = 12_800  # images in which only the discriminator learns, the generator frozen
     discriminator_steps: int = 1  # discriminator steps for each generator step
-    average_half_life: float = (
-        10_000.0  # images after which a generator's share in the moving average has halved
-    )
+    average_half_life: float = 10_000.0  # images after which a generator's share in the moving average has halved
     generator_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=5e-4, beta1=0.5, beta2=0.99)
     )
@@ -119,13 +124,10 @@ class GANTraining:
         default_factory=lambda: OptimizerConfig(lr=5e-4, beta1=0.5, beta2=0.99)
     )
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
-    trainer: TrainerConfig = field(
-        default_factory=lambda: TrainerConfig(max_epochs=3, val_check_interval=0.5)
-    )
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=3, val_check_interval=0.5))
 
     def __post_init__(self) -> None:
-        require(
-            self.discriminator_warmup >= 0, "discriminator_warmup", "at least 0", self.discriminator_warmup
-        )
+        require(self.discriminator_warmup >= 0, "discriminator_warmup", "at least 0", self.discriminator_warmup)
         require(self.discriminator_steps >= 1, "discriminator_steps", "at least 1", self.discriminator_steps)
         require(self.average_half_life > 0, "average_half_life", "positive", self.average_half_life)
+        check_batch_size(self.loader, self.trainer)

@@ -48,9 +48,7 @@ class ShuffledBatches(Sampler[Tensor]):
     not change what a step sees. The last, incomplete batch of an epoch is left out.
     """
 
-    def __init__(
-        self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
 

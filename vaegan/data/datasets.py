@@ -37,7 +37,8 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     @dataclass
     class Config(ComponentConfig):
         def build(self) -> ImageSource:
-            return self.component(self)
+            built: ImageSource = self.component(self)
+            return built
 
     @property
     @abc.abstractmethod
@@ -82,9 +83,7 @@ class IdxSource(ImageSource, abc.ABC):
 
     @dataclass
     class Config(ImageSource.Config):
-        root: str | None = (
-            None  # folder of the data; null: data/ in the current folder (mnist: the embedded files)
-        )
+        root: str | None = None  # folder of the data; null: data/ in the current folder (mnist: the embedded files)
         num_val: int = 5000  # images of the official training set that validate
         split_seed: int = 0  # of the division into train and val
 
@@ -92,8 +91,9 @@ class IdxSource(ImageSource, abc.ABC):
             super().__post_init__()
             require(self.num_val >= 1, "num_val", "at least 1", self.num_val)
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, stems: tuple[str, str] = ("train", "t10k")) -> None:
         self.config = config
+        self.stems = stems  # what the names of the training and of the test files begin with
 
     @property
     def image_shape(self) -> ImageShape:
@@ -105,12 +105,8 @@ class IdxSource(ImageSource, abc.ABC):
         """Where the files may be."""
 
     @abc.abstractmethod
-    def stem(self, train: bool) -> str:
-        """What the names of the training or the test files begin with."""
-
-    @abc.abstractmethod
-    def fetch(self) -> None:
-        """Bring files that are missing, or raise a ValueError that tells the user how."""
+    def fetch(self, missing: list[str]) -> None:
+        """Bring the missing files, or raise a ValueError that tells the user how."""
 
     def find(self, name: str) -> Path | None:
         """Path of a file, with or without .gz."""
@@ -119,17 +115,16 @@ class IdxSource(ImageSource, abc.ABC):
 
     def read(self, train: bool, kind: str) -> Tensor:
         """Content of one of the four files."""
-        name = f"{self.stem(train)}-{kind}"
+        name = f"{self.stems[0] if train else self.stems[1]}-{kind}"
         path = self.find(name)
         if path is None:
             raise ValueError(f"dataset={self.config.name}: {name}.gz is not in {self.folders[0]}")
         return read_idx(path, self.SHA256.get(name))
 
     def prepare(self) -> None:
-        if not all(
-            self.find(f"{self.stem(train)}-{kind}") for train in (True, False) for kind in (IMAGES, LABELS)
-        ):
-            self.fetch()
+        missing = [name for stem in self.stems for kind in (IMAGES, LABELS) if not self.find(name := f"{stem}-{kind}")]
+        if missing:
+            self.fetch(missing)
 
     def split(self, name: SplitName) -> Split:
         images, labels = self.read(name != "test", IMAGES), self.read(name != "test", LABELS)
@@ -140,11 +135,7 @@ class IdxSource(ImageSource, abc.ABC):
             )
         images = images.mT.contiguous() if self.TRANSPOSED else images
         official = Split(images.unsqueeze(1), labels.long())
-        return (
-            official
-            if name == "test"
-            else train_or_val(official, name, self.config.num_val, self.config.split_seed)
-        )
+        return official if name == "test" else train_or_val(official, name, self.config.num_val, self.config.split_seed)
 
 
 class Mnist(IdxSource):
@@ -165,47 +156,47 @@ class Mnist(IdxSource):
     def folders(self) -> list[Path]:
         return [Path(self.config.root).expanduser() if self.config.root else EMBEDDED_MNIST]
 
-    def stem(self, train: bool) -> str:
-        return "train" if train else "t10k"
-
-    def fetch(self) -> None:
-        missing = next(name for name in self.SHA256 if self.find(name) is None)
+    def fetch(self, missing: list[str]) -> None:
         raise ValueError(
-            f"dataset=mnist: {self.folders[0] / missing}.gz is missing; restore it (git checkout data/mnist), or set "
+            f"dataset=mnist: {self.folders[0] / missing[0]}.gz is missing; restore it (git checkout data/mnist), or set "
             "dataset.root to a folder with MNIST's four .gz files"
         )
 
 
 class TorchvisionSource(IdxSource, abc.ABC):
-    """Read from dataset.root where the files are there, else downloaded into it by torchvision."""
+    """Read from dataset.root where the files are there, else downloaded into it by torchvision.
 
-    @property
-    @abc.abstractmethod
-    def torchvision_name(self) -> str:
-        """Name of the class in torchvision.datasets."""
+    Args:
+        config: Of the data set.
+        torchvision_name: Name of its class in torchvision.datasets.
+        options: Further arguments of that class.
+        stems: What the names of the training and of the test files begin with.
+    """
 
-    @property
-    @abc.abstractmethod
-    def options(self) -> dict[str, Any]:
-        """Further arguments of that class."""
+    def __init__(
+        self,
+        config: Any,
+        torchvision_name: str,
+        options: dict[str, str] | None = None,
+        stems: tuple[str, str] = ("train", "t10k"),
+    ) -> None:
+        super().__init__(config, stems)
+        self.torchvision_name, self.options = torchvision_name, options or {}
 
     @property
     def folders(self) -> list[Path]:
         root = Path(self.config.root or "data").expanduser()
         return [root, root / self.torchvision_name / "raw"]
 
-    def fetch(self) -> None:
+    def fetch(self, missing: list[str]) -> None:
         import torchvision.datasets  # late: it takes seconds, and a typo shall not wait for it
 
         try:
-            getattr(torchvision.datasets, self.torchvision_name)(
-                self.folders[0], download=True, **self.options
-            )
+            getattr(torchvision.datasets, self.torchvision_name)(self.folders[0], download=True, **self.options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"dataset={self.config.name}: {self.stem(True)}-{IMAGES}.gz and its three companions are neither in "
-                f"{self.folders[0]} nor in {self.folders[1]}, and their download failed ({str(error).strip()}); "
-                "set dataset.root to the folder that has them"
+                f"dataset={self.config.name}: {missing[0]}.gz is neither in {self.folders[0]} nor in {self.folders[1]}, and "
+                f"the download failed ({str(error).strip()}); set dataset.root to the folder that has it"
             ) from error
 
 
@@ -216,16 +207,8 @@ class FashionMnist(TorchvisionSource):
     class Config(IdxSource.Config):
         name: str = "fashion_mnist"
 
-    @property
-    def torchvision_name(self) -> str:
-        return "FashionMNIST"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {}
-
-    def stem(self, train: bool) -> str:
-        return "train" if train else "t10k"
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "FashionMNIST")
 
 
 class Kmnist(TorchvisionSource):
@@ -235,16 +218,8 @@ class Kmnist(TorchvisionSource):
     class Config(IdxSource.Config):
         name: str = "kmnist"
 
-    @property
-    def torchvision_name(self) -> str:
-        return "KMNIST"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {}
-
-    def stem(self, train: bool) -> str:
-        return "train" if train else "t10k"
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "KMNIST")
 
 
 class Emnist(TorchvisionSource):
@@ -260,20 +235,11 @@ class Emnist(TorchvisionSource):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require(
-                self.subset in Emnist.SUBSETS, "subset", f"one of {', '.join(Emnist.SUBSETS)}", self.subset
-            )
+            require(self.subset in Emnist.SUBSETS, "subset", f"one of {', '.join(Emnist.SUBSETS)}", self.subset)
 
-    @property
-    def torchvision_name(self) -> str:
-        return "EMNIST"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"split": self.config.subset}
-
-    def stem(self, train: bool) -> str:
-        return f"emnist-{self.config.subset}-{'train' if train else 'test'}"
+    def __init__(self, config: Config) -> None:
+        stem = f"emnist-{config.subset}"
+        super().__init__(config, "EMNIST", {"split": config.subset}, (f"{stem}-train", f"{stem}-test"))
 
 
 class Shapes(ImageSource):
@@ -310,9 +276,7 @@ class Shapes(ImageSource):
         channels, height, width = self.image_shape
         rng = generator("shapes", self.config.data_seed, name)
         labels = torch.randint(3, (num,), generator=rng)
-        place = (
-            torch.rand(num, 2, 1, 1, generator=rng) * 0.5 + 0.25
-        )  # of the centre, as a share of height and width
+        place = torch.rand(num, 2, 1, 1, generator=rng) * 0.5 + 0.25  # of the centre, as a share of height and width
         radius = (torch.rand(num, 1, 1, generator=rng) * 0.15 + 0.1) * min(height, width)
         shade = torch.rand(num, channels, 1, 1, generator=rng) * 0.6 + 0.4
         y = torch.arange(height).view(-1, 1) - place[:, 0] * height

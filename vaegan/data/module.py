@@ -50,9 +50,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world_size = self._rank()
-        sampler = ShuffledBatches(
-            len(self.splits["train"]), self.loader.batch_size, self.seed, rank, world_size
-        )
+        sampler = ShuffledBatches(len(self.splits["train"]), self.loader.batch_size, self.seed, rank, world_size)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.data.module import Batch
-from vaegan.metrics import PosteriorMean, frechet_distance
+from vaegan.metrics import EncoderFeatures, frechet_distance
 from vaegan.models import VAE, Generator
 from vaegan.modules.steps import gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
@@ -50,16 +50,16 @@ class GANModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.vae = vae.requires_grad_(False).eval()
-        self.generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator = generator.to(memory_format=torch.channels_last)
         self.generator.likelihood.requires_grad_(False)  # its mean has no parameters of its own to learn
-        self.discriminator = discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
         decay = 0.5 ** (training.loader.batch_size / training.average_half_life)
         averaged = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
         self.moving_average = averaged.requires_grad_(False).eval()
         self.loss, self.penalty = loss, penalty
         self.training_config, self.header = training, header
-        self.features = PosteriorMean(self.vae)
-        self.frechet = frechet_distance(int(self.vae.posterior.latent_dim))
+        self.features = EncoderFeatures(self.vae)
+        self.frechet = frechet_distance(self.vae.posterior.num_features)
 
     @property
     def average(self) -> Generator:
@@ -92,9 +92,7 @@ class GANModule(pl.LightningModule):
         g_optimizer, d_optimizer = self.optimizers()  # type: ignore[attr-defined]
         g_schedule, d_schedule = self.lr_schedulers()  # type: ignore[misc]
         iteration = self.current_epoch * self.trainer.num_training_batches + batch_idx
-        is_warmup = (
-            iteration * self.training_config.loader.batch_size < self.training_config.discriminator_warmup
-        )
+        is_warmup = iteration * self.training_config.loader.batch_size < self.training_config.discriminator_warmup
         num_steps, interval, values = self.training_config.discriminator_steps, self.penalty.interval, {}
         for step in range(num_steps):
             is_last = step == num_steps - 1

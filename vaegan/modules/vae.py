@@ -27,7 +27,7 @@ class VAEModule(pl.LightningModule):
 
     def __init__(self, vae: VAE, training: VAETraining, header: dict[str, Any]) -> None:
         super().__init__()
-        self.vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.vae = vae.to(memory_format=torch.channels_last)
         self.training_config, self.header = training, header
 
     def configure_optimizers(self) -> Any:
@@ -69,9 +69,7 @@ class VAEModule(pl.LightningModule):
         images, _ = batch
         terms = elbo(self.vae, images)
         size = len(images)
-        self.log(
-            f"{split}/elbo", terms.value.mean(), prog_bar=split == "val", sync_dist=True, batch_size=size
-        )
+        self.log(f"{split}/elbo", terms.value.mean(), prog_bar=split == "val", sync_dist=True, batch_size=size)
         self.log(f"{split}/log_likelihood", terms.log_likelihood.mean(), sync_dist=True, batch_size=size)
         self.log(f"{split}/kl", terms.kl.mean(), sync_dist=True, batch_size=size)
 

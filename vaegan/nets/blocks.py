@@ -73,9 +73,7 @@ def down(fan_in: int, fan_out: int) -> nn.Conv2d:
     return nn.Conv2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1)
 
 
-def conv_trunk(
-    image_shape: ImageShape, sizes: ConvSizes, activation: Callable[[], nn.Module]
-) -> list[nn.Module]:
+def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: Callable[[], nn.Module]) -> list[nn.Module]:
     """Layers from images (B, C, H, W) to hidden units (B, hidden_dim)."""
     channels, height, width = image_shape
     widths = conv_widths(image_shape, sizes)

@@ -20,7 +20,8 @@ class Decoder(Component, nn.Module, abc.ABC, group="decoder"):
     @dataclass
     class Config(ComponentConfig):
         def build(self, latent_dim: int, param_shape: ImageShape) -> Decoder:
-            return self.component(self, latent_dim, param_shape)
+            built: Decoder = self.component(self, latent_dim, param_shape)
+            return built
 
     def __init__(self, config: Any, latent_dim: int, param_shape: ImageShape) -> None:
         super().__init__()

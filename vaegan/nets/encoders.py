@@ -20,7 +20,8 @@ class Encoder(Component, nn.Module, abc.ABC, group="encoder"):
     @dataclass
     class Config(ComponentConfig):
         def build(self, image_shape: ImageShape, num_features: int) -> Encoder:
-            return self.component(self, image_shape, num_features)
+            built: Encoder = self.component(self, image_shape, num_features)
+            return built
 
     def __init__(self, config: Any, image_shape: ImageShape, num_features: int) -> None:
         super().__init__()

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import OmegaConf
 
 from vaegan.callbacks import Pictures, StatelessNoise
 from vaegan.config import to_plain
 from vaegan.data.module import ImageDataModule
 from vaegan.stages.runs import GANRun, StageResult, VAERun
+from vaegan.training import TrainerConfig
 
 NUM_EXAMPLES = 32  # real images in the pictures
 
@@ -27,30 +29,31 @@ def new_folder(path: Path) -> Path:
         ValueError: It holds a run already, or cannot be made.
     """
     if path.exists() and any(path.iterdir()):
-        raise ValueError(
-            f"{path} holds a run already, which is never overwritten; set hydra.run.dir to a new folder"
-        )
+        raise ValueError(f"{path} holds a run already, which is never overwritten; set hydra.run.dir to a new folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir"
-        ) from error
+        raise ValueError(f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir") from error
     return path
 
 
-def check_batch_size(batch_size: int, num_devices: int) -> None:
-    """The global batch must divide into equal shares.
+def device_options(config: TrainerConfig) -> dict[str, Any]:
+    """Where to train, for Lightning's Trainer."""
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    return {name: getattr(config, name) for name in names}
+
+
+def check_devices(config: TrainerConfig) -> None:
+    """Ask Lightning whether this machine has what the config wants.
 
     Raises:
-        ValueError: It does not; with both numbers and the nearest size that does.
+        ValueError: It has not.
     """
-    if batch_size % num_devices:
-        nearest = max(1, round(batch_size / num_devices)) * num_devices
-        raise ValueError(
-            f"loader.batch_size={batch_size} is the batch of all devices together and does not divide by the "
-            f"{num_devices} devices; set loader.batch_size={nearest}"
-        )
+    quiet()
+    try:
+        pl.Trainer(**device_options(config), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ValueError(f"trainer: {device_options(config)} cannot be had on this machine: {error}") from error
 
 
 def fit(
@@ -78,7 +81,7 @@ def fit(
     best = ModelCheckpoint(
         folder / "checkpoints", "best", monitor=monitor, mode=mode, enable_version_counter=False, save_top_k=1
     )
-    last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False)
+    last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks = [
         StatelessNoise(run.seed),
         Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
@@ -90,11 +93,7 @@ def fit(
     if config.enable_progress_bar:
         callbacks.append(RichProgressBar(refresh_rate=10))
     trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        precision=config.precision,  # type: ignore[arg-type]
+        **device_options(config),
         max_epochs=config.max_epochs,
         limit_train_batches=config.limit_train_batches,
         val_check_interval=config.val_check_interval,
@@ -107,19 +106,16 @@ def fit(
         logger=[CSVLogger(folder, name="", version=""), tensorboard],  # CSV first: it wants an empty folder
         callbacks=callbacks,
     )
-    check_batch_size(run.loader.batch_size, trainer.world_size)
     plain = to_plain(run)
     trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
-    tensorboard.experiment.add_text("config", f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}\n```")
+    tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
     trainer.fit(module, data)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
     if best.best_model_score is not None:
         metrics[monitor] = float(best.best_model_score)
     checkpoint = Path(best.best_model_path)
     trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
-    metrics |= {
-        key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")
-    }
+    metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
     tensorboard.finalize("success")
     return StageResult(folder, checkpoint, metrics)
@@ -129,9 +125,7 @@ def quiet() -> None:
     """Silence Lightning's advice that does not hold here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
-    warnings.filterwarnings(
-        "ignore", ".*in eval mode at the start of training.*"
-    )  # the GAN's VAE is, on purpose
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the GAN's VAE is, on purpose
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vaegan.checkpoints import Checkpoint, build_vae, header, load_vae_checkpoint
-from vaegan.config import from_plain, to_plain
+from vaegan.config import from_plain, require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
 from vaegan.images import ImageShape
@@ -15,10 +15,10 @@ from vaegan.models import VAE, Generator
 from vaegan.modules.gan import GANModule
 from vaegan.nets.discriminators import Discriminator
 from vaegan.random import seeded
-from vaegan.stages.fitting import fit, new_folder
+from vaegan.stages.fitting import check_devices, fit, new_folder
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary
-from vaegan.training import GANConfig
+from vaegan.training import GANConfig, GANTraining
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
@@ -34,13 +34,13 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
 
 def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     """Train a GAN in `output_dir`/gan."""
+    check_devices(run.trainer)
     checkpoint = load_vae_checkpoint(run.vae_ckpt)
     source = build_source(run, checkpoint)
     discriminator = build_discriminator(run, run.seed, checkpoint.image_shape)
     vae = checkpoint.build_vae()
     generator = build_generator(vae, checkpoint.vae, run.warm_start, run.seed)
-    source.prepare()
-    data = ImageDataModule(source, run.loader, run.seed)
+    data = load_data(source, run, run.seed)
     module = GANModule(
         vae,
         generator,
@@ -71,6 +71,24 @@ def build_source(run: GANRun, checkpoint: Checkpoint) -> ImageSource:
             f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
         )
     return source
+
+
+def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDataModule:
+    """The data of a GAN's training.
+
+    Raises:
+        ValueError: They are missing or damaged, fewer than a batch, or all used up by the discriminator's warm-up.
+    """
+    source.prepare()
+    data = ImageDataModule(source, training.loader, seed)
+    num_images = training.trainer.max_epochs * data.num_train_batches * training.loader.batch_size
+    require(
+        training.discriminator_warmup < num_images,
+        "discriminator_warmup",
+        f"less than the {num_images} images of the whole training",
+        training.discriminator_warmup,
+    )
+    return data
 
 
 def build_generator(vae: VAE, vae_config: dict[str, Any], warm_start: bool, seed: int) -> Generator:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from vaegan.stages.gan import build_discriminator, fit_gan
+from vaegan.stages.fitting import check_devices
+from vaegan.stages.gan import build_discriminator, fit_gan, load_data
 from vaegan.stages.runs import PipelineRun, StageResult
 from vaegan.stages.summary import print_summary
 from vaegan.stages.vae import fit_vae
@@ -16,10 +19,28 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained, in either stage.
     """
-    build_discriminator(
-        run, run.seed, run.dataset.build().image_shape
-    )  # what cannot be built is said before the VAE
-    vae = fit_vae(run.vae_run(), output_dir)
-    gan = fit_gan(run.gan_run(str(vae.checkpoint)), output_dir)
+    with naming("gan"):
+        check_gan(run)
+    with naming("vae"):
+        vae = fit_vae(run.vae_run(), output_dir)
+    with naming("gan"):
+        gan = fit_gan(run.gan_run(str(vae.checkpoint)), output_dir)
     print_summary("VAE, then GAN", [vae, gan], output_dir, [])
     return gan
+
+
+def check_gan(run: PipelineRun) -> None:
+    """Build what the GAN needs beside the VAE: what cannot be had is said before the VAE is trained."""
+    source = run.dataset.build()
+    check_devices(run.gan.trainer)
+    build_discriminator(run, run.seed, source.image_shape)
+    load_data(source, run.gan, run.seed)
+
+
+@contextmanager
+def naming(stage: str) -> Iterator[None]:
+    """Puts the stage before an error's message, since its settings stand under its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{stage}: {error}") from error

@@ -85,15 +85,11 @@ class PipelineRun(GANConfig, VAEConfig, RunConfig):
 
     def vae_run(self) -> VAERun:
         """The first stage."""
-        return VAERun(
-            **_parts(self, VAEConfig), **_parts(self.vae, VAETraining), seed=self.seed, dataset=self.dataset
-        )
+        return VAERun(**_parts(self, VAEConfig), **_parts(self.vae, VAETraining), seed=self.seed, dataset=self.dataset)
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
         """The second stage."""
-        return GANRun(
-            **_parts(self, GANConfig), **_parts(self.gan, GANTraining), seed=self.seed, vae_ckpt=vae_ckpt
-        )
+        return GANRun(**_parts(self, GANConfig), **_parts(self.gan, GANTraining), seed=self.seed, vae_ckpt=vae_ckpt)
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.pipeline import train_pipeline

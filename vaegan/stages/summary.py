@@ -18,9 +18,7 @@ def shown(path: Path) -> str:
 
 def print_summary(title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]) -> None:
     """Where the run is, its checkpoints, pictures and metrics, and what to type next."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2)
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     table.add_row("run folder", shown(output_dir))

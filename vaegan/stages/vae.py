@@ -13,7 +13,7 @@ from vaegan.data.module import ImageDataModule
 from vaegan.models import VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
-from vaegan.stages.fitting import fit, new_folder
+from vaegan.stages.fitting import check_devices, fit, new_folder
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
 
@@ -31,6 +31,7 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
 
 def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     """Train a VAE in `output_dir`/vae."""
+    check_devices(run.trainer)
     source = run.dataset.build()
     source.prepare()
     data = ImageDataModule(source, run.loader, run.seed)

@@ -1,0 +1,47 @@
+"""Seeds every test, and trains one small pipeline for all tests that look at a finished run."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from vaegan.schemas import register, typed
+
+CONF = Path(__file__).parents[1] / "conf"
+SMALL_NETS = ["encoder.width=8", "decoder.width=8", "encoder.hidden_dim=32", "decoder.hidden_dim=32", "latent_dim=8"]
+SMALL_DATA = ["dataset=shapes", "dataset.num_train=256", "dataset.num_val=64", "dataset.num_test=64"]
+SMALL_TRAINER = ["trainer.max_epochs=2", "loader.batch_size=64", "trainer.log_every_n_steps=1"]
+SMALL_VAE = ["stage=vae", *SMALL_DATA, *SMALL_NETS, *SMALL_TRAINER, "trainer.enable_progress_bar=false"]
+SMALL_GAN = ["stage=gan", "discriminator.width=8", *SMALL_TRAINER, "trainer.enable_progress_bar=false"]
+SMALL_GAN += ["discriminator_warmup=128"]
+SMALL_PIPELINE = [*SMALL_DATA, *SMALL_NETS, "discriminator.width=8", "gan.discriminator_warmup=128"]
+SMALL_PIPELINE += [f"{stage}.{setting}" for stage in ("vae", "gan") for setting in SMALL_TRAINER]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def compose(*overrides):
+    """The typed run of a command line."""
+    register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return typed(hydra.compose("config", list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def vae_result(tmp_path_factory):
+    """Folder of a finished stage=vae run on shapes, and its result."""
+    folder = tmp_path_factory.mktemp("vae_run")
+    return folder, compose(*SMALL_VAE).execute(folder)
+
+
+@pytest.fixture(scope="session")
+def gan_result(tmp_path_factory, vae_result):
+    """Folder of a finished, warm-started stage=gan run on shapes, and its result."""
+    folder = tmp_path_factory.mktemp("gan_run")
+    return folder, compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(folder)

@@ -1,0 +1,93 @@
+from dataclasses import dataclass, field
+
+import pytest
+from omegaconf import MISSING
+
+from vaegan.config import GROUPS, Component, ComponentConfig, did_you_mean, from_plain, require, to_plain
+from vaegan.likelihoods import Gaussian, Likelihood
+
+CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
+
+
+@dataclass
+class Inner:
+    size: int = 3
+
+    def __post_init__(self):
+        require(self.size > 0, "size", "positive", self.size)
+
+
+@dataclass
+class Outer:
+    likelihood: Likelihood.Config = MISSING
+    inner: Inner = field(default_factory=Inner)
+    optional: Likelihood.Config | None = None
+
+
+def outer(**values):
+    return {"likelihood": {"name": "gaussian", "scale": 0.1}, **values}
+
+
+@pytest.mark.parametrize("group, name", CHOICES)
+def test_every_choice_survives_being_made_plain(group, name):
+    config = GROUPS[group].choices[name].Config()
+    plain = to_plain(config)
+    again = from_plain(GROUPS[group].Config, plain)
+    assert again == config and type(again) is type(config)
+    assert plain["name"] == name
+
+
+def test_nested_choices_are_built_by_name():
+    config = from_plain(Outer, outer(inner={"size": 5}, optional={"name": "bernoulli"}))
+    assert config.likelihood == Gaussian.Config(scale=0.1)
+    assert config.inner.size == 5
+    assert config.optional.name == "bernoulli"
+
+
+@pytest.mark.parametrize(
+    "plain, message",
+    [
+        (outer(inner={"size": 0}), r"^inner\.size must be positive; got 0"),
+        (outer(inner={"siz": 1}), r"unknown key inner\.siz\. Did you mean size\?"),
+        (outer(likelihood={"name": "gausian"}), "likelihood: unknown likelihood 'gausian'; known: .*gaussian"),
+        (outer(likelihood={"name": "os.system"}), "unknown likelihood"),
+        (outer(likelihood={"name": "gaussian", "scale": -1.0}), r"^likelihood\.scale must be positive, .* got -1\.0"),
+        (outer(likelihood="???"), "likelihood must be set"),
+        (outer(inner={"size": "many"}), r"^inner\..*str"),
+    ],
+)
+def test_what_does_not_fit_is_refused_under_its_full_name(plain, message):
+    with pytest.raises(ValueError, match=message):
+        from_plain(Outer, plain)
+
+
+def test_the_name_of_a_choice_is_fixed():
+    with pytest.raises(ValueError, match="write likelihood=bernoulli"):
+        Gaussian.Config(name="bernoulli")
+
+
+def test_two_choices_of_one_name_are_refused():
+    class Colour(Component, group="colour"):
+        @dataclass
+        class Config(ComponentConfig): ...
+
+    class Red(Colour):
+        @dataclass
+        class Config(Colour.Config):
+            name: str = "red"
+
+    try:
+        with pytest.raises(ValueError, match="two classes are called colour=red"):
+
+            class AlsoRed(Colour):
+                @dataclass
+                class Config(Colour.Config):
+                    name: str = "red"
+    finally:
+        del GROUPS["colour"]
+    assert Colour.choices == {"red": Red}
+
+
+def test_nearest_word():
+    assert did_you_mean("gausian", ["bernoulli", "gaussian"]) == " Did you mean gaussian?"
+    assert did_you_mean("xyz", ["bernoulli", "gaussian"]) == ""
