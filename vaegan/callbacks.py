@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from vaegan.images import to_uint8
 from vaegan.pictures import picture_grids
@@ -77,7 +77,7 @@ class Pictures(pl.Callback):
         for name, grid in grids.items():
             path = self.folder / name / f"{step:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(to_uint8(grid).cpu(), str(path))
+            to_pil_image(to_uint8(grid).cpu()).save(path)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, grid, step)

@@ -88,12 +88,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "Nothing in it was executed"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path} is cut short or damaged ({str(error).splitlines()[0]}); use another copy") from error
-    head = content.get("vaegan") if isinstance(content, dict) else None
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is cut short or damaged ({reason}); use another copy") from error
+    try:
+        head = content["vaegan"]
+        channels, height, width = map(int, head["image_shape"])
+        checkpoint = Checkpoint(
+            path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"]
+        )
+        is_ours = head["format"] == FORMAT
+    except (KeyError, TypeError, IndexError, ValueError):
+        is_ours = False
+    if not is_ours:
         raise ValueError(f"{path} is no checkpoint of this project in format {FORMAT}")
-    channels, height, width = head["image_shape"]
-    return Checkpoint(path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"])
+    return checkpoint
 
 
 def find_vae_checkpoint(path: str) -> Path:

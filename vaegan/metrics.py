@@ -9,20 +9,14 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from vaegan.models import VAE
 
 
-class EncoderFeatures(nn.Module):
+def encoder_features(vae: VAE, images: Tensor) -> Tensor:
     """The VAE's encoder as a feature network: images in [0, 1], (B, C, H, W), to its output, (B, num_features).
 
     Images go in as they are, binarized for no likelihood: whether a stroke is crisp or blurred is what a GAN changes.
     """
-
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            features: Tensor = self.vae.encoder(images)
-            return features
+    with torch.no_grad():
+        features: Tensor = vae.encoder(images)
+        return features
 
 
 class PassThrough(nn.Module):

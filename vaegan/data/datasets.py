@@ -158,8 +158,8 @@ class Mnist(IdxSource):
 
     def fetch(self, missing: list[str]) -> None:
         raise ValueError(
-            f"dataset=mnist: {self.folders[0] / missing[0]}.gz is missing; restore it (git checkout data/mnist), or set "
-            "dataset.root to a folder with MNIST's four .gz files"
+            f"dataset=mnist: {self.folders[0] / missing[0]}.gz is missing; restore it (git checkout data/mnist), "
+            "or set dataset.root to a folder with MNIST's four .gz files"
         )
 
 
@@ -195,8 +195,9 @@ class TorchvisionSource(IdxSource, abc.ABC):
             getattr(torchvision.datasets, self.torchvision_name)(self.folders[0], download=True, **self.options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"dataset={self.config.name}: {missing[0]}.gz is neither in {self.folders[0]} nor in {self.folders[1]}, and "
-                f"the download failed ({str(error).strip()}); set dataset.root to the folder that has it"
+                f"dataset={self.config.name}: {missing[0]}.gz is neither in {self.folders[0]} nor in "
+                f"{self.folders[1]}, and the download failed ({str(error).strip()}); set dataset.root to the folder "
+                "that has it"
             ) from error
 
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.data.module import Batch
-from vaegan.metrics import EncoderFeatures, frechet_distance
+from vaegan.metrics import encoder_features, frechet_distance
 from vaegan.models import VAE, Generator
 from vaegan.modules.steps import gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
@@ -58,7 +58,6 @@ class GANModule(pl.LightningModule):
         self.moving_average = averaged.requires_grad_(False).eval()
         self.loss, self.penalty = loss, penalty
         self.training_config, self.header = training, header
-        self.features = EncoderFeatures(self.vae)
         self.frechet = frechet_distance(self.vae.posterior.num_features)
 
     @property
@@ -184,8 +183,9 @@ class GANModule(pl.LightningModule):
     def _score(self, batch: Batch) -> None:
         real, _ = batch
         if self.needs_real_features:
-            self.frechet.update(self.features(real), real=True)
-        self.frechet.update(self.features(self.average(self.latents(len(real)))), real=False)
+            self.frechet.update(encoder_features(self.vae, real), real=True)
+        fake = self.average(self.latents(len(real)))
+        self.frechet.update(encoder_features(self.vae, fake), real=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaegan"] = self.header

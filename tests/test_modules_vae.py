@@ -1,0 +1,73 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tests.conftest import SMALL_VAE, compose
+from vaegan.data.datasets import Shapes
+from vaegan.data.module import ImageDataModule
+from vaegan.models import VAE
+from vaegan.modules.vae import VAEModule
+from vaegan.objectives import elbo
+from vaegan.stages.fitting import quiet
+
+SOURCE = Shapes.Config(num_train=256, num_val=70, num_test=64).build()
+
+
+@pytest.fixture
+def run():
+    return compose(*SMALL_VAE, "likelihood=gaussian", "loader.eval_batch_size=32")
+
+
+def trainer(max_epochs=1):
+    quiet()
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+
+
+def test_validation_is_the_mean_over_images_at_beta_one(run):
+    """The last batch is smaller: a mean over batches would be another number. With beta = 0 it is still the ELBO."""
+    run.objective.beta = 0.0
+    module = VAEModule(VAE(run, SOURCE.image_shape), run, {})
+    data = ImageDataModule(SOURCE, run.loader, seed=0)
+    torch.manual_seed(5)
+    (metrics,) = trainer().validate(module, data, verbose=False)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        parts = [elbo(module.vae, data.on_after_batch_transfer(batch, 0)[0]) for batch in data.val_dataloader()]
+    expected = torch.cat([part.value for part in parts])
+    assert len(expected) == 70
+    assert metrics["val/elbo"] == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert metrics["val/elbo"] == pytest.approx(metrics["val/log_likelihood"] - metrics["val/kl"], rel=1e-5)
+
+
+def test_training_raises_the_elbo(run):
+    run.optimizer.lr, run.objective.beta_warmup_epochs = 3e-3, 0.0
+    module, data = VAEModule(VAE(run, SOURCE.image_shape), run, {}), ImageDataModule(SOURCE, run.loader, seed=0)
+    (before,) = trainer().validate(module, data, verbose=False)
+    fitted = trainer(8)
+    fitted.fit(module, data)
+    assert fitted.callback_metrics["val/elbo"] > before["val/elbo"] + 100
+    assert fitted.global_step == 8 * 4
+    tags = ("elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm")
+    assert {f"train/{tag}" for tag in tags} <= fitted.callback_metrics.keys()
+
+
+def test_beta_warms_up_by_fractions_of_an_epoch(run):
+    run.objective.beta_warmup_epochs = 2.0
+    module, betas = VAEModule(VAE(run, SOURCE.image_shape), run, {}), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            betas.append(float(trainer.callback_metrics["train/beta"]))
+
+    fitted = trainer(3)
+    fitted.callbacks.append(Watch())
+    fitted.fit(module, ImageDataModule(SOURCE, run.loader, seed=0))
+    assert betas == pytest.approx([i / 8 for i in range(8)] + [1.0] * 4)

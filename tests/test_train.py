@@ -1,0 +1,137 @@
+"""The command line, as a user meets it."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.conftest import SMALL_PIPELINE, SMALL_VAE
+from vaegan.config import GROUPS
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capfd):
+    """Runs train.py in an empty folder; returns (what ended it, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        GlobalHydra.instance().clear()
+        ended = None
+        try:
+            runpy.run_path(str(TRAIN), run_name="__main__")
+        except SystemExit as error:
+            ended = error.code
+        out, err = capfd.readouterr()
+        return ended, out, err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["vae.traner.max_epochs=1"], "unknown key vae.traner.max_epochs .* Did you mean vae.trainer.max_epochs?"),
+        (["max_epochs=1"], "Did you mean vae.trainer.max_epochs or gan.trainer.max_epochs?"),
+        (["stage=vae", "trainer.max_epoch=1"], "unknown key trainer.max_epoch with stage=vae. Did you mean trainer"),
+        (["likelihod=gaussian"], "unknown key likelihod .* Did you mean likelihood?"),
+        (["likelihood=gausian"], "likelihood=gausian: no such choice. Did you mean gaussian? Known: bernoulli"),
+        (["stage=gann"], "stage=gann: no such choice. Did you mean gan?"),
+        (["likelihood.scale=0.1"], "likelihood.scale belongs to another choice: likelihood=gaussian"),
+        (["latent_dim=many"], "'many' .* could not be converted to Integer"),
+        (["latent_dim=0"], "latent_dim must be at least 1; got 0"),
+        (["vae.optimizer.lr=-1"], "vae.optimizer.lr must be positive; got -1.0"),
+        (["gan.loader.batch_size=65", "gan.trainer.devices=2"], "gan.loader.batch_size must be divisible by"),
+        (["+foo=1"], "unknown key foo"),
+        (["~likelihood"], "likelihood must be set"),
+        (["stage=gan"], "vae_ckpt must be the folder or the checkpoint of a stage=vae run"),
+        (["stage=gan", "vae_ckpt=/no/such"], "vae_ckpt=/no/such does not exist; give the folder of a stage=vae run"),
+        (["dataset.root=/no/such"], "/no/such/train-images-idx3-ubyte.gz is missing"),
+        (["dataset=shapes", "gan.loader.batch_size=5000"], "gan: loader.batch_size must be at most the 2000"),
+        (["dataset=shapes", "gan.discriminator_warmup=6000"], "gan: discriminator_warmup must be less than the 5952"),
+        (["dataset=shapes", "dataset.width=30"], "multiples of 4, got 28 x 30"),
+        (["dataset=shapes", "gan.trainer.accelerator=tpu"], "gan: trainer: .*cannot be had on this machine"),
+        (["hydra.run.dir=/dev/null/x"], "'/dev/null/x'.*set hydra.run.dir"),
+        (["-m", "stage=vae", "seed=0,1", "latent_dim=4,0"], "latent_dim must be at least 1; got 0.*in this job"),
+        (["-m", "stage=vae", "likelihood=bernoulli,gausian"], "no such choice. Did you mean gaussian?.*in this job"),
+    ],
+)
+def test_a_bad_command_gets_one_readable_message_before_anything_is_trained(train, tmp_path, arguments, message):
+    import re
+
+    ended, out, err = train(*arguments)
+    assert isinstance(ended, str), f"no readable error: {out} {err}"
+    pattern = message.replace("?", r"\?")
+    assert re.search(pattern, ended, re.DOTALL), ended
+    assert "Traceback" not in out + err + ended
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_exit_status_tells_and_the_traceback_is_there_for_who_asks(tmp_path):
+    command = [sys.executable, str(TRAIN), "likelihood=gausian"]
+    bad = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert bad.returncode == 1 and bad.stderr.startswith("error: likelihood=gausian") and "Traceback" not in bad.stderr
+    full = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"HYDRA_FULL_ERROR": "1"}
+    )
+    assert full.returncode == 1 and "Traceback" in full.stderr
+
+
+def test_help_lists_every_choice_of_every_group(train):
+    _, out, _ = train("--help")
+    for group, base in GROUPS.items():
+        assert f"{group}: {', '.join(sorted(base.choices))}\n" in out
+    for stage in ("vae", "gan", "pipeline"):
+        assert stage in out
+
+
+def test_tab_completion_knows_groups_and_choices(train, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "python train.py likelihood=ga")
+    monkeypatch.setenv("COMP_POINT", "28")
+    _, out, _ = train("-sc", "query=bash")
+    assert "likelihood=gaussian" in out
+
+
+@pytest.mark.slow
+def test_the_pipeline_trains_both_stages_and_says_what_to_type_next(train, tmp_path):
+    ended, out, _ = train(*SMALL_PIPELINE, "hydra.run.dir=run")
+    assert ended is None
+    for stage in ("vae", "gan"):
+        assert f"run/{stage}/checkpoints/best.ckpt" in out
+        assert (tmp_path / "run" / stage / "checkpoints" / "last.ckpt").is_file()
+        assert (tmp_path / "run" / stage / "pictures" / "samples" / "000000.png").is_file()
+    assert "tensorboard --logdir run" in out
+    assert "test/elbo" in out and "test/frechet_distance" in out
+
+
+@pytest.mark.slow
+def test_the_next_command_of_a_vae_starts_the_gan(train, tmp_path, vae_result):
+    ended, out, _ = train(*SMALL_VAE, "trainer.max_epochs=1", "hydra.run.dir=my run")
+    assert ended is None
+    assert "python train.py stage=gan vae_ckpt='my run'" in out
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_every_job_in_a_folder_of_its_own(train, tmp_path):
+    ended, _, _ = train("-m", "seed=0,1", *SMALL_VAE, "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    assert ended is None
+    for job in "01":
+        checkpoint = tmp_path / "sweep" / job / "vae" / "checkpoints" / "best.ckpt"
+        assert torch.load(checkpoint, weights_only=True)["vaegan"]["run"]["seed"] == int(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("networks", [["encoder=mlp", "decoder=mlp"], ["dataset.channels=3", "dataset.width=40"]])
+def test_stage_vae_trains_other_models_and_shapes(train, tmp_path, likelihood, networks):
+    rest = [word for word in SMALL_VAE if "mlp" not in networks[0] or not word.startswith(("encoder", "decoder"))]
+    ended, _, err = train(*rest, *networks, f"likelihood={likelihood}", "trainer.max_epochs=1", "hydra.run.dir=run")
+    assert ended is None, err
+    assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").is_file()
