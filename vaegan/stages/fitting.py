@@ -52,7 +52,7 @@ def check_devices(config: TrainerConfig) -> None:
     quiet()
     try:
         pl.Trainer(**device_options(config), logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise ValueError(f"trainer: {device_options(config)} cannot be had on this machine: {error}") from error
 
 

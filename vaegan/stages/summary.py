@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +12,9 @@ from vaegan.stages.runs import StageResult
 
 
 def shown(path: Path) -> str:
-    """Path as short as it can be: relative to the current folder if it lies in it."""
+    """Path as a shell takes it, relative to the current folder if it lies in it."""
     path, here = path.resolve(), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def print_summary(title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]) -> None:

@@ -1,0 +1,150 @@
+"""Images per second of both stages as they really run, against bare PyTorch loops with the same networks.
+
+    python benchmarks/throughput.py [rounds]
+
+A real run logs, draws a progress bar, renders pictures and writes checkpoints. The bare loop makes the same batches,
+takes the same steps and scores the same validation images, and nothing else. The two alternate in one process, one
+epoch of MNIST each time; what counts is the ratio of the medians.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hydra
+import lightning.pytorch as pl
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vaegan.checkpoints import load_vae_checkpoint
+from vaegan.data.datasets import Mnist
+from vaegan.data.module import ImageDataModule
+from vaegan.images import to_float
+from vaegan.metrics import encoder_features, frechet_distance
+from vaegan.models import VAE
+from vaegan.objectives import elbo, training_loss
+from vaegan.schemas import register, typed
+from vaegan.stages.gan import build_discriminator, build_generator
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return typed(hydra.compose("config", list(overrides)))
+
+
+def real(run):
+    """Seconds that Lightning spends in fit."""
+    seconds, original = [], pl.Trainer.fit
+
+    def timed(*args, **kwargs):
+        start = time.perf_counter()
+        original(*args, **kwargs)
+        seconds.append(time.perf_counter() - start)
+
+    pl.Trainer.fit = timed
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run.execute(Path(folder))
+    finally:
+        pl.Trainer.fit = original
+    return seconds[0]
+
+
+def batches(data, batch_size):
+    """Shuffled training batches, made as a bare loop makes them."""
+    images = data.splits["train"].images
+    for indices in torch.randperm(len(images)).split(batch_size):
+        if len(indices) == batch_size:
+            yield to_float(images[indices]).contiguous(memory_format=torch.channels_last)
+
+
+def validation_batches(data, batch_size):
+    for images in data.splits["val"].images.split(batch_size):
+        yield to_float(images).contiguous(memory_format=torch.channels_last)
+
+
+def bare_vae(run, data):
+    """Seconds of the same epoch in a bare loop."""
+    vae = VAE(run, data.source.image_shape).to(memory_format=torch.channels_last)
+    optimizer, schedule = run.optimizer.build(vae.parameters(), data.num_train_batches)
+    start = time.perf_counter()
+    for i, x in enumerate(batches(data, run.loader.batch_size)):
+        loss = training_loss(elbo(vae, x), run.objective.beta_at(i / data.num_train_batches))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        sum(elbo(vae, x).value.sum() for x in validation_batches(data, run.loader.eval_batch_size))
+    return time.perf_counter() - start
+
+
+def bare_gan(run, data):
+    """Seconds of the same epoch in a bare loop."""
+    checkpoint = load_vae_checkpoint(run.vae_ckpt)
+    vae = checkpoint.build_vae().requires_grad_(False)
+    generator = build_generator(vae, checkpoint.vae, True, 0).to(memory_format=torch.channels_last)
+    discriminator = build_discriminator(run, 0, checkpoint.image_shape).to(memory_format=torch.channels_last)
+    decay = 0.5 ** (run.loader.batch_size / run.average_half_life)
+    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+    g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), 1)
+    d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), 1)
+    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build()
+    distance = frechet_distance(vae.posterior.num_features)
+    start = time.perf_counter()
+    for i, x in enumerate(batches(data, run.loader.batch_size)):
+        is_warmup = i * run.loader.batch_size < run.discriminator_warmup
+        with torch.set_grad_enabled(not is_warmup):
+            fake = generator(vae.latent_prior().sample((len(x),)))
+        real_logits, fake_logits = discriminator(torch.cat([x, fake.detach()])).chunk(2)
+        d_loss = loss.discriminator(real_logits, fake_logits).mean()
+        if i % penalty.interval == 0:
+            d_loss = d_loss + penalty.interval * penalty(discriminator, x, fake).mean()
+        d_optimizer.zero_grad()
+        d_loss.backward()
+        d_optimizer.step()
+        if not is_warmup:
+            discriminator.requires_grad_(False)
+            g_optimizer.zero_grad()
+            loss.generator(discriminator(fake), real_logits).mean().backward()
+            g_optimizer.step()
+            discriminator.requires_grad_(True)
+            average.update_parameters(generator)
+    with torch.no_grad():
+        for x in validation_batches(data, run.loader.eval_batch_size):
+            distance.update(encoder_features(vae, x), real=True)
+            fake = average(vae.latent_prior().sample((len(x),)))
+            distance.update(encoder_features(vae, fake), real=False)
+    distance.compute()
+    return time.perf_counter() - start
+
+
+def compare(name, run, bare, rounds):
+    data = ImageDataModule(Mnist.Config().build(), run.loader, seed=0)
+    num_images = data.num_train_batches * run.loader.batch_size
+    ours, theirs = [], []
+    for i in range(rounds):
+        ours.append(num_images / real(run))
+        theirs.append(num_images / bare(run, data))
+        print(f"{name} round {i}: vaegan {ours[-1]:.0f}, bare loop {theirs[-1]:.0f} images/s", flush=True)
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    print(f"{name}: vaegan {ratio:.3f} of the bare loop's images per second (medians of {rounds} rounds)", flush=True)
+
+
+def main():
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    register()
+    vae_run = compose("stage=vae", "trainer.max_epochs=1")
+    compare("stage vae", vae_run, bare_vae, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        vae_run.execute(Path(folder))
+        gan_run = compose("stage=gan", f"vae_ckpt={folder}", "trainer.max_epochs=1", "trainer.val_check_interval=1")
+        compare("stage gan", gan_run, bare_gan, rounds)
+
+
+if __name__ == "__main__":
+    main()
