@@ -1,0 +1,41 @@
+"""What the README promises, held against the code."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import vaegan.likelihoods
+from tests.test_stages import TRAIN_TAGS, VAL_TAGS
+from vaegan.config import GROUPS
+from vaegan.likelihoods import Likelihood
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_noise_model_of_the_readme_works():
+    code = re.search(r"```python\n(class StudentT.*?)```", README, re.DOTALL)[1]
+    try:
+        exec(code, vars(vaegan.likelihoods))
+        likelihood = Likelihood.choices["student_t"].Config().build((1, 4, 4))
+        x = torch.rand(2, 1, 4, 4)
+        expected = torch.distributions.StudentT(5.0, torch.full_like(x, 0.5), 0.1).log_prob(x).sum((1, 2, 3))
+        torch.testing.assert_close(likelihood(torch.zeros_like(x)).log_prob(x), expected)
+    finally:
+        del Likelihood.choices["student_t"], vaegan.likelihoods.StudentT
+
+
+def test_every_choice_and_every_tag_is_named():
+    for base in GROUPS.values():
+        for name in base.choices:
+            assert f"`{name}`" in README, name
+    for tags, split in ((TRAIN_TAGS, "train"), (VAL_TAGS, "val")):
+        for tag in {tag for stage in tags.values() for tag in stage}:
+            assert re.search(rf"`(\{{[\w,]*)?{split}[\w,]*\}}?/{tag}`", README), tag
+
+
+def test_pictures_are_there_and_small():
+    paths = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert paths
+    for path in paths:
+        assert (Path(__file__).parents[1] / path).stat().st_size < 100_000
