@@ -84,7 +84,7 @@ class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
 
     @dataclass
     class Config(ComponentConfig):
-        gamma: float = 5.0  # weight; per squared (logit / image unit)
+        gamma: float = 0.05  # weight, for images in [0, 1]; the same as 4 gamma for images in [-1, 1]
         interval: int = 16  # discriminator steps from one penalty to the next
 
         def __post_init__(self) -> None:

@@ -124,7 +124,7 @@ class GANTraining:
         default_factory=lambda: OptimizerConfig(lr=5e-4, beta1=0.5, beta2=0.99)
     )
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=3, val_check_interval=0.5))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5))
 
     def __post_init__(self) -> None:
         require(self.discriminator_warmup >= 0, "discriminator_warmup", "at least 0", self.discriminator_warmup)
