@@ -85,9 +85,10 @@ def test_the_warm_generator_is_bit_for_bit_the_vaes_decoder():
 
 
 def test_a_cold_generator_has_the_same_architecture_and_other_weights():
-    warm, cold = make(), make(warm_start=False)
-    assert warm.generator.state_dict().keys() == cold.generator.state_dict().keys()
-    assert not torch.equal(weights(warm.generator.decoder), weights(cold.generator.decoder))
+    cold = make(warm_start=False)
+    own, vaes = cold.generator.decoder.state_dict(), cold.vae.decoder.state_dict()
+    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in vaes.items()}
+    assert not any(torch.equal(own[key], vaes[key]) for key in own if key.endswith("weight"))
 
 
 @pytest.mark.parametrize("loss", sorted(AdversarialLoss.choices))
@@ -125,6 +126,8 @@ def test_during_the_warmup_the_discriminator_learns_and_the_generator_is_frozen(
 
     fit(module, 4, [Watch()])
     assert not torch.equal(weights(module.discriminator), trained)
+    assert not torch.equal(weights(module.average.decoder), frozen)
+    assert not torch.equal(weights(module.average.decoder), weights(module.generator.decoder))
     assert sum(losses[8:12]) < 0.8 * sum(losses[:4]), "the discriminator does not learn"
 
 
@@ -141,8 +144,9 @@ def test_global_step_counts_batches(monkeypatch, discriminator_steps, warmup):
     assert players.count("g") == 2 * NUM_BATCHES - warmup // 64
 
 
-def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch):
-    module = make("gradient_penalty.interval=3", "adversarial_loss=non_saturating")
+@pytest.mark.parametrize("discriminator_steps", [1, 2])
+def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch, discriminator_steps):
+    module = make("gradient_penalty.interval=3", f"discriminator_steps={discriminator_steps}")
     weight = next(module.discriminator.parameters())
 
     class NoLoss(AdversarialLoss):
@@ -157,22 +161,21 @@ def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch):
     steps = record_steps(module, monkeypatch)
     fit(module, 3)
     factors = [d_grads[0].mean().item() for player, _, d_grads in steps if player == "d"]
-    assert factors == pytest.approx([3.0, 0.0, 0.0] * 4)
+    assert factors == pytest.approx([3.0, 0.0, 0.0] * 4 * discriminator_steps)
 
 
-def test_the_moving_average_halves_a_share_in_its_half_life():
-    module = make("average_half_life=128")  # two batches
+@pytest.mark.parametrize("batch_size", [32, 64])
+def test_the_moving_average_halves_a_share_in_its_half_life(batch_size):
+    module = make("average_half_life=128", f"loader.batch_size={batch_size}")
     start = weights(module.average.decoder).clone()
     with torch.no_grad():
         for p in module.generator.decoder.parameters():
             p.add_(1.0)
-    for _ in range(2):
-        module.moving_average.update_parameters(module.generator)
-    # AveragedModel copies at its first update; from then on the share of that copy decays
+    module.moving_average.update_parameters(module.generator)  # the first one copies
     with torch.no_grad():
         for p in module.generator.decoder.parameters():
             p.add_(1.0)
-    for _ in range(2):
+    for _ in range(128 // batch_size):
         module.moving_average.update_parameters(module.generator)
     torch.testing.assert_close(weights(module.average.decoder), start + 1.5)
 
@@ -186,13 +189,43 @@ def test_buffers_are_copied_into_the_moving_average():
     assert module.average.decoder.count.tolist() == [7, 7, 7]
 
 
+def test_both_learning_rates_fall_to_their_end():
+    ends = [f"{player}_optimizer.lr_final=0" for player in ("generator", "discriminator")]
+    module = make("discriminator_warmup=128", "discriminator_steps=2", "trainer.max_epochs=2", *ends)
+    trainer = fit(module, 2)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]
+    assert rates == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def score(module, split="validate"):
+    quiet()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    torch.manual_seed(0)
+    data = ImageDataModule(SOURCE, module.training_config.loader, seed=0)
+    (metrics,) = getattr(trainer, split)(module, data, verbose=False)
+    return next(iter(metrics.values()))
+
+
+def test_the_moving_average_is_scored_and_not_the_live_generator():
+    module = make()
+    first = score(module)
+    torch.nn.init.zeros_(module.generator.decoder.net[0].weight)
+    assert score(module) == first
+    torch.nn.init.zeros_(module.average.decoder.net[0].weight)
+    assert score(module) != first
+
+
+def test_the_test_split_is_compared_with_its_own_real_images():
+    module, fresh = make(), make()
+    fresh.load_state_dict(module.state_dict())
+    score(module)
+    assert score(module, "test") == score(fresh, "test")
+
+
 def test_scoring_leaves_the_networks_and_their_modes_alone():
     module = make()
-    quiet()
     before, was_training = weights(module), module.generator.training
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    (metrics,) = trainer.validate(module, ImageDataModule(SOURCE, module.training_config.loader, seed=0), verbose=False)
-    assert metrics["val/frechet_distance"] > 0
+    assert score(module) > 0
     assert torch.equal(weights(module), before) and module.generator.training is was_training
     parts = {key.split(".")[0] for key in module.state_dict()}
     assert parts == {"vae", "generator", "discriminator", "moving_average"}

@@ -59,6 +59,20 @@ def test_training_raises_the_elbo(run):
     assert {f"train/{tag}" for tag in tags} <= fitted.callback_metrics.keys()
 
 
+def test_every_epoch_has_an_order_of_its_own(run):
+    module, seen = VAEModule(VAE(run, SOURCE.image_shape), run, {}), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append(batch[0].clone())
+
+    fitted = trainer(2)
+    fitted.callbacks.append(Watch())
+    fitted.fit(module, ImageDataModule(SOURCE, run.loader, seed=0))
+    assert len(seen) == 8
+    assert not any(torch.equal(first, second) for first, second in zip(seen[:4], seen[4:], strict=True))
+
+
 def test_beta_warms_up_by_fractions_of_an_epoch(run):
     run.objective.beta_warmup_epochs = 2.0
     module, betas = VAEModule(VAE(run, SOURCE.image_shape), run, {}), []

@@ -8,6 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.checkpoints import load_checkpoint
+from vaegan.images import to_float
+from vaegan.objectives import elbo
+from vaegan.random import derive_seed
 from vaegan.stages.fitting import check_devices, flatten, new_folder
 from vaegan.training import TrainerConfig
 
@@ -74,11 +77,30 @@ def test_the_gan_begins_with_the_pictures_of_its_vae(vae_result, gan_result):
         assert (gan_pictures / kind / "000008.png").read_bytes() != expected
 
 
-def test_the_same_command_gives_the_same_run(vae_result, tmp_path):
-    again = compose(*SMALL_VAE).execute(tmp_path)
-    assert again.metrics == vae_result[1].metrics
-    first, second = (load_checkpoint(result.checkpoint).state for result in (vae_result[1], again))
+def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
+    torch.manual_seed(99)
+    stage = finished[1].folder.name
+    command = SMALL_VAE if stage == "vae" else [*SMALL_GAN, f"vae_ckpt={vae_result[0]}"]
+    again = compose(*command).execute(tmp_path)
+    assert again.metrics == finished[1].metrics
+    first, second = (load_checkpoint(result.checkpoint).state for result in (finished[1], again))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
+    """A learning rate that is far too high: the best checkpoint is not the last."""
+    settings = ["optimizer.lr=0.2", "optimizer.lr_warmup=0.5", "optimizer.lr_final=1", "trainer.max_epochs=6"]
+    result = compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5").execute(tmp_path)
+    steps = [
+        torch.load(result.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    ]
+    assert steps[0] < steps[1]
+    vae, source = load_checkpoint(result.checkpoint).build_vae(), compose(*SMALL_VAE).dataset.build()
+    torch.manual_seed(derive_seed(0, "test", 0, 0))
+    with torch.no_grad():
+        expected = elbo(vae, to_float(source.split("test").images)).value.mean()
+    assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_another_seed_gives_another_run(vae_result, tmp_path):
@@ -127,11 +149,16 @@ def test_devices_that_are_not_there_are_said():
 
 
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
-    run = compose(*SMALL_VAE, "trainer.max_epochs=6", "early_stopping_patience=1", "optimizer.lr=1e-12")
+    run = compose(*SMALL_VAE, "trainer.max_epochs=6", "early_stopping_patience=1", "optimizer.lr=1e-30")
     run.objective.beta_warmup_epochs = 0.0
     result = run.execute(tmp_path)
     last = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] < 6 * 4
+
+
+def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
+    result = compose(*SMALL_VAE, "trainer.max_epochs=3", "early_stopping_patience=1").execute(tmp_path)
+    assert torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3 * 4
 
 
 def test_nested_settings_become_flat_ones():
