@@ -86,8 +86,9 @@ def bare_vae(run, data):
 def bare_gan(run, data):
     """Seconds of the same epoch in a bare loop."""
     checkpoint = load_vae_checkpoint(run.vae_ckpt)
-    vae = checkpoint.build_vae().requires_grad_(False)
+    vae = checkpoint.build_vae()
     generator = build_generator(vae, checkpoint.vae, True, 0).to(memory_format=torch.channels_last)
+    vae.requires_grad_(False)
     discriminator = build_discriminator(run, 0, checkpoint.image_shape).to(memory_format=torch.channels_last)
     decay = 0.5 ** (run.loader.batch_size / run.average_half_life)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)

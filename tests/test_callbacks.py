@@ -9,7 +9,9 @@ from vaegan.models import VAE, Generator
 
 def noise(hook, **state):
     trainer = SimpleNamespace(**{"current_epoch": 0, "num_training_batches": 10, "global_rank": 0, **state})
-    getattr(StatelessNoise(seed=0), hook)(trainer, None, None, batch_idx=state.get("batch_idx", 0))
+    getattr(StatelessNoise(seed=0), hook)(
+        trainer, SimpleNamespace(device=torch.device("cpu")), None, batch_idx=state.get("batch_idx", 0)
+    )
     return torch.rand(4).tolist()
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from vaegan.random import derive_seed, generator, seeded
+from vaegan.random import derive_seed, generator, seed_global, seeded
 
 
 def test_seeds_are_a_fixed_function_of_the_key():
@@ -17,6 +17,14 @@ def test_other_keys_give_other_seeds():
 
 def test_generator_repeats():
     assert torch.equal(torch.rand(3, generator=generator(1)), torch.rand(3, generator=generator(1)))
+
+
+def test_global_generators_start_from_the_key_and_nothing_is_queued():
+    queued = len(torch.cuda._queued_calls)
+    seed_global(torch.device("cpu"), 0, "train", 1, 0)
+    first = torch.rand(3)
+    assert torch.equal(first, torch.rand(3, generator=generator(0, "train", 1, 0)))
+    assert len(torch.cuda._queued_calls) == queued
 
 
 def test_seeded_leaves_the_global_state_alone():

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from vaegan.images import to_uint8
 from vaegan.pictures import picture_grids
-from vaegan.random import derive_seed, seeded
+from vaegan.random import seed_global, seeded
 
 
 class StatelessNoise(pl.Callback):
@@ -30,7 +30,7 @@ class StatelessNoise(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         iteration = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
-        torch.manual_seed(derive_seed(self.seed, "train", iteration, trainer.global_rank))
+        seed_global(pl_module.device, self.seed, "train", iteration, trainer.global_rank)
 
     def on_validation_batch_start(
         self,
@@ -40,7 +40,7 @@ class StatelessNoise(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        torch.manual_seed(derive_seed(self.seed, "val", batch_idx, trainer.global_rank))
+        seed_global(pl_module.device, self.seed, "val", batch_idx, trainer.global_rank)
 
     def on_test_batch_start(
         self,
@@ -50,7 +50,7 @@ class StatelessNoise(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        torch.manual_seed(derive_seed(self.seed, "test", batch_idx, trainer.global_rank))
+        seed_global(pl_module.device, self.seed, "test", batch_idx, trainer.global_rank)
 
 
 class Pictures(pl.Callback):
