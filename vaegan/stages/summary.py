@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from vaegan.stages.runs import StageResult
 
@@ -19,19 +19,15 @@ def shown(path: Path) -> str:
 
 def print_summary(title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]) -> None:
     """Where the run is, its checkpoints, pictures and metrics, and what to type next."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    table.add_row("run folder", shown(output_dir))
+    rows = [("run folder", shown(output_dir))]
     for result in results:
         stage = result.folder.name
-        table.add_row(f"{stage} checkpoint", shown(result.checkpoint))
-        table.add_row(f"{stage} pictures", shown(result.folder / "pictures"))
-        for tag, value in sorted(result.metrics.items()):
-            table.add_row(f"{stage} {tag}", f"{value:.3f}")
-    console = Console(soft_wrap=True)
-    console.print()
-    console.print(table)
-    console.print("\n[bold]next[/bold]")
-    for command in [f"tensorboard --logdir {shown(output_dir)}", *next_commands]:
-        console.print(f"  {command}", highlight=False, markup=False)
+        rows.append((f"{stage} checkpoint", shown(result.checkpoint)))
+        rows.append((f"{stage} pictures", shown(result.folder / "pictures")))
+        rows += [(f"{stage} {tag}", f"{value:.3f}") for tag, value in sorted(result.metrics.items())]
+    width = max(len(label) for label, _ in rows)
+    uv = "uv run " if "UV" in os.environ else ""  # set by `uv run`: its programs are on no other path
+    commands = [f"{uv}{command}" for command in (f"tensorboard --logdir {shown(output_dir)}", *next_commands)]
+    lines = [f"  {label:<{width}}  {value}" for label, value in rows]
+    console = Console(soft_wrap=True, highlight=False, markup=False)  # a path in one piece can be copied
+    console.print("", title, *lines, "", "next", *(f"  {command}" for command in commands), sep="\n")
