@@ -55,7 +55,7 @@ def train(tmp_path, monkeypatch, capfd):
         (["stage=gan", "vae_ckpt=/no/such"], "vae_ckpt=/no/such does not exist; give the folder of a stage=vae run"),
         (["dataset.root=/no/such"], "/no/such/train-images-idx3-ubyte.gz is missing"),
         (["dataset=shapes", "gan.loader.batch_size=5000"], "gan: loader.batch_size must be at most the 2000"),
-        (["dataset=shapes", "gan.discriminator_warmup=6000"], "gan: discriminator_warmup must be less than the 5952"),
+        (["dataset=shapes", "gan.discriminator_warmup=50000"], "gan: discriminator_warmup must be less than the 9920"),
         (["dataset=shapes", "dataset.width=30"], "multiples of 4, got 28 x 30"),
         (["dataset=shapes", "gan.trainer.accelerator=tpu"], "gan: trainer: .*cannot be had on this machine"),
         (["hydra.run.dir=/dev/null/x"], "'/dev/null/x'.*set hydra.run.dir"),
