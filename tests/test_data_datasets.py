@@ -138,7 +138,7 @@ def test_shapes_are_made_from_their_seed(shape):
     "make, message",
     [
         (lambda: Shapes.Config(channels=0), "channels must be at least 1"),
-        (lambda: Mnist.Config(num_val=0), "num_val must be at least 1"),
+        (lambda: Mnist.Config(num_val=0), "num_val must be at least 2"),
         (lambda: Emnist.Config(subset="latin"), "subset must be one of balanced, byclass"),
     ],
 )

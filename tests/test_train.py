@@ -50,6 +50,15 @@ def train(tmp_path, monkeypatch, capfd):
         (["vae.optimizer.lr=-1"], "vae.optimizer.lr must be positive; got -1.0"),
         (["gan.loader.batch_size=65", "gan.trainer.devices=2"], "gan.loader.batch_size must be divisible by"),
         (["+foo=1"], "unknown key foo"),
+        (["stage=vae", "sweep_metric=val/ello"], "sweep_metric must be one of val/elbo, test/elbo"),
+        (
+            ["dataset=shapes", "gan.trainer.limit_train_batches=0.01"],
+            "gan: trainer.limit_train_batches .* must be larger",
+        ),
+        (
+            ["dataset=shapes", "gan.trainer.limit_train_batches=0.5", "gan.discriminator_warmup=5000"],
+            "less than the 4800",
+        ),
         (["~likelihood"], "likelihood must be set"),
         (["stage=gan"], "vae_ckpt must be the folder or the checkpoint of a stage=vae run"),
         (["stage=gan", "vae_ckpt=/no/such"], "vae_ckpt=/no/such does not exist; give the folder of a stage=vae run"),

@@ -36,6 +36,7 @@ def test_the_rate_rises_linearly_then_falls_to_its_end():
         (lambda: OptimizerConfig(beta2=-0.1), r"beta2 must be in \[0, 1\)"),
         (lambda: OptimizerConfig(lr_warmup=1.0), r"lr_warmup must be in \[0, 1\)"),
         (lambda: OptimizerConfig(lr_final=1.5), r"lr_final must be in \[0, 1\]"),
+        (lambda: TrainerConfig(precision="bf16-true"), "precision must be one of 32-true, bf16-mixed, 16-mixed"),
         (lambda: TrainerConfig(max_epochs=0), "max_epochs must be at least 1"),
         (lambda: TrainerConfig(devices=0), "devices must be at least 1"),
         (lambda: TrainerConfig(num_nodes=0), "num_nodes must be at least 1"),

@@ -64,6 +64,8 @@ class TrainerConfig:
     enable_progress_bar: bool = True
 
     def __post_init__(self) -> None:
+        precisions = ("32-true", "bf16-mixed", "16-mixed")
+        require(self.precision in precisions, "precision", f"one of {', '.join(precisions)}", self.precision)
         require(self.max_epochs >= 1, "max_epochs", "at least 1", self.max_epochs)
         require(self.devices >= 1, "devices", "at least 1", self.devices)
         require(self.num_nodes >= 1, "num_nodes", "at least 1", self.num_nodes)

@@ -47,7 +47,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
     @abc.abstractmethod
     def prepare(self) -> None:
-        """Download what is missing. Called once, in one process.
+        """Download what is missing; does nothing where all is there.
 
         Raises:
             ValueError: The data are not there and cannot be had, with the way out.
@@ -89,7 +89,7 @@ class IdxSource(ImageSource, abc.ABC):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require(self.num_val >= 1, "num_val", "at least 1", self.num_val)
+            require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
 
     def __init__(self, config: Any, stems: tuple[str, str] = ("train", "t10k")) -> None:
         self.config = config
@@ -259,8 +259,9 @@ class Shapes(ImageSource):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for key in ("channels", "height", "width", "num_train", "num_val", "num_test"):
+            for key in ("channels", "height", "width", "num_train", "num_test"):
                 require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+            require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
 
     def __init__(self, config: Config) -> None:
         self.config = config

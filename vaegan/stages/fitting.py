@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from vaegan.callbacks import Pictures, StatelessNoise
-from vaegan.config import to_plain
+from vaegan.config import require, to_plain
 from vaegan.data.module import ImageDataModule
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import TrainerConfig
@@ -56,6 +56,18 @@ def check_devices(config: TrainerConfig) -> None:
         raise ValueError(f"trainer: {device_options(config)} cannot be had on this machine: {error}") from error
 
 
+def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
+    """From one validation to the next there must be a batch.
+
+    Raises:
+        ValueError: There is none.
+    """
+    num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
+    expected = f"larger: with {data.num_train_batches} batches an epoch, no batch lies between two validations"
+    shares = (config.limit_train_batches, config.val_check_interval)
+    require(num_batches >= 1, "trainer.limit_train_batches * trainer.val_check_interval", expected, shares)
+
+
 def fit(
     run: VAERun | GANRun,
     module: pl.LightningModule,
@@ -92,8 +104,11 @@ def fit(
     ]
     if config.enable_progress_bar:
         callbacks.append(RichProgressBar(refresh_rate=10))
+    options = device_options(config)
+    if config.strategy == "auto" and config.devices * config.num_nodes > 1 and not module.automatic_optimization:
+        options["strategy"] = "ddp_find_unused_parameters_true"  # each player's step leaves the other without gradients
     trainer = pl.Trainer(
-        **device_options(config),
+        **options,
         max_epochs=config.max_epochs,
         limit_train_batches=config.limit_train_batches,
         val_check_interval=config.val_check_interval,
@@ -110,9 +125,8 @@ def fit(
     trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
     tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
     trainer.fit(module, data)
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
-    if best.best_model_score is not None:
-        metrics[monitor] = float(best.best_model_score)
+    assert best.best_model_score is not None, "a fit ends with a validation"
+    metrics = {monitor: float(best.best_model_score)}
     checkpoint = Path(best.best_model_path)
     trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}

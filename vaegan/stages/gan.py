@@ -15,7 +15,7 @@ from vaegan.models import VAE, Generator
 from vaegan.modules.gan import GANModule
 from vaegan.nets.discriminators import Discriminator
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_devices, fit, new_folder
+from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary
 from vaegan.training import GANConfig, GANTraining
@@ -81,7 +81,9 @@ def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDat
     """
     source.prepare()
     data = ImageDataModule(source, training.loader, seed)
-    num_images = training.trainer.max_epochs * data.num_train_batches * training.loader.batch_size
+    check_batches(training.trainer, data)
+    num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
+    num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
     require(
         training.discriminator_warmup < num_images,
         "discriminator_warmup",

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaegan.stages.fitting import check_devices
+from vaegan.stages.fitting import check_devices, new_folder
 from vaegan.stages.gan import build_discriminator, fit_gan, load_data
 from vaegan.stages.runs import PipelineRun, StageResult
-from vaegan.stages.summary import print_summary
+from vaegan.stages.summary import print_summary, shown
 from vaegan.stages.vae import fit_vae
 
 
@@ -21,11 +21,13 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     """
     with naming("gan"):
         check_gan(run)
+        new_folder(output_dir / "gan")
     with naming("vae"):
         vae = fit_vae(run.vae_run(), output_dir)
     with naming("gan"):
         gan = fit_gan(run.gan_run(str(vae.checkpoint)), output_dir)
-    print_summary("VAE, then GAN", [vae, gan], output_dir, [])
+    next_command = f"python train.py stage=gan vae_ckpt={shown(output_dir)}"
+    print_summary("VAE, then GAN", [vae, gan], output_dir, [next_command])
     return gan
 
 

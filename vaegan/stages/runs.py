@@ -30,6 +30,10 @@ class RunConfig:
     seed: int = 0  # of initialisation, order, noise and latents
     sweep_metric: str = ""  # tag of the metric that train.py returns to a sweep
 
+    def check_sweep_metric(self, names: tuple[str, ...]) -> None:
+        """`sweep_metric` must be among what the run has at its end."""
+        require(self.sweep_metric in names, "sweep_metric", f"one of {', '.join(names)}", self.sweep_metric)
+
 
 @dataclass
 class VAERun(VAETraining, VAEConfig, RunConfig):
@@ -41,6 +45,7 @@ class VAERun(VAETraining, VAEConfig, RunConfig):
     def __post_init__(self) -> None:
         VAEConfig.__post_init__(self)
         VAETraining.__post_init__(self)
+        self.check_sweep_metric(("val/elbo", "test/elbo", "test/log_likelihood", "test/kl"))
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.vae import train_vae
@@ -58,6 +63,7 @@ class GANRun(GANTraining, GANConfig, RunConfig):
 
     def __post_init__(self) -> None:
         GANTraining.__post_init__(self)
+        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
         require(
             self.vae_ckpt != "",
             "vae_ckpt",
@@ -82,6 +88,7 @@ class PipelineRun(GANConfig, VAEConfig, RunConfig):
 
     def __post_init__(self) -> None:
         VAEConfig.__post_init__(self)
+        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
 
     def vae_run(self) -> VAERun:
         """The first stage."""

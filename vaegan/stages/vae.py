@@ -13,7 +13,7 @@ from vaegan.data.module import ImageDataModule
 from vaegan.models import VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_devices, fit, new_folder
+from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
 
@@ -35,6 +35,7 @@ def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     source = run.dataset.build()
     source.prepare()
     data = ImageDataModule(source, run.loader, run.seed)
+    check_batches(run.trainer, data)
     with seeded(run.seed, "init"):
         vae = VAE(run, source.image_shape)
     plain = to_plain(run)
