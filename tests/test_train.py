@@ -50,6 +50,7 @@ def train(tmp_path, monkeypatch, capfd):
         (["vae.optimizer.lr=-1"], "vae.optimizer.lr must be positive; got -1.0"),
         (["gan.loader.batch_size=65", "gan.trainer.devices=2"], "gan.loader.batch_size must be divisible by"),
         (["+foo=1"], "unknown key foo"),
+        (["vae.trainer.devices=2"], "must be 1 in stage=pipeline; on several devices run stage=vae, then stage=gan"),
         (["stage=vae", "sweep_metric=val/ello"], "sweep_metric must be one of val/elbo, test/elbo"),
         (
             ["dataset=shapes", "gan.trainer.limit_train_batches=0.01"],

@@ -89,6 +89,10 @@ class PipelineRun(GANConfig, VAEConfig, RunConfig):
     def __post_init__(self) -> None:
         VAEConfig.__post_init__(self)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
+        for stage, trainer in (("vae", self.vae.trainer), ("gan", self.gan.trainer)):
+            expected = "1 in stage=pipeline; on several devices run stage=vae, then stage=gan"
+            devices = trainer.devices * trainer.num_nodes
+            require(devices == 1, f"{stage}.trainer.devices * {stage}.trainer.num_nodes", expected, devices)
 
     def vae_run(self) -> VAERun:
         """The first stage."""
