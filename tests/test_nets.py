@@ -4,12 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from vaegan.nets.blocks import ConvSizes, MlpSizes, conv_widths, he_init, up
+from vaegan.nets.blocks import (
+    ACTIVATIONS,
+    ConvSizes,
+    MlpSizes,
+    ResidualBlock,
+    conv_widths,
+    he_init,
+    mlp,
+    output_layer,
+    up,
+)
 from vaegan.nets.decoders import Decoder
 from vaegan.nets.discriminators import Discriminator
 from vaegan.nets.encoders import Encoder
 
-SHAPES = [(1, 28, 28), (3, 32, 64), (2, 12, 20), (4, 4, 4)]
+SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -45,7 +55,8 @@ def test_no_network_normalises_over_the_batch(base):
 
 
 @pytest.mark.parametrize(
-    "shape, num_halvings", [((1, 28, 28), 2), ((1, 4, 4), 2), ((1, 32, 32), 3), ((3, 64, 128), 4), ((1, 12, 64), 2)]
+    "shape, num_halvings",
+    [((1, 28, 28), 2), ((1, 4, 4), 2), ((1, 32, 32), 3), ((3, 64, 128), 4), ((1, 12, 64), 2), ((1, 31, 63), 2)],
 )
 def test_images_are_halved_to_between_4_and_7_pixels_where_they_can(shape, num_halvings):
     sizes = Encoder.choices["conv"].Config(width=8, max_width=20)
@@ -54,9 +65,10 @@ def test_images_are_halved_to_between_4_and_7_pixels_where_they_can(shape, num_h
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
 def test_images_that_cannot_be_halved_twice_are_refused(base):
-    arguments = {Encoder: ((1, 30, 28), 4), Decoder: (4, (1, 30, 28)), Discriminator: ((1, 30, 28),)}[base]
-    with pytest.raises(ValueError, match=rf"{base.group}=conv .*multiples of 4, got 30 x 28"):
+    arguments = {Encoder: ((1, 3, 28), 4), Decoder: (4, (1, 3, 28)), Discriminator: ((1, 3, 28),)}[base]
+    with pytest.raises(ValueError, match=rf"{base.group}=conv .*at least 4, got 3 x 28; .* choose {base.group}=mlp"):
         base.choices["conv"].Config().build(*arguments)
+    assert base.choices["mlp"].Config().build(*arguments)
 
 
 def test_he_initialisation_keeps_the_scale_of_the_signal():
@@ -64,7 +76,7 @@ def test_he_initialisation_keeps_the_scale_of_the_signal():
     layers = [nn.Linear(512, 512), up(64, 64)]
     inputs = [torch.randn(256, 512), torch.randn(16, 64, 16, 16)]
     for layer, x in zip(layers, inputs, strict=True):
-        he_init(layer, nn.Linear(1, 1))
+        he_init(nn.Sequential(layer, nn.Linear(1, 1)))
         inside = layer(x.relu()) if isinstance(layer, nn.Linear) else layer(x.relu())[..., 1:-1, 1:-1]
         assert inside.square().mean().item() == pytest.approx(1, rel=0.1)  # as much as went in, before the relu
         assert (layer.bias == 0).all()
@@ -89,3 +101,64 @@ def test_bad_hidden_dims_are_refused():
     assert issubclass(Encoder.choices["mlp"].Config, MlpSizes)
     with pytest.raises(ValueError, match="hidden_dims must be a list of numbers of at least 1"):
         Encoder.choices["mlp"].Config(hidden_dims=[64, 0])
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder])
+@pytest.mark.parametrize(
+    "activation, layer", [("silu", nn.SiLU), ("tanh", nn.Tanh), ("relu", nn.ReLU), ("glu", nn.GLU)]
+)
+def test_mlps_have_the_activation_that_is_asked_for(base, activation, layer):
+    arguments = ((1, 4, 4), 6) if base is Encoder else (6, (1, 4, 4))
+    network = base.choices["mlp"].Config(hidden_dims=[20, 30], activation=activation).build(*arguments)
+    assert [type(module) for module in network.net if not list(module.parameters())].count(ACTIVATIONS[activation]) == 2
+    widths = [module.weight.shape[0] for module in network.net if isinstance(module, nn.Linear)]
+    assert widths[:2] == ([40, 60] if activation == "glu" else [20, 30])
+
+
+def test_gated_layers_are_those_of_tomczak_and_welling():
+    """h = (A x + b) * sigmoid(C x + d)."""
+    first, gate, _ = mlp([5, 7, 3], nn.GLU)
+    x = torch.randn(4, 5)
+    value, opened = first(x).chunk(2, 1)
+    torch.testing.assert_close(gate(first(x)), value * opened.sigmoid())
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ValueError, match="activation must be one of silu, relu, tanh, glu; got 'gelu'"):
+        Encoder.choices["mlp"].Config(activation="gelu")
+
+
+@pytest.mark.parametrize("normalization", ["none", "group"])
+def test_residual_blocks_start_as_the_identity(normalization):
+    block = ResidualBlock(12, normalization)
+    he_init(nn.Sequential(block, nn.Linear(1, 1)))
+    x = torch.randn(2, 12, 5, 6)
+    assert torch.equal(block(x), x)
+    assert len([layer for layer in block.modules() if isinstance(layer, nn.GroupNorm)]) == 2 * (
+        normalization == "group"
+    )
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder])
+@pytest.mark.parametrize("normalization", ["none", "group"])
+def test_resnets_have_blocks_at_every_size(base, normalization):
+    arguments = ((1, 28, 28), 6) if base is Encoder else (6, (1, 28, 28))
+    network = base.choices["resnet"].Config(width=8, num_blocks=2, normalization=normalization).build(*arguments)
+    assert len([layer for layer in network.modules() if isinstance(layer, ResidualBlock)]) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    "values, message", [({"num_blocks": 0}, "num_blocks"), ({"normalization": "batch"}, "none, group")]
+)
+def test_bad_residual_sizes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder.choices["resnet"].Config(**values)
+
+
+@pytest.mark.parametrize("name", sorted(Decoder.choices))
+def test_a_decoder_starts_where_it_is_told(name):
+    decoder = Decoder.choices[name].Config().build(5, (2, 8, 8))
+    params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
+    decoder.start_at(params)
+    assert (decoder(torch.zeros(1, 5))[0] - params).abs().mean() < 0.5
+    assert output_layer(decoder).bias.numel() in (2, 128)

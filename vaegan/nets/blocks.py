@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from vaegan.config import ComponentConfig, require
 from vaegan.images import ImageShape
@@ -29,6 +29,20 @@ class ConvSizes(ComponentConfig):
 
 
 @dataclass
+class ResnetSizes(ConvSizes):
+    """Sizes of a network of residual blocks at every size of the image, from the full one down."""
+
+    num_blocks: int = 1  # residual blocks at each size
+    normalization: str = "none"  # none (the blocks start as the identity), or group (GroupNorm)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_blocks >= 1, "num_blocks", "at least 1", self.num_blocks)
+        kinds = ("none", "group")
+        require(self.normalization in kinds, "normalization", f"one of {', '.join(kinds)}", self.normalization)
+
+
+@dataclass
 class MlpSizes(ComponentConfig):
     """Sizes of a fully connected network."""
 
@@ -40,31 +54,50 @@ class MlpSizes(ComponentConfig):
             require(size >= 1, "hidden_dims", "a list of numbers of at least 1", self.hidden_dims)
 
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "glu": nn.GLU,  # half of the units gate the other half: h * sigmoid(g)
+}
+
+
+@dataclass
+class ActivatedMlpSizes(MlpSizes):
+    """Sizes of a fully connected network, and what stands between its layers."""
+
+    activation: str = "silu"  # silu, relu, tanh, or glu (gated linear units)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", self.activation)
+
+
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
     """Linear layers of the given sizes with an activation between each two, none behind the last."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(fan_in, fan_out), activation()]
+    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=2):
+        is_gated = activation is nn.GLU and i < len(sizes)  # as many units again for the gates
+        layers += [nn.Linear(fan_in, 2 * fan_out if is_gated else fan_out), activation()]
     return layers[:-1]
 
 
 def conv_widths(image_shape: ImageShape, sizes: ConvSizes) -> list[int]:
     """Channels after each halving of an image: width, 2 width, 4 width, ..., at most max_width.
 
-    An image is halved twice, and then on while height and width are even and at least 8.
+    An image is halved twice, and then on while height and width are at least 8. Odd sizes are rounded down.
 
     Raises:
         ValueError: if height or width cannot be halved twice.
     """
-    _, height, image_width = image_shape
-    if height % 4 or image_width % 4:
+    _, height, width = image_shape
+    smaller = min(height, width)
+    if smaller < 4:
         raise ValueError(
-            f"{sizes.base.group}={sizes.name} halves images at least twice: height and width must be multiples of 4, "
-            f"got {height} x {image_width}; resize the images, or choose another {sizes.base.group}"
+            f"{sizes.base.group}={sizes.name} halves images at least twice: height and width must be at least 4, "
+            f"got {height} x {width}; resize the images, or choose {sizes.base.group}=mlp"
         )
-    num_halvings, smaller = 2, min(height, image_width) // 4
-    while smaller >= 8 and (height >> num_halvings) % 2 == 0 and (image_width >> num_halvings) % 2 == 0:
-        num_halvings, smaller = num_halvings + 1, smaller // 2
+    num_halvings = max(2, smaller.bit_length() - 3)
     return [min(sizes.width << i, sizes.max_width) for i in range(num_halvings)]
 
 
@@ -84,19 +117,71 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: Callable[[
     return [*layers, nn.Flatten(), nn.Linear(flat, sizes.hidden_dim), activation()]
 
 
-def up(fan_in: int, fan_out: int) -> nn.ConvTranspose2d:
-    """Transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1)
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))), the activations after a GroupNorm if one is asked for. Never a BatchNorm.
+
+    Source: He et al. 2016, arXiv:1603.05027; that it starts as the identity, without a norm: arXiv:1901.09321.
+    """
+
+    def __init__(self, width: int, normalization: str) -> None:
+        super().__init__()
+        norms: list[nn.Module] = [nn.Identity(), nn.Identity()]
+        if normalization == "group":
+            norms = [nn.GroupNorm(math.gcd(width, 8), width) for _ in range(2)]
+        first, self.last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
+        self.branch = nn.Sequential(norms[0], nn.SiLU(), first, norms[1], nn.SiLU(), self.last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.branch(x)
+        return x + change
 
 
-def he_init(network: nn.Module, output: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
+def residual_blocks(width: int, sizes: ResnetSizes) -> list[nn.Module]:
+    """The blocks at one size of the image."""
+    return [ResidualBlock(width, sizes.normalization) for _ in range(sizes.num_blocks)]
+
+
+def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes) -> list[nn.Module]:
+    """Layers from images (B, C, H, W) to hidden units (B, hidden_dim)."""
+    channels, height, width = image_shape
+    widths = [sizes.width, *conv_widths(image_shape, sizes)]
+    layers: list[nn.Module] = [nn.Conv2d(channels, sizes.width, kernel_size=3, padding=1)]
+    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        layers += [*residual_blocks(fan_in, sizes), nn.SiLU(), down(fan_in, fan_out)]
+    flat = widths[-1] * (height >> len(widths) - 1) * (width >> len(widths) - 1)
+    layers += [*residual_blocks(widths[-1], sizes), nn.SiLU(), nn.Flatten()]
+    return [*layers, nn.Linear(flat, sizes.hidden_dim), nn.SiLU()]
+
+
+def is_odd(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
+    """1 where height or width is odd after so many halvings, else 0."""
+    _, height, width = image_shape
+    return (height >> num_halvings) & 1, (width >> num_halvings) & 1
+
+
+def up(fan_in: int, fan_out: int, extra: tuple[int, int] = (0, 0)) -> nn.ConvTranspose2d:
+    """Transposed convolution that doubles height and width, and adds the extra pixels, 0 or 1."""
+    return nn.ConvTranspose2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1, output_padding=extra)
+
+
+Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # with weight and bias
+
+
+def output_layer(network: nn.Module) -> Layer:
+    """The last layer of a network."""
+    return [layer for layer in network.modules() if isinstance(layer, Layer)][-1]
+
+
+def he_init(network: nn.Module) -> None:
     """Weights ~ N(0, 2 / fan-in), biases zero; the output layer's weights times `OUTPUT_GAIN`.
 
     The fan-in is the number of inputs that reach one output, which for a transposed convolution is
-    in_channels * kernel area / stride area. Source: He et al. 2015, arXiv:1502.01852.
+    in_channels * kernel area / stride area. The last layer of a residual block has weights 0.
+    Source: He et al. 2015, arXiv:1502.01852.
     """
+    output = output_layer(network)
     for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, Layer):
             fan_in = layer.weight[0].numel()
             if isinstance(layer, nn.ConvTranspose2d):
                 fan_in = layer.in_channels * math.prod(layer.kernel_size) // math.prod(layer.stride)
@@ -104,3 +189,6 @@ def he_init(network: nn.Module, output: nn.Linear | nn.Conv2d | nn.ConvTranspose
             nn.init.normal_(layer.weight, std=gain * math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            nn.init.zeros_(block.last.weight)

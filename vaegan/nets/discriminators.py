@@ -42,7 +42,7 @@ class Conv(Discriminator):
         super().__init__(config, image_shape)
         output = nn.Linear(config.hidden_dim, 1)
         self.net = nn.Sequential(*conv_trunk(image_shape, config, lambda: nn.LeakyReLU(0.2)), output)
-        he_init(self, output)
+        he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.net(images * 2 - 1)
@@ -60,7 +60,7 @@ class Mlp(Discriminator):
         super().__init__(config, image_shape)
         layers = mlp([math.prod(image_shape), *config.hidden_dims, 1], lambda: nn.LeakyReLU(0.2))
         self.net = nn.Sequential(nn.Flatten(), *layers)
-        he_init(self, layers[-1])  # type: ignore[arg-type]
+        he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.net(images * 2 - 1)

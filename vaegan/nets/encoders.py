@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
-from vaegan.nets.blocks import ConvSizes, MlpSizes, conv_trunk, he_init, mlp
+from vaegan.nets.blocks import (
+    ACTIVATIONS,
+    ActivatedMlpSizes,
+    ConvSizes,
+    ResnetSizes,
+    conv_trunk,
+    he_init,
+    mlp,
+    resnet_trunk,
+)
 
 
 class Encoder(Component, nn.Module, abc.ABC, group="encoder"):
@@ -42,7 +51,25 @@ class Conv(Encoder):
         super().__init__(config, image_shape, num_features)
         output = nn.Linear(config.hidden_dim, num_features)
         self.net = nn.Sequential(*conv_trunk(image_shape, config, nn.SiLU), output)
-        he_init(self, output)
+        he_init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.net(x * 2 - 1)
+        return features
+
+
+class Resnet(Encoder):
+    """Residual blocks at every size of the image, halved by strided convolutions; then one hidden layer."""
+
+    @dataclass
+    class Config(ResnetSizes, Encoder.Config):
+        name: str = "resnet"
+
+    def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
+        super().__init__(config, image_shape, num_features)
+        output = nn.Linear(config.hidden_dim, num_features)
+        self.net = nn.Sequential(*resnet_trunk(image_shape, config), output)
+        he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.net(x * 2 - 1)
@@ -53,14 +80,14 @@ class Mlp(Encoder):
     """Fully connected layers, for any image shape."""
 
     @dataclass
-    class Config(MlpSizes, Encoder.Config):
+    class Config(ActivatedMlpSizes, Encoder.Config):
         name: str = "mlp"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
         super().__init__(config, image_shape, num_features)
-        layers = mlp([math.prod(image_shape), *config.hidden_dims, num_features], nn.SiLU)
+        layers = mlp([math.prod(image_shape), *config.hidden_dims, num_features], ACTIVATIONS[config.activation])
         self.net = nn.Sequential(nn.Flatten(), *layers)
-        he_init(self, layers[-1])  # type: ignore[arg-type]
+        he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.net(x * 2 - 1)
