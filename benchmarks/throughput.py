@@ -24,7 +24,6 @@ from vaegan.data.module import ImageDataModule
 from vaegan.images import to_float
 from vaegan.metrics import encoder_features, frechet_distance
 from vaegan.models import VAE
-from vaegan.objectives import elbo, training_loss
 from vaegan.schemas import register, typed
 from vaegan.stages.gan import build_discriminator, build_generator
 
@@ -70,22 +69,23 @@ def validation_batches(data, batch_size):
 def bare_vae(run, data):
     """Seconds of the same epoch in a bare loop."""
     vae = VAE(run, data.source.image_shape).to(memory_format=torch.channels_last)
+    objective = run.objective.build()
     optimizer, schedule = run.optimizer.build(vae.parameters(), data.num_train_batches)
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):
-        loss = training_loss(elbo(vae, x), run.objective.beta_at(i / data.num_train_batches))
+        loss = objective(vae, x, run.objective.beta_at(i / data.num_train_batches)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        sum(elbo(vae, x).value.sum() for x in validation_batches(data, run.loader.eval_batch_size))
+        sum(objective(vae, x, 1.0).bound.sum() for x in validation_batches(data, run.loader.eval_batch_size))
     return time.perf_counter() - start
 
 
 def bare_gan(run, data):
     """Seconds of the same epoch in a bare loop."""
-    checkpoint = load_vae_checkpoint(run.vae_ckpt)
+    checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     vae = checkpoint.build_vae()
     generator = build_generator(vae, checkpoint.vae, True, 0).to(memory_format=torch.channels_last)
     vae.requires_grad_(False)

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["images", "config", "random"],
-    ["nets.blocks", "data.idx"],
+    ["distributions", "scales", "nets.blocks", "data.idx"],
     [
         "likelihoods",
         "priors",
@@ -20,12 +20,12 @@ FLOORS = [
         "data.datasets",
     ],
     ["data.batches", "models"],
-    ["objectives", "data.module", "checkpoints", "pictures", "metrics"],
-    ["training", "modules.steps"],
-    ["modules.vae", "modules.gan", "callbacks"],
+    ["bounds", "data.module", "checkpoints", "pictures", "metrics"],
+    ["objectives", "evaluation", "training", "modules.steps"],
+    ["modules.vae", "modules.gan", "modules.evaluation", "callbacks"],
     ["stages.runs"],
     ["stages.fitting", "stages.summary"],
-    ["stages.vae", "stages.gan"],
+    ["stages.vae", "stages.gan", "stages.evaluate"],
     ["stages.pipeline"],
     ["schemas"],
 ]

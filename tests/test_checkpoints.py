@@ -31,7 +31,7 @@ def test_a_checkpoint_holds_plain_data_and_its_own_description(vae_result, gan_r
         content = torch.load(result.checkpoint, weights_only=True)
         assert content["vaegan"]["stage"] == result.folder.name
         assert content["vaegan"]["image_shape"] == [1, 28, 28]
-        assert content["vaegan"]["vae"]["likelihood"] == {"name": "bernoulli"}
+        assert content["vaegan"]["vae"]["likelihood"] == {"name": "bernoulli", "static_seed": None}
 
 
 @pytest.mark.slow
@@ -64,15 +64,15 @@ def test_a_vae_has_no_generator(vae_result):
 def test_folders_mean_their_best_checkpoint(vae_result):
     folder, result = vae_result
     for path in (folder, folder / "vae", folder / "vae" / "checkpoints", result.checkpoint):
-        assert find_vae_checkpoint(str(path)) == result.checkpoint
+        assert find_vae_checkpoint(str(path), "ckpt") == result.checkpoint
     last = folder / "vae" / "checkpoints" / "last.ckpt"
-    assert find_vae_checkpoint(str(last)) == last
+    assert find_vae_checkpoint(str(last), "ckpt") == last
 
 
 @pytest.mark.slow
 def test_a_gans_checkpoint_is_refused_as_a_start(gan_result):
     with pytest.raises(ValueError, match=r"is a stage=gan checkpoint; give the stage=vae one"):
-        load_vae_checkpoint(str(gan_result[1].checkpoint))
+        load_vae_checkpoint(str(gan_result[1].checkpoint), "vae_ckpt")
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_files_of_others_are_refused(tmp_path, content):
 
 def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
     run = {"latent_dim": 2, "likelihood": {"name": "os.system"}}
-    torch.save({"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}}, tmp_path / "bad.ckpt")
+    torch.save({"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}, "epoch": 0}, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match="unknown likelihood 'os.system'"):
         load_checkpoint(tmp_path / "bad.ckpt").build_vae()
 
@@ -132,4 +132,4 @@ def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
 def test_paths_that_lead_nowhere_are_refused(path, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"vae_ckpt={path}.*{message}"):
-        find_vae_checkpoint(path)
+        find_vae_checkpoint(path, "vae_ckpt")

@@ -51,7 +51,10 @@ def test_nested_choices_are_built_by_name():
         (outer(inner={"siz": 1}), r"unknown key inner\.siz\. Did you mean size\?"),
         (outer(likelihood={"name": "gausian"}), "likelihood: unknown likelihood 'gausian'; known: .*gaussian"),
         (outer(likelihood={"name": "os.system"}), "unknown likelihood"),
-        (outer(likelihood={"name": "gaussian", "scale": -1.0}), r"^likelihood\.scale must be positive, .* got -1\.0"),
+        (
+            outer(likelihood={"name": "gaussian", "scale": -1.0}),
+            r"^likelihood\.scale must be a positive .* got -1\.0",
+        ),
         (outer(likelihood="???"), "likelihood must be set"),
         (outer(inner={"size": "many"}), r"^inner\..*str"),
     ],

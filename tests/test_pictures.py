@@ -13,7 +13,7 @@ def test_grids_have_eight_columns_with_a_border():
 
 
 def test_the_three_pictures_of_a_vae():
-    vae = VAE(compose("stage=vae", "likelihood=gaussian", *SMALL_NETS), SHAPE)
+    vae = VAE(compose("stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", *SMALL_NETS), SHAPE)
     generator = Generator(vae.decoder, vae.likelihood)
     images = torch.rand(16, *SHAPE)
     torch.manual_seed(1)

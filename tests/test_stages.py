@@ -1,6 +1,9 @@
 """Whole runs on synthetic images, looked at as a user would."""
 
 import csv
+import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,18 +11,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.checkpoints import load_checkpoint
+from vaegan.evaluation import figures, score
 from vaegan.images import to_float
-from vaegan.objectives import elbo
+from vaegan.objectives import Elbo
 from vaegan.random import derive_seed
 from vaegan.stages.fitting import check_devices, flatten, new_folder
 from vaegan.training import TrainerConfig
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
 PICTURES = ("samples", "reconstructions", "interpolation")
 TRAIN_TAGS = {
     "vae": {"elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm", "lr"},
     "gan": {"d_loss", "d_real", "d_fake", "d_grad_norm", "d_lr", "g_loss", "g_grad_norm", "g_lr"},
 }
+FIGURES = {"nll", "nll_standard_error", "elbo", "log_likelihood", "kl", "bits_per_dim", "active_units"}
+FIGURES |= {"aggregate_mean_max", "aggregate_std_min", "aggregate_std_max", "mutual_information", "marginal_kl"}
 VAL_TAGS = {"vae": {"elbo", "log_likelihood", "kl"}, "gan": {"frechet_distance"}}
 
 
@@ -89,7 +96,7 @@ def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
 
 def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
     """A learning rate that is far too high: the best checkpoint is not the last."""
-    settings = ["optimizer.lr=0.2", "optimizer.lr_warmup=0.5", "optimizer.lr_final=1", "trainer.max_epochs=6"]
+    settings = ["optimizer.lr=1", "optimizer.lr_warmup=0.5", "optimizer.lr_final=1", "trainer.max_epochs=6"]
     result = compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5").execute(tmp_path)
     steps = [
         torch.load(result.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
@@ -99,7 +106,7 @@ def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
     vae, source = load_checkpoint(result.checkpoint).build_vae(), compose(*SMALL_VAE).dataset.build()
     torch.manual_seed(derive_seed(0, "test", 0, 0))
     with torch.no_grad():
-        expected = elbo(vae, to_float(source.split("test").images)).value.mean()
+        expected = Elbo.Config().build()(vae, to_float(source.split("test").images), 1.0).bound.mean()
     assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -163,3 +170,93 @@ def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
 
 def test_nested_settings_become_flat_ones():
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+SMALL_EVALUATION = ["stage=evaluate", "num_samples=20", "batch_size=10", "chunk_size=100"]
+SMALL_EVALUATION += ["trainer.enable_progress_bar=false"]
+
+
+def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsys):
+    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "target_seed=4").execute(tmp_path)
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert report["figures"] == result.metrics
+    assert {f"test/{name}" for name in FIGURES - {"bits_per_dim"}} == result.metrics.keys()
+    assert report["checkpoint"] == str(vae_result[1].checkpoint) and report["epoch"] == 2
+    settings = {"dataset": "shapes", "split": "test", "num_images": 64, "num_samples": 20, "target_seed": 4}
+    assert settings.items() <= report.items() and report["kl"] == "closed form"
+    out = capsys.readouterr().out
+    for tag, value in result.metrics.items():
+        assert tag in out and f"{value:.4f}" in out
+    assert "64 test images of shapes, 20 samples each" in out and "target_seed=4; KL: closed form" in out
+    events = [EventAccumulator(str(path)).Reload() for path in (tmp_path / "evaluate").glob("events*")]
+    assert any("test/nll" in each.Tags()["scalars"] for each in events)
+
+
+def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path):
+    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400").execute(tmp_path)
+    vae = load_checkpoint(vae_result[1].checkpoint).build_vae()
+    images = to_float(compose(*SMALL_VAE).dataset.build().split("test").images)
+    with torch.no_grad():
+        expected = figures(vae, score(vae, vae.likelihood.target(images, 0), 400, 2000))
+    for name, tolerance in (("nll", 0.3), ("elbo", 0.3), ("kl", 1e-3), ("active_units", 0)):
+        assert result.metrics[f"test/{name}"] == pytest.approx(expected[name], abs=tolerance), name
+    assert result.metrics["test/nll"] < -result.metrics["test/elbo"]
+
+
+def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(vae_result, tmp_path):
+    command = [*SMALL_EVALUATION, f"ckpt={vae_result[1].checkpoint}", "split=val", "num_images=30"]
+    first, again = (compose(*command).execute(tmp_path / name) for name in "ab")
+    assert first.metrics == again.metrics and set(first.metrics) == {
+        f"val/{name}" for name in FIGURES - {"bits_per_dim"}
+    }
+    assert json.loads((tmp_path / "a" / "evaluate" / "evaluation.json").read_text())["num_images"] == 30
+    other = compose(*command, "target_seed=1").execute(tmp_path / "c")
+    assert other.metrics["val/nll"] != first.metrics["val/nll"]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["num_images=65"], "num_images must be at most the 64 images of the split, or null; got 65"),
+        (["dataset=shapes", "dataset.width=20"], r"but dataset=shapes has \(1, 28, 20\)"),
+    ],
+)
+def test_an_evaluation_that_does_not_fit_is_refused(vae_result, tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", *overrides).execute(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(vae_result, tmp_path):
+    content = torch.load(vae_result[1].checkpoint, weights_only=True)
+    next(iter(content["state_dict"].values())).fill_(torch.nan)
+    torch.save(content, tmp_path / "nan.ckpt")
+    with pytest.raises(ValueError, match="nan.ckpt holds weights that are not finite .*: its training diverged"):
+        compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}").execute(tmp_path)
+
+
+def test_a_gan_has_no_evidence_to_estimate(gan_result, tmp_path):
+    with pytest.raises(ValueError, match="ckpt=.* is a stage=gan checkpoint; give the stage=vae one"):
+        compose(*SMALL_EVALUATION, f"ckpt={gan_result[1].checkpoint}").execute(tmp_path)
+
+
+def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_path):
+    parts = ["prior=vamp_prior", "prior.num_pseudo_inputs=10", "posterior=full_normal", "objective=dreg"]
+    parts += ["objective.num_samples=4", "likelihood=discretized_logistic_mixture", "dataset.channels=3"]
+    parts += ["encoder=resnet", "decoder=resnet"]
+    result = compose(*[word for word in SMALL_VAE if "channels" not in word], *parts).execute(tmp_path)
+    assert {"val/iw_bound", "test/iw_bound", "test/elbo"} <= result.metrics.keys()
+    evaluated = compose(*SMALL_EVALUATION, f"ckpt={tmp_path}").execute(tmp_path / "again")
+    assert evaluated.metrics["test/nll"] < -evaluated.metrics["test/elbo"]
+    bits = evaluated.metrics["test/nll"] / (3 * 28 * 28) / math.log(2)
+    assert evaluated.metrics["test/bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+    report = json.loads((tmp_path / "again" / "evaluate" / "evaluation.json").read_text())
+    assert report["kl"] == "Monte Carlo"
+    gan = compose(*SMALL_GAN, f"vae_ckpt={tmp_path}", "trainer.max_epochs=1").execute(tmp_path / "gan")
+    assert gan.metrics["test/frechet_distance"] >= 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes_and_says_how_it_is_run(path):
+    assert f"python train.py experiment={path.stem}" in path.read_text().splitlines()[1]
+    assert compose(f"experiment={path.stem}")

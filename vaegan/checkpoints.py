@@ -34,6 +34,7 @@ class Checkpoint:
     run: dict[str, Any]  # config of the run that wrote it, plain
     vae: dict[str, Any]  # config of the VAE's run, plain
     state: dict[str, Tensor]  # of the LightningModule
+    epoch: int  # finished ones
 
     def build_vae(self) -> VAE:
         """The VAE with its trained weights, in eval mode, on the CPU."""
@@ -69,6 +70,9 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str
         module.load_state_dict(part, strict=True)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit the model that it describes: {error}") from error
+    broken = [key for key, value in part.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} holds weights that are not finite ({broken[0]}): its training diverged")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -92,9 +96,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         head = content["vaegan"]
         channels, height, width = map(int, head["image_shape"])
-        checkpoint = Checkpoint(
-            path, head["stage"], (channels, height, width), head["run"], head["vae"], content["state_dict"]
-        )
+        shape, state = (channels, height, width), content["state_dict"]
+        epoch = content["epoch"] + 1
+        checkpoint = Checkpoint(path, head["stage"], shape, head["run"], head["vae"], state, epoch)
         is_ours = head["format"] == FORMAT
     except (KeyError, TypeError, IndexError, ValueError):
         is_ours = False
@@ -103,14 +107,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def find_vae_checkpoint(path: str) -> Path:
-    """The checkpoint file that `vae_ckpt` means: a file, or the best one of a run folder.
+def find_vae_checkpoint(path: str, key: str) -> Path:
+    """The checkpoint file that a path means: a file, or the best one of a run folder. `key` is what the user typed.
 
     Raises:
         ValueError: There is none, or the path is a URL.
     """
     if "://" in path:
-        raise ValueError(f"vae_ckpt={path}: URLs are refused; download the file and give its path")
+        raise ValueError(f"{key}={path}: URLs are refused; download the file and give its path")
     given = Path(path).expanduser()
     if given.is_file():
         return given
@@ -119,20 +123,20 @@ def find_vae_checkpoint(path: str) -> Path:
             return folder / "best.ckpt"
     what = "has no checkpoint of a VAE (vae/checkpoints/best.ckpt)" if given.is_dir() else "does not exist"
     raise ValueError(
-        f"vae_ckpt={path} {what}; give the folder of a stage=vae run, or its .ckpt file. To make one: "
+        f"{key}={path} {what}; give the folder of a stage=vae run, or its .ckpt file. To make one: "
         "python train.py stage=vae"
     )
 
 
-def load_vae_checkpoint(path: str) -> Checkpoint:
-    """The stage=vae checkpoint that `vae_ckpt` means.
+def load_vae_checkpoint(path: str, key: str) -> Checkpoint:
+    """The stage=vae checkpoint that a path means. `key` is what the user typed.
 
     Raises:
         ValueError: as `find_vae_checkpoint` and `load_checkpoint`; also if it is a GAN's.
     """
-    checkpoint = load_checkpoint(find_vae_checkpoint(path))
+    checkpoint = load_checkpoint(find_vae_checkpoint(path, key))
     if checkpoint.stage != "vae":
         raise ValueError(
-            f"vae_ckpt={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that it started from"
+            f"{key}={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that it started from"
         )
     return checkpoint

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from omegaconf import MISSING
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -43,25 +44,62 @@ class VAE(nn.Module):
         super().__init__()
         self.image_shape = image_shape
         self.likelihood = config.likelihood.build(image_shape)
-        self.prior = config.prior.build(config.latent_dim)
+        self.prior = config.prior.build(config.latent_dim, image_shape)
         self.posterior = config.posterior.build(config.latent_dim)
         self.encoder = config.encoder.build(image_shape, self.posterior.num_features)
         self.decoder = config.decoder.build(config.latent_dim, self.likelihood.param_shape)
 
+    def initialise(self, images: Tensor) -> None:
+        """Start from training images: the prior as it likes, and the decoder's output at the best constant one.
+
+        Without that, the first steps teach all hidden units that the ground is black, which saturates those of a tanh.
+
+        Args:
+            images: In [0, 1], (N, C, H, W), at least `prior.num_initial_images`.
+
+        Raises:
+            ValueError: The images do not land on the likelihood's support.
+        """
+        target = self.likelihood.target(images)
+        self.likelihood.check(target)
+        self.prior.initialise(target[: self.prior.num_initial_images])
+        self.decoder.start_at(best_constant(self.likelihood, target))
+
     def encode(self, x: Tensor) -> Distribution:
         """q(z | x), batch (B,), of images on the likelihood's support, (B, C, H, W)."""
-        posterior: Distribution = self.posterior(self.encoder(x))
+        posterior: Distribution = self.posterior(full_precision(self.encoder(x)))
         return posterior
 
     def decode(self, z: Tensor) -> Distribution:
-        """p(x | z), batch (B,), of latents (B, latent_dim)."""
-        likelihood: Distribution = self.likelihood(self.decoder(z))
+        """p(x | z), batch (...,), of latents (..., latent_dim)."""
+        likelihood: Distribution = self.likelihood(self.decoder_params(z))
         return likelihood
+
+    def decoder_params(self, z: Tensor) -> Tensor:
+        """What the likelihood reads, (..., *param_shape), of latents (..., latent_dim)."""
+        params = full_precision(self.decoder(z.reshape(-1, z.shape[-1])))
+        return params.reshape(*z.shape[:-1], *params.shape[1:])
 
     def latent_prior(self) -> Distribution:
         """p(z), batch ()."""
         prior: Distribution = self.prior(self.encode)
         return prior
+
+
+def best_constant(likelihood: Likelihood, target: Tensor) -> Tensor:
+    """Decoder output, param_shape, that would suit all targets if it had to be the same for each; at most 6 in size."""
+    params = torch.zeros(likelihood.param_shape, requires_grad=True)
+    optimizer = torch.optim.Adam([params], lr=0.1)
+    for _ in range(60):
+        loss = -likelihood(params.unsqueeze(0)).log_prob(target).mean()
+        (params.grad,) = torch.autograd.grad(loss, [params])
+        optimizer.step()
+    return params.detach()
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """At least float32: sums of log-densities over an image would be off by nats in a network's 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Generator(nn.Module):

@@ -1,79 +1,183 @@
-"""The ELBO and the loss that a VAE minimises.
+"""What stage vae minimises. A loss may weigh the KL by beta and leave bits of it free; the report never does.
 
-    log p(x) >= ELBO = E_q(z|x) [log p(x|z)] - KL(q(z|x) || p(z))
+Sum over pixels and latents, mean over the batch; nats per image. To add an objective, write one class here: it is at
+once a choice (`objective=NAME`).
 
-One reduction everywhere: sum over pixels and latents, mean over the batch; nats per image. The loss may weigh the KL by
-beta; whatever is reported has beta = 1. Source: Kingma & Welling 2014, arXiv:1312.6114.
+    elbo    -ELBO, its KL weighted and free below some bits
+    iwae    -L_K, by its own gradient
+    dreg    -L_K, by its doubly reparameterised gradient
 """
 
 from __future__ import annotations
 
+import abc
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.func import functional_call
 
-from vaegan.config import require
+from vaegan.bounds import (
+    ELBO,
+    WeightedSamples,
+    draw,
+    elbo,
+    kl_by_dimension,
+    log_likelihood,
+    log_mean_exp,
+    weighted_samples,
+)
+from vaegan.config import Component, ComponentConfig, require
 from vaegan.models import VAE
 
-
-@dataclass
-class ObjectiveConfig:
-    """The weight of the KL during training."""
-
-    beta: float = 1.0  # weight of the KL after the warm-up; 1 is the ELBO
-    beta_warmup_epochs: float = 1.0  # epochs in which the weight rises linearly from 0
-
-    def __post_init__(self) -> None:
-        require(self.beta >= 0, "beta", "at least 0", self.beta)
-        require(self.beta_warmup_epochs >= 0, "beta_warmup_epochs", "at least 0", self.beta_warmup_epochs)
-
-    def beta_at(self, epoch: float) -> float:
-        """Weight of the KL at a point of the training, in epochs (fractions count)."""
-        return self.beta * min(1.0, epoch / self.beta_warmup_epochs) if self.beta_warmup_epochs else self.beta
+SCHEDULES: dict[str, Callable[[float], float]] = {  # share of beta at a number of warm-ups since the start
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: min(1.0, progress),
+    "cosine": lambda progress: 0.5 * (1 - math.cos(math.pi * min(1.0, progress))),
+    "cyclical": lambda progress: min(1.0, 2 * (progress % 1)),  # Fu et al. 2019, arXiv:1903.10145
+}
 
 
-class ELBO(NamedTuple):
-    """The two terms for each image, (B,), in nats."""
+class Estimate(NamedTuple):
+    """What an objective makes of a batch."""
 
-    log_likelihood: Tensor
-    kl: Tensor
-
-    @property
-    def value(self) -> Tensor:
-        """Evidence lower bound of each image, (B,), in nats, with beta = 1."""
-        return self.log_likelihood - self.kl
+    loss: Tensor  # scalar, for its gradient alone
+    elbo: ELBO  # for the report
+    bound: Tensor  # (B,), in nats: what the objective raises, at beta = 1; for the report and the choice of a model
 
 
-def elbo(vae: VAE, x: Tensor) -> ELBO:
-    """One-sample estimate of the evidence lower bound of each image.
+class Objective(Component, abc.ABC, group="objective"):
+    """What stage vae minimises, and which bound it reports."""
 
-    Args:
-        vae: The model.
-        x: Images in [0, 1], shape (B, C, H, W).
+    BOUND: ClassVar[str]  # the tag of the reported bound: val/BOUND chooses the best checkpoint
 
-    Returns:
-        Log-likelihood and KL, each (B,), summed over pixels and latents, in nats per image. With a continuous
-        likelihood this is a log-density: the value may be positive.
+    @dataclass
+    class Config(ComponentConfig):
+        beta: float = 1.0  # weight of log p(z) - log q(z|x) after the warm-up; 1 is the bound itself
+        beta_schedule: str = "linear"  # constant, linear, cosine, or cyclical (each cycle: half a rise, half at beta)
+        beta_warmup_epochs: float = 1.0  # epochs in which the weight rises from 0; of one whole cycle, if cyclical
 
-    Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3.
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.beta >= 0, "beta", "at least 0", self.beta)
+            known = ", ".join(SCHEDULES)
+            require(self.beta_schedule in SCHEDULES, "beta_schedule", f"one of {known}", self.beta_schedule)
+            require(self.beta_warmup_epochs >= 0, "beta_warmup_epochs", "at least 0", self.beta_warmup_epochs)
+
+        def build(self) -> Objective:
+            built: Objective = self.component(self)
+            return built
+
+        @property
+        def bound(self) -> str:
+            """Tag of the bound that is reported."""
+            tag: str = self.component.BOUND
+            return tag
+
+        def beta_at(self, epoch: float) -> float:
+            """Weight of the KL at a point of the training, in epochs (fractions count)."""
+            if self.beta_warmup_epochs == 0:
+                return self.beta
+            return self.beta * SCHEDULES[self.beta_schedule](epoch / self.beta_warmup_epochs)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
+        """Loss and report for images in [0, 1], (B, C, H, W)."""
+
+
+class Elbo(Objective):
+    """The ELBO from one sample, its KL weighted by beta, and free of charge below `free_bits` in each dimension.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017; free bits: Kingma et al. 2016,
+    arXiv:1606.04934, eq. 15.
     """
-    target = vae.likelihood.target(x)
-    posterior = vae.encode(target)
-    z = posterior.rsample()
-    return ELBO(vae.decode(z).log_prob(target), kl(posterior, vae.latent_prior(), z))
+
+    BOUND = "elbo"
+
+    @dataclass
+    class Config(Objective.Config):
+        name: str = "elbo"
+        free_bits: float = 0.0  # nats per latent dimension, averaged over the batch, below which the KL costs nothing
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.free_bits >= 0, "free_bits", "at least 0", self.free_bits)
+
+    def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
+        target = vae.likelihood.target(x)
+        posterior, prior = vae.encode(target), vae.latent_prior()
+        terms = elbo(vae, target, posterior, prior)
+        cost = terms.kl.mean()
+        if self.config.free_bits > 0:
+            dimensions = kl_by_dimension(posterior, prior)
+            if dimensions is None:  # the latents share what is free
+                cost = cost.clamp(min=self.config.free_bits * vae.prior.latent_dim)
+            else:
+                cost = dimensions.mean(0).clamp(min=self.config.free_bits).sum()
+        return Estimate(beta * cost - terms.log_likelihood.mean(), terms, terms.value)
 
 
-def kl(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """KL(posterior || prior), (B,), in nats: in closed form where torch has one, else the one-sample estimate at z."""
-    try:
-        return kl_divergence(posterior, prior)
-    except NotImplementedError:
-        log_ratio: Tensor = posterior.log_prob(z) - prior.log_prob(z)
-        return log_ratio
+class ImportanceWeighted(Objective, abc.ABC):
+    """The importance-weighted bound with K samples. Source: Burda et al. 2016, arXiv:1509.00519, eq. 8."""
+
+    BOUND = "iw_bound"
+
+    @dataclass
+    class Config(Objective.Config):
+        num_samples: int = 50  # K latents of each image in each step
+        beta_schedule: str = "constant"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
+
+    @staticmethod
+    def report(samples: WeightedSamples, loss: Tensor) -> Estimate:
+        """The loss, with the ELBO and the bound that these samples estimate."""
+        kl = (samples.log_posterior - samples.log_prior).mean(0)
+        return Estimate(loss, ELBO(samples.log_likelihood.mean(0), kl), log_mean_exp(samples.log_weights))
 
 
-def training_loss(terms: ELBO, beta: float) -> Tensor:
-    """Scalar to minimise: mean over the batch of -log-likelihood + beta KL, in nats per image."""
-    return (beta * terms.kl - terms.log_likelihood).mean()
+class Iwae(ImportanceWeighted):
+    """The bound's own gradient."""
+
+    @dataclass
+    class Config(ImportanceWeighted.Config):
+        name: str = "iwae"
+
+    def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
+        target = vae.likelihood.target(x)
+        posterior, prior = vae.encode(target), vae.latent_prior()
+        samples = weighted_samples(vae, target, posterior, prior, self.config.num_samples)
+        log_ratio = samples.log_prior - samples.log_posterior
+        return self.report(samples, -log_mean_exp(samples.log_likelihood + beta * log_ratio).mean())
+
+
+class Dreg(ImportanceWeighted):
+    """The bound's doubly reparameterised gradient, whose signal for the encoder does not drown in noise as K grows.
+
+    Source: Tucker et al. 2019, arXiv:1810.04152, eq. 8.
+    """
+
+    @dataclass
+    class Config(ImportanceWeighted.Config):
+        name: str = "dreg"
+
+    def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
+        target = vae.likelihood.target(x)
+        features = vae.encoder(target)
+        z, _ = draw(vae.posterior(features), self.config.num_samples)
+        constants = {name: parameter.detach() for name, parameter in vae.posterior.named_parameters()}
+        posterior = functional_call(vae.posterior, constants, (features.detach(),))  # gradients flow through z alone
+        prior = vae.latent_prior()
+        samples = WeightedSamples(z, log_likelihood(vae, z, target), prior.log_prob(z), posterior.log_prob(z))
+        log_weights = samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
+        weights = log_weights.detach().softmax(0)
+        if z.requires_grad:  # the encoder's gradient counts each weight twice
+            z.register_hook(lambda gradient: weights.unsqueeze(-1) * gradient)
+        return self.report(samples, -(weights * log_weights).sum(0).mean())

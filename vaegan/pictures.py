@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from vaegan.distributions import mean_of
 from vaegan.models import VAE, Generator
 
 COLUMNS = 8
@@ -28,7 +29,7 @@ def picture_grids(vae: VAE, generator: Generator, images: Tensor) -> dict[str, T
     with torch.no_grad():
         prior_latents = vae.latent_prior().sample((COLUMNS * COLUMNS,))
         target = vae.likelihood.target(images)
-        latents = vae.encode(target).mean
+        latents = mean_of(vae.encode(target))
         rows = zip(target.split(COLUMNS), generator(latents).split(COLUMNS), strict=True)
         weights = torch.linspace(0, 1, COLUMNS, device=latents.device).view(1, -1, 1)
         start, end = latents[0::2, None], latents[1::2, None]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*key: int | str) -> int:
@@ -43,3 +44,29 @@ def seeded(*key: int | str) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(*key))
         yield
+
+
+def image_noise(images: Tensor, seed: int) -> Tensor:
+    """Uniform noise in [0, 1) that is a function of the seed and of each image's 8-bit content alone.
+
+    The same image gets the same noise in every batch, order and process, and on every device; equal images get equal
+    noise.
+
+    Args:
+        images: In [0, 1], (B, C, H, W).
+        seed: Another one gives another noise.
+
+    Source: counter-based generation with the mixing function of Steele et al. 2014, SplitMix64.
+    """
+    flat = (images.reshape(len(images), -1) * 255).round().long()
+    place = _mix(torch.arange(flat.shape[1], device=images.device) + derive_seed(seed, "noise"))
+    content = _mix((flat * (2 * place + 1)).sum(1, keepdim=True))
+    bits = (_mix(content + place) >> 40) & 0xFFFFFF
+    return (bits.to(images.dtype) / 2**24).view(images.shape)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Bijection of 64-bit integers in which every bit depends on every other one."""
+    x = (x ^ ((x >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & (2**33 - 1))

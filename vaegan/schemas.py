@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
-from vaegan.stages.runs import GANRun, PipelineRun, VAERun
+from vaegan.stages.runs import EvaluateRun, GANRun, PipelineRun, VAERun
 
-RUNS = {"vae": VAERun, "gan": GANRun, "pipeline": PipelineRun}
-Run = VAERun | GANRun | PipelineRun
+RUNS = {"vae": VAERun, "gan": GANRun, "pipeline": PipelineRun, "evaluate": EvaluateRun}
+Run = VAERun | GANRun | PipelineRun | EvaluateRun
 
 
 def register() -> None:

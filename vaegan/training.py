@@ -15,7 +15,6 @@ from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
 from vaegan.nets.discriminators import Discriminator
-from vaegan.objectives import ObjectiveConfig
 
 
 @dataclass
@@ -49,26 +48,35 @@ class OptimizerConfig:
 
 
 @dataclass
-class TrainerConfig:
-    """Where and how long to train: Lightning's options under Lightning's names."""
+class DeviceConfig:
+    """Where to run: Lightning's options under Lightning's names."""
 
-    max_epochs: int = 10  # passes over the training set
     accelerator: str = "auto"  # auto, cpu, gpu, mps
     devices: int = 1  # devices on each node
     num_nodes: int = 1  # machines
     strategy: str = "auto"  # auto, ddp, ...
     precision: str = "32-true"  # 32-true, bf16-mixed, 16-mixed
-    limit_train_batches: float = 1.0  # share of each training epoch
-    val_check_interval: float = 1.0  # epochs from one validation, with its pictures, to the next; at most 1
-    log_every_n_steps: int = 50  # batches from one logged value to the next
     enable_progress_bar: bool = True
 
     def __post_init__(self) -> None:
         precisions = ("32-true", "bf16-mixed", "16-mixed")
         require(self.precision in precisions, "precision", f"one of {', '.join(precisions)}", self.precision)
-        require(self.max_epochs >= 1, "max_epochs", "at least 1", self.max_epochs)
         require(self.devices >= 1, "devices", "at least 1", self.devices)
         require(self.num_nodes >= 1, "num_nodes", "at least 1", self.num_nodes)
+
+
+@dataclass
+class TrainerConfig(DeviceConfig):
+    """Where and how long to train: Lightning's options under Lightning's names."""
+
+    max_epochs: int = 10  # passes over the training set
+    limit_train_batches: float = 1.0  # share of each training epoch
+    val_check_interval: float = 1.0  # epochs from one validation, with its pictures, to the next; at most 1
+    log_every_n_steps: int = 50  # batches from one logged value to the next
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.max_epochs >= 1, "max_epochs", "at least 1", self.max_epochs)
         require(0 < self.limit_train_batches <= 1, "limit_train_batches", "in (0, 1]", self.limit_train_batches)
         require(0 < self.val_check_interval <= 1, "val_check_interval", "in (0, 1]", self.val_check_interval)
         require(self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps)
@@ -90,11 +98,10 @@ def check_batch_size(loader: LoaderConfig, trainer: TrainerConfig) -> None:
 class VAETraining:
     """How the VAE is trained."""
 
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0))
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
-    early_stopping_patience: int | None = 10  # validations without a better ELBO before the training ends; null: never
+    early_stopping_patience: int | None = 10  # validations without a better bound before the training ends; null: never
 
     def __post_init__(self) -> None:
         patience = self.early_stopping_patience

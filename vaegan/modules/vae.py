@@ -1,4 +1,4 @@
-"""Stage vae: wires the ELBO to Lightning. The ELBO that is logged has beta = 1, whatever the loss weighs."""
+"""Stage vae: wires an objective to Lightning. The bound that is logged has beta = 1, whatever the loss weighs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from vaegan.data.module import Batch
 from vaegan.models import VAE, Generator
 from vaegan.modules.steps import gradient_norm, is_logged
-from vaegan.objectives import elbo, training_loss
+from vaegan.objectives import Estimate, Objective
 from vaegan.training import VAETraining
 
 
@@ -21,12 +21,14 @@ class VAEModule(pl.LightningModule):
 
     Args:
         vae: The model.
+        objective: What to minimise.
         training: How to train it.
         header: What a checkpoint says of itself (`vaegan.checkpoints.header`).
     """
 
-    def __init__(self, vae: VAE, training: VAETraining, header: dict[str, Any]) -> None:
+    def __init__(self, vae: VAE, objective: Objective, training: VAETraining, header: dict[str, Any]) -> None:
         super().__init__()
+        self.objective = objective
         self.vae = vae.to(memory_format=torch.channels_last)
         self.training_config, self.header = training, header
 
@@ -38,22 +40,16 @@ class VAEModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, _ = batch
-        terms = elbo(self.vae, images)
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
-        beta = self.training_config.objective.beta_at(epoch)
-        loss = training_loss(terms, beta)
+        beta = self.objective.config.beta_at(epoch)
+        estimate = self.objective(self.vae, images, beta)
         if is_logged(self.trainer):
-            self.log("train/elbo", terms.value.mean(), prog_bar=True, sync_dist=True)
+            report = self.report(estimate, "train")
             self.log_dict(
-                {
-                    "train/log_likelihood": terms.log_likelihood.mean(),
-                    "train/kl": terms.kl.mean(),
-                    "train/loss": loss.detach(),
-                    "train/beta": beta,
-                },
-                sync_dist=True,
+                {tag: report.pop(tag) for tag in [f"train/{self.objective.BOUND}"]}, prog_bar=True, sync_dist=True
             )
-        return loss
+            self.log_dict(report | {"train/loss": estimate.loss.detach(), "train/beta": beta}, sync_dist=True)
+        return estimate.loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if is_logged(self.trainer):
@@ -67,11 +63,29 @@ class VAEModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, _ = batch
-        terms = elbo(self.vae, images)
-        size = len(images)
-        self.log(f"{split}/elbo", terms.value.mean(), prog_bar=split == "val", sync_dist=True, batch_size=size)
-        self.log(f"{split}/log_likelihood", terms.log_likelihood.mean(), sync_dist=True, batch_size=size)
-        self.log(f"{split}/kl", terms.kl.mean(), sync_dist=True, batch_size=size)
+        report = self.report(self.objective(self.vae, images, beta=1.0), split)
+        self.log_dict(report, prog_bar=split == "val", sync_dist=True, batch_size=len(images))
+
+    def report(self, estimate: Estimate, split: str) -> dict[str, Tensor]:
+        """What is logged of a batch, by tag.
+
+        Raises:
+            ValueError: The bound is not a number, or infinite.
+        """
+        values = {
+            self.objective.BOUND: estimate.bound,
+            "elbo": estimate.elbo.value,
+            "log_likelihood": estimate.elbo.log_likelihood,
+            "kl": estimate.elbo.kl,
+        }
+        means = {f"{split}/{name}": value.detach().mean() for name, value in values.items()}
+        bound = means[f"{split}/{self.objective.BOUND}"]
+        if not bound.isfinite():
+            raise ValueError(
+                f"{split}/{self.objective.BOUND} is {bound.item()} in epoch {self.current_epoch}: the training has "
+                "diverged; lower optimizer.lr, or raise the likelihood's min_scale. The checkpoints are untouched"
+            )
+        return means
 
     @property
     def average(self) -> Generator:

@@ -14,10 +14,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from vaegan.callbacks import Pictures, StatelessNoise
-from vaegan.config import require, to_plain
+from vaegan.checkpoints import Checkpoint
+from vaegan.config import from_plain, require, to_plain
+from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
 from vaegan.stages.runs import GANRun, StageResult, VAERun
-from vaegan.training import TrainerConfig
+from vaegan.training import DeviceConfig, TrainerConfig
 
 NUM_EXAMPLES = 32  # real images in the pictures
 
@@ -37,13 +39,13 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def device_options(config: TrainerConfig) -> dict[str, Any]:
+def device_options(config: DeviceConfig) -> dict[str, Any]:
     """Where to train, for Lightning's Trainer."""
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     return {name: getattr(config, name) for name in names}
 
 
-def check_devices(config: TrainerConfig) -> None:
+def check_devices(config: DeviceConfig) -> None:
     """Ask Lightning whether this machine has what the config wants.
 
     Raises:
@@ -54,6 +56,24 @@ def check_devices(config: TrainerConfig) -> None:
         pl.Trainer(**device_options(config), logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise ValueError(f"trainer: {device_options(config)} cannot be had on this machine: {error}") from error
+
+
+def build_source(config: Any, checkpoint: Checkpoint, named: str) -> ImageSource:
+    """The data set of a config, or the VAE's where that is None; `named` is how the user named the checkpoint.
+
+    Raises:
+        ValueError: Its images have another shape than the VAE's.
+    """
+    if config is None:
+        config = from_plain(ImageSource.Config, checkpoint.vae["dataset"], "dataset")
+    source: ImageSource = config.build()
+    if source.image_shape != checkpoint.image_shape:
+        raise ValueError(
+            f"{named} makes images of shape {checkpoint.image_shape} (channels, height, width), but "
+            f"dataset={config.name} has {source.image_shape}; leave dataset out to use the VAE's, "
+            f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
+        )
+    return source
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:

@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from vaegan.checkpoints import Checkpoint, build_vae, header, load_vae_checkpoint
-from vaegan.config import from_plain, require, to_plain
+from vaegan.checkpoints import build_vae, header, load_vae_checkpoint
+from vaegan.config import require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
 from vaegan.images import ImageShape
@@ -15,7 +15,7 @@ from vaegan.models import VAE, Generator
 from vaegan.modules.gan import GANModule
 from vaegan.nets.discriminators import Discriminator
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
+from vaegan.stages.fitting import build_source, check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary
 from vaegan.training import GANConfig, GANTraining
@@ -35,8 +35,8 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
 def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     """Train a GAN in `output_dir`/gan."""
     check_devices(run.trainer)
-    checkpoint = load_vae_checkpoint(run.vae_ckpt)
-    source = build_source(run, checkpoint)
+    checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
+    source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
     discriminator = build_discriminator(run, run.seed, checkpoint.image_shape)
     vae = checkpoint.build_vae()
     generator = build_generator(vae, checkpoint.vae, run.warm_start, run.seed)
@@ -52,25 +52,6 @@ def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     )
     folder = new_folder(output_dir / "gan")
     return fit(run, module, data, folder, "val/frechet_distance", "min", [])
-
-
-def build_source(run: GANRun, checkpoint: Checkpoint) -> ImageSource:
-    """The data set of the run, by default the VAE's.
-
-    Raises:
-        ValueError: Its images have another shape than the VAE's.
-    """
-    config: Any = run.dataset
-    if config is None:
-        config = from_plain(ImageSource.Config, checkpoint.vae["dataset"], "dataset")
-    source: ImageSource = config.build()
-    if source.image_shape != checkpoint.image_shape:
-        raise ValueError(
-            f"vae_ckpt={run.vae_ckpt} makes images of shape {checkpoint.image_shape} (channels, height, width), but "
-            f"dataset={config.name} has {source.image_shape}; leave dataset out to use the VAE's, "
-            f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
-        )
-    return source
 
 
 def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDataModule:

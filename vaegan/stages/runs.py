@@ -11,7 +11,8 @@ from omegaconf import MISSING
 from vaegan.config import require
 from vaegan.data.datasets import ImageSource
 from vaegan.models import VAEConfig
-from vaegan.training import GANConfig, GANTraining, VAETraining
+from vaegan.objectives import Objective
+from vaegan.training import DeviceConfig, GANConfig, GANTraining, TrainerConfig, VAETraining
 
 
 @dataclass
@@ -28,7 +29,9 @@ class RunConfig:
     """What every run has."""
 
     seed: int = 0  # of initialisation, order, noise and latents
-    sweep_metric: str = ""  # tag of the metric that train.py returns to a sweep
+    sweep_metric: str = (
+        ""  # tag of the metric that train.py returns to a sweep; empty: what chooses the best checkpoint
+    )
 
     def check_sweep_metric(self, names: tuple[str, ...]) -> None:
         """`sweep_metric` must be among what the run has at its end."""
@@ -36,16 +39,33 @@ class RunConfig:
 
 
 @dataclass
-class VAERun(VAETraining, VAEConfig, RunConfig):
+class VAEParts(VAEConfig):
+    """The model, and what its training minimises."""
+
+    objective: Objective.Config = MISSING
+
+    def check_schedule(self, trainer: TrainerConfig) -> None:
+        """The weight of the KL must reach its value before the training ends."""
+        if self.objective.beta_schedule != "constant":
+            expected = f"at most the {trainer.max_epochs} epochs of the training"
+            epochs = self.objective.beta_warmup_epochs
+            require(epochs <= trainer.max_epochs, "objective.beta_warmup_epochs", expected, epochs)
+
+
+@dataclass
+class VAERun(VAETraining, VAEParts, RunConfig):
     """stage=vae"""
 
     dataset: ImageSource.Config = MISSING
-    sweep_metric: str = "val/elbo"
 
     def __post_init__(self) -> None:
-        VAEConfig.__post_init__(self)
+        VAEParts.__post_init__(self)
         VAETraining.__post_init__(self)
-        self.check_sweep_metric(("val/elbo", "test/elbo", "test/log_likelihood", "test/kl"))
+        self.check_schedule(self.trainer)
+        bound = self.objective.bound
+        tags = {"elbo", bound, "log_likelihood", "kl"}
+        self.sweep_metric = self.sweep_metric or f"val/{bound}"
+        self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags))))
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.vae import train_vae
@@ -78,7 +98,39 @@ class GANRun(GANTraining, GANConfig, RunConfig):
 
 
 @dataclass
-class PipelineRun(GANConfig, VAEConfig, RunConfig):
+class EvaluateRun(RunConfig):
+    """stage=evaluate"""
+
+    ckpt: str = ""  # run folder or checkpoint of a stage=vae run
+    dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
+    split: str = "test"  # train, val, test
+    num_images: int | None = None  # the first ones of the split; null: all
+    num_samples: int = 1000  # importance samples of each image
+    batch_size: int = 100  # images that are encoded at once on each device
+    chunk_size: int = 2000  # latents that are decoded at once: memory grows with it, and with nothing else
+    target_seed: int = 0  # of binarization and dequantization: the same image, the same noise
+    trainer: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        expected = "the folder or the checkpoint of a stage=vae run (to make one: python train.py stage=vae)"
+        require(self.ckpt != "", "ckpt", expected, self.ckpt)
+        require(self.split in ("train", "val", "test"), "split", "train, val or test", self.split)
+        require(self.num_images is None or self.num_images >= 2, "num_images", "at least 2, or null", self.num_images)
+        require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
+        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        expected = f"at least batch_size={self.batch_size}: one latent of each image that is encoded"
+        require(self.chunk_size >= self.batch_size, "chunk_size", expected, self.chunk_size)
+        self.sweep_metric = self.sweep_metric or f"{self.split}/nll"
+        self.check_sweep_metric(tuple(f"{self.split}/{name}" for name in ("nll", "elbo", "log_likelihood", "kl")))
+
+    def execute(self, output_dir: Path) -> StageResult:
+        from vaegan.stages.evaluate import evaluate
+
+        return evaluate(self, output_dir)
+
+
+@dataclass
+class PipelineRun(GANConfig, VAEParts, RunConfig):
     """stage=pipeline: both stages. Parts stand at the top, the settings of a stage's training under its name."""
 
     dataset: ImageSource.Config = MISSING
@@ -87,7 +139,8 @@ class PipelineRun(GANConfig, VAEConfig, RunConfig):
     sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
-        VAEConfig.__post_init__(self)
+        VAEParts.__post_init__(self)
+        self.check_schedule(self.vae.trainer)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
         for stage, trainer in (("vae", self.vae.trainer), ("gan", self.gan.trainer)):
             expected = "1 in stage=pipeline; on several devices run stage=vae, then stage=gan"
@@ -96,7 +149,8 @@ class PipelineRun(GANConfig, VAEConfig, RunConfig):
 
     def vae_run(self) -> VAERun:
         """The first stage."""
-        return VAERun(**_parts(self, VAEConfig), **_parts(self.vae, VAETraining), seed=self.seed, dataset=self.dataset)
+        parts = _parts(self, VAEParts) | _parts(self.vae, VAETraining)
+        return VAERun(**parts, seed=self.seed, dataset=self.dataset)
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
         """The second stage."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from vaegan.stages.runs import StageResult
 
@@ -31,3 +33,23 @@ def print_summary(title: str, results: list[StageResult], output_dir: Path, next
     lines = [f"  {label:<{width}}  {value}" for label, value in rows]
     console = Console(soft_wrap=True, highlight=False, markup=False)  # a path in one piece can be copied
     console.print("", title, *lines, "", "next", *(f"  {command}" for command in commands), sep="\n")
+
+
+def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Path) -> None:
+    """Table of an evaluation, with what it was made from."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for tag, value in figures.items():
+        table.add_row(tag, f"{value:.4f}")
+    console.print(
+        "",
+        f"{shown(Path(report['checkpoint']))}, epoch {report['epoch']}",
+        f"{report['num_images']} {report['split']} images of {report['dataset']}, {report['num_samples']} samples each",
+        f"likelihood={report['likelihood']}, target_seed={report['target_seed']}; KL: {report['kl']}",
+        "",
+        sep="\n",
+    )
+    console.print(table)
+    console.print("", f"also in {shown(folder / 'evaluation.json')}", sep="\n")

@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
 
 from vaegan.checkpoints import header
-from vaegan.config import to_plain
+from vaegan.config import require, to_plain
 from vaegan.data.module import ImageDataModule
+from vaegan.images import to_float
 from vaegan.models import VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
 from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
+
+NUM_INITIAL = 200  # training images that show the decoder where to start
 
 
 def train_vae(run: VAERun, output_dir: Path) -> StageResult:
@@ -25,7 +30,9 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
     result = fit_vae(run, output_dir)
-    print_summary("VAE", [result], output_dir, [f"python train.py stage=gan vae_ckpt={shown(output_dir)}"])
+    folder = shown(output_dir)
+    commands = [f"python train.py stage=evaluate ckpt={folder}", f"python train.py stage=gan vae_ckpt={folder}"]
+    print_summary("VAE", [result], output_dir, commands)
     return result
 
 
@@ -38,9 +45,23 @@ def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     check_batches(run.trainer, data)
     with seeded(run.seed, "init"):
         vae = VAE(run, source.image_shape)
+        vae.initialise(initial_images(vae, data))
     plain = to_plain(run)
-    module = VAEModule(vae, run, header("vae", source.image_shape, plain, plain))
+    module = VAEModule(vae, run.objective.build(), run, header("vae", source.image_shape, plain, plain))
+    monitor = f"val/{run.objective.bound}"
     callbacks: list[pl.Callback] = []
     if run.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping("val/elbo", mode="max", patience=run.early_stopping_patience))
-    return fit(run, module, data, new_folder(output_dir / "vae"), "val/elbo", "max", callbacks)
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=run.early_stopping_patience))
+    return fit(run, module, data, new_folder(output_dir / "vae"), monitor, "max", callbacks)
+
+
+def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
+    """Training images that the model starts from, in [0, 1], (N, C, H, W).
+
+    Raises:
+        ValueError: The prior wants more than there are.
+    """
+    wanted, there = vae.prior.num_initial_images, len(data.splits["train"])
+    require(wanted <= there, "prior.num_pseudo_inputs", f"at most the {there} training images", wanted)
+    images, _ = data.splits["train"][torch.randperm(there)[: max(wanted, NUM_INITIAL)]]
+    return to_float(images)

@@ -1,0 +1,116 @@
+"""Stage evaluate: a trained VAE's likelihood and latent space, in figures that can be compared with papers."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from vaegan.bounds import closed_form_kl
+from vaegan.callbacks import StatelessNoise
+from vaegan.checkpoints import Checkpoint, load_vae_checkpoint
+from vaegan.config import require, to_plain
+from vaegan.data.batches import ImagesInMemory, LoaderConfig
+from vaegan.data.datasets import Split
+from vaegan.data.module import ImageDataModule
+from vaegan.evaluation import split_kl
+from vaegan.images import to_float
+from vaegan.models import VAE
+from vaegan.modules.evaluation import EvaluationModule
+from vaegan.random import seeded
+from vaegan.stages.fitting import build_source, check_devices, device_options, flatten, new_folder, quiet
+from vaegan.stages.runs import EvaluateRun, StageResult
+from vaegan.stages.summary import print_figures
+
+NUM_SPLIT = 1000  # images whose KL is split at their aggregate posterior: its cost is quadratic
+
+
+def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
+    """Score a VAE, write evaluation.json, and print a table.
+
+    Raises:
+        ValueError: Something that the run asks for cannot be had; before anything is scored.
+    """
+    check_devices(run.trainer)
+    checkpoint = load_vae_checkpoint(run.ckpt, "ckpt")
+    source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
+    vae = checkpoint.build_vae()
+    source.prepare()
+    data = ImageDataModule(source, LoaderConfig(batch_size=1, eval_batch_size=run.batch_size), run.seed)
+    split = first_images(source.split(run.split), run.num_images)  # type: ignore[arg-type]
+    data.splits["test"] = ImagesInMemory(split)  # what Lightning's test loop goes through
+    folder = new_folder(output_dir / "evaluate")
+    module = EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
+    tensorboard = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
+    trainer = evaluator(run, tensorboard)
+    trainer.test(module, data, verbose=False)
+    found = module.figures
+    kl_kind = ""
+    if trainer.is_global_zero:
+        more, kl_kind = latent_figures(vae.cpu(), split.images[:NUM_SPLIT], run)
+        found = {f"{run.split}/{name}": value for name, value in (found | more).items()}
+        report = describe(run, checkpoint, len(split.images), kl_kind) | {"figures": found}
+        (folder / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+        settings = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
+        tensorboard.log_hyperparams(settings, metrics=found)
+        tensorboard.finalize("success")
+        print_figures(found, report, folder)
+    return StageResult(folder, checkpoint.path, found)
+
+
+def first_images(split: Split, num: int | None) -> Split:
+    """The first images of a split, or all."""
+    there = len(split.images)
+    require(num is None or num <= there, "num_images", f"at most the {there} images of the split, or null", num)
+    return Split(split.images[:num], split.labels[:num])
+
+
+def evaluator(run: EvaluateRun, logger: TensorBoardLogger) -> pl.Trainer:
+    """Lightning's Trainer for one pass over a split."""
+    quiet()
+    bars = [RichProgressBar()] if run.trainer.enable_progress_bar else []
+    return pl.Trainer(
+        **device_options(run.trainer),
+        logger=logger,
+        callbacks=[StatelessNoise(run.seed), *bars],
+        enable_progress_bar=run.trainer.enable_progress_bar,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+
+
+@torch.no_grad()
+def latent_figures(vae: VAE, images: torch.Tensor, run: EvaluateRun) -> tuple[dict[str, float], str]:
+    """The KL split at the aggregate posterior of the images, and how the KL is computed."""
+    with seeded(run.seed, "split_kl"):
+        posterior, prior = vae.encode(vae.likelihood.target(to_float(images), run.target_seed)), vae.latent_prior()
+        kind = "Monte Carlo" if closed_form_kl(posterior, prior) is None else "closed form"
+        return split_kl(posterior, prior), kind
+
+
+def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int, kl_kind: str) -> dict[str, Any]:
+    """What was evaluated, and how."""
+    likelihood = checkpoint.vae["likelihood"]
+    return {
+        "checkpoint": str(checkpoint.path),
+        "epoch": checkpoint.epoch,
+        "dataset": (to_plain(run)["dataset"] or checkpoint.vae["dataset"])["name"],
+        "split": run.split,
+        "num_images": num_images,
+        "num_samples": run.num_samples,
+        "likelihood": likelihood["name"],
+        "target_seed": run.target_seed if likelihood.get("static_seed") is None else likelihood["static_seed"],
+        "kl": kl_kind,
+        "num_images_of_split_kl": min(num_images, NUM_SPLIT),
+        "unit": "nats per image",
+        "versions": {name: version(name) for name in ("torch", "lightning", "zuko")},
+        "evaluation": to_plain(run),
+        "model": checkpoint.vae,
+    }
