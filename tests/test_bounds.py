@@ -103,10 +103,30 @@ def test_log_mean_exp_is_a_mean_of_weights():
 @pytest.mark.parametrize("posterior", sorted(Posterior.choices))
 @pytest.mark.parametrize("prior", sorted(Prior.choices))
 def test_every_pair_has_gradients_for_all_of_its_parameters(posterior, prior):
-    vae = VAE(compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *SMALL_NETS), SHAPE)
+    small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
+    vae = VAE(compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS), SHAPE)
     x = vae.likelihood.target(torch.rand(3, *SHAPE))
     q, p = vae.encode(x), vae.latent_prior()
     terms = elbo(vae, x, q, p)
     assert isinstance(terms, ELBO)
     (-terms.value.mean()).backward()
     assert all(parameter.grad is not None for parameter in vae.parameters())
+
+
+@pytest.mark.parametrize("posterior", sorted(Posterior.choices))
+@pytest.mark.parametrize("prior", sorted(Prior.choices))
+def test_densities_are_in_full_precision_under_autocast(posterior, prior):
+    """Samples of a 16-bit matrix product would not follow their own density."""
+    small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
+    vae = VAE(compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS), SHAPE)
+    vae.eval().requires_grad_(False)
+    x = vae.likelihood.target(torch.rand(4, *SHAPE))
+    with torch.autocast("cpu", torch.bfloat16):
+        q, p = vae.encode(x), vae.latent_prior()
+        samples = weighted_samples(vae, x, q, p, 20)
+        kl = closed_form_kl(q, p)
+    torch.testing.assert_close(samples.log_posterior, q.log_prob(samples.z), atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(samples.log_prior, p.log_prob(samples.z), atol=1e-2, rtol=1e-4)
+    assert samples.log_likelihood.dtype is torch.float32
+    if kl is not None:
+        torch.testing.assert_close(kl, closed_form_kl(q, p), atol=1e-3, rtol=1e-4)

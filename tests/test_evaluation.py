@@ -55,13 +55,40 @@ def test_latent_moments_are_those_of_the_posterior():
     vae = build()
     target = vae.likelihood.target(torch.rand(6, *SHAPE))
     scores, q = score(vae, target, 5000, 3000), vae.encode(target)
-    torch.testing.assert_close(scores.latent_mean, q.mean, atol=0.06, rtol=0)
-    torch.testing.assert_close(scores.latent_square, q.variance + q.mean.square(), atol=0.1, rtol=0.1)
+    assert torch.equal(scores.latent_mean, q.mean) and torch.equal(scores.latent_variance, q.variance)
+    assert (scores.mean_error == 0).all()
+
+
+def test_latent_moments_of_a_flow_are_estimated_with_their_error():
+    vae = build("posterior=flow")
+    target = vae.likelihood.target(torch.rand(6, *SHAPE))
+    few, many = score(vae, target, 50, 3000), score(vae, target, 5000, 3000)
+    torch.testing.assert_close(few.latent_variance, many.latent_variance, atol=0.6, rtol=0.6)
+    errors = (few.latent_mean - many.latent_mean) / few.mean_error.sqrt()
+    assert errors.square().mean().item() == pytest.approx(1, abs=0.6)
 
 
 def test_active_units_are_those_whose_mean_varies():
     means = torch.randn(5000, 3) * torch.tensor([0.5, 0.05, 0.2]) + 7
-    assert active_units(means).item() == 2
+    assert active_units(means, torch.zeros(5000, 3)).item() == 2
+
+
+@pytest.mark.parametrize("posterior", ["diagonal_normal", "flow"])
+@pytest.mark.parametrize("num_samples", [20, 50])
+def test_latents_that_ignore_the_image_are_not_active_however_few_the_samples(posterior, num_samples):
+    vae = build(f"posterior={posterior}")
+    torch.nn.init.zeros_(vae.encoder.net[-1].weight)
+    target = vae.likelihood.target(torch.rand(400, *SHAPE))
+    assert figures(vae, score(vae, target, num_samples, 4000))["active_units"] <= 1
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    vae = build()
+    scores = score(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
+    with pytest.raises(ValueError, match=r"all scores must be finite .*got \['kl'\]"):
+        figures(vae, scores._replace(kl=scores.kl * torch.nan))
+    with pytest.raises(ValueError, match="the number of images must be at least 2"):
+        figures(vae, type(scores)(*(part[:1] for part in scores)))
 
 
 def test_figures_of_a_latent_space_that_is_known():
@@ -69,7 +96,7 @@ def test_figures_of_a_latent_space_that_is_known():
     vae = build("latent_dim=3")
     scores = score(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
     mean = torch.tensor([[1.0, -2.0, 0.0], [3.0, 2.0, 0.0], [1.0, -2.0, 0.0], [3.0, 2.0, 0.0]])
-    found = figures(vae, scores._replace(latent_mean=mean, latent_square=mean.square() + torch.tensor([0.0, 5.0, 1.0])))
+    found = figures(vae, scores._replace(latent_mean=mean, latent_variance=torch.tensor([[0.0, 5.0, 1.0]] * 4)))
     assert found["active_units"] == 2
     assert found["aggregate_mean_max"] == 2
     assert found["aggregate_std_min"] == pytest.approx(1) and found["aggregate_std_max"] == pytest.approx(3)

@@ -123,20 +123,21 @@ def test_dreg_reports_the_bound_and_not_its_surrogate():
     assert abs(estimates[1].loss.item() + estimates[1].bound.mean().item()) > 0.01  # the surrogate is too low
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("posterior, prior", [("diagonal_normal", "standard_normal"), ("full_normal", "vamp_prior")])
-def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average(posterior, prior):
+def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average(posterior, prior, beta):
     vae = build(f"posterior={posterior}", f"prior={prior}", "likelihood=gaussian", "latent_dim=2", "likelihood.scale=1")
     if prior == "vamp_prior":
         vae.prior.raw_inputs = torch.nn.Parameter(vae.prior.raw_inputs[:5].detach())
     x = torch.rand(3, *SHAPE)
     vae.likelihood.dequantize = False
     iwae, dreg = Iwae.Config(num_samples=8).build(), Dreg.Config(num_samples=8).build()
-    decoder = [gradients(vae, objective, x) for objective in (iwae, dreg)]
+    decoder = [gradients(vae, objective, x, beta) for objective in (iwae, dreg)]
     for name in decoder[0]:
         if name.startswith(("decoder", "likelihood")):
             torch.testing.assert_close(decoder[0][name], decoder[1][name])
     several = [
-        [gradients(vae, objective, x.repeat(50, 1, 1, 1), seed=seed) for seed in range(40)]
+        [gradients(vae, objective, x.repeat(50, 1, 1, 1), beta, seed) for seed in range(40)]
         for objective in (iwae, dreg)
     ]
     name = "encoder.net.7.bias"

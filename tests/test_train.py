@@ -1,5 +1,6 @@
 """The command line, as a user meets it."""
 
+import json
 import os
 import runpy
 import subprocess
@@ -180,3 +181,20 @@ def test_stage_vae_trains_other_models_and_shapes(train, tmp_path, likelihood, n
     ended, _, err = train(*rest, *networks, f"likelihood={likelihood}", "trainer.max_epochs=1", "hydra.run.dir=run")
     assert ended is None, err
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_every_image_once(vae_result, tmp_path):
+    """The KL in closed form has no noise: an image that is missing or counted twice would change it."""
+    words = ["stage=evaluate", f"ckpt={vae_result[0]}", "num_samples=20", "num_images=61", "trainer.accelerator=cpu"]
+    found = []
+    for devices in (1, 2):
+        command = [*words, f"trainer.devices={devices}", f"hydra.run.dir={tmp_path / str(devices)}"]
+        done = subprocess.run([sys.executable, str(TRAIN), *command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert done.stdout.count("test/nll ") == 1
+        found.append(json.loads((tmp_path / str(devices) / "evaluate" / "evaluation.json").read_text()))
+    one, two = (report["figures"] for report in found)
+    assert found[1]["num_images"] == 61
+    assert two["test/kl"] == pytest.approx(one["test/kl"], rel=1e-5)
+    assert two["test/nll"] == pytest.approx(one["test/nll"], abs=1) and two["test/nll"] != one["test/nll"]

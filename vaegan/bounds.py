@@ -9,6 +9,8 @@ One reduction everywhere: sum over pixels and latents, never over the batch; nat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -45,11 +47,28 @@ class WeightedSamples(NamedTuple):
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Lets no autocast touch a density: its 16 bits are for networks, and would be nats off here."""
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
+
+
 def log_mean_exp(log_weights: Tensor) -> Tensor:
     """Logarithm of the mean weight over the first dimension."""
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
+@in_full_precision()
+def log_prob(distribution: Distribution, value: Tensor) -> Tensor:
+    """log p(value), in nats, in full precision."""
+    return distribution.log_prob(value)
+
+
+@in_full_precision()
 def closed_form_kl(posterior: Distribution, prior: Distribution) -> Tensor | None:
     """KL(posterior || prior), (B,), in nats, or None where torch knows no closed form."""
     if isinstance(posterior, MultivariateNormal) and isinstance(prior, Independent):
@@ -62,6 +81,11 @@ def closed_form_kl(posterior: Distribution, prior: Distribution) -> Tensor | Non
         return None
 
 
+def kind_of_kl(posterior: Distribution, prior: Distribution) -> str:
+    """How KL(posterior || prior) is computed: "closed form" or "Monte Carlo"."""
+    return "Monte Carlo" if closed_form_kl(posterior, prior) is None else "closed form"
+
+
 def kl_by_dimension(posterior: Distribution, prior: Distribution) -> Tensor | None:
     """KL of each latent dimension, (B, latent_dim), in nats, or None where it does not split into dimensions."""
     if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
@@ -69,12 +93,13 @@ def kl_by_dimension(posterior: Distribution, prior: Distribution) -> Tensor | No
     return closed_form_kl(posterior.base_dist, prior.base_dist)
 
 
+@in_full_precision()
 def draw(posterior: Distribution, num_samples: int) -> tuple[Tensor, Tensor]:
     """Differentiable samples (K, B, latent_dim) and their log-densities (K, B)."""
     shape = torch.Size([num_samples])
     if isinstance(posterior, NormalizingFlow):  # its density costs nothing on the way
-        z, log_prob = posterior.rsample_and_log_prob(shape)
-        return z, log_prob
+        z, log_density = posterior.rsample_and_log_prob(shape)
+        return z, log_density
     z = posterior.rsample(shape)
     return z, posterior.log_prob(z)
 
@@ -84,8 +109,7 @@ def log_likelihood(vae: VAE, z: Tensor, target: Tensor) -> Tensor:
     params = vae.decoder_params(z)
     if vae.training:
         vae.likelihood.observe(params, target)
-    distribution: Distribution = vae.likelihood(params)
-    return distribution.log_prob(target)
+    return log_prob(vae.likelihood(params), target)
 
 
 def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution) -> ELBO:
@@ -105,7 +129,7 @@ def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution)
     """
     z, log_posterior = (samples[0] for samples in draw(posterior, 1))
     kl = closed_form_kl(posterior, prior)
-    return ELBO(log_likelihood(vae, z, target), log_posterior - prior.log_prob(z) if kl is None else kl)
+    return ELBO(log_likelihood(vae, z, target), log_posterior - log_prob(prior, z) if kl is None else kl)
 
 
 def weighted_samples(
@@ -116,4 +140,4 @@ def weighted_samples(
     Source: Burda et al. 2016, arXiv:1509.00519, eq. 8.
     """
     z, log_posterior = draw(posterior, num_samples)
-    return WeightedSamples(z, log_likelihood(vae, z, target), prior.log_prob(z), log_posterior)
+    return WeightedSamples(z, log_likelihood(vae, z, target), log_prob(prior, z), log_posterior)

@@ -108,7 +108,7 @@ class EightBitCategorical(Distribution):
     def mean(self) -> Tensor:
         probabilities = self.levels.probs
         grey = torch.linspace(0, 1, NUM_LEVELS, dtype=probabilities.dtype, device=probabilities.device)
-        return (probabilities @ grey).clamp(0, 1)
+        return (probabilities * grey).sum(-1).clamp(0, 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         levels: Tensor = self.levels.sample(sample_shape)
@@ -187,7 +187,8 @@ class DiscretizedLogisticMixture(Distribution):
 class DiagonalNormalMixture(MixtureSameFamily):
     """MixtureSameFamily of diagonal normals, whose `log_prob` takes three matrix products and a tenth of the time.
 
-    The squares are expanded, which cancels digits: that is why it is computed in float64 (where the device has it).
+    The squares are expanded, which cancels digits: that is why it is computed in float64. Apple's GPUs have none, and
+    take torch's own way.
 
     Args:
         weights: Batch (), K categories.
@@ -195,9 +196,11 @@ class DiagonalNormalMixture(MixtureSameFamily):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if value.device.type == "mps":
+            log_prob: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+            return log_prob
         normal: Any = self.component_distribution.base_dist  # type: ignore[attr-defined]
-        dtype = torch.float32 if value.device.type == "mps" else torch.float64
-        x, loc, scale = value.to(dtype), normal.loc.to(dtype), normal.scale.to(dtype)
+        x, loc, scale = value.double(), normal.loc.double(), normal.scale.double()
         precision = scale.pow(-2)
         squares = x.square() @ precision.mT - 2 * x @ (loc * precision).mT + (loc.square() * precision).sum(-1)
         log_normaliser = scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * value.shape[-1]

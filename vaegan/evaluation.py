@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaegan.bounds import closed_form_kl, weighted_samples
+from vaegan.config import require
 from vaegan.models import VAE
 
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over images, above which it is active
@@ -21,7 +24,8 @@ class Scores(NamedTuple):
     kl: Tensor  # (B,), KL(q(z|x) || p(z)): in closed form where there is one, else of the samples
     log_evidence: Tensor  # (B,), importance-weighted estimate of log p(x), a lower bound on average
     latent_mean: Tensor  # (B, latent_dim), E_q[z]
-    latent_square: Tensor  # (B, latent_dim), E_q[z^2]
+    latent_variance: Tensor  # (B, latent_dim), Var_q[z]
+    mean_error: Tensor  # (B, latent_dim), variance of latent_mean as an estimate: 0 where it is exact
 
 
 def score(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) -> Scores:
@@ -46,23 +50,34 @@ def score(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) -> Scores
         parts = (samples.log_likelihood, log_ratio, samples.z, samples.z.square())
         sums = [total + part.sum(0) for total, part in zip(sums, parts, strict=True)]
     log_likelihood, kl, mean, square = (total / num_samples for total in sums)
+    variance = square - mean.square()
+    error = variance / max(1, num_samples - 1)
+    with suppress(NotImplementedError):  # flows know neither
+        mean, variance, error = posterior.mean, posterior.variance, torch.zeros_like(mean)
     exact = closed_form_kl(posterior, prior)
-    log_evidence = log_total - torch.tensor(float(num_samples)).log().to(log_total)
-    return Scores(log_likelihood, kl if exact is None else exact, log_evidence, mean, square)
+    log_evidence = log_total - math.log(num_samples)
+    return Scores(log_likelihood, kl if exact is None else exact, log_evidence, mean, variance, error)
 
 
 def figures(vae: VAE, scores: Scores) -> dict[str, float]:
-    """Figures of a data set from the scores of all its images."""
-    scores = Scores(*(part.double().cpu() for part in scores))
+    """Figures of a data set from the scores of all its images.
+
+    Raises:
+        ValueError: A score is not finite, or there is but one image.
+    """
+    scores = Scores(*(part.cpu().double() for part in scores))
     evidence = scores.log_evidence
-    spread = (scores.latent_square.mean(0) - scores.latent_mean.mean(0).square()).sqrt()
+    require(len(evidence) >= 2, "the number of images", "at least 2, for a standard error", len(evidence))
+    broken = [name for name, part in scores._asdict().items() if not part.isfinite().all()]
+    require(not broken, "all scores", "finite (if trainer.precision is not 32-true, set it)", broken)
+    spread = (scores.latent_variance.mean(0) + scores.latent_mean.var(0, correction=0)).sqrt()
     found = {
         "nll": -evidence.mean(),
         "nll_standard_error": evidence.std() / len(evidence) ** 0.5,
         "elbo": (scores.log_likelihood - scores.kl).mean(),
         "log_likelihood": scores.log_likelihood.mean(),
         "kl": scores.kl.mean(),
-        "active_units": active_units(scores.latent_mean),
+        "active_units": active_units(scores.latent_mean, scores.mean_error),
         "aggregate_mean_max": scores.latent_mean.mean(0).abs().max(),
         "aggregate_std_min": spread.min(),
         "aggregate_std_max": spread.max(),
@@ -71,12 +86,16 @@ def figures(vae: VAE, scores: Scores) -> dict[str, float]:
     return {name: float(value) for name, value in (found | ({} if bits is None else {"bits_per_dim": bits})).items()}
 
 
-def active_units(latent_means: Tensor) -> Tensor:
+def active_units(latent_means: Tensor, errors: Tensor) -> Tensor:
     """How many latents carry information: those whose posterior mean, (N, latent_dim), varies over the N images.
+
+    Args:
+        latent_means: Posterior means, exact or estimated.
+        errors: Variances of the estimates, of the same shape: what they add to the variance is taken off.
 
     Source: Burda et al. 2016, arXiv:1509.00519, section 5.1: Cov_x(E_q(u|x)[u]) > 0.01.
     """
-    return (latent_means.var(0, correction=0) > ACTIVE_VARIANCE).sum()
+    return (latent_means.var(0, correction=0) - errors.mean(0) > ACTIVE_VARIANCE).sum()
 
 
 def split_kl(posterior: Distribution, prior: Distribution, chunk_size: int = 50) -> dict[str, float]:
@@ -95,7 +114,7 @@ def split_kl(posterior: Distribution, prior: Distribution, chunk_size: int = 50)
     z = posterior.sample()
     own = posterior.log_prob(z)
     parts = [torch.logsumexp(posterior.log_prob(part.unsqueeze(1)), 1) for part in z.split(chunk_size)]
-    aggregate = torch.cat(parts) - torch.tensor(float(len(z))).log()
+    aggregate = torch.cat(parts) - math.log(len(z))
     return {
         "mutual_information": float((own - aggregate).double().mean()),
         "marginal_kl": float((aggregate - prior.log_prob(z)).double().mean()),

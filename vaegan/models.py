@@ -21,6 +21,8 @@ from vaegan.nets.encoders import Encoder
 from vaegan.posteriors import Posterior
 from vaegan.priors import Prior
 
+NUM_CONSTANT = 200  # training images that show the decoder where to start
+
 
 @dataclass
 class VAEConfig:
@@ -63,7 +65,7 @@ class VAE(nn.Module):
         target = self.likelihood.target(images)
         self.likelihood.check(target)
         self.prior.initialise(target[: self.prior.num_initial_images])
-        self.decoder.start_at(best_constant(self.likelihood, target))
+        self.decoder.start_at(best_constant(self.likelihood, target[:NUM_CONSTANT]))
 
     def encode(self, x: Tensor) -> Distribution:
         """q(z | x), batch (B,), of images on the likelihood's support, (B, C, H, W)."""
@@ -111,5 +113,5 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
-        images: Tensor = self.likelihood(self.decoder(z)).mean
+        images: Tensor = self.likelihood(full_precision(self.decoder(z))).mean
         return images

@@ -27,6 +27,7 @@ from vaegan.bounds import (
     kl_by_dimension,
     log_likelihood,
     log_mean_exp,
+    log_prob,
     weighted_samples,
 )
 from vaegan.config import Component, ComponentConfig, require
@@ -52,12 +53,13 @@ class Objective(Component, abc.ABC, group="objective"):
     """What stage vae minimises, and which bound it reports."""
 
     BOUND: ClassVar[str]  # the tag of the reported bound: val/BOUND chooses the best checkpoint
+    num_samples: int = 1  # latents of each image that are decoded in a step
 
     @dataclass
     class Config(ComponentConfig):
         beta: float = 1.0  # weight of log p(z) - log q(z|x) after the warm-up; 1 is the bound itself
         beta_schedule: str = "linear"  # constant, linear, cosine, or cyclical (each cycle: half a rise, half at beta)
-        beta_warmup_epochs: float = 1.0  # epochs in which the weight rises from 0; of one whole cycle, if cyclical
+        beta_warmup_epochs: float = 1.0  # epochs of its rise from 0; of one whole cycle, if cyclical; constant: unused
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -136,6 +138,10 @@ class ImportanceWeighted(Objective, abc.ABC):
             super().__post_init__()
             require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.num_samples = config.num_samples
+
     @staticmethod
     def report(samples: WeightedSamples, loss: Tensor) -> Estimate:
         """The loss, with the ELBO and the bound that these samples estimate."""
@@ -153,7 +159,7 @@ class Iwae(ImportanceWeighted):
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
         target = vae.likelihood.target(x)
         posterior, prior = vae.encode(target), vae.latent_prior()
-        samples = weighted_samples(vae, target, posterior, prior, self.config.num_samples)
+        samples = weighted_samples(vae, target, posterior, prior, self.num_samples)
         log_ratio = samples.log_prior - samples.log_posterior
         return self.report(samples, -log_mean_exp(samples.log_likelihood + beta * log_ratio).mean())
 
@@ -171,13 +177,13 @@ class Dreg(ImportanceWeighted):
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
         target = vae.likelihood.target(x)
         features = vae.encoder(target)
-        z, _ = draw(vae.posterior(features), self.config.num_samples)
+        z, _ = draw(vae.posterior(features), self.num_samples)
         constants = {name: parameter.detach() for name, parameter in vae.posterior.named_parameters()}
         posterior = functional_call(vae.posterior, constants, (features.detach(),))  # gradients flow through z alone
         prior = vae.latent_prior()
-        samples = WeightedSamples(z, log_likelihood(vae, z, target), prior.log_prob(z), posterior.log_prob(z))
+        samples = WeightedSamples(z, log_likelihood(vae, z, target), log_prob(prior, z), log_prob(posterior, z))
         log_weights = samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
         weights = log_weights.detach().softmax(0)
-        if z.requires_grad:  # the encoder's gradient counts each weight twice
-            z.register_hook(lambda gradient: weights.unsqueeze(-1) * gradient)
+        if z.requires_grad:  # with beta = 1 the encoder's gradient counts each weight twice
+            z.register_hook(lambda gradient: (1 - beta + beta * weights).unsqueeze(-1) * gradient)
         return self.report(samples, -(weights * log_weights).sum(0).mean())

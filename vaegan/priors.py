@@ -75,7 +75,7 @@ class GaussianMixture(Prior):
         def __post_init__(self) -> None:
             super().__post_init__()
             require(self.num_components >= 1, "num_components", "at least 1", self.num_components)
-            require(0 < self.min_scale < 1, "min_scale", "in (0, 1)", self.min_scale)
+            require(0 < self.min_scale < 0.8, "min_scale", "in (0, 0.8)", self.min_scale)
 
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
@@ -94,6 +94,7 @@ class GaussianMixture(Prior):
 class VampPrior(Prior):
     """1/K sum_k q(z | u_k): the aggregate posterior of K pseudo-inputs u_k, which are learned and start as images.
 
+    With posterior=flow every density takes K latent_dim passes: keep K small there.
     Source: Tomczak & Welling 2018, arXiv:1705.07120.
     """
 

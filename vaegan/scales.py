@@ -96,9 +96,12 @@ class Optimal(Scale):
 
     @torch.no_grad()
     def observe(self, residuals: Tensor) -> None:
+        found = residuals.abs().pow(self.power).mean().to(self.mean_power.dtype)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(found)
+            found /= torch.distributed.get_world_size()
         self.num_batches += 1
-        weight = 1 / self.num_batches.clamp(max=self.HORIZON)
-        self.mean_power.lerp_(residuals.abs().pow(self.power).mean().to(self.mean_power.dtype), weight)
+        self.mean_power.lerp_(found, 1 / self.num_batches.clamp(max=self.HORIZON))
 
 
 KINDS = ("learned", "per_channel", "per_pixel", "optimal")

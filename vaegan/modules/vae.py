@@ -63,11 +63,13 @@ class VAEModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, _ = batch
-        report = self.report(self.objective(self.vae, images, beta=1.0), split)
-        self.log_dict(report, prog_bar=split == "val", sync_dist=True, batch_size=len(images))
+        size = len(images) if self.objective.num_samples == 1 else self.training_config.loader.batch_size
+        for part in images.split(size):  # with K samples of each, no more are decoded at once than in training
+            report = self.report(self.objective(self.vae, part, beta=1.0), split)
+            self.log_dict(report, prog_bar=split == "val", sync_dist=True, batch_size=len(part))
 
     def report(self, estimate: Estimate, split: str) -> dict[str, Tensor]:
-        """What is logged of a batch, by tag.
+        """What is logged of a batch, by tag: of every one in validation, which comes before a checkpoint is written.
 
         Raises:
             ValueError: The bound is not a number, or infinite.

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from vaegan.bounds import closed_form_kl
+from vaegan.bounds import kind_of_kl
 from vaegan.callbacks import StatelessNoise
 from vaegan.checkpoints import Checkpoint, load_vae_checkpoint
 from vaegan.config import require, to_plain
@@ -44,21 +44,20 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     source.prepare()
     data = ImageDataModule(source, LoaderConfig(batch_size=1, eval_batch_size=run.batch_size), run.seed)
     split = first_images(source.split(run.split), run.num_images)  # type: ignore[arg-type]
+    num_devices = run.trainer.devices * run.trainer.num_nodes
+    require(num_devices <= len(split.images), "trainer.devices", f"at most the {len(split.images)} images", num_devices)
     data.splits["test"] = ImagesInMemory(split)  # what Lightning's test loop goes through
     folder = new_folder(output_dir / "evaluate")
     module = EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
     tensorboard = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
     trainer = evaluator(run, tensorboard)
     trainer.test(module, data, verbose=False)
-    found = module.figures
-    kl_kind = ""
+    more, kl_kind = latent_figures(vae.cpu(), split.images[:NUM_SPLIT], run)
+    found = {f"{run.split}/{name}": value for name, value in (module.figures | more).items()}
     if trainer.is_global_zero:
-        more, kl_kind = latent_figures(vae.cpu(), split.images[:NUM_SPLIT], run)
-        found = {f"{run.split}/{name}": value for name, value in (found | more).items()}
         report = describe(run, checkpoint, len(split.images), kl_kind) | {"figures": found}
         (folder / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
-        settings = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
-        tensorboard.log_hyperparams(settings, metrics=found)
+        tensorboard.log_hyperparams(flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate."), metrics=found)
         tensorboard.finalize("success")
         print_figures(found, report, folder)
     return StageResult(folder, checkpoint.path, found)
@@ -90,9 +89,10 @@ def evaluator(run: EvaluateRun, logger: TensorBoardLogger) -> pl.Trainer:
 def latent_figures(vae: VAE, images: torch.Tensor, run: EvaluateRun) -> tuple[dict[str, float], str]:
     """The KL split at the aggregate posterior of the images, and how the KL is computed."""
     with seeded(run.seed, "split_kl"):
-        posterior, prior = vae.encode(vae.likelihood.target(to_float(images), run.target_seed)), vae.latent_prior()
-        kind = "Monte Carlo" if closed_form_kl(posterior, prior) is None else "closed form"
-        return split_kl(posterior, prior), kind
+        targets = vae.likelihood.target(to_float(images), run.target_seed)
+        features = torch.cat([vae.encoder(part) for part in targets.split(run.batch_size)])
+        posterior, prior = vae.posterior(features), vae.latent_prior()
+        return split_kl(posterior, prior), kind_of_kl(posterior, prior)
 
 
 def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int, kl_kind: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -9,18 +10,19 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
+from vaegan.bounds import kind_of_kl
 from vaegan.checkpoints import header
 from vaegan.config import require, to_plain
 from vaegan.data.module import ImageDataModule
 from vaegan.images import to_float
-from vaegan.models import VAE
+from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
 from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
 
-NUM_INITIAL = 200  # training images that show the decoder where to start
+log = logging.getLogger(__name__)
 
 
 def train_vae(run: VAERun, output_dir: Path) -> StageResult:
@@ -45,7 +47,9 @@ def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     check_batches(run.trainer, data)
     with seeded(run.seed, "init"):
         vae = VAE(run, source.image_shape)
-        vae.initialise(initial_images(vae, data))
+        images = initial_images(vae, data)
+        vae.initialise(images)
+        log.info("KL(q(z|x) || p(z)): %s", kind_of_kl(vae.encode(images[:2]), vae.latent_prior()))
     plain = to_plain(run)
     module = VAEModule(vae, run.objective.build(), run, header("vae", source.image_shape, plain, plain))
     monitor = f"val/{run.objective.bound}"
@@ -63,5 +67,5 @@ def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
     """
     wanted, there = vae.prior.num_initial_images, len(data.splits["train"])
     require(wanted <= there, "prior.num_pseudo_inputs", f"at most the {there} training images", wanted)
-    images, _ = data.splits["train"][torch.randperm(there)[: max(wanted, NUM_INITIAL)]]
+    images, _ = data.splits["train"][torch.randperm(there)[: max(wanted, NUM_CONSTANT)]]
     return to_float(images)
