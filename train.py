@@ -2,6 +2,7 @@
 
 python train.py                                     both stages
 python train.py stage=vae                           the VAE alone
+python train.py stage=evaluate ckpt=RUN_FOLDER      likelihood and latent space of a trained VAE
 python train.py stage=gan vae_ckpt=RUN_FOLDER       a GAN from a trained VAE
 python train.py --help                              all choices and settings
 """
