@@ -41,6 +41,15 @@ def test_an_objective_gives_gradients_to_every_parameter_and_reports_a_bound(nam
 
 
 @pytest.mark.parametrize("name", sorted(Objective.choices))
+def test_an_objective_works_with_networks_in_sixteen_bits(name):
+    vae = build("posterior=full_normal", "prior=flow")
+    with torch.autocast("cpu", torch.bfloat16):
+        estimate = Objective.choices[name].Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
+    estimate.loss.backward()
+    assert estimate.bound.dtype is torch.float32 and estimate.bound.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(Objective.choices))
 def test_the_report_has_beta_one_whatever_the_loss_weighs(name):
     vae, objective, x = build(), Objective.choices[name].Config().build(), torch.rand(5, *SHAPE)
     reports = []

@@ -31,7 +31,7 @@ from vaegan.bounds import (
     weighted_samples,
 )
 from vaegan.config import Component, ComponentConfig, require
-from vaegan.models import VAE
+from vaegan.models import VAE, full_precision
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # share of beta at a number of warm-ups since the start
     "constant": lambda progress: 1.0,
@@ -176,7 +176,7 @@ class Dreg(ImportanceWeighted):
 
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> Estimate:
         target = vae.likelihood.target(x)
-        features = vae.encoder(target)
+        features = full_precision(vae.encoder(target))
         z, _ = draw(vae.posterior(features), self.num_samples)
         constants = {name: parameter.detach() for name, parameter in vae.posterior.named_parameters()}
         posterior = functional_call(vae.posterior, constants, (features.detach(),))  # gradients flow through z alone
