@@ -38,8 +38,10 @@ def grid_of(likelihood):
         return torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     if likelihood.support is eight_bit:
         return torch.linspace(0, 1, 256, dtype=torch.float64), torch.ones(256, dtype=torch.float64)
-    first, last = (0, 1) if likelihood.support is constraints.unit_interval else (-100, 101)
-    edges = torch.linspace(first, last, 400_001, dtype=torch.float64)
+    edges = torch.linspace(0, 1, 400_001, dtype=torch.float64)
+    if likelihood.support is constraints.real:  # fine where a narrow noise may be, coarse where only a wide one is
+        tail = torch.linspace(1, 100, 100_001, dtype=torch.float64)[1:]
+        edges = torch.cat([-tail.flip(0), torch.linspace(-1, 0, 400_001, dtype=torch.float64)[:-1], edges, tail])
     return (edges[1:] + edges[:-1]) / 2, edges.diff()
 
 
