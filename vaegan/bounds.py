@@ -127,9 +127,13 @@ def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution)
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3.
     """
-    z, log_posterior = (samples[0] for samples in draw(posterior, 1))
     kl = closed_form_kl(posterior, prior)
-    return ELBO(log_likelihood(vae, z, target), log_posterior - log_prob(prior, z) if kl is None else kl)
+    if kl is None:
+        z, log_posterior = (samples[0] for samples in draw(posterior, 1))
+        return ELBO(log_likelihood(vae, z, target), log_posterior - log_prob(prior, z))
+    with in_full_precision():
+        z = posterior.rsample()
+    return ELBO(log_likelihood(vae, z, target), kl)
 
 
 def weighted_samples(

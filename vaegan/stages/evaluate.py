@@ -55,7 +55,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     more, kl_kind = latent_figures(vae.cpu(), split.images[:NUM_SPLIT], run)
     found = {f"{run.split}/{name}": value for name, value in (module.figures | more).items()}
     if trainer.is_global_zero:
-        report = describe(run, checkpoint, len(split.images), kl_kind) | {"figures": found}
+        report = describe(run, checkpoint, vae, len(split.images), kl_kind) | {"figures": found}
         (folder / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
         tensorboard.log_hyperparams(flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate."), metrics=found)
         tensorboard.finalize("success")
@@ -95,9 +95,9 @@ def latent_figures(vae: VAE, images: torch.Tensor, run: EvaluateRun) -> tuple[di
         return split_kl(posterior, prior), kind_of_kl(posterior, prior)
 
 
-def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int, kl_kind: str) -> dict[str, Any]:
+def describe(run: EvaluateRun, checkpoint: Checkpoint, vae: VAE, num_images: int, kl_kind: str) -> dict[str, Any]:
     """What was evaluated, and how."""
-    likelihood = checkpoint.vae["likelihood"]
+    static_seed = vae.likelihood.static_seed
     return {
         "checkpoint": str(checkpoint.path),
         "epoch": checkpoint.epoch,
@@ -105,8 +105,8 @@ def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int, kl_kind:
         "split": run.split,
         "num_images": num_images,
         "num_samples": run.num_samples,
-        "likelihood": likelihood["name"],
-        "target_seed": run.target_seed if likelihood.get("static_seed") is None else likelihood["static_seed"],
+        "likelihood": checkpoint.vae["likelihood"]["name"],
+        "target_seed": run.target_seed if static_seed is None else static_seed,
         "kl": kl_kind,
         "num_images_of_split_kl": min(num_images, NUM_SPLIT),
         "unit": "nats per image",
