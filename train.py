@@ -17,10 +17,10 @@ from vaegan.schemas import readable_errors, register, typed
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float:
+def main(config: DictConfig) -> float | None:
     run = typed(config)
     result = run.execute(Path(HydraConfig.get().runtime.output_dir))
-    return result.metrics[run.sweep_metric]
+    return None if result is None else result.metrics[run.sweep_metric]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from vaegan.checkpoints import load_vae_checkpoint
 from vaegan.data.datasets import Mnist
 from vaegan.data.module import ImageDataModule
 from vaegan.images import to_float
-from vaegan.metrics import encoder_features, frechet_distance
 from vaegan.models import VAE
 from vaegan.schemas import register, typed
-from vaegan.stages.gan import build_discriminator, build_generator
+from vaegan.stages.gan import build_parts, build_scorer
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -87,15 +86,17 @@ def bare_gan(run, data):
     """Seconds of the same epoch in a bare loop."""
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     vae = checkpoint.build_vae()
-    generator = build_generator(vae, checkpoint.vae, True, 0).to(memory_format=torch.channels_last)
+    parts, _ = build_parts(run, run, vae, checkpoint.vae, data, 0)
+    generator = parts.generator.to(memory_format=torch.channels_last)
     vae.requires_grad_(False)
-    discriminator = build_discriminator(run, 0, checkpoint.image_shape).to(memory_format=torch.channels_last)
+    discriminator = parts.discriminator.to(memory_format=torch.channels_last)
     decay = 0.5 ** (run.loader.batch_size / run.average_half_life)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
     g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), 1)
     d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), 1)
-    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build()
-    distance = frechet_distance(vae.posterior.num_features)
+    loss, penalty = parts.loss, parts.penalty
+    scorer = build_scorer(run.features, vae, data)
+    scorer.start("val", torch.device("cpu"))
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):
         is_warmup = i * run.loader.batch_size < run.discriminator_warmup
@@ -103,8 +104,8 @@ def bare_gan(run, data):
             fake = generator(vae.latent_prior().sample((len(x),)))
         real_logits, fake_logits = discriminator(torch.cat([x, fake.detach()])).chunk(2)
         d_loss = loss.discriminator(real_logits, fake_logits).mean()
-        if i % penalty.interval == 0:
-            d_loss = d_loss + penalty.interval * penalty(discriminator, x, fake).mean()
+        if weight := penalty.weight(i, 0.0):
+            d_loss = d_loss + weight * penalty(discriminator, x, fake).mean()
         d_optimizer.zero_grad()
         d_loss.backward()
         d_optimizer.step()
@@ -117,10 +118,8 @@ def bare_gan(run, data):
             average.update_parameters(generator)
     with torch.no_grad():
         for x in validation_batches(data, run.loader.eval_batch_size):
-            distance.update(encoder_features(vae, x), real=True)
-            fake = average(vae.latent_prior().sample((len(x),)))
-            distance.update(encoder_features(vae, fake), real=False)
-    distance.compute()
+            scorer.update(average(vae.latent_prior().sample((len(x),))))
+    scorer.compute()
     return time.perf_counter() - start
 
 

@@ -31,7 +31,8 @@ def test_every_validation_draws_the_same_noise():
 
 def test_only_the_first_rank_draws_pictures(tmp_path):
     vae = VAE(compose("stage=vae", *SMALL_NETS), (1, 8, 8))
-    module = SimpleNamespace(vae=vae, average=Generator(vae.decoder, vae.likelihood), device="cpu")
+    generator = Generator(vae.decoder, vae.likelihood)
+    module = SimpleNamespace(vae=vae, average=generator, device="cpu", latent_distribution=vae.latent_prior)
     pictures = Pictures(tmp_path, torch.rand(4, 1, 8, 8), seed=0)
     fit_loop = SimpleNamespace(total_batch_idx=41)
     pictures.on_validation_end(SimpleNamespace(is_global_zero=False, fit_loop=fit_loop, loggers=[]), module)

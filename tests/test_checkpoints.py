@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from vaegan.checkpoints import find_vae_checkpoint, header, load_checkpoint, load_vae_checkpoint
+from vaegan.checkpoints import find_checkpoint, header, load_checkpoint, load_vae_checkpoint
 
 
 class Payload:
@@ -50,8 +50,18 @@ def test_a_gan_file_stands_alone(vae_result, gan_result, tmp_path):
     original = load_checkpoint(vae_result[1].checkpoint).build_vae()
     for name, value in checkpoint.build_vae().state_dict().items():
         assert torch.equal(value, original.state_dict()[name])
-    images = checkpoint.build_generator()(torch.randn(3, 8))
+    images = checkpoint.build_generator()(checkpoint.build_latents()().sample((3,)))
     assert images.shape == (3, 1, 28, 28)
+    assert checkpoint.vae_flops == load_checkpoint(vae_result[1].checkpoint).vae_flops > 0
+
+
+@pytest.mark.slow
+def test_a_folder_with_both_stages_means_the_first_one_that_is_asked_for(vae_result, gan_result, tmp_path):
+    for _, result in (vae_result, gan_result):
+        shutil.copytree(result.folder, tmp_path / result.folder.name)
+    for stages in (["vae", "gan"], ["gan", "vae"]):
+        expected = tmp_path / stages[0] / "checkpoints" / "best.ckpt"
+        assert find_checkpoint(str(tmp_path), "ckpt", stages) == expected
 
 
 @pytest.mark.slow
@@ -64,9 +74,9 @@ def test_a_vae_has_no_generator(vae_result):
 def test_folders_mean_their_best_checkpoint(vae_result):
     folder, result = vae_result
     for path in (folder, folder / "vae", folder / "vae" / "checkpoints", result.checkpoint):
-        assert find_vae_checkpoint(str(path), "ckpt") == result.checkpoint
+        assert find_checkpoint(str(path), "ckpt", ["vae"]) == result.checkpoint
     last = folder / "vae" / "checkpoints" / "last.ckpt"
-    assert find_vae_checkpoint(str(last), "ckpt") == last
+    assert find_checkpoint(str(last), "ckpt", ["vae"]) == last
 
 
 @pytest.mark.slow
@@ -126,10 +136,10 @@ def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
     [
         ("/no/such/run", "does not exist; give the folder of a stage=vae run"),
         ("https://example.org/vae.ckpt", "URLs are refused; download the file"),
-        (".", "has no checkpoint of a VAE"),
+        (".", r"has no checkpoint \(vae/checkpoints/best.ckpt\)"),
     ],
 )
 def test_paths_that_lead_nowhere_are_refused(path, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"vae_ckpt={path}.*{message}"):
-        find_vae_checkpoint(path, "vae_ckpt")
+        find_checkpoint(path, "vae_ckpt", ["vae"])

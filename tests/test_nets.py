@@ -1,12 +1,17 @@
 """Over the registries of encoders, decoders and discriminators."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from vaegan.adversarial import squared_gradient
 from vaegan.nets.blocks import (
     ACTIVATIONS,
     ConvSizes,
+    Layer,
     MlpSizes,
     ResidualBlock,
     conv_widths,
@@ -16,7 +21,7 @@ from vaegan.nets.blocks import (
     up,
 )
 from vaegan.nets.decoders import Decoder
-from vaegan.nets.discriminators import Discriminator
+from vaegan.nets.discriminators import Discriminator, normalise_spectrally
 from vaegan.nets.encoders import Encoder
 
 SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
@@ -137,6 +142,101 @@ def test_residual_blocks_start_as_the_identity(normalization):
     assert len([layer for layer in block.modules() if isinstance(layer, nn.GroupNorm)]) == 2 * (
         normalization == "group"
     )
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
+@pytest.mark.parametrize("normalization, factor", [("none", 6**-0.5), ("group", 1)])
+def test_the_first_layers_of_blocks_without_a_norm_are_scaled_by_their_number(base, normalization, factor):
+    """Fix-up: L^(-1/2) with L = 3 sizes * 2 blocks."""
+    arguments = {Encoder: ((1, 28, 28), 6), Decoder: (6, (1, 28, 28)), Discriminator: ((1, 28, 28),)}[base]
+    network = base.choices["resnet"].Config(num_blocks=2, normalization=normalization).build(*arguments)
+    for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
+        he = math.sqrt(2 / (9 * block.first.in_channels))
+        assert block.first.weight.std().item() == pytest.approx(factor * he, rel=0.05)
+        assert block.last.weight.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_a_discriminator_can_have_the_layers_of_an_encoder(name):
+    """The same seed gives the same weights, and silu the same function, up to the output layer."""
+    torch.manual_seed(1)
+    encoder = Encoder.choices[name].Config().build((1, 28, 28), num_features=1)
+    torch.manual_seed(1)
+    discriminator = Discriminator.choices[name].Config(activation="silu").build((1, 28, 28))
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(discriminator(x), encoder(x).squeeze(1))
+
+
+@pytest.mark.parametrize("name", sorted(Discriminator.choices))
+@pytest.mark.parametrize("activation, layer", [("leaky_relu", nn.LeakyReLU), ("silu", nn.SiLU)])
+def test_discriminators_have_the_activation_that_is_asked_for(name, activation, layer):
+    network = Discriminator.choices[name].Config(activation=activation).build((1, 8, 8))
+    found = {type(module) for module in network.modules() if type(module).__module__ == nn.SiLU.__module__}
+    assert found == {layer}
+
+
+def test_an_unknown_activation_of_a_discriminator_is_refused():
+    with pytest.raises(ValueError, match="activation must be one of leaky_relu, silu; got 'relu'"):
+        Discriminator.choices["conv"].Config(activation="relu")
+
+
+@pytest.fixture(params=sorted(Discriminator.choices))
+def normalised(request):
+    """A discriminator with spectral normalisation, small enough for singular values."""
+    torch.manual_seed(0)
+    config = Discriminator.choices[request.param].Config(spectral_norm=True)
+    for key, value in {"width": 8, "hidden_dim": 32, "hidden_dims": [32, 32]}.items():
+        if key in vars(config):
+            setattr(config, key, value)
+    return config.build((1, 12, 12))
+
+
+def test_spectral_norm_holds_the_largest_singular_value_of_every_layer_at_1(normalised):
+    layers = [module for module in normalised.modules() if isinstance(module, Layer)]
+    for _ in range(50):
+        normalised(torch.rand(2, 1, 12, 12))  # each forward is a step of the power iteration
+    for layer in layers:
+        largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item()
+        assert largest == pytest.approx(1, rel=0.03)
+    assert len(layers) == len([name for name, _ in normalised.named_parameters() if name.endswith("original")])
+
+
+def test_spectrally_normalised_weights_are_copied_and_kept_whole(normalised):
+    x = torch.rand(4, 1, 12, 12)
+    normalised(x)
+    other = copy.deepcopy(normalised)
+    fresh = copy.deepcopy(normalised)
+    for parameter in fresh.parameters():
+        nn.init.normal_(parameter)
+    fresh.load_state_dict(normalised.state_dict(), strict=True)
+    for network in (normalised, other, fresh):
+        assert torch.equal(network.eval()(x), normalised.eval()(x))
+    assert torch.equal(other.train()(x), normalised.train()(x))
+    nn.init.ones_(next(other.parameters()))
+    assert not torch.equal(other(x), normalised(x))  # a copy has its own weights
+
+
+def test_spectral_norm_judges_each_image_by_itself(normalised):
+    x = torch.rand(4, 1, 12, 12)
+    torch.testing.assert_close(normalised.eval()(x)[1:2], normalised(x[1:2]))
+
+
+def test_gradient_penalties_reach_all_spectrally_normalised_weights(normalised):
+    penalty = squared_gradient(normalised, torch.rand(4, 1, 12, 12))
+    assert penalty.shape == (4,) and (penalty > 0).all()
+    penalty.mean().backward()
+    weights = [parameter for name, parameter in normalised.named_parameters() if name.endswith("original")]
+    assert all(weight.grad.isfinite().all() and weight.grad.count_nonzero() for weight in weights)
+
+
+def test_spectral_norm_leaves_other_initial_weights_as_he_drew_them():
+    torch.manual_seed(2)
+    plain = Discriminator.choices["conv"].Config().build((1, 12, 12))
+    expected = [layer.weight.clone() for layer in plain.modules() if isinstance(layer, Layer)]
+    normalise_spectrally(plain)
+    layers = [layer for layer in plain.modules() if isinstance(layer, Layer)]
+    for layer, weight in zip(layers, expected, strict=True):
+        assert torch.equal(layer.parametrizations.weight.original, weight)
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder])

@@ -17,7 +17,7 @@ def test_the_three_pictures_of_a_vae():
     generator = Generator(vae.decoder, vae.likelihood)
     images = torch.rand(16, *SHAPE)
     torch.manual_seed(1)
-    grids = picture_grids(vae, generator, images)
+    grids = picture_grids(vae, vae.latent_prior(), generator, images)
     torch.manual_seed(1)
     samples = generator(vae.latent_prior().sample((64,)))
     assert torch.equal(grids["samples"], grid(samples))
@@ -32,5 +32,5 @@ def test_the_three_pictures_of_a_vae():
 
 def test_few_images_are_enough():
     vae = VAE(compose("stage=vae", *SMALL_NETS), SHAPE)
-    grids = picture_grids(vae, Generator(vae.decoder, vae.likelihood), torch.rand(2, *SHAPE))
+    grids = picture_grids(vae, vae.latent_prior(), Generator(vae.decoder, vae.likelihood), torch.rand(2, *SHAPE))
     assert grids["interpolation"].shape == (3, 10, 105)

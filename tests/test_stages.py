@@ -23,11 +23,14 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ("samples", "reconstructions", "interpolation")
 TRAIN_TAGS = {
     "vae": {"elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm", "lr"},
-    "gan": {"d_loss", "d_real", "d_fake", "d_grad_norm", "d_lr", "g_loss", "g_grad_norm", "g_lr"},
+    "gan": {"d_loss", "d_real", "d_fake", "d_accuracy", "d_grad_norm", "d_lr", "g_loss", "g_grad_norm", "g_lr"},
 }
 FIGURES = {"nll", "nll_standard_error", "elbo", "log_likelihood", "kl", "bits_per_dim", "active_units"}
 FIGURES |= {"aggregate_mean_max", "aggregate_std_min", "aggregate_std_max", "mutual_information", "marginal_kl"}
-VAL_TAGS = {"vae": {"elbo", "log_likelihood", "kl"}, "gan": {"frechet_distance"}}
+VAL_TAGS = {
+    "vae": {"elbo", "log_likelihood", "kl"},
+    "gan": {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"},
+}
 
 
 @pytest.fixture(params=["vae", "gan"])
@@ -115,7 +118,7 @@ def test_another_seed_gives_another_run(vae_result, tmp_path):
 
 
 def test_a_cold_start_trains_the_same_generator_from_fresh_weights(vae_result, gan_result, tmp_path):
-    cold = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start=false").execute(tmp_path)
+    cold = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start.generator=none").execute(tmp_path)
     warm_start, cold_start = (
         (result.folder / "pictures" / "samples" / "000000.png").read_bytes() for result in (gan_result[1], cold)
     )
@@ -235,9 +238,66 @@ def test_weights_that_are_not_finite_are_refused(vae_result, tmp_path):
         compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}").execute(tmp_path)
 
 
-def test_a_gan_has_no_evidence_to_estimate(gan_result, tmp_path):
-    with pytest.raises(ValueError, match="ckpt=.* is a stage=gan checkpoint; give the stage=vae one"):
-        compose(*SMALL_EVALUATION, f"ckpt={gan_result[1].checkpoint}").execute(tmp_path)
+def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
+    """As after its training: the same test split, the same latents."""
+    result = compose(*SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}").execute(tmp_path)
+    expected = {tag: value for tag, value in gan_result[1].metrics.items() if tag.startswith("test/")}
+    assert result.metrics == pytest.approx(expected, rel=1e-4)
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert report["features"] == "vae_encoder" and report["num_images"] == 64
+    assert report["floor"].keys() == result.metrics.keys()
+    out = capsys.readouterr().out
+    assert "as many generated images as 64 test images of shapes; features=vae_encoder" in out
+    assert "real images" in out and f"{report['floor']['test/frechet_distance']:.4f}" in out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["num_images=16"], "the number of images in the test split must be .*17"),
+        (["sweep_metric=test/nll"], "sweep_metric must be one of test/frechet_distance, test/kernel_distance"),
+    ],
+)
+def test_a_gans_evaluation_that_cannot_be_is_refused(gan_result, tmp_path, words, message):
+    with pytest.raises(ValueError, match=message):
+        compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *words).execute(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gans_record_says_what_was_copied_and_what_it_cost(vae_result, gan_result):
+    record = json.loads((gan_result[1].folder / "run.json").read_text())
+    assert record["stage1_compute"] == load_checkpoint(vae_result[1].checkpoint).vae_flops / 1e15 > 0
+    generator, discriminator = record["transfer"]
+    assert generator["network"] == "generator" and generator["copied"] and not generator["fresh"]
+    assert discriminator["network"] == "discriminator" and not discriminator["copied"]  # of another size
+    assert record["floor"]["frechet_distance"] > 0 and record["metrics"] == gan_result[1].metrics
+
+
+def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
+    words = ["discriminator.activation=silu", "warm_start.discriminator=true", "warm_start.aggregate_posterior=true"]
+    words += ["discriminator.hidden_dim=32", "warm_start.anchor_weight=1", "warm_start.freeze_layers=1"]
+    words += ["warm_start.freeze_images=128", "augmentation=diff_augment", "augmentation.adaptive_target=0.6"]
+    words += ["discriminator_warmup_accuracy=0.9", "gradient_accumulation=2", "gradient_clip=10", "average_rampup=0.5"]
+    words += ["adversarial_loss=relativistic", "gradient_penalty=r1_r2", "score_every_n_images=128"]
+    result = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path)
+    checkpoint = load_checkpoint(result.checkpoint)
+    latents = checkpoint.build_latents()
+    assert latents.aggregate is not None
+    assert checkpoint.build_generator()(latents().sample((3,))).shape == (3, 1, 28, 28)
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    images = [float(row["val/images"]) for row in rows if row["val/images"]]
+    assert images == [0, 128, 256, 384, 512]
+
+
+def test_two_runs_are_compared(vae_result, tmp_path):
+    for label, start in (("cold", "none"), ("warm", "all")):
+        words = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path / label)
+    compose("stage=compare", f"runs=[{tmp_path}/cold,{tmp_path}/warm]").execute(tmp_path / "all")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        f"comparison.{kind}" for kind in ("md", "json", "png")
+    }
+    assert "| cold " in (tmp_path / "all" / "comparison.md").read_text()
 
 
 def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_path):

@@ -79,8 +79,11 @@ def train(tmp_path, monkeypatch, capfd):
             ["stage=vae", "dataset=shapes", "prior=vamp_prior", "prior.num_pseudo_inputs=3000"],
             "prior.num_pseudo_inputs must be at most the 2000 training images; got 3000",
         ),
-        (["stage=evaluate"], "ckpt must be the folder or the checkpoint of a stage=vae run"),
-        (["stage=evaluate", "ckpt=/no/such"], "ckpt=/no/such does not exist; give the folder of a stage=vae run"),
+        (["stage=evaluate"], "ckpt must be the folder or the checkpoint of a stage=vae or"),
+        (
+            ["stage=evaluate", "ckpt=/no/such"],
+            "ckpt=/no/such does not exist; give the folder of a stage=vae or",
+        ),
         (["stage=evaluate", "ckpt=x", "num_samples=0"], "num_samples must be at least 1; got 0"),
         (
             ["stage=evaluate", "ckpt=x", "chunk_size=50"],
@@ -102,7 +105,40 @@ def train(tmp_path, monkeypatch, capfd):
         (["dataset.root=/no/such"], "/no/such/train-images-idx3-ubyte.gz is missing"),
         (["dataset=shapes", "gan.loader.batch_size=5000"], "gan: loader.batch_size must be at most the 2000"),
         (["dataset=shapes", "gan.discriminator_warmup=50000"], "gan: discriminator_warmup must be less than the 9920"),
-        (["dataset=shapes", "dataset.width=3"], "height and width must be at least 4, got 28 x 3"),
+        (
+            ["dataset=shapes", "gan.discriminator_warmup=0", "features=digits_cnn"],
+            "gan: features=digits_cnn knows the classes of mnist.*vae_encoder",
+        ),
+        (
+            ["dataset=shapes", "gan.discriminator_warmup=0", "dataset.num_val=60"],
+            "gan: the number of images in the val split must be .*65",
+        ),
+        (["features=digits_cnn", "features.path=/no/such.safetensors"], "gan: .*/no/such.safetensors"),
+        (
+            ["features=inception", "features.path=/no/such.pth"],
+            "gan: features.path=/no/such.pth does not exist; download",
+        ),
+        (
+            ["gan.warm_start.discriminator=true", "discriminator.activation=leaky_relu"],
+            "gan: discriminator cannot start from .*activation=silu",
+        ),
+        (
+            ["gan.warm_start.discriminator=true", "discriminator.width=8"],
+            "discriminator cannot start .* net.0 has",
+        ),
+        (
+            ["gan.warm_start.generator=first", "gan.warm_start.num_layers=9"],
+            "num_layers must be at most the",
+        ),
+        (["gan.warm_start.generator=frist"], "gan.warm_start.generator must be one of all, first, last, none"),
+        (["gan.gradient_accumulation=5"], "gan.gradient_accumulation must be a divisor of the 64 images"),
+        (["gan.score_every_n_images=10"], "gan.score_every_n_images must be at least loader.batch_size=64, or null"),
+        (["stage=compare"], "runs must be the folders of finished"),
+        (["stage=compare", "runs=[/no/such]"], "/no/such"),
+        (
+            ["dataset=shapes", "gan.discriminator_warmup=0", "dataset.width=3"],
+            "height and width must be at least 4, got 28 x 3",
+        ),
         (["dataset=shapes", "gan.trainer.accelerator=tpu"], "gan: trainer: .*cannot be had on this machine"),
         (["hydra.run.dir=/dev/null/x"], "'/dev/null/x'.*set hydra.run.dir"),
         (["-m", "stage=vae", "seed=0,1", "latent_dim=4,0"], "latent_dim must be at least 1; got 0.*in this job"),

@@ -2,30 +2,39 @@
 
 D is trained towards positive logits for real images, negative ones for fakes. With s = softplus:
 
-    non_saturating   D: s(-D(x)) + s(D(g))      G: s(-D(g))             Goodfellow et al. 2014, arXiv:1406.2661
-    relativistic     D: s(D(g) - D(x))          G: s(D(x) - D(g))       Jolicoeur-Martineau 2019, arXiv:1807.00734
-    r1               gamma / 2 |grad D(x)|^2 on real images             Mescheder et al. 2018, arXiv:1801.04406
-    r1_r2            r1, and the same on fakes                          Huang et al. 2024, arXiv:2501.05441
+    non_saturating   D: s(-D(x)) + s(D(g))              G: s(-D(g))         Goodfellow et al. 2014, arXiv:1406.2661
+    hinge            D: max(0, 1-D(x)) + max(0, 1+D(g)) G: -D(g)            Lim & Ye 2017, arXiv:1705.02894
+    least_squares    D: ((D(x)-1)^2 + (D(g)+1)^2) / 2   G: (D(g)-1)^2 / 2   Mao et al. 2017, arXiv:1611.04076
+    wasserstein      D: D(g) - D(x)                     G: -D(g)            Arjovsky et al. 2017, arXiv:1701.07875
+    relativistic     D: s(D(g) - D(x))                  G: s(D(x) - D(g))   Jolicoeur-Martineau 2019, arXiv:1807.00734
+
+    r1               |grad D(x)|^2 / 2 at real images       Mescheder et al. 2018, arXiv:1801.04406
+    r2               |grad D(g)|^2 / 2 at fakes             likewise
+    r1_r2            their sum                              Huang et al. 2024, arXiv:2501.05441
+    wgan_gp          (|grad D| - 1)^2 between the two       Gulrajani et al. 2017, arXiv:1704.00028
 """
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 from vaegan.config import Component, ComponentConfig, require
+
+Judge = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B,)
 
 
 class AdversarialLoss(Component, abc.ABC, group="adversarial_loss"):
     """What the two players minimise, per image, from logits (B,)."""
 
-    PAIRED: ClassVar[bool] = False  # whether the generator's loss reads the logits of real images
+    PAIRED: ClassVar[bool] = False  # whether a fake is judged against a real image: then only differences count
 
     @dataclass
     class Config(ComponentConfig):
@@ -59,6 +68,48 @@ class NonSaturating(AdversarialLoss):
         return softplus(-fake)
 
 
+class Hinge(AdversarialLoss):
+    """The discriminator leaves images alone that it judges right by a margin of 1."""
+
+    @dataclass
+    class Config(AdversarialLoss.Config):
+        name: str = "hinge"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return relu(1 - real) + relu(1 + fake)
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return -fake
+
+
+class LeastSquares(AdversarialLoss):
+    """Logits are drawn to 1 for real images and to -1 for fakes; the generator draws them to 1."""
+
+    @dataclass
+    class Config(AdversarialLoss.Config):
+        name: str = "least_squares"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return ((real - 1).square() + (fake + 1).square()) / 2
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return (fake - 1).square() / 2
+
+
+class Wasserstein(AdversarialLoss):
+    """Needs a discriminator whose slope is bounded: `gradient_penalty=wgan_gp`, or spectral normalisation."""
+
+    @dataclass
+    class Config(AdversarialLoss.Config):
+        name: str = "wasserstein"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return fake - real
+
+    def generator(self, fake: Tensor, real: Tensor) -> Tensor:
+        return -fake
+
+
 class Relativistic(AdversarialLoss):
     """Each fake is judged against a real image: only the difference of the logits counts."""
 
@@ -76,64 +127,123 @@ class Relativistic(AdversarialLoss):
 
 
 class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
-    """Penalty on the discriminator's input gradient.
+    """Penalty on the discriminator's gradient in its input, in float32 also under autocast.
 
-    It is lazy: computed at every `interval`-th discriminator step, times `interval`, so that its strength does not
-    depend on the interval. Source: Karras et al. 2020, arXiv:1912.04958, appendix B.
+    It is lazy: computed at every `interval`-th discriminator step, and there `interval` times as heavy, so that its
+    strength does not depend on the interval. Source: Karras et al. 2020, arXiv:1912.04958, appendix B.
     """
 
     @dataclass
     class Config(ComponentConfig):
-        gamma: float = 0.05  # weight, for images in [0, 1]; the same as 4 gamma for images in [-1, 1]
-        interval: int = 16  # discriminator steps from one penalty to the next
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            require(self.gamma >= 0, "gamma", "at least 0", self.gamma)
-            require(self.interval >= 1, "interval", "at least 1", self.interval)
-
         def build(self) -> GradientPenalty:
             built: GradientPenalty = self.component(self)
             return built
 
     def __init__(self, config: Any) -> None:
-        self.gamma: float = config.gamma
-        self.interval: int = config.interval
+        self.config = config
 
     @abc.abstractmethod
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """Penalty of each image, (B,), differentiable in the discriminator's parameters; without `interval`'s factor.
+    def weight(self, step: int, progress: float) -> float:
+        """Factor of the penalty at a discriminator step, at a share of the training; 0: it need not be computed."""
+
+    @abc.abstractmethod
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        """Penalty of each image, (B,), unweighted, differentiable in the discriminator's parameters.
 
         Args:
-            discriminator: Images (B, C, H, W) to logits (B,).
+            discriminator: Images (B, C, H, W) to logits (B,), each from its own image only.
             real: Real images, (B, C, H, W).
             fake: Fake images, likewise; no gradient reaches the generator.
         """
 
 
-class R1(GradientPenalty):
+class NoPenalty(GradientPenalty):
+    """The discriminator is left alone."""
+
+    @dataclass
+    class Config(GradientPenalty.Config):
+        name: str = "none"
+
+    def weight(self, step: int, progress: float) -> float:
+        return 0.0
+
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        return real.new_zeros(len(real))
+
+
+class LazyPenalty(GradientPenalty, abc.ABC):
+    """With a weight that may fall by half a cosine."""
+
+    @dataclass
+    class Config(GradientPenalty.Config):
+        gamma: float = 0.05  # weight, for images in [0, 1]; that of r1 and r2 is the same as 4 gamma for [-1, 1]
+        gamma_final: float = 1.0  # the last weight, as a share of gamma; 1 keeps it constant
+        interval: int = 16  # discriminator steps from one penalty to the next
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.gamma >= 0, "gamma", "at least 0", self.gamma)
+            require(self.gamma_final >= 0, "gamma_final", "at least 0", self.gamma_final)
+            require(self.interval >= 1, "interval", "at least 1", self.interval)
+
+    def weight(self, step: int, progress: float) -> float:
+        config = self.config
+        if step % config.interval:
+            return 0.0
+        share = config.gamma_final + (1 - config.gamma_final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return float(config.interval * config.gamma * share)
+
+
+class R1(LazyPenalty):
     """Gradient at real images."""
 
     @dataclass
-    class Config(GradientPenalty.Config):
+    class Config(LazyPenalty.Config):
         name: str = "r1"
 
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        return self.gamma / 2 * squared_gradient(discriminator, real)
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        return squared_gradient(discriminator, real) / 2
 
 
-class R1R2(GradientPenalty):
+class R2(LazyPenalty):
+    """Gradient at fake images."""
+
+    @dataclass
+    class Config(LazyPenalty.Config):
+        name: str = "r2"
+
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        return squared_gradient(discriminator, fake) / 2
+
+
+class R1R2(LazyPenalty):
     """Gradients at real and at fake images."""
 
     @dataclass
-    class Config(GradientPenalty.Config):
+    class Config(LazyPenalty.Config):
         name: str = "r1_r2"
 
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        return self.gamma / 2 * (squared_gradient(discriminator, real) + squared_gradient(discriminator, fake))
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        return (squared_gradient(discriminator, real) + squared_gradient(discriminator, fake)) / 2
 
 
-def squared_gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+class WganGP(LazyPenalty):
+    """Draws the gradient's norm to 1, at random places between real and fake images."""
+
+    @dataclass
+    class Config(LazyPenalty.Config):
+        name: str = "wgan_gp"
+        gamma: float = 10.0  # weight
+        interval: int = 1  # discriminator steps from one penalty to the next
+
+    def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        between = torch.lerp(fake.float(), real.float(), share)
+        norm = (squared_gradient(discriminator, between) + 1e-12).sqrt()  # a root's slope at 0 is infinite
+        return (norm - 1).square()
+
+
+def squared_gradient(discriminator: Judge, images: Tensor) -> Tensor:
     """|grad D|^2 of each image, (B,), summed over its pixels; in float32 also under autocast."""
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_()

@@ -72,7 +72,7 @@ class Pictures(pl.Callback):
             return
         images = self.images.to(pl_module.device, memory_format=torch.channels_last)
         with seeded(self.seed, "pictures"):
-            grids = picture_grids(pl_module.vae, pl_module.average, images)
+            grids = picture_grids(pl_module.vae, pl_module.latent_distribution(), pl_module.average, images)
         step = trainer.fit_loop.total_batch_idx + 1
         for name, grid in grids.items():
             path = self.folder / name / f"{step:06d}.png"

@@ -2,14 +2,15 @@
 
 Beside Lightning's own keys a checkpoint holds
 
-    "vaegan": {"format": 1, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
-               "vae": the plain config of the VAE's run, so that a GAN's file stands alone}
+    "vaegan": {"format": 2, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
+               "vae": the plain config of the VAE's run, so that a GAN's file stands alone;
+               "vae_flops": floating-point operations that the VAE's training had cost}
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from torch import Tensor
 from vaegan.config import from_plain
 from vaegan.images import ImageShape
 from vaegan.models import VAE, Generator, VAEConfig
+from vaegan.warm_start import AggregatePosterior, Latents
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Checkpoint:
     image_shape: ImageShape
     run: dict[str, Any]  # config of the run that wrote it, plain
     vae: dict[str, Any]  # config of the VAE's run, plain
+    vae_flops: float  # floating-point operations that the VAE's training had cost
     state: dict[str, Tensor]  # of the LightningModule
     epoch: int  # finished ones
 
@@ -51,10 +54,21 @@ class Checkpoint:
         load_state(generator, self.state, "moving_average.module.", self.path)
         return generator.eval()
 
+    def build_latents(self) -> Latents:
+        """What the generator's latents are drawn from, on the CPU: call it for their distribution."""
+        aggregate = None
+        if any(key.startswith("aggregate.") for key in self.state):
+            aggregate = AggregatePosterior(int(self.vae["latent_dim"]))
+            load_state(aggregate, self.state, "aggregate.", self.path)
+        return Latents(self.build_vae(), aggregate).eval()
 
-def header(stage: str, image_shape: ImageShape, run: dict[str, Any], vae: dict[str, Any]) -> dict[str, Any]:
+
+def header(
+    stage: str, image_shape: ImageShape, run: dict[str, Any], vae: dict[str, Any], vae_flops: float = 0.0
+) -> dict[str, Any]:
     """What stands under "vaegan" in a checkpoint."""
-    return {"format": FORMAT, "stage": stage, "image_shape": list(image_shape), "run": run, "vae": vae}
+    shape = list(image_shape)
+    return {"format": FORMAT, "stage": stage, "image_shape": shape, "run": run, "vae": vae, "vae_flops": vae_flops}
 
 
 def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
@@ -98,7 +112,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         channels, height, width = map(int, head["image_shape"])
         shape, state = (channels, height, width), content["state_dict"]
         epoch = content["epoch"] + 1
-        checkpoint = Checkpoint(path, head["stage"], shape, head["run"], head["vae"], state, epoch)
+        flops = float(head["vae_flops"])
+        checkpoint = Checkpoint(path, head["stage"], shape, head["run"], head["vae"], flops, state, epoch)
         is_ours = head["format"] == FORMAT
     except (KeyError, TypeError, IndexError, ValueError):
         is_ours = False
@@ -107,8 +122,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def find_vae_checkpoint(path: str, key: str) -> Path:
+def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
     """The checkpoint file that a path means: a file, or the best one of a run folder. `key` is what the user typed.
+
+    A folder that holds several of the stages means the first of them.
 
     Raises:
         ValueError: There is none, or the path is a URL.
@@ -118,13 +135,14 @@ def find_vae_checkpoint(path: str, key: str) -> Path:
     given = Path(path).expanduser()
     if given.is_file():
         return given
-    for folder in (given, given / "checkpoints", given / "vae" / "checkpoints"):
+    for folder in (given, given / "checkpoints", *(given / stage / "checkpoints" for stage in stages)):
         if (folder / "best.ckpt").is_file():
             return folder / "best.ckpt"
-    what = "has no checkpoint of a VAE (vae/checkpoints/best.ckpt)" if given.is_dir() else "does not exist"
+    wanted = f"{' or '.join(stages)}/checkpoints/best.ckpt"
+    what = f"has no checkpoint ({wanted})" if given.is_dir() else "does not exist"
     raise ValueError(
-        f"{key}={path} {what}; give the folder of a stage=vae run, or its .ckpt file. To make one: "
-        "python train.py stage=vae"
+        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, or its .ckpt file. "
+        "To make one: python train.py stage=vae"
     )
 
 
@@ -132,9 +150,9 @@ def load_vae_checkpoint(path: str, key: str) -> Checkpoint:
     """The stage=vae checkpoint that a path means. `key` is what the user typed.
 
     Raises:
-        ValueError: as `find_vae_checkpoint` and `load_checkpoint`; also if it is a GAN's.
+        ValueError: as `find_checkpoint` and `load_checkpoint`; also if it is a GAN's.
     """
-    checkpoint = load_checkpoint(find_vae_checkpoint(path, key))
+    checkpoint = load_checkpoint(find_checkpoint(path, key, ["vae"]))
     if checkpoint.stage != "vae":
         raise ValueError(
             f"{key}={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that it started from"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torchvision.utils import make_grid
 
 from vaegan.distributions import mean_of
@@ -12,31 +13,32 @@ from vaegan.models import VAE, Generator
 COLUMNS = 8
 
 
-def picture_grids(vae: VAE, generator: Generator, images: Tensor) -> dict[str, Tensor]:
+def picture_grids(vae: VAE, latents: Distribution, generator: Generator, images: Tensor) -> dict[str, Tensor]:
     """What a generator makes of latents from a VAE.
 
     Args:
-        vae: Gives the latents: of the prior, and of real images.
+        vae: Gives the latents of real images.
+        latents: Gives those of samples, batch ().
         generator: Turns them into images; its own decoder, or what a GAN has made of it.
         images: Real images in [0, 1], (at least 2, C, H, W).
 
     Returns:
         Grids (C, height, width) in [0, 1]:
-        samples: 64 images of prior latents, drawn from torch's global generator.
+        samples: 64 images of latents drawn from torch's global generator.
         reconstructions: Rows of real images, each above a row of their reconstructions.
         interpolation: Each row goes from one real image's posterior mean to the next one's.
     """
     with torch.no_grad():
-        prior_latents = vae.latent_prior().sample((COLUMNS * COLUMNS,))
+        drawn = latents.sample((COLUMNS * COLUMNS,))
         target = vae.likelihood.target(images)
-        latents = mean_of(vae.encode(target))
-        rows = zip(target.split(COLUMNS), generator(latents).split(COLUMNS), strict=True)
-        weights = torch.linspace(0, 1, COLUMNS, device=latents.device).view(1, -1, 1)
-        start, end = latents[0::2, None], latents[1::2, None]
+        means = mean_of(vae.encode(target))
+        rows = zip(target.split(COLUMNS), generator(means).split(COLUMNS), strict=True)
+        weights = torch.linspace(0, 1, COLUMNS, device=means.device).view(1, -1, 1)
+        start, end = means[0::2, None], means[1::2, None]
         count = min(len(start), len(end), COLUMNS)
         path = torch.lerp(start[:count], end[:count], weights).flatten(0, 1)
         return {
-            "samples": grid(generator(prior_latents)),
+            "samples": grid(generator(drawn)),
             "reconstructions": grid(torch.cat([part for row in rows for part in row])),
             "interpolation": grid(generator(path)),
         }

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
-from vaegan.stages.runs import EvaluateRun, GANRun, PipelineRun, VAERun
+from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, PipelineRun, VAERun
 
-RUNS = {"vae": VAERun, "gan": GANRun, "pipeline": PipelineRun, "evaluate": EvaluateRun}
-Run = VAERun | GANRun | PipelineRun | EvaluateRun
+RUNS = {"vae": VAERun, "gan": GANRun, "pipeline": PipelineRun, "evaluate": EvaluateRun, "compare": CompareRun}
+Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun
 
 
 def register() -> None:
@@ -55,7 +55,8 @@ class CheckSweep(Callback):
             return  # other sweepers choose their values as they go
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]  # of an experiment
+        overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
         for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None):
             for job in batch:
                 try:

@@ -12,9 +12,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
+from vaegan.augmentation import Augmentation
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
+from vaegan.metrics.features import FeatureNetwork
 from vaegan.nets.discriminators import Discriminator
+from vaegan.warm_start import WarmStartConfig
 
 
 @dataclass
@@ -116,21 +119,28 @@ class GANConfig:
     discriminator: Discriminator.Config = MISSING
     adversarial_loss: AdversarialLoss.Config = MISSING
     gradient_penalty: GradientPenalty.Config = MISSING
+    augmentation: Augmentation.Config = MISSING
+    features: FeatureNetwork.Config | None = None  # of the scores; null: digits_cnn for classes it knows, else the VAE
 
 
 @dataclass
 class GANTraining:
     """How the GAN is trained."""
 
-    warm_start: bool = True  # generator from the VAE's decoder; false: the same generator with fresh weights
-    discriminator_warmup: int = 12_800  # images in which only the discriminator learns, the generator frozen
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    discriminator_warmup: int = 6_400  # images in which only the discriminator learns, the generator frozen
+    discriminator_warmup_accuracy: float | None = None  # share of pairs with real above fake that ends it; null: none
     discriminator_steps: int = 1  # discriminator steps for each generator step
+    gradient_accumulation: int = 1  # parts of a batch that are computed one after the other, to save memory
+    gradient_clip: float | None = None  # largest norm of a player's gradient; null: any
     average_half_life: float = 10_000.0  # images after which a generator's share in the moving average has halved
+    average_rampup: float = 0.5  # half-life at most this share of the images so far; 0: the full one from the start
+    score_every_n_images: int | None = None  # from one validation to the next; null: trainer.val_check_interval
     generator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=5e-4, beta1=0.5, beta2=0.99)
+        default_factory=lambda: OptimizerConfig(lr=4e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
     )
     discriminator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=5e-4, beta1=0.5, beta2=0.99)
+        default_factory=lambda: OptimizerConfig(lr=4e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
     )
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5))
@@ -139,4 +149,21 @@ class GANTraining:
         require(self.discriminator_warmup >= 0, "discriminator_warmup", "at least 0", self.discriminator_warmup)
         require(self.discriminator_steps >= 1, "discriminator_steps", "at least 1", self.discriminator_steps)
         require(self.average_half_life > 0, "average_half_life", "positive", self.average_half_life)
+        require(self.average_rampup >= 0, "average_rampup", "at least 0", self.average_rampup)
+        accuracy, clip, every = self.discriminator_warmup_accuracy, self.gradient_clip, self.score_every_n_images
+        expected = "in (0.5, 1), 0.5 being chance, or null"
+        require(accuracy is None or 0.5 < accuracy < 1, "discriminator_warmup_accuracy", expected, accuracy)
+        require(clip is None or clip > 0, "gradient_clip", "positive, or null", clip)
         check_batch_size(self.loader, self.trainer)
+        batch_size = self.loader.batch_size
+        expected = f"at least loader.batch_size={batch_size}, or null"
+        require(every is None or every >= batch_size, "score_every_n_images", expected, every)
+        local, parts = batch_size // (self.trainer.devices * self.trainer.num_nodes), self.gradient_accumulation
+        expected = f"a divisor of the {local} images of a batch on one device"
+        require(parts >= 1 and local % parts == 0, "gradient_accumulation", expected, parts)
+
+    def average_decay(self, num_images: int) -> float:
+        """Share of the old moving average that one batch leaves, after so many images of the generator's training."""
+        ramped = num_images * self.average_rampup if self.average_rampup else math.inf
+        half_life = min(self.average_half_life, ramped)
+        return 0.5 ** (self.loader.batch_size / half_life) if half_life else 0.0

@@ -34,6 +34,8 @@ class Split(NamedTuple):
 class ImageSource(Component, abc.ABC, group="dataset"):
     """A data set of labelled images of one shape."""
 
+    CLASSIFIER: ClassVar[str | None] = None  # weights of features=digits_cnn that know its classes
+
     @dataclass
     class Config(ComponentConfig):
         def build(self) -> ImageSource:
@@ -145,6 +147,7 @@ class Mnist(IdxSource):
     class Config(IdxSource.Config):
         name: str = "mnist"
 
+    CLASSIFIER: ClassVar[str | None] = "mnist"
     SHA256: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -203,6 +206,8 @@ class TorchvisionSource(IdxSource, abc.ABC):
 
 class FashionMnist(TorchvisionSource):
     """Clothes in ten classes. Source: Xiao et al. 2017, arXiv:1708.07747."""
+
+    CLASSIFIER: ClassVar[str | None] = "fashion_mnist"
 
     @dataclass
     class Config(IdxSource.Config):

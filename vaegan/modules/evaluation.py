@@ -1,4 +1,4 @@
-"""Stage evaluate: wires the scores of a VAE to Lightning's test loop, over any number of devices."""
+"""Stage evaluate: wires the scores of a VAE and of a GAN to Lightning's test loop, over any number of devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torchmetrics import CatMetric, Metric, MetricCollection
 
 from vaegan.data.module import Batch
 from vaegan.evaluation import Scores, figures, score
-from vaegan.models import VAE
+from vaegan.models import VAE, Generator
+from vaegan.modules.scoring import Scorer
+from vaegan.warm_start import Latents
 
 
 class EvaluationModule(pl.LightningModule):
@@ -44,3 +46,26 @@ class EvaluationModule(pl.LightningModule):
         gathered: dict[str, Any] = self.scores.compute()
         self.figures = figures(self.vae, Scores(**gathered))
         self.scores.reset()
+
+
+class GenerationModule(pl.LightningModule):
+    """Generates as many images as there are real ones; then `scorer.figures` holds their scores.
+
+    Args:
+        generator: Makes the images.
+        latents: What from.
+        scorer: Compares them with the real ones.
+    """
+
+    def __init__(self, generator: Generator, latents: Latents, scorer: Scorer) -> None:
+        super().__init__()
+        self.generator, self.latents, self.scorer = generator, latents, scorer
+
+    def on_test_epoch_start(self) -> None:
+        self.scorer.start("test", self.device)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.scorer.update(self.generator(self.latents().sample((len(batch[0]),))))
+
+    def on_test_epoch_end(self) -> None:
+        self.scorer.compute()

@@ -2,63 +2,90 @@
 
 Every iteration takes one batch of real images. The discriminator steps `discriminator_steps` times, each with fresh
 fakes; then the generator steps once, on the last of these fakes, with the discriminator frozen. During the
-discriminator's warm-up the generator does not step at all.
+discriminator's warm-up the generator does not step at all. Both players see images through the same augmentation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
+from vaegan.augmentation import Augmentation, next_probability
 from vaegan.data.module import Batch
-from vaegan.metrics import encoder_features, frechet_distance
-from vaegan.models import VAE, Generator
-from vaegan.modules.steps import gradient_norm, is_logged
+from vaegan.models import VAE, Generator, full_precision
+from vaegan.modules.scoring import Scorer
+from vaegan.modules.steps import FlopCounts, clip_gradients, gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
 from vaegan.training import GANTraining
+from vaegan.warm_start import AggregatePosterior, Latents, layers
+
+ACCURACY_DECAY = 0.9  # of the mean accuracy that ends a warm-up, per batch
+
+
+@dataclass
+class Parts:
+    """What plays, by which rules."""
+
+    vae: VAE  # gives the latents, and the encoder of the reconstruction anchor; frozen
+    aggregate: AggregatePosterior | None  # gives the latents in its place
+    generator: Generator  # what is trained; shares no weight with the VAE
+    discriminator: Discriminator  # its opponent
+    loss: AdversarialLoss
+    penalty: GradientPenalty
+    augmentation: Augmentation
+
+
+@dataclass
+class Progress:
+    """What the next step has to know of the past ones, beside the weights."""
+
+    images: int = 0  # real ones that the discriminator was shown, those of its warm-up included
+    discriminator_updates: int = 0
+    generator_updates: int = 0
+    accuracy: float = 0.5  # of the discriminator, averaged over its last batches; only while its warm-up waits for it
+    is_warm: bool = False  # whether the warm-up is over
+    flops: float = 0.0  # spent so far
 
 
 class GANModule(pl.LightningModule):
     """Trains a generator and a discriminator against each other.
 
     Args:
-        vae: Gives the latents and the features of the Frechet distance; frozen.
-        generator: What is trained; shares no weight with the VAE.
-        discriminator: Its opponent.
-        loss: What the two minimise.
-        penalty: On the discriminator's gradient.
-        training: How to train them.
+        parts: What plays.
+        scorer: Compares generated with real images.
+        training: How to train.
         header: What a checkpoint says of itself (`vaegan.checkpoints.header`).
     """
 
-    def __init__(
-        self,
-        vae: VAE,
-        generator: Generator,
-        discriminator: Discriminator,
-        loss: AdversarialLoss,
-        penalty: GradientPenalty,
-        training: GANTraining,
-        header: dict[str, Any],
-    ) -> None:
+    def __init__(self, parts: Parts, scorer: Scorer, training: GANTraining, header: dict[str, Any]) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.vae = vae.requires_grad_(False).eval()
-        self.generator = generator.to(memory_format=torch.channels_last)
+        self.vae = parts.vae.requires_grad_(False).eval()
+        self.aggregate = parts.aggregate
+        self.generator = parts.generator.to(memory_format=torch.channels_last)
         self.generator.likelihood.requires_grad_(False)  # its mean has no parameters of its own to learn
-        self.discriminator = discriminator.to(memory_format=torch.channels_last)
-        decay = 0.5 ** (training.loader.batch_size / training.average_half_life)
-        averaged = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
-        self.moving_average = averaged.requires_grad_(False).eval()
-        self.loss, self.penalty = loss, penalty
-        self.training_config, self.header = training, header
-        self.frechet = frechet_distance(self.vae.posterior.num_features)
+        self.discriminator = parts.discriminator.to(memory_format=torch.channels_last)
+        self.moving_average = AveragedModel(self.generator, multi_avg_fn=self._average, use_buffers=False)
+        self.moving_average.requires_grad_(False).eval()
+        self.loss, self.penalty, self.augmentation = parts.loss, parts.penalty, parts.augmentation
+        self.register_buffer("augment_probability", torch.tensor(float(parts.augmentation.config.probability)))
+        self.augment_probability: Tensor
+        self.scorer, self.training_config, self.header = scorer, training, header
+        self.progress, self.flops = Progress(is_warm=training.discriminator_warmup == 0), FlopCounts()
+
+    def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
+        decay = self.training_config.average_decay(int(num_averaged) * self.training_config.loader.batch_size)
+        get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
     @property
     def average(self) -> Generator:
@@ -76,116 +103,188 @@ class GANModule(pl.LightningModule):
         d_optimizer, d_schedule = config.discriminator_optimizer.build(
             self.discriminator.parameters(), num_batches * config.discriminator_steps
         )
+        self.num_discriminator_updates = num_batches * config.discriminator_steps
         return [g_optimizer, d_optimizer], [
             {"scheduler": g_schedule, "name": "train/g_lr"},
             {"scheduler": d_schedule, "name": "train/d_lr"},
         ]
 
+    def latent_distribution(self) -> Distribution:
+        """What latents are drawn from, batch (): the VAE's prior, or the normal fitted to its aggregate posterior."""
+        distribution: Distribution = Latents(self.vae, self.aggregate)()
+        return distribution
+
     def latents(self, num: int) -> Tensor:
-        """Draw latents (num, latent_dim) from the VAE's prior."""
+        """Draw latents (num, latent_dim)."""
         with torch.no_grad():
-            return self.vae.latent_prior().sample((num,))
+            return self.latent_distribution().sample((num,))
+
+    def judge(self, images: Tensor) -> Tensor:
+        """Logits (B,) of images (B, C, H, W), through the augmentation."""
+        logits: Tensor = self.discriminator(self.augmentation(images, self.augment_probability))
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        config, progress = self.training_config, self.progress
         real, _ = batch
+        reals = real.chunk(config.gradient_accumulation)
         g_optimizer, d_optimizer = self.optimizers()  # type: ignore[attr-defined]
         g_schedule, d_schedule = self.lr_schedulers()  # type: ignore[misc]
-        iteration = self.current_epoch * self.trainer.num_training_batches + batch_idx
-        is_warmup = iteration * self.training_config.loader.batch_size < self.training_config.discriminator_warmup
-        num_steps, interval, values = self.training_config.discriminator_steps, self.penalty.interval, {}
-        for step in range(num_steps):
-            is_last = step == num_steps - 1
-            with torch.set_grad_enabled(is_last and not is_warmup):
-                fake = self.generator(self.latents(len(real)))
-            is_penalised = (iteration * num_steps + step) % interval == 0
-            values.update(
-                self.step_discriminator(d_optimizer, real, fake.detach(), is_penalised, is_warmup and is_last)
-            )
+        values: dict[str, Tensor] = {}
+        for step in range(config.discriminator_steps):
+            is_last = step == config.discriminator_steps - 1
+            latents = self.latents(len(real)).chunk(len(reals))
+            keeps_graph = is_last and progress.is_warm and len(reals) == 1  # then the generator's step needs no other
+            with torch.set_grad_enabled(keeps_graph), self.counted("fakes"):
+                fakes = [self.generator(z) for z in latents]
+            detached = [fake.detach() for fake in fakes]
+            values |= self.step_discriminator(d_optimizer, reals, detached, is_last and not progress.is_warm)
             d_schedule.step()
-        if not is_warmup:
-            values.update(self.step_generator(g_optimizer, fake, real))
+        if progress.is_warm:
+            values |= self.step_generator(g_optimizer, latents, fakes, reals)
             g_schedule.step()
             self.moving_average.update_parameters(self.generator)
+        progress.images += config.loader.batch_size
+        progress.is_warm = progress.is_warm or self._is_warmed_up()
         if is_logged(self.trainer):
-            self.log_dict(
-                {name: values.pop(name) for name in ("train/d_loss", "train/d_real", "train/d_fake")},
-                prog_bar=True,
-            )
+            first = ("train/d_loss", "train/d_real", "train/d_fake")
+            self.log_dict({name: values.pop(name) for name in first}, prog_bar=True)
             self.log_dict(values)
 
+    def _is_warmed_up(self) -> bool:
+        wanted, progress = self.training_config.discriminator_warmup_accuracy, self.progress
+        is_accurate = wanted is not None and progress.accuracy >= wanted
+        return is_accurate or progress.images >= self.training_config.discriminator_warmup
+
     def step_discriminator(
-        self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor, is_penalised: bool, is_counted: bool
+        self, optimizer: LightningOptimizer, reals: tuple[Tensor, ...], fakes: list[Tensor], is_counted: bool
     ) -> dict[str, Tensor]:
         """One step of the discriminator on real and detached fake images; returns what to log."""
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake])).chunk(2)
-        loss = self.loss.discriminator(real_logits, fake_logits).mean()
-        values = {"train/d_loss": loss.detach()}
-        if is_penalised:
-            penalty = self.penalty(self.discriminator, real, fake).mean()
-            loss = loss + self.penalty.interval * penalty
+        num_done = self.progress.discriminator_updates
+        weight = self.penalty.weight(num_done, num_done / self.num_discriminator_updates)
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        if is_logged(self.trainer):
-            values["train/d_grad_norm"] = gradient_norm(self.discriminator.parameters())
-            values["train/d_real"], values["train/d_fake"] = (
-                real_logits.detach().mean(),
-                fake_logits.detach().mean(),
-            )
-        self.apply_step(optimizer, is_counted)
+        judged = []
+        with self.counted(f"discriminator {weight > 0}"):
+            for real, fake in zip(reals, fakes, strict=True):
+                real_logits, fake_logits = self.judge(torch.cat([real, fake])).chunk(2)
+                loss = self.loss.discriminator(real_logits, fake_logits).mean()
+                accuracy = (real_logits > fake_logits).float().mean()
+                sign = (real_logits - fake_logits if self.loss.PAIRED else real_logits).sign().mean()
+                judged.append(torch.stack([loss, real_logits.mean(), fake_logits.mean(), accuracy, sign]).detach())
+                if weight:
+                    loss = loss + weight * self.penalty(self.judge, real, fake).mean()
+                self.manual_backward(loss / len(reals))
+        *means, sign = torch.stack(judged).mean(0)
+        values = dict(zip(("train/d_loss", "train/d_real", "train/d_fake", "train/d_accuracy"), means, strict=True))
+        values |= self.apply_step(optimizer, self.discriminator, "d", is_counted)
+        self._adapt(sign, values["train/d_accuracy"])
+        self.progress.discriminator_updates += 1
         return values
 
-    def step_generator(self, optimizer: LightningOptimizer, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """One step of the generator on fakes that carry its graph; the discriminator is frozen meanwhile."""
+    def _adapt(self, sign: Tensor, accuracy: Tensor) -> None:
+        """Let the probability of augmentation follow the discriminator, and the warm-up wait for it."""
+        config, progress = self.training_config, self.progress
+        augmentation, probability = self.augmentation.config, self.augment_probability
+        if augmentation.adaptive_target is not None:
+            sign = self.trainer.strategy.reduce(sign, reduce_op="mean")
+            target, images = augmentation.adaptive_target, config.loader.batch_size / config.discriminator_steps
+            probability.copy_(next_probability(probability, sign, target, images, augmentation.adaptive_images))
+        if config.discriminator_warmup_accuracy is not None and not progress.is_warm:
+            mean = float(self.trainer.strategy.reduce(accuracy, reduce_op="mean"))
+            progress.accuracy = ACCURACY_DECAY * progress.accuracy + (1 - ACCURACY_DECAY) * mean
+
+    def step_generator(
+        self, optimizer: LightningOptimizer, latents: tuple[Tensor, ...], fakes: list[Tensor], reals: tuple[Tensor, ...]
+    ) -> dict[str, Tensor]:
+        """One step of the generator, the discriminator frozen meanwhile; one fake alone carries its graph."""
+        config = self.training_config.warm_start
+        num_images = self.progress.generator_updates * self.training_config.loader.batch_size
+        anchor_weight = config.anchor_weight_at(num_images)
         with self.toggled_optimizer(optimizer):
-            fake_logits = self.discriminator(fake)
-            real_logits = self.discriminator(real) if self.loss.PAIRED else torch.zeros_like(fake_logits)
-            loss = self.loss.generator(fake_logits, real_logits).mean()
             optimizer.zero_grad()
-            self.manual_backward(loss)
-            values = {"train/g_loss": loss.detach()}
-            if is_logged(self.trainer):
-                values["train/g_grad_norm"] = gradient_norm(self.generator.decoder.parameters())
-            self.apply_step(optimizer, is_counted=True)
+            losses = []
+            with self.counted(f"generator {anchor_weight > 0}"):
+                for z, fake, real in zip(latents, fakes, reals, strict=True):
+                    fake_logits = self.judge(fake if len(fakes) == 1 else self.generator(z))
+                    real_logits = self.judge(real) if self.loss.PAIRED else torch.zeros_like(fake_logits)
+                    loss = self.loss.generator(fake_logits, real_logits).mean()
+                    losses.append(loss.detach())
+                    if anchor_weight:
+                        loss = loss + anchor_weight * self.reconstruction_loss(real)
+                    self.manual_backward(loss / len(fakes))
+            if num_images < config.freeze_images:
+                freeze(list(layers(self.generator.decoder).values())[: config.freeze_layers])
+            values = {"train/g_loss": torch.stack(losses).mean()}
+            values |= self.apply_step(optimizer, self.generator.decoder, "g", is_counted=True)
+        self.progress.generator_updates += 1
         return values
 
-    def apply_step(self, optimizer: LightningOptimizer, is_counted: bool) -> None:
+    def reconstruction_loss(self, images: Tensor) -> Tensor:
+        """-log p(x|z) in nats per dimension, z ~ q(z|x) of the VAE's encoder and p the generator's: the anchor.
+
+        Source: Larsen et al. 2016, arXiv:1512.09300, with the likelihood of pixels.
+        """
+        with torch.no_grad():
+            target = self.vae.likelihood.target(images)
+            z = self.vae.encode(target).sample()
+        likelihood = self.generator.likelihood(full_precision(self.generator.decoder(z)))
+        log_likelihood: Tensor = likelihood.log_prob(target)
+        return -log_likelihood.mean() / images[0].numel()
+
+    def apply_step(
+        self, optimizer: LightningOptimizer, network: nn.Module, player: str, is_counted: bool
+    ) -> dict[str, Tensor]:
         """Update the weights. Lightning counts steps of all optimizers in `global_step`: one a batch shall count."""
+        values = {}
+        if is_logged(self.trainer):
+            values[f"train/{player}_grad_norm"] = gradient_norm(network.parameters(), self.trainer)
+        if self.training_config.gradient_clip is not None:
+            clip_gradients(network.parameters(), self.training_config.gradient_clip, self.trainer)
         if is_counted:
             optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        return values
+
+    @contextmanager
+    def counted(self, part: str) -> Iterator[None]:
+        """Adds the floating-point operations of what is done inside, the same for the same part, to the progress."""
+        with self.flops.counted(part):
+            yield
+        self.progress.flops += self.flops.counts[part]
 
     def on_validation_epoch_start(self) -> None:
-        self._start_scoring()
+        self.scorer.start("val", self.device)
 
     def on_test_epoch_start(self) -> None:
-        self.frechet.reset_real_features = True  # those of the val split
-        self.frechet.reset()
-        self._start_scoring()
+        self.scorer.start("test", self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score(batch)
+        self.scorer.update(self.average(self.latents(len(batch[0]))))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score(batch)
+        self.scorer.update(self.average(self.latents(len(batch[0]))))
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/frechet_distance", self.frechet.compute(), prog_bar=True)
-        self.frechet.reset()
+        found = {f"val/{name}": value for name, value in self.scorer.compute().items()}
+        self.log_dict({name: found.pop(name) for name in ["val/frechet_distance"]}, prog_bar=True)
+        progress = self.progress
+        self.log_dict(found | {"val/images": float(progress.images), "val/compute": progress.flops / 1e15})
+        self.log("val/generator_updates", float(progress.generator_updates))
 
     def on_test_epoch_end(self) -> None:
-        self.log("test/frechet_distance", self.frechet.compute())
-        self.frechet.reset()
-
-    def _start_scoring(self) -> None:
-        self.needs_real_features = int(self.frechet.real_features_num_samples) == 0
-
-    def _score(self, batch: Batch) -> None:
-        real, _ = batch
-        if self.needs_real_features:
-            self.frechet.update(encoder_features(self.vae, real), real=True)
-        fake = self.average(self.latents(len(real)))
-        self.frechet.update(encoder_features(self.vae, fake), real=False)
+        self.log_dict({f"test/{name}": value for name, value in self.scorer.compute().items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaegan"] = self.header
+        checkpoint["gan_progress"] = asdict(self.progress)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.progress = Progress(**checkpoint["gan_progress"])
+
+
+def freeze(modules: list[nn.Module]) -> None:
+    """Drop the gradients: Adam leaves alone what has none, with its moments."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.grad = None

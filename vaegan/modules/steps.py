@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 def is_logged(trainer: pl.Trainer) -> bool:
@@ -14,6 +19,56 @@ def is_logged(trainer: pl.Trainer) -> bool:
     return (trainer.fit_loop.total_batch_idx + 1) % int(getattr(trainer, "log_every_n_steps")) == 0  # noqa: B009
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+def gradient_scale(trainer: pl.Trainer) -> float:
+    """What gradients are multiplied with before an optimizer's step: other than 1 in 16-mixed precision only."""
+    scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], trainer: pl.Trainer) -> Tensor:
     """Euclidean norm of all gradients together."""
-    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return get_total_norm(gradients) / gradient_scale(trainer)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, trainer: pl.Trainer) -> None:
+    """Shorten the gradient, all parameters together, to `max_norm` if it is longer."""
+    clip_grad_norm_(parameters, max_norm * gradient_scale(trainer))
+
+
+class CountFlops(TorchDispatchMode):
+    """Adds up the floating-point operations of all that runs inside, by torch's formulas.
+
+    torch's own FlopCounterMode also tells modules apart, by hooks that a gradient penalty's autograd.grad refuses.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class FlopCounts:
+    """Floating-point operations of the parts of a step, counted the first time that each is done.
+
+    They are a measure of cost that no other load on the machine disturbs. Convolutions and matrix products count, with
+    their backward passes; the rest is small.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    @contextmanager
+    def counted(self, part: str) -> Iterator[None]:
+        """Counts what is done inside, which must be the same for the same part, under `counts[part]`."""
+        if part in self.counts:
+            yield
+        else:
+            with CountFlops() as counter:
+                yield
+            self.counts[part] = counter.total

@@ -7,11 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 from vaegan.data.module import Batch
 from vaegan.models import VAE, Generator
-from vaegan.modules.steps import gradient_norm, is_logged
+from vaegan.modules.steps import FlopCounts, gradient_norm, is_logged
 from vaegan.objectives import Estimate, Objective
 from vaegan.training import VAETraining
 
@@ -31,6 +32,7 @@ class VAEModule(pl.LightningModule):
         self.objective = objective
         self.vae = vae.to(memory_format=torch.channels_last)
         self.training_config, self.header = training, header
+        self.flops = FlopCounts()
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = self.training_config.optimizer.build(
@@ -42,7 +44,8 @@ class VAEModule(pl.LightningModule):
         images, _ = batch
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         beta = self.objective.config.beta_at(epoch)
-        estimate = self.objective(self.vae, images, beta)
+        with self.flops.counted("forward"):
+            estimate = self.objective(self.vae, images, beta)
         if is_logged(self.trainer):
             report = self.report(estimate, "train")
             self.log_dict(
@@ -53,7 +56,7 @@ class VAEModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if is_logged(self.trainer):
-            self.log("train/grad_norm", gradient_norm(self.vae.parameters()))
+            self.log("train/grad_norm", gradient_norm(self.vae.parameters(), self.trainer))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val")
@@ -89,10 +92,15 @@ class VAEModule(pl.LightningModule):
             )
         return means
 
+    def latent_distribution(self) -> Distribution:
+        """What the latents of pictures are drawn from, batch (): the prior."""
+        return self.vae.latent_prior()
+
     @property
     def average(self) -> Generator:
         """The decoder as a generator: what pictures are drawn with."""
         return Generator(self.vae.decoder, self.vae.likelihood)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["vaegan"] = self.header
+        per_batch = 3 * self.flops.counts.get("forward", 0)  # a backward pass costs two forward ones
+        checkpoint["vaegan"] = self.header | {"vae_flops": float(per_batch * self.trainer.global_step)}

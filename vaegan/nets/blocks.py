@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from vaegan.config import ComponentConfig, require
@@ -118,39 +119,49 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: Callable[[
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), the activations after a GroupNorm if one is asked for. Never a BatchNorm.
+    """x + conv(f(conv(f(x)))) with activation f, after a GroupNorm if one is asked for. Never a BatchNorm.
 
     Source: He et al. 2016, arXiv:1603.05027; that it starts as the identity, without a norm: arXiv:1901.09321.
     """
 
-    def __init__(self, width: int, normalization: str) -> None:
+    def __init__(self, width: int, normalization: str, activation: Callable[[], nn.Module] = nn.SiLU) -> None:
         super().__init__()
+        self.normalization = normalization
         norms: list[nn.Module] = [nn.Identity(), nn.Identity()]
         if normalization == "group":
             norms = [nn.GroupNorm(math.gcd(width, 8), width) for _ in range(2)]
         first, self.last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
-        self.branch = nn.Sequential(norms[0], nn.SiLU(), first, norms[1], nn.SiLU(), self.last)
+        self.branch = nn.Sequential(norms[0], activation(), first, norms[1], activation(), self.last)
+
+    @property
+    def first(self) -> nn.Conv2d:
+        """The first convolution of the branch."""
+        layer = self.branch[2]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.branch(x)
         return x + change
 
 
-def residual_blocks(width: int, sizes: ResnetSizes) -> list[nn.Module]:
+def residual_blocks(width: int, sizes: ResnetSizes, activation: Callable[[], nn.Module] = nn.SiLU) -> list[nn.Module]:
     """The blocks at one size of the image."""
-    return [ResidualBlock(width, sizes.normalization) for _ in range(sizes.num_blocks)]
+    return [ResidualBlock(width, sizes.normalization, activation) for _ in range(sizes.num_blocks)]
 
 
-def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes) -> list[nn.Module]:
+def resnet_trunk(
+    image_shape: ImageShape, sizes: ResnetSizes, activation: Callable[[], nn.Module] = nn.SiLU
+) -> list[nn.Module]:
     """Layers from images (B, C, H, W) to hidden units (B, hidden_dim)."""
     channels, height, width = image_shape
     widths = [sizes.width, *conv_widths(image_shape, sizes)]
     layers: list[nn.Module] = [nn.Conv2d(channels, sizes.width, kernel_size=3, padding=1)]
     for fan_in, fan_out in zip(widths, widths[1:], strict=False):
-        layers += [*residual_blocks(fan_in, sizes), nn.SiLU(), down(fan_in, fan_out)]
+        layers += [*residual_blocks(fan_in, sizes, activation), activation(), down(fan_in, fan_out)]
     flat = widths[-1] * (height >> len(widths) - 1) * (width >> len(widths) - 1)
-    layers += [*residual_blocks(widths[-1], sizes), nn.SiLU(), nn.Flatten()]
-    return [*layers, nn.Linear(flat, sizes.hidden_dim), nn.SiLU()]
+    layers += [*residual_blocks(widths[-1], sizes, activation), activation(), nn.Flatten()]
+    return [*layers, nn.Linear(flat, sizes.hidden_dim), activation()]
 
 
 def is_odd(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
@@ -176,8 +187,10 @@ def he_init(network: nn.Module) -> None:
     """Weights ~ N(0, 2 / fan-in), biases zero; the output layer's weights times `OUTPUT_GAIN`.
 
     The fan-in is the number of inputs that reach one output, which for a transposed convolution is
-    in_channels * kernel area / stride area. The last layer of a residual block has weights 0.
-    Source: He et al. 2015, arXiv:1502.01852.
+    in_channels * kernel area / stride area. Source: He et al. 2015, arXiv:1502.01852.
+
+    Fix-up of residual blocks: the last layer of each has weights 0, and, without a norm, the first one is scaled by
+    L^(-1/2) where the network has L blocks. Source: Zhang et al. 2019, arXiv:1901.09321, section 3, with m = 2 layers.
     """
     output = output_layer(network)
     for layer in network.modules():
@@ -189,6 +202,9 @@ def he_init(network: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=gain * math.sqrt(2 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    for block in network.modules():
-        if isinstance(block, ResidualBlock):
-            nn.init.zeros_(block.last.weight)
+    blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
+    for block in blocks:
+        nn.init.zeros_(block.last.weight)
+        if block.normalization == "none":
+            with torch.no_grad():
+                block.first.weight *= len(blocks) ** -0.5

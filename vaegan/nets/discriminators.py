@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
-from vaegan.config import Component, ComponentConfig
+from vaegan.config import Component, ComponentConfig, require
 from vaegan.images import ImageShape
-from vaegan.nets.blocks import ConvSizes, MlpSizes, conv_trunk, he_init, mlp
+from vaegan.nets.blocks import (
+    ConvSizes,
+    Layer,
+    MlpSizes,
+    ResidualBlock,
+    ResnetSizes,
+    conv_trunk,
+    he_init,
+    mlp,
+    resnet_trunk,
+)
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "silu": nn.SiLU,
+}
 
 
 class Discriminator(Component, nn.Module, abc.ABC, group="discriminator"):
@@ -19,8 +36,17 @@ class Discriminator(Component, nn.Module, abc.ABC, group="discriminator"):
 
     @dataclass
     class Config(ComponentConfig):
+        activation: str = "silu"  # leaky_relu (slope 0.2), or silu: that of the encoders
+        spectral_norm: bool = False  # divide the weights of every layer by their largest singular value
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", self.activation)
+
         def build(self, image_shape: ImageShape) -> Discriminator:
             built: Discriminator = self.component(self, image_shape)
+            if self.spectral_norm:
+                normalise_spectrally(built)
             return built
 
     def __init__(self, config: Any, image_shape: ImageShape) -> None:
@@ -32,7 +58,7 @@ class Discriminator(Component, nn.Module, abc.ABC, group="discriminator"):
 
 
 class Conv(Discriminator):
-    """Strided convolutions and one hidden layer, leaky. No normalisation: logits never mix images of a batch."""
+    """Strided convolutions and one hidden layer. No normalisation: logits never mix images of a batch."""
 
     @dataclass
     class Config(ConvSizes, Discriminator.Config):
@@ -41,7 +67,28 @@ class Conv(Discriminator):
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         output = nn.Linear(config.hidden_dim, 1)
-        self.net = nn.Sequential(*conv_trunk(image_shape, config, lambda: nn.LeakyReLU(0.2)), output)
+        self.net = nn.Sequential(*conv_trunk(image_shape, config, ACTIVATIONS[config.activation]), output)
+        he_init(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images * 2 - 1)
+        return logits.squeeze(1)
+
+
+class Resnet(Discriminator):
+    """Residual blocks at every size of the image and one hidden layer; fix-up initialisation in place of a norm.
+
+    Source: Huang et al. 2024, arXiv:2501.05441, section 3: the norm-free discriminator of R3GAN.
+    """
+
+    @dataclass
+    class Config(ResnetSizes, Discriminator.Config):
+        name: str = "resnet"
+
+    def __init__(self, config: Config, image_shape: ImageShape) -> None:
+        super().__init__(config, image_shape)
+        output = nn.Linear(config.hidden_dim, 1)
+        self.net = nn.Sequential(*resnet_trunk(image_shape, config, ACTIVATIONS[config.activation]), output)
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,7 +97,7 @@ class Conv(Discriminator):
 
 
 class Mlp(Discriminator):
-    """Fully connected layers, leaky, for any image shape."""
+    """Fully connected layers, for any image shape."""
 
     @dataclass
     class Config(MlpSizes, Discriminator.Config):
@@ -58,10 +105,25 @@ class Mlp(Discriminator):
 
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
-        layers = mlp([math.prod(image_shape), *config.hidden_dims, 1], lambda: nn.LeakyReLU(0.2))
+        layers = mlp([math.prod(image_shape), *config.hidden_dims, 1], ACTIVATIONS[config.activation])
         self.net = nn.Sequential(nn.Flatten(), *layers)
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.net(images * 2 - 1)
         return logits.squeeze(1)
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Divide the weights of every layer, whenever they are read, by an estimate of their largest singular value.
+
+    Each reading in training mode takes one step of the power iteration; in eval mode the estimate stands. The last
+    layers of residual blocks, which start at 0 and so have no direction, are drawn anew: their scale does not matter.
+    Source: Miyato et al. 2018, arXiv:1802.05957, section 2.1.
+    """
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            nn.init.normal_(block.last.weight)
+    for layer in list(network.modules()):
+        if isinstance(layer, Layer):
+            parametrizations.spectral_norm(layer)

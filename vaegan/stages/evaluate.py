@@ -1,4 +1,7 @@
-"""Stage evaluate: a trained VAE's likelihood and latent space, in figures that can be compared with papers."""
+"""Stage evaluate: figures of a trained model that can be compared with papers.
+
+Of a VAE its likelihood and latent space; of a GAN how far its images are from real ones, beside what real images score.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from vaegan.bounds import kind_of_kl
 from vaegan.callbacks import StatelessNoise
-from vaegan.checkpoints import Checkpoint, load_vae_checkpoint
-from vaegan.config import require, to_plain
+from vaegan.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
+from vaegan.config import from_plain, require, to_plain
 from vaegan.data.batches import ImagesInMemory, LoaderConfig
 from vaegan.data.datasets import Split
 from vaegan.data.module import ImageDataModule
 from vaegan.evaluation import split_kl
 from vaegan.images import to_float
+from vaegan.metrics.features import FeatureNetwork, build_network
 from vaegan.models import VAE
-from vaegan.modules.evaluation import EvaluationModule
+from vaegan.modules.evaluation import EvaluationModule, GenerationModule
+from vaegan.modules.scoring import Scorer
 from vaegan.random import seeded
 from vaegan.stages.fitting import build_source, check_devices, device_options, flatten, new_folder, quiet
 from vaegan.stages.runs import EvaluateRun, StageResult
@@ -32,35 +37,74 @@ NUM_SPLIT = 1000  # images whose KL is split at their aggregate posterior: its c
 
 
 def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
-    """Score a VAE, write evaluation.json, and print a table.
+    """Score a VAE or a GAN, write evaluation.json, and print a table.
 
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is scored.
     """
     check_devices(run.trainer)
-    checkpoint = load_vae_checkpoint(run.ckpt, "ckpt")
+    checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
+    run.choose_sweep_metric(checkpoint.stage)
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
-    vae = checkpoint.build_vae()
     source.prepare()
     data = ImageDataModule(source, LoaderConfig(batch_size=1, eval_batch_size=run.batch_size), run.seed)
     split = first_images(source.split(run.split), run.num_images)  # type: ignore[arg-type]
     num_devices = run.trainer.devices * run.trainer.num_nodes
     require(num_devices <= len(split.images), "trainer.devices", f"at most the {len(split.images)} images", num_devices)
     data.splits["test"] = ImagesInMemory(split)  # what Lightning's test loop goes through
+    build: Any
+    report: Any
+    build, report = {"vae": (vae_module, vae_report), "gan": (gan_module, gan_report)}[checkpoint.stage]
+    module = build(run, checkpoint, data)
     folder = new_folder(output_dir / "evaluate")
-    module = EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
     tensorboard = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
     trainer = evaluator(run, tensorboard)
     trainer.test(module, data, verbose=False)
-    more, kl_kind = latent_figures(vae.cpu(), split.images[:NUM_SPLIT], run)
-    found = {f"{run.split}/{name}": value for name, value in (module.figures | more).items()}
+    evaluated = report(run, module, data)
+    found = {f"{run.split}/{name}": value for name, value in evaluated.pop("figures").items()}
     if trainer.is_global_zero:
-        report = describe(run, checkpoint, vae, len(split.images), kl_kind) | {"figures": found}
-        (folder / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+        record = describe(run, checkpoint, len(split.images)) | evaluated | {"figures": found}
+        (folder / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
         tensorboard.log_hyperparams(flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate."), metrics=found)
         tensorboard.finalize("success")
-        print_figures(found, report, folder)
+        print_figures(found, record, folder)
     return StageResult(folder, checkpoint.path, found)
+
+
+def vae_module(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) -> EvaluationModule:
+    """What scores a VAE."""
+    return EvaluationModule(checkpoint.build_vae(), run.num_samples, run.chunk_size, run.target_seed)
+
+
+def vae_report(run: EvaluateRun, module: EvaluationModule, data: ImageDataModule) -> dict[str, Any]:
+    """Likelihood and latent space, and how they were computed."""
+    vae = module.vae.cpu()
+    more, kl_kind = latent_figures(vae, data.splits["test"].images[:NUM_SPLIT], run)
+    static_seed = vae.likelihood.static_seed
+    return {
+        "num_samples": run.num_samples,
+        "target_seed": run.target_seed if static_seed is None else static_seed,
+        "kl": kl_kind,
+        "num_images_of_split_kl": min(len(data.splits["test"]), NUM_SPLIT),
+        "unit": "nats per image",
+        "figures": module.figures | more,
+    }
+
+
+def gan_module(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) -> GenerationModule:
+    """What scores a GAN."""
+    features = run.features
+    if features is None and checkpoint.run["features"] is not None:
+        features = from_plain(FeatureNetwork.Config, checkpoint.run["features"], "features")
+    network = build_network(features, checkpoint.build_vae(), data.source.CLASSIFIER)
+    return GenerationModule(checkpoint.build_generator(), checkpoint.build_latents(), Scorer(network, data, ("test",)))
+
+
+def gan_report(run: EvaluateRun, module: GenerationModule, data: ImageDataModule) -> dict[str, Any]:
+    """Scores of as many generated images as there are real ones, and what as many real training images score."""
+    scorer = module.scorer
+    floor = {f"{run.split}/{name}": value for name, value in scorer.references["test"].floor.items()}
+    return {"features": scorer.network.name, "floor": floor, "figures": scorer.figures}
 
 
 def first_images(split: Split, num: int | None) -> Split:
@@ -95,21 +139,16 @@ def latent_figures(vae: VAE, images: torch.Tensor, run: EvaluateRun) -> tuple[di
         return split_kl(posterior, prior), kind_of_kl(posterior, prior)
 
 
-def describe(run: EvaluateRun, checkpoint: Checkpoint, vae: VAE, num_images: int, kl_kind: str) -> dict[str, Any]:
-    """What was evaluated, and how."""
-    static_seed = vae.likelihood.static_seed
+def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int) -> dict[str, Any]:
+    """What was evaluated."""
     return {
+        "stage": checkpoint.stage,
         "checkpoint": str(checkpoint.path),
         "epoch": checkpoint.epoch,
         "dataset": (to_plain(run)["dataset"] or checkpoint.vae["dataset"])["name"],
         "split": run.split,
         "num_images": num_images,
-        "num_samples": run.num_samples,
         "likelihood": checkpoint.vae["likelihood"]["name"],
-        "target_seed": run.target_seed if static_seed is None else static_seed,
-        "kl": kl_kind,
-        "num_images_of_split_kl": min(num_images, NUM_SPLIT),
-        "unit": "nats per image",
         "versions": {name: version(name) for name in ("torch", "lightning", "zuko")},
         "evaluation": to_plain(run),
         "model": checkpoint.vae,

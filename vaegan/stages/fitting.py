@@ -131,7 +131,7 @@ def fit(
         **options,
         max_epochs=config.max_epochs,
         limit_train_batches=config.limit_train_batches,
-        val_check_interval=config.val_check_interval,
+        **validation_options(run),
         log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
         enable_progress_bar=config.enable_progress_bar,
         enable_model_summary=False,
@@ -153,6 +153,14 @@ def fit(
     tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
     tensorboard.finalize("success")
     return StageResult(folder, checkpoint, metrics)
+
+
+def validation_options(run: VAERun | GANRun) -> dict[str, Any]:
+    """How often to validate, for Lightning's Trainer."""
+    if isinstance(run, GANRun) and run.score_every_n_images is not None:
+        num_batches = run.score_every_n_images // run.loader.batch_size
+        return {"val_check_interval": num_batches, "check_val_every_n_epoch": None}  # counted through the epochs
+    return {"val_check_interval": run.trainer.val_check_interval}
 
 
 def quiet() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,20 @@ from vaegan.checkpoints import build_vae, header, load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
-from vaegan.images import ImageShape
-from vaegan.models import VAE, Generator
-from vaegan.modules.gan import GANModule
-from vaegan.nets.discriminators import Discriminator
+from vaegan.images import to_float
+from vaegan.metrics.features import FeatureNetwork, build_network
+from vaegan.models import NUM_CONSTANT, VAE
+from vaegan.modules.gan import GANModule, Parts
+from vaegan.modules.scoring import Scorer
 from vaegan.random import seeded
 from vaegan.stages.fitting import build_source, check_batches, check_devices, fit, new_folder
 from vaegan.stages.runs import GANRun, StageResult
-from vaegan.stages.summary import print_summary
+from vaegan.stages.summary import print_summary, shown
 from vaegan.training import GANConfig, GANTraining
+from vaegan.warm_start import AggregatePosterior, Transfer, start_discriminator, start_generator
+
+log = logging.getLogger(__name__)
+NUM_AGGREGATE = 10_000  # training images whose latents a normal is fitted to
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
@@ -28,7 +35,7 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
     result = fit_gan(run, output_dir)
-    print_summary("GAN", [result], output_dir, [])
+    print_summary("GAN", [result], output_dir, [f"python train.py stage=evaluate ckpt={shown(output_dir)}"])
     return result
 
 
@@ -37,21 +44,39 @@ def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     check_devices(run.trainer)
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
-    discriminator = build_discriminator(run, run.seed, checkpoint.image_shape)
-    vae = checkpoint.build_vae()
-    generator = build_generator(vae, checkpoint.vae, run.warm_start, run.seed)
     data = load_data(source, run, run.seed)
-    module = GANModule(
-        vae,
-        generator,
-        discriminator,
-        run.adversarial_loss.build(),
-        run.gradient_penalty.build(),
-        run,
-        header("gan", checkpoint.image_shape, to_plain(run), checkpoint.vae),
-    )
+    vae = checkpoint.build_vae()
+    parts, transfers = build_parts(run, run, vae, checkpoint.vae, data, run.seed)
+    scorer = build_scorer(run.features, vae, data)
+    head = header("gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops)
+    module = GANModule(parts, scorer, run, head)
     folder = new_folder(output_dir / "gan")
-    return fit(run, module, data, folder, "val/frechet_distance", "min", [])
+    for transfer in transfers:
+        log.info("%s", transfer)
+    result = fit(run, module, data, folder, "val/frechet_distance", "min", [])
+    result.floor = {
+        f"{split}/{name}": value for split, there in scorer.references.items() for name, value in there.floor.items()
+    }
+    is_cold = not any(transfer.copied for transfer in transfers)
+    spent = 0.0 if is_cold else checkpoint.vae_flops
+    record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
+    record["transfer"] = [transfer._asdict() for transfer in transfers]
+    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    return result
+
+
+def describe(run: GANRun, source: ImageSource, scorer: Scorer, result: StageResult) -> dict[str, Any]:
+    """What was run and what came out: what stage=compare reads."""
+    return {
+        "label": run.label,
+        "seed": run.seed,
+        "dataset": type(source).Config.name,
+        "features": scorer.network.name,
+        "num_images": len(scorer.data.splits["val"]),
+        "floor": scorer.references["val"].floor,
+        "metrics": result.metrics,
+        "config": to_plain(run),
+    }
 
 
 def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDataModule:
@@ -65,25 +90,46 @@ def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDat
     check_batches(training.trainer, data)
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
-    require(
-        training.discriminator_warmup < num_images,
-        "discriminator_warmup",
-        f"less than the {num_images} images of the whole training",
-        training.discriminator_warmup,
-    )
+    expected = f"less than the {num_images} images of the whole training"
+    require(training.discriminator_warmup < num_images, "discriminator_warmup", expected, training.discriminator_warmup)
+    every = training.score_every_n_images
+    expected = f"at most the {num_images} images of the whole training, or null"
+    require(every is None or every <= num_images, "score_every_n_images", expected, every)
     return data
 
 
-def build_generator(vae: VAE, vae_config: dict[str, Any], warm_start: bool, seed: int) -> Generator:
-    """Generator with the architecture of the VAE's decoder and a copy of its weights, or with fresh ones."""
-    if warm_start:
-        return Generator(copy.deepcopy(vae.decoder), copy.deepcopy(vae.likelihood))
+def build_parts(
+    run: GANConfig, training: GANTraining, vae: VAE, vae_config: Mapping[str, Any], data: ImageDataModule, seed: int
+) -> tuple[Parts, list[Transfer]]:
+    """The players, started warm or cold, and what each of them took over.
+
+    A cold generator gets what a VAE gets before its first step: its output begins at the best constant image.
+
+    Raises:
+        ValueError: A network has not the layers or the shapes that the warm start wants.
+    """
+    warm_start = training.warm_start
+    images = to_float(data.splits["train"].images[:NUM_AGGREGATE])
     with seeded(seed, "init", "cold"):
         fresh = build_vae(vae_config, vae.image_shape)
-    return Generator(fresh.decoder, fresh.likelihood)
-
-
-def build_discriminator(config: GANConfig, seed: int, image_shape: ImageShape) -> Discriminator:
-    """Discriminator with fresh weights."""
+        fresh.initialise(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)])
+    generator, transfer = start_generator(vae, fresh, warm_start)
     with seeded(seed, "init", "discriminator"):
-        return config.discriminator.build(image_shape)
+        discriminator = run.discriminator.build(vae.image_shape)
+    transfers = [transfer, start_discriminator(vae, discriminator, warm_start)]
+    aggregate = None
+    if warm_start.aggregate_posterior:
+        aggregate = AggregatePosterior(len(vae.latent_prior().mean))
+        with seeded(seed, "aggregate"):
+            aggregate.fit(vae, images)
+    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build()
+    return Parts(vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()), transfers
+
+
+def build_scorer(config: FeatureNetwork.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
+    """Scorer against the val and test splits.
+
+    Raises:
+        ValueError: The feature network does not suit the data, or a split has too few images for it.
+    """
+    return Scorer(build_network(config, vae, data.source.CLASSIFIER), data, ("val", "test"))

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaegan.config import to_plain
+from vaegan.models import VAE
+from vaegan.random import seeded
 from vaegan.stages.fitting import check_devices, new_folder
-from vaegan.stages.gan import build_discriminator, fit_gan, load_data
+from vaegan.stages.gan import build_parts, build_scorer, fit_gan, load_data
 from vaegan.stages.runs import PipelineRun, StageResult
 from vaegan.stages.summary import print_summary, shown
 from vaegan.stages.vae import fit_vae
@@ -26,8 +29,10 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
         vae = fit_vae(run.vae_run(), output_dir)
     with naming("gan"):
         gan = fit_gan(run.gan_run(str(vae.checkpoint)), output_dir)
-    next_command = f"python train.py stage=gan vae_ckpt={shown(output_dir)}"
-    print_summary("VAE, then GAN", [vae, gan], output_dir, [next_command])
+    folder = shown(output_dir)
+    commands = [f"python train.py stage=evaluate ckpt={folder}/{stage}" for stage in ("vae", "gan")]
+    commands.append(f"python train.py stage=gan vae_ckpt={folder}")
+    print_summary("VAE, then GAN", [vae, gan], output_dir, commands)
     return gan
 
 
@@ -35,8 +40,11 @@ def check_gan(run: PipelineRun) -> None:
     """Build what the GAN needs beside the VAE: what cannot be had is said before the VAE is trained."""
     source = run.dataset.build()
     check_devices(run.gan.trainer)
-    build_discriminator(run, run.seed, source.image_shape)
-    load_data(source, run.gan, run.seed)
+    data = load_data(source, run.gan, run.seed)
+    with seeded(run.seed):
+        vae = VAE(run, source.image_shape)
+    build_parts(run, run.gan, vae, to_plain(run.vae_run()), data, run.seed)
+    build_scorer(run.features, vae, data)
 
 
 @contextmanager

@@ -8,8 +8,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+import vaegan.data.stacked  # noqa: F401  registers dataset=stacked_mnist
 from vaegan.config import require
 from vaegan.data.datasets import ImageSource
+from vaegan.metrics.features import FeatureNetwork
 from vaegan.models import VAEConfig
 from vaegan.objectives import Objective
 from vaegan.training import DeviceConfig, GANConfig, GANTraining, TrainerConfig, VAETraining
@@ -22,6 +24,7 @@ class StageResult:
     folder: Path
     checkpoint: Path  # the best one
     metrics: dict[str, float]  # by tag, such as test/elbo
+    floor: dict[str, float] = field(default_factory=dict)  # by tag: what real images score in the place of fakes
 
 
 @dataclass
@@ -29,6 +32,7 @@ class RunConfig:
     """What every run has."""
 
     seed: int = 0  # of initialisation, order, noise and latents
+    label: str = ""  # name of the run's arm in stage=compare
     sweep_metric: str = (
         ""  # tag of the metric that train.py returns to a sweep; empty: what chooses the best checkpoint
     )
@@ -101,18 +105,19 @@ class GANRun(GANTraining, GANConfig, RunConfig):
 class EvaluateRun(RunConfig):
     """stage=evaluate"""
 
-    ckpt: str = ""  # run folder or checkpoint of a stage=vae run
+    ckpt: str = ""  # run folder or checkpoint of a stage=vae or stage=gan run; of a folder with both, the VAE
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
+    features: FeatureNetwork.Config | None = None  # of a GAN's scores; null: as in its training
     split: str = "test"  # train, val, test
     num_images: int | None = None  # the first ones of the split; null: all
-    num_samples: int = 1000  # importance samples of each image
+    num_samples: int = 1000  # importance samples of each image, of a VAE
     batch_size: int = 100  # images that are encoded at once on each device
     chunk_size: int = 2000  # latents that are decoded at once: memory grows with it, and with nothing else
     target_seed: int = 0  # of binarization and dequantization: the same image, the same noise
     trainer: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
-        expected = "the folder or the checkpoint of a stage=vae run (to make one: python train.py stage=vae)"
+        expected = "the folder or the checkpoint of a stage=vae or stage=gan run (to make one: python train.py)"
         require(self.ckpt != "", "ckpt", expected, self.ckpt)
         require(self.split in ("train", "val", "test"), "split", "train, val or test", self.split)
         require(self.num_images is None or self.num_images >= 2, "num_images", "at least 2, or null", self.num_images)
@@ -120,13 +125,44 @@ class EvaluateRun(RunConfig):
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         expected = f"at least batch_size={self.batch_size}: one latent of each image that is encoded"
         require(self.chunk_size >= self.batch_size, "chunk_size", expected, self.chunk_size)
-        self.sweep_metric = self.sweep_metric or f"{self.split}/nll"
-        self.check_sweep_metric(tuple(f"{self.split}/{name}" for name in ("nll", "elbo", "log_likelihood", "kl")))
+        if self.sweep_metric:
+            self.check_sweep_metric((*self.sweep_metrics("vae"), *self.sweep_metrics("gan")))
+
+    def sweep_metrics(self, stage: str) -> tuple[str, ...]:
+        """What an evaluation of that stage's model can return to a sweep; the first one unless told otherwise."""
+        names = {"vae": ("nll", "elbo", "log_likelihood", "kl"), "gan": ("frechet_distance", "kernel_distance")}
+        return tuple(f"{self.split}/{name}" for name in names[stage])
+
+    def choose_sweep_metric(self, stage: str) -> None:
+        """Now that it is known what is evaluated."""
+        names = self.sweep_metrics(stage)
+        self.sweep_metric = self.sweep_metric or names[0]
+        self.check_sweep_metric(names)
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.evaluate import evaluate
 
         return evaluate(self, output_dir)
+
+
+@dataclass
+class CompareRun(RunConfig):
+    """stage=compare"""
+
+    runs: list[str] = field(default_factory=list)  # folders of finished GAN runs or multiruns, or globs of them
+    baseline: str = "cold"  # label of the runs that all others are held against
+
+    def __post_init__(self) -> None:
+        expected = "the folders of finished stage=gan, stage=pipeline or multirun runs, such as runs=[multirun/gan/*]"
+        require(len(self.runs) > 0 and all(self.runs), "runs", expected, self.runs)
+        require(self.baseline != "", "baseline", "the label of the runs to compare with", self.baseline)
+        expected = "empty in stage=compare, which trains nothing"
+        require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
+
+    def execute(self, output_dir: Path) -> None:
+        from vaegan.stages.compare import compare
+
+        compare(self.runs, self.baseline, output_dir)
 
 
 @dataclass
@@ -154,7 +190,8 @@ class PipelineRun(GANConfig, VAEParts, RunConfig):
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
         """The second stage."""
-        return GANRun(**_parts(self, GANConfig), **_parts(self.gan, GANTraining), seed=self.seed, vae_ckpt=vae_ckpt)
+        parts = _parts(self, GANConfig) | _parts(self.gan, GANTraining)
+        return GANRun(**parts, seed=self.seed, label=self.label, vae_ckpt=vae_ckpt)
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.pipeline import train_pipeline

@@ -26,7 +26,9 @@ def print_summary(title: str, results: list[StageResult], output_dir: Path, next
         stage = result.folder.name
         rows.append((f"{stage} checkpoint", shown(result.checkpoint)))
         rows.append((f"{stage} pictures", shown(result.folder / "pictures")))
-        rows += [(f"{stage} {tag}", f"{value:.3f}") for tag, value in sorted(result.metrics.items())]
+        for tag, value in sorted(result.metrics.items()):
+            floor = f"  (real images: {result.floor[tag]:.3f})" if tag in result.floor else ""
+            rows.append((f"{stage} {tag}", f"{value:.3f}{floor}"))
     width = max(len(label) for label, _ in rows)
     uv = "uv run " if "UV" in os.environ else ""  # set by `uv run`: its programs are on no other path
     commands = [f"{uv}{command}" for command in (f"tensorboard --logdir {shown(output_dir)}", *next_commands)]
@@ -41,15 +43,16 @@ def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Pat
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("figure")
     table.add_column("value", justify="right")
+    images = f"{report['num_images']} {report['split']} images of {report['dataset']}"
+    if report["stage"] == "gan":
+        table.add_column("real images", justify="right")
+        about = [f"as many generated images as {images}; features={report['features']}"]
+    else:
+        about = [f"{images}, {report['num_samples']} samples each"]
+        about += [f"likelihood={report['likelihood']}, target_seed={report['target_seed']}; KL: {report['kl']}"]
     for tag, value in figures.items():
-        table.add_row(tag, f"{value:.4f}")
-    console.print(
-        "",
-        f"{shown(Path(report['checkpoint']))}, epoch {report['epoch']}",
-        f"{report['num_images']} {report['split']} images of {report['dataset']}, {report['num_samples']} samples each",
-        f"likelihood={report['likelihood']}, target_seed={report['target_seed']}; KL: {report['kl']}",
-        "",
-        sep="\n",
-    )
+        floor = report.get("floor", {})
+        table.add_row(tag, f"{value:.4f}", *([f"{floor[tag]:.4f}"] if tag in floor else []))
+    console.print("", f"{shown(Path(report['checkpoint']))}, epoch {report['epoch']}", *about, "", sep="\n")
     console.print(table)
     console.print("", f"also in {shown(folder / 'evaluation.json')}", sep="\n")

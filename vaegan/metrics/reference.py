@@ -1,0 +1,94 @@
+"""Real images as the feature network sees them: what generated ones are compared with, and the floor of each score.
+
+The floor is the score of real training images in the place of generated ones: what no generator can be expected to
+beat. What a fixed network makes of a set of images is kept on disk under a hash of both, in
+$XDG_CACHE_HOME/vaegan/features (~/.cache/vaegan/features).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vaegan.images import to_float
+from vaegan.metrics.features import FeatureNetwork
+from vaegan.metrics.scores import Features, scores
+
+log = logging.getLogger(__name__)
+BATCH = 500  # images that go through the network at once
+
+
+class Reference(NamedTuple):
+    """A set of real images, and how other real images score against it."""
+
+    real: Features
+    floor: dict[str, float]  # by score
+
+
+def reference(network: FeatureNetwork, images: Tensor, others: Tensor, device: torch.device) -> Reference:
+    """Reference of real images, uint8 (N, C, H, W); the floor is that of as many `others`, or all there are."""
+    parts = (images, others[: len(images)])
+    real, other = (with_classes(network, cached_features(network, part, device)) for part in parts)
+    return Reference(real, scores(real, other))
+
+
+@torch.no_grad()
+def with_classes(network: FeatureNetwork, features: Tensor) -> Features:
+    """Features (N, D) and what the network makes of them."""
+    return Features(features, network.classify(features))
+
+
+def cached_features(network: FeatureNetwork, images: Tensor, device: torch.device) -> Tensor:
+    """Features (N, D) of uint8 images (N, C, H, W), on the device: from the disk if they are there."""
+    network.to(device)
+    if not network.IS_FIXED:
+        return all_features(network, images, device)
+    path = cache_folder() / f"{content_hash(network, images)}.safetensors"
+    try:
+        return load_file(path, device=str(device))["features"]
+    except (OSError, SafetensorError, KeyError):  # none there, or a damaged one
+        features = all_features(network, images, device)
+    save_atomically({"features": features}, path)
+    return features
+
+
+@torch.no_grad()
+def all_features(network: FeatureNetwork, images: Tensor, device: torch.device) -> Tensor:
+    """Features (N, D) of uint8 images (N, C, H, W), in batches, on the device."""
+    return torch.cat([network(to_float(part.to(device))) for part in images.split(BATCH)])
+
+
+def content_hash(network: FeatureNetwork, images: Tensor) -> str:
+    """Of all pixels, all weights, and the name of the network."""
+    digest = hashlib.blake2b(type(network).__name__.encode(), digest_size=16)
+    for name, tensor in [("images", images), *sorted(network.state_dict().items())]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where features are kept from one run to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaegan" / "features"
+
+
+def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file that is whole or not there; that it cannot be written is no reason to stop."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, part)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        log.warning("features of real images cannot be kept in %s (%s): the next run computes them again", path, error)
+        with suppress(OSError):
+            part.unlink()

@@ -1,0 +1,52 @@
+"""Scores of generated images, collected over batches and devices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import CatMetric
+
+from vaegan.data.datasets import SplitName
+from vaegan.data.module import ImageDataModule
+from vaegan.metrics.features import FeatureNetwork
+from vaegan.metrics.reference import Reference, reference, with_classes
+from vaegan.metrics.scores import check_enough, scores
+
+
+class Scorer:
+    """Compares as many generated images with a split as it has real ones.
+
+    The network is no part of the LightningModule that uses it: it is in no checkpoint.
+
+    Args:
+        network: Makes the features.
+        data: Has the real images; those of train give the floor.
+
+    Raises:
+        ValueError: A split has too few images for the network's number of features.
+    """
+
+    def __init__(self, network: FeatureNetwork, data: ImageDataModule, splits: tuple[SplitName, ...]) -> None:
+        self.network, self.data = network, data
+        self.references: dict[SplitName, Reference] = {}
+        for split in splits:
+            check_enough(len(data.splits[split]), network.num_features, f"the number of images in the {split} split")
+
+    def start(self, split: SplitName, device: torch.device) -> None:
+        """Begin to collect what is compared with a split."""
+        if split not in self.references:
+            real, other = self.data.splits[split].images, self.data.splits["train"].images
+            self.references[split] = reference(self.network, real, other, device)
+        self.split = split
+        self.collected = CatMetric(nan_strategy="disable").to(device)
+
+    def update(self, images: Tensor) -> None:
+        """Add generated images, (B, C, H, W), in [0, 1]."""
+        self.collected.update(self.network(images))
+
+    def compute(self) -> dict[str, float]:
+        """Every score of the collected images, on all devices alike; kept in `figures` too."""
+        features = self.collected.compute()
+        self.collected.reset()
+        self.figures = scores(self.references[self.split].real, with_classes(self.network, features))
+        return self.figures

@@ -1,0 +1,228 @@
+"""Warm start: what a GAN takes over from a VAE, layer by layer, and what it does not.
+
+A layer is a module with weights of its own, named as in the network's state dict and counted in the order of the
+forward pass. Nothing is taken over in silence: layers are copied by name, all of them fit or an error names those that
+do not, and a `Transfer` says what was copied.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal
+from torch.nn.utils.parametrize import is_parametrized
+
+from vaegan.config import require
+from vaegan.models import VAE, Generator
+
+log = logging.getLogger(__name__)
+PARTS = ("all", "first", "last", "none")
+
+
+@dataclass
+class WarmStartConfig:
+    """What the GAN takes over from the VAE."""
+
+    generator: str = "all"  # layers of the VAE's decoder that the generator starts with: all, first, last, none
+    num_layers: int = 1  # how many with first and last
+    discriminator: bool | None = None  # whether it starts with all but the last layer of the VAE's encoder; null: if
+    # the generator starts warm and the two have the same architecture
+    aggregate_posterior: bool = False  # whether latents follow a normal fitted to the training images' latents
+    freeze_layers: int = 0  # first layers of the generator that do not learn for a while
+    freeze_images: int = 0  # how long, in images from the generator's first step on
+    anchor_weight: float = 0.0  # of -log p(x|z) per dimension, z ~ q(z|x), in the generator's loss
+    anchor_images: int = 100_000  # images in which that weight falls linearly to 0, from the generator's first step on
+
+    def __post_init__(self) -> None:
+        require(self.generator in PARTS, "generator", f"one of {', '.join(PARTS)}", self.generator)
+        for key in ("num_layers", "anchor_images"):
+            require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+        for key in ("freeze_layers", "freeze_images", "anchor_weight"):
+            require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+
+    def anchor_weight_at(self, num_images: int) -> float:
+        """Weight of the reconstruction after so many images since the generator's first step."""
+        return self.anchor_weight * max(0.0, 1 - num_images / self.anchor_images)
+
+
+class Transfer(NamedTuple):
+    """What a network took over."""
+
+    network: str
+    source: str
+    copied: list[str]  # layers
+    fresh: list[str]  # layers
+    num_copied: int  # weights
+    num_weights: int
+
+    def __str__(self) -> str:
+        if not self.copied:
+            return f"{self.network}: fresh weights"
+        layers, share = len(self.copied) + len(self.fresh), self.num_copied / self.num_weights
+        text = f"{self.network}: {len(self.copied)} of {layers} layers ({share:.0%} of the weights) from {self.source}"
+        return text + (f"; fresh: {', '.join(self.fresh)}" if self.fresh else "")
+
+
+def layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules with weights of their own, by name, in order; one with normalised weights counts as one layer."""
+    found: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():
+        inside = any(name.startswith(f"{outer}.parametrizations") for outer in found)
+        if not inside and (next(module.parameters(recurse=False), None) is not None or is_parametrized(module)):
+            found[name] = module
+    return found
+
+
+def copy_layers(source: nn.Module, target: nn.Module, names: Sequence[str], what: tuple[str, str]) -> Transfer:
+    """Copy layers of the same name and shape from one network to another.
+
+    Args:
+        source: Network to copy from.
+        target: Network to copy to.
+        names: The layers.
+        what: What to call target and source in messages: ("generator", "the VAE's decoder").
+
+    Raises:
+        ValueError: A layer is missing on one side, or has another shape there; nothing is copied then.
+    """
+    ours, theirs = layers(target), layers(source)
+    shapes = {name: [_shapes(side.get(name)) for side in (ours, theirs)] for name in names}
+    wrong = [f"{name} has {mine}, there {other}" for name, (mine, other) in shapes.items() if mine != other]
+    if wrong:
+        raise ValueError(f"{what[0]} cannot start from {what[1]}: {'; '.join(wrong)}")
+    for name in names:
+        for key, value in theirs[name].named_parameters(recurse=False):
+            _assign(ours[name], key, value.detach())
+    sizes = {name: sum(p.numel() for p in layer.parameters()) for name, layer in ours.items()}
+    fresh = [name for name in ours if name not in names]
+    return Transfer(*what, list(names), fresh, sum(sizes[name] for name in names), sum(sizes.values()))
+
+
+def _shapes(layer: nn.Module | None) -> str:
+    """Shapes of a layer's weights, for a message."""
+    names = ("weight", "bias")
+    tensors = {name: getattr(layer, name, None) for name in names}
+    found = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items() if isinstance(tensor, Tensor)]
+    return " and ".join(found) or "no such layer"
+
+
+def _assign(layer: nn.Module, key: str, value: Tensor) -> None:
+    with torch.no_grad():
+        if is_parametrized(layer, key):
+            setattr(layer, key, value.clone())
+        else:
+            getattr(layer, key).copy_(value)
+
+
+def start_generator(vae: VAE, fresh: VAE, config: WarmStartConfig) -> tuple[Generator, Transfer]:
+    """Generator with layers of a trained VAE's decoder, the others as in a fresh VAE of the same architecture.
+
+    Raises:
+        ValueError: The decoder has fewer layers than the config wants.
+    """
+    names = list(layers(vae.decoder))
+    num = config.num_layers
+    fits = config.generator not in ("first", "last") or num <= len(names)
+    require(fits, "warm_start.num_layers", f"at most the decoder's {len(names)} ({', '.join(names)})", num)
+    require(
+        config.freeze_layers <= len(names),
+        "warm_start.freeze_layers",
+        f"at most the decoder's {len(names)} ({', '.join(names)})",
+        config.freeze_layers,
+    )
+    chosen = {"all": names, "first": names[:num], "last": names[-num:], "none": []}[config.generator]
+    decoder = copy.deepcopy(fresh.decoder)
+    transfer = copy_layers(vae.decoder, decoder, chosen, ("generator", "the VAE's decoder"))
+    return Generator(decoder, copy.deepcopy((vae if chosen else fresh).likelihood)), transfer
+
+
+def start_discriminator(vae: VAE, discriminator: nn.Module, config: WarmStartConfig) -> Transfer:
+    """Copy all layers of the VAE's encoder but the last into a discriminator of the same architecture.
+
+    Raises:
+        ValueError: It has another architecture, and the config wants it to start warm.
+    """
+    names = list(layers(vae.encoder))[:-1]
+    what = ("discriminator", "the VAE's encoder")
+    if config.discriminator or (config.discriminator is None and config.generator != "none"):
+        try:
+            copy_layers(vae.encoder, copy.deepcopy(discriminator), names, what)  # shapes first, then activations
+            check_same_activations(vae, discriminator)
+            return copy_layers(vae.encoder, discriminator, names, what)
+        except ValueError as error:
+            if config.discriminator:
+                raise
+            log.info("%s", error)
+    return copy_layers(vae.encoder, discriminator, [], what)
+
+
+def check_same_activations(vae: VAE, discriminator: nn.Module) -> None:
+    """The encoder's weights are of use only between the activations that they were trained with.
+
+    Raises:
+        ValueError: The discriminator has others.
+    """
+    if _activations(vae.encoder) != _activations(discriminator):
+        raise ValueError(
+            "discriminator cannot start from the VAE's encoder: their activations are "
+            f"{', '.join(sorted(set(_activations(discriminator))))} and "
+            f"{', '.join(sorted(set(_activations(vae.encoder))))}; choose the same, such as "
+            "discriminator.activation=silu"
+        )
+
+
+def _activations(network: nn.Module) -> list[str]:
+    """Names of the classes of what has no weights, in order."""
+    weighted = tuple(layers(network))
+    leaves = {name: module for name, module in network.named_modules() if not list(module.children())}
+    return [type(module).__name__ for name, module in leaves.items() if not name.startswith(weighted)]
+
+
+class AggregatePosterior(nn.Module):
+    """Normal with the mean and covariance of the latents of a training set: q(z) = E_x q(z|x) in two moments."""
+
+    mean: Tensor
+    scale_tril: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("scale_tril", torch.eye(latent_dim))
+
+    @torch.no_grad()
+    def fit(self, vae: VAE, images: Tensor, batch_size: int = 500) -> None:
+        """Set both moments from one latent of each image, drawn from q(z|x) with torch's global generator.
+
+        Args:
+            vae: The model, on the device of the images.
+            images: In [0, 1], (N, C, H, W), N larger than the latent dimension.
+        """
+        parts = [vae.encode(vae.likelihood.target(part)).sample() for part in images.split(batch_size)]
+        latents = torch.cat(parts).double()
+        require(len(latents) > latents.shape[1], "the number of training images", "above latent_dim", len(latents))
+        covariance = torch.cov(latents.T) + 1e-6 * torch.eye(latents.shape[1], dtype=latents.dtype)
+        self.mean.copy_(latents.mean(0))
+        self.scale_tril.copy_(torch.linalg.cholesky(covariance))
+
+    def forward(self) -> MultivariateNormal:
+        """q(z), batch ()."""
+        return MultivariateNormal(self.mean, scale_tril=self.scale_tril)
+
+
+class Latents(nn.Module):
+    """Where a generator's latents come from: the VAE's prior, or the normal fitted to its aggregate posterior."""
+
+    def __init__(self, vae: VAE, aggregate: AggregatePosterior | None) -> None:
+        super().__init__()
+        self.vae, self.aggregate = vae, aggregate
+
+    def forward(self) -> Distribution:
+        """Distribution of latents, batch ()."""
+        distribution: Distribution = self.vae.latent_prior() if self.aggregate is None else self.aggregate()
+        return distribution
