@@ -69,7 +69,7 @@ def bare_vae(run, data):
     """Seconds of the same epoch in a bare loop."""
     vae = VAE(run, data.source.image_shape).to(memory_format=torch.channels_last)
     objective = run.objective.build()
-    optimizer, schedule = run.optimizer.build(vae.parameters(), data.num_train_batches)
+    optimizer, schedule = run.optimizer.build(vae.parameters(), lambda: data.num_train_batches)
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):
         loss = objective(vae, x, run.objective.beta_at(i / data.num_train_batches)).loss
@@ -92,8 +92,8 @@ def bare_gan(run, data):
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)
     decay = 0.5 ** (run.loader.batch_size / run.average_half_life)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
-    g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), 1)
-    d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), 1)
+    g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), lambda: 1)
+    d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), lambda: 1)
     loss, penalty = parts.loss, parts.penalty
     scorer = build_scorer(run.features, vae, data)
     scorer.start("val", torch.device("cpu"))

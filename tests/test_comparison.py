@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vaegan.comparison import Curve, judge, median_curve, records
+from vaegan.comparison import Curve, judge, median_curve, records, with_start
 from vaegan.stages.compare import compare, find_runs, read_curve
 
 COLD = [100.0, 80.0, 90.0, 40.0, 20.0]  # levels: 80, 40, 20 after 10, 30, 40 updates
@@ -240,3 +240,14 @@ def test_damaged_files_are_named(tmp_path):
     (gan / "run.json").write_text('{"label": "co')
     with pytest.raises(ValueError, match="run.json is damaged: JSONDecodeError"):
         compare([str(gan)], "cold", tmp_path)
+
+
+def test_a_warmup_is_flat_until_the_generator_starts():
+    """100 images between validations, 50 of them warm-up: straight lines would reach 60 before the first step."""
+    curve = Curve([0, 100, 200], [0, 5, 15], [1.0, 2.0, 3.0], [100, 20, 10], [0.5, 0.6, 0.7])
+    found = with_start(curve)
+    assert found == ([0, 50, 100, 200], [0, 0, 5, 15], [1.0, 1.5, 2.0, 3.0], [100, 100, 20, 10], [0.5, 0.5, 0.6, 0.7])
+    whole = Curve([0, 100, 200], [0, 0, 10], [1.0, 2.0, 3.0], [100, 100, 10], [0.5, 0.5, 0.7])
+    assert with_start(whole) == whole
+    never = Curve([0, 100, 200], [0, 0, 0], [1.0, 2.0, 3.0], [100, 100, 100], [0.5, 0.5, 0.5])
+    assert with_start(never) == never

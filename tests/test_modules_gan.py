@@ -407,3 +407,13 @@ def test_progress_survives_in_a_checkpoint():
     module.on_save_checkpoint(checkpoint)
     other.on_load_checkpoint(checkpoint)
     assert other.progress == module.progress and other.progress.generator_updates == NUM_BATCHES - 1
+
+
+def test_a_warmup_that_ends_early_leaves_the_generator_its_whole_schedule():
+    words = ["discriminator_warmup=704", "discriminator_warmup_accuracy=0.6", "generator_optimizer.lr_final=0"]
+    module = make(*words, "trainer.max_epochs=4")
+    trainer = fit(module, 4)
+    assert module.progress.warmup_images < 704
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+    steps = 4 * NUM_BATCHES - module.progress.warmup_images // 64
+    assert module.progress.generator_updates == steps

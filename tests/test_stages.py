@@ -289,6 +289,18 @@ def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
     assert images == [0, 128, 256, 384, 512]
 
 
+def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_path):
+    words = [f"vae_ckpt={vae_result[0]}", "score_every_n_images=192", "discriminator_warmup=0"]
+    result = compose(*SMALL_GAN, *words).execute(tmp_path)
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    scored = {float(row["val/images"]): float(row["val/frechet_distance"]) for row in rows if row["val/images"]}
+    assert list(scored) == [0, 192, 384, 512]
+    del scored[0]
+    best = min(scored, key=scored.get)
+    assert result.metrics["val/frechet_distance"] == pytest.approx(scored[best])
+    assert torch.load(result.checkpoint, weights_only=True)["gan_progress"]["images"] == best
+
+
 def test_two_runs_are_compared(vae_result, tmp_path):
     for label, start in (("cold", "none"), ("warm", "all")):
         words = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]

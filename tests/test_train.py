@@ -132,6 +132,10 @@ def train(tmp_path, monkeypatch, capfd):
         ),
         (["gan.warm_start.generator=frist"], "gan.warm_start.generator must be one of all, first, last, none"),
         (["gan.gradient_accumulation=5"], "gan.gradient_accumulation must be a divisor of the 64 images"),
+        (
+            ["gan.discriminator_warmup=0", "gan.discriminator_warmup_accuracy=0.8"],
+            "gan.discriminator_warmup_accuracy must be null without a warm-up",
+        ),
         (["gan.score_every_n_images=10"], "gan.score_every_n_images must be at least loader.batch_size=64, or null"),
         (["stage=compare"], "runs must be the folders of finished"),
         (["stage=compare", "runs=[/no/such]"], "/no/such"),

@@ -6,7 +6,7 @@ from vaegan.training import GANTraining, OptimizerConfig, TrainerConfig, VAETrai
 
 
 def rates(config, num_steps):
-    optimizer, schedule = config.build([torch.nn.Parameter(torch.zeros(1))], num_steps)
+    optimizer, schedule = config.build([torch.nn.Parameter(torch.zeros(1))], lambda: num_steps)
     found = []
     for _ in range(num_steps):
         found.append(optimizer.param_groups[0]["lr"])

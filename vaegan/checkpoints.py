@@ -35,7 +35,7 @@ class Checkpoint:
     image_shape: ImageShape
     run: dict[str, Any]  # config of the run that wrote it, plain
     vae: dict[str, Any]  # config of the VAE's run, plain
-    vae_flops: float  # floating-point operations that the VAE's training had cost
+    vae_flops: float  # floating-point operations that the VAE's training had cost up to its checkpoint
     state: dict[str, Tensor]  # of the LightningModule
     epoch: int  # finished ones
 

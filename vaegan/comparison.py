@@ -9,8 +9,9 @@ linear between validations, and d_c the baseline's:
     compute ratio  the same in PFLOP from the first step of the VAE on
     worst rise     max_u d(u) / d(0)
 
-Where a curve is convex, the straight line lies above it: the arm's crossing comes out late, never early. The baseline's
-own crossings are at validations, hence exact.
+Where a curve is convex, the straight line lies above it: the arm's crossing comes out late, never early. A warm-up of
+the discriminator is flat and would break that, so the point at which the generator starts is put into the curve. The
+baseline's own crossings are at validations, hence exact.
 """
 
 from __future__ import annotations
@@ -45,6 +46,26 @@ class Curve(NamedTuple):
     compute: Sequence[float]  # PFLOP, the VAE's included
     distance: Sequence[float]  # Frechet; infinite for a generator that has broken down
     recall: Sequence[float]
+
+
+def with_start(curve: Curve) -> Curve:
+    """The curve with a point where the discriminator's warm-up ends, scored as before it.
+
+    Its compute is interpolated as if the batches of the warm-up cost as much as the others: they cost less, so that
+    the point comes late, never early.
+    """
+    last = max(i for i, updates in enumerate(curve.updates) if updates == 0)
+    if curve.updates[-1] == curve.updates[-2]:
+        return curve  # the generator never starts
+    images_of_an_update = (curve.images[-1] - curve.images[-2]) / (curve.updates[-1] - curve.updates[-2])
+    interval = curve.images[last + 1] - curve.images[last]
+    share = 1 - curve.updates[last + 1] * images_of_an_update / interval
+    if share <= 1e-9:
+        return curve
+    images, compute = (axis[last] + share * (axis[last + 1] - axis[last]) for axis in (curve.images, curve.compute))
+    start = Curve([images], [0.0], [compute], [curve.distance[last]], [curve.recall[last]])
+    parts = zip(curve, start, strict=True)
+    return Curve(*([*axis[: last + 1], *point, *axis[last + 1 :]] for axis, point in parts))
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,7 @@ def check_arm(arm: list[Run]) -> list[Curve]:
     for i, run in enumerate(arm):
         if twin := next((other for other in arm[:i] if other.seed == run.seed), None):
             refuse(twin, run, f"have the same label={run.label} and seed={run.seed}")
-        if any(tuple(run.curve[axis]) != tuple(arm[0].curve[axis]) for axis in (0, 1)):
+        if tuple(run.curve.images) != tuple(arm[0].curve.images):
             refuse(arm[0], run, f"have the same label={run.label}, but other scoring points or another budget")
     return [run.curve for run in arm]
 
@@ -203,7 +224,7 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def judge(arm: Curve, baseline: Curve) -> dict[str, Any]:
     """A curve against the baseline's: ratios over all levels, rise, scores where both end, aims that it meets."""
-    levels = []
+    arm, levels = with_start(arm), []
     for i in records(baseline):
         level = {"frechet_distance": baseline.distance[i]}
         for axis, ours, theirs in (

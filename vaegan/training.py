@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -37,10 +37,10 @@ class OptimizerConfig:
         require(0 <= self.lr_warmup < 1, "lr_warmup", "in [0, 1)", self.lr_warmup)
         require(0 <= self.lr_final <= 1, "lr_final", "in [0, 1]", self.lr_final)
 
-    def build(self, parameters: Iterable[nn.Parameter], num_steps: int) -> tuple[Adam, LambdaLR]:
-        """Optimizer, and its learning-rate schedule over `num_steps` steps."""
+    def build(self, parameters: Iterable[nn.Parameter], num_steps: Callable[[], int]) -> tuple[Adam, LambdaLR]:
+        """Optimizer, and its learning-rate schedule over `num_steps()` steps, a number that may change on the way."""
         optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
-        return optimizer, LambdaLR(optimizer, lambda step: self.factor((step + 1) / max(1, num_steps)))
+        return optimizer, LambdaLR(optimizer, lambda step: self.factor((step + 1) / max(1, num_steps())))
 
     def factor(self, progress: float) -> float:
         """Share of `lr` at a share of the training."""
@@ -153,6 +153,9 @@ class GANTraining:
         accuracy, clip, every = self.discriminator_warmup_accuracy, self.gradient_clip, self.score_every_n_images
         expected = "in (0.5, 1), 0.5 being chance, or null"
         require(accuracy is None or 0.5 < accuracy < 1, "discriminator_warmup_accuracy", expected, accuracy)
+        expected = "null without a warm-up (discriminator_warmup=0)"
+        has_warmup = self.discriminator_warmup > 0
+        require(accuracy is None or has_warmup, "discriminator_warmup_accuracy", expected, accuracy)
         require(clip is None or clip > 0, "gradient_clip", "positive, or null", clip)
         check_batch_size(self.loader, self.trainer)
         batch_size = self.loader.batch_size

@@ -54,6 +54,7 @@ class Progress:
     generator_updates: int = 0
     accuracy: float = 0.5  # of the discriminator, averaged over its last batches; only while its warm-up waits for it
     is_warm: bool = False  # whether the warm-up is over
+    warmup_images: int = 0  # that it takes: as far as is known
     flops: float = 0.0  # spent so far
 
 
@@ -81,7 +82,9 @@ class GANModule(pl.LightningModule):
         self.register_buffer("augment_probability", torch.tensor(float(parts.augmentation.config.probability)))
         self.augment_probability: Tensor
         self.scorer, self.training_config, self.header = scorer, training, header
-        self.progress, self.flops = Progress(is_warm=training.discriminator_warmup == 0), FlopCounts()
+        self.progress, self.flops = Progress(), FlopCounts()
+        self.progress.warmup_images = training.discriminator_warmup
+        self.progress.is_warm = training.discriminator_warmup == 0
 
     def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
         decay = self.training_config.average_decay(int(num_averaged) * self.training_config.loader.batch_size)
@@ -96,14 +99,14 @@ class GANModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config, num_batches = self.training_config, int(self.trainer.estimated_stepping_batches)
+        self.num_discriminator_updates = num_batches * config.discriminator_steps
         g_optimizer, g_schedule = config.generator_optimizer.build(
             self.generator.decoder.parameters(),
-            num_batches - config.discriminator_warmup // config.loader.batch_size,
+            lambda: num_batches - -(-self.progress.warmup_images // config.loader.batch_size),
         )
         d_optimizer, d_schedule = config.discriminator_optimizer.build(
-            self.discriminator.parameters(), num_batches * config.discriminator_steps
+            self.discriminator.parameters(), lambda: self.num_discriminator_updates
         )
-        self.num_discriminator_updates = num_batches * config.discriminator_steps
         return [g_optimizer, d_optimizer], [
             {"scheduler": g_schedule, "name": "train/g_lr"},
             {"scheduler": d_schedule, "name": "train/d_lr"},
@@ -121,8 +124,7 @@ class GANModule(pl.LightningModule):
 
     def judge(self, images: Tensor) -> Tensor:
         """Logits (B,) of images (B, C, H, W), through the augmentation."""
-        logits: Tensor = self.discriminator(self.augmentation(images, self.augment_probability))
-        return logits
+        return full_precision(self.discriminator(self.augmentation(images, self.augment_probability)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         config, progress = self.training_config, self.progress
@@ -145,7 +147,8 @@ class GANModule(pl.LightningModule):
             g_schedule.step()
             self.moving_average.update_parameters(self.generator)
         progress.images += config.loader.batch_size
-        progress.is_warm = progress.is_warm or self._is_warmed_up()
+        if not progress.is_warm and self._is_warmed_up():
+            progress.is_warm, progress.warmup_images = True, progress.images
         if is_logged(self.trainer):
             first = ("train/d_loss", "train/d_real", "train/d_fake")
             self.log_dict({name: values.pop(name) for name in first}, prog_bar=True)
@@ -251,7 +254,7 @@ class GANModule(pl.LightningModule):
         """Adds the floating-point operations of what is done inside, the same for the same part, to the progress."""
         with self.flops.counted(part):
             yield
-        self.progress.flops += self.flops.counts[part]
+        self.progress.flops += self.flops.counts[part] * self.trainer.world_size
 
     def on_validation_epoch_start(self) -> None:
         self.scorer.start("val", self.device)

@@ -42,7 +42,8 @@ class Scorer:
 
     def update(self, images: Tensor) -> None:
         """Add generated images, (B, C, H, W), in [0, 1]."""
-        self.collected.update(self.network(images))
+        with torch.autocast(images.device.type, enabled=False):  # as the real ones
+            self.collected.update(self.network(images.float()))
 
     def compute(self) -> dict[str, float]:
         """Every score of the collected images, on all devices alike; kept in `figures` too."""

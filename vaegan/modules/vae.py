@@ -35,9 +35,8 @@ class VAEModule(pl.LightningModule):
         self.flops = FlopCounts()
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = self.training_config.optimizer.build(
-            self.vae.parameters(), int(self.trainer.estimated_stepping_batches)
-        )
+        num_batches = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.training_config.optimizer.build(self.vae.parameters(), lambda: num_batches)
         return [optimizer], [{"scheduler": schedule, "interval": "step", "name": "train/lr"}]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -102,5 +101,5 @@ class VAEModule(pl.LightningModule):
         return Generator(self.vae.decoder, self.vae.likelihood)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        per_batch = 3 * self.flops.counts.get("forward", 0)  # a backward pass costs two forward ones
+        per_batch = 3 * self.flops.counts.get("forward", 0) * self.trainer.world_size  # backward costs twice forward
         checkpoint["vaegan"] = self.header | {"vae_flops": float(per_batch * self.trainer.global_step)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -145,7 +147,9 @@ def fit(
     trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
     tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
     trainer.fit(module, data)
-    assert best.best_model_score is not None, "a fit ends with a validation"
+    if not ends_with_a_validation(trainer):
+        score_end(trainer, module, data, best, last)
+    assert best.best_model_score is not None, "there is a validation in every training"
     metrics = {monitor: float(best.best_model_score)}
     checkpoint = Path(best.best_model_path)
     trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
@@ -161,6 +165,28 @@ def validation_options(run: VAERun | GANRun) -> dict[str, Any]:
         num_batches = run.score_every_n_images // run.loader.batch_size
         return {"val_check_interval": num_batches, "check_val_every_n_epoch": None}  # counted through the epochs
     return {"val_check_interval": run.trainer.val_check_interval}
+
+
+def ends_with_a_validation(trainer: pl.Trainer) -> bool:
+    """Whether the last batch of a training was one after which Lightning validates."""
+    counts_through = trainer.check_val_every_n_epoch is None
+    num_batches = trainer.fit_loop.total_batch_idx + 1 if counts_through else trainer.num_training_batches
+    assert trainer.val_check_batch is not None
+    return int(num_batches) % int(trainer.val_check_batch) == 0
+
+
+def score_end(
+    trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: ModelCheckpoint, last: ModelCheckpoint
+) -> None:
+    """Validate what a training ended with, and make it the best checkpoint if it is."""
+    trainer.validate(module, data, verbose=False)
+    score = trainer.callback_metrics[str(best.monitor)]
+    is_better = torch.lt if best.mode == "min" else torch.gt
+    if best.best_model_score is None or is_better(score, best.best_model_score.to(score.device)):
+        best.best_model_score, best.best_model_path = score, str(Path(str(best.dirpath)) / "best.ckpt")
+        if trainer.is_global_zero:
+            shutil.copyfile(last.last_model_path or last.best_model_path, best.best_model_path)
+        trainer.strategy.barrier()
 
 
 def quiet() -> None:

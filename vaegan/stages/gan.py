@@ -22,7 +22,7 @@ from vaegan.stages.fitting import build_source, check_batches, check_devices, fi
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary, shown
 from vaegan.training import GANConfig, GANTraining
-from vaegan.warm_start import AggregatePosterior, Transfer, start_discriminator, start_generator
+from vaegan.warm_start import AggregatePosterior, Transfer, WarmStartConfig, start_discriminator, start_generator
 
 log = logging.getLogger(__name__)
 NUM_AGGREGATE = 10_000  # training images whose latents a normal is fitted to
@@ -57,12 +57,19 @@ def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     result.floor = {
         f"{split}/{name}": value for split, there in scorer.references.items() for name, value in there.floor.items()
     }
-    is_cold = not any(transfer.copied for transfer in transfers)
-    spent = 0.0 if is_cold else checkpoint.vae_flops
+    spent = checkpoint.vae_flops if uses_vae(run.warm_start, vae, transfers) else 0.0
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
     record["transfer"] = [transfer._asdict() for transfer in transfers]
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    if module.trainer.is_global_zero:
+        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
     return result
+
+
+def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bool:
+    """Whether the GAN gains anything from the VAE's training, so that its cost counts."""
+    has_learned_prior = any(True for _ in vae.prior.parameters())
+    takes_over = any(transfer.copied for transfer in transfers)
+    return takes_over or config.aggregate_posterior or config.anchor_weight > 0 or has_learned_prior
 
 
 def describe(run: GANRun, source: ImageSource, scorer: Scorer, result: StageResult) -> dict[str, Any]:
