@@ -171,7 +171,7 @@ def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch, d
 
 @pytest.mark.parametrize("batch_size", [32, 64])
 def test_the_moving_average_halves_a_share_in_its_half_life(batch_size):
-    module = make("average_half_life=128", f"loader.batch_size={batch_size}")
+    module = make("average_half_life=128", "average_rampup=0", f"loader.batch_size={batch_size}")
     start = weights(module.average.decoder).clone()
     with torch.no_grad():
         for p in module.generator.decoder.parameters():

@@ -65,7 +65,7 @@ class Transfer(NamedTuple):
         if not self.copied:
             return f"{self.network}: fresh weights"
         layers, share = len(self.copied) + len(self.fresh), self.num_copied / self.num_weights
-        text = f"{self.network}: {len(self.copied)} of {layers} layers ({share:.0%} of the weights) from {self.source}"
+        text = f"{self.network}: {len(self.copied)} of {layers} layers ({share:.1%} of the weights) from {self.source}"
         return text + (f"; fresh: {', '.join(self.fresh)}" if self.fresh else "")
 
 
