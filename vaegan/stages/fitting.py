@@ -168,11 +168,11 @@ def validation_options(run: VAERun | GANRun) -> dict[str, Any]:
 
 
 def ends_with_a_validation(trainer: pl.Trainer) -> bool:
-    """Whether the last batch of a training was one after which Lightning validates."""
+    """Whether Lightning validated after the last batch of a training, or at most a tenth of an interval before it."""
     counts_through = trainer.check_val_every_n_epoch is None
     num_batches = trainer.fit_loop.total_batch_idx + 1 if counts_through else trainer.num_training_batches
     assert trainer.val_check_batch is not None
-    return int(num_batches) % int(trainer.val_check_batch) == 0
+    return int(num_batches) % int(trainer.val_check_batch) <= int(trainer.val_check_batch) // 10
 
 
 def score_end(
