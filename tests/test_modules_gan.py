@@ -28,7 +28,7 @@ def make(*overrides):
     return GANModule(parts, build_scorer(run.features, vae, data), run, {})
 
 
-def fit(module, max_epochs=1, callbacks=()):
+def fit(module, max_epochs=1, callbacks=(), **options):
     quiet()
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -39,9 +39,9 @@ def fit(module, max_epochs=1, callbacks=()):
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0,
         log_every_n_steps=1,
         callbacks=list(callbacks),
+        **({"limit_val_batches": 0} | options),
     )
     trainer.fit(module, ImageDataModule(SOURCE, module.training_config.loader, seed=0))
     return trainer
@@ -374,30 +374,12 @@ def test_operations_are_counted_and_scoring_costs_none():
 
 def test_what_scoring_draws_changes_nothing_in_training():
     found = []
-    for interval in (1.0, 0.25):
+    for options in ({}, {"limit_val_batches": 1.0, "val_check_interval": 0.25}):
         torch.manual_seed(0)
         module = make("discriminator_warmup=0")
-        fit_and_score(module, interval)
+        fit(module, 1, [StatelessNoise(0)], **options)
         found.append(weights(module.generator.decoder))
     assert torch.equal(*found)
-
-
-def fit_and_score(module, interval):
-    quiet()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        val_check_interval=interval,
-        log_every_n_steps=1,
-        callbacks=[StatelessNoise(0)],
-    )
-    trainer.fit(module, ImageDataModule(SOURCE, module.training_config.loader, seed=0))
 
 
 def test_progress_survives_in_a_checkpoint():

@@ -224,5 +224,10 @@ class Latents(nn.Module):
 
     def forward(self) -> Distribution:
         """Distribution of latents, batch ()."""
-        distribution: Distribution = self.vae.latent_prior() if self.aggregate is None else self.aggregate()
-        return distribution
+        return latent_distribution(self.vae, self.aggregate)
+
+
+def latent_distribution(vae: VAE, aggregate: AggregatePosterior | None) -> Distribution:
+    """The aggregate posterior's normal where there is one, else the VAE's prior: of latents, batch ()."""
+    distribution: Distribution = vae.latent_prior() if aggregate is None else aggregate()
+    return distribution

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vaegan.images import to_float
 from vaegan.metrics.features import FeatureNetwork
-from vaegan.metrics.scores import Features, scores
+from vaegan.metrics.scores import Features, radii, scores
 
 log = logging.getLogger(__name__)
 BATCH = 500  # images that go through the network at once
@@ -31,6 +31,7 @@ class Reference(NamedTuple):
     """A set of real images, and how other real images score against it."""
 
     real: Features
+    radii: Tensor  # of the real images' neighbourhoods, (N,), in feature units
     floor: dict[str, float]  # by score
 
 
@@ -38,7 +39,8 @@ def reference(network: FeatureNetwork, images: Tensor, others: Tensor, device: t
     """Reference of real images, uint8 (N, C, H, W); the floor is that of as many `others`, or all there are."""
     parts = (images, others[: len(images)])
     real, other = (with_classes(network, cached_features(network, part, device)) for part in parts)
-    return Reference(real, scores(real, other))
+    real_radii = radii(real.features)
+    return Reference(real, real_radii, scores(real, other, real_radii=real_radii))
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from vaegan.modules.scoring import Scorer
 from vaegan.modules.steps import FlopCounts, clip_gradients, gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
 from vaegan.training import GANTraining
-from vaegan.warm_start import AggregatePosterior, Latents, layers
+from vaegan.warm_start import AggregatePosterior, latent_distribution, layers
 
 ACCURACY_DECAY = 0.9  # of the mean accuracy that ends a warm-up, per batch
 
@@ -114,8 +114,7 @@ class GANModule(pl.LightningModule):
 
     def latent_distribution(self) -> Distribution:
         """What latents are drawn from, batch (): the VAE's prior, or the normal fitted to its aggregate posterior."""
-        distribution: Distribution = Latents(self.vae, self.aggregate)()
-        return distribution
+        return latent_distribution(self.vae, self.aggregate)
 
     def latents(self, num: int) -> Tensor:
         """Draw latents (num, latent_dim)."""

@@ -49,5 +49,6 @@ class Scorer:
         """Every score of the collected images, on all devices alike; kept in `figures` too."""
         features = self.collected.compute()
         self.collected.reset()
-        self.figures = scores(self.references[self.split].real, with_classes(self.network, features))
+        real, real_radii, _ = self.references[self.split]
+        self.figures = scores(real, with_classes(self.network, features), real_radii=real_radii)
         return self.figures

@@ -116,10 +116,10 @@ def build_parts(
         ValueError: A network has not the layers or the shapes that the warm start wants.
     """
     warm_start = training.warm_start
-    images = to_float(data.splits["train"].images[:NUM_AGGREGATE])
+    images = data.splits["train"].images
     with seeded(seed, "init", "cold"):
         fresh = build_vae(vae_config, vae.image_shape)
-        fresh.initialise(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)])
+        fresh.initialise(to_float(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)]))
     generator, transfer = start_generator(vae, fresh, warm_start)
     with seeded(seed, "init", "discriminator"):
         discriminator = run.discriminator.build(vae.image_shape)
@@ -128,7 +128,7 @@ def build_parts(
     if warm_start.aggregate_posterior:
         aggregate = AggregatePosterior(len(vae.latent_prior().mean))
         with seeded(seed, "aggregate"):
-            aggregate.fit(vae, images)
+            aggregate.fit(vae, to_float(images[:NUM_AGGREGATE]))
     loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build()
     return Parts(vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()), transfers
 
