@@ -74,6 +74,29 @@ class ActivatedMlpSizes(MlpSizes):
         require(self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", self.activation)
 
 
+TRUNK_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+}
+
+
+@dataclass
+class TrunkActivation(ComponentConfig):
+    """What stands between the layers of a network that reads images: an encoder's weights fit a discriminator only
+    where it is the same in both."""
+
+    activation: str = "silu"  # silu, or leaky_relu (slope 0.2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = ", ".join(TRUNK_ACTIVATIONS)
+        require(self.activation in TRUNK_ACTIVATIONS, "activation", f"one of {known}", self.activation)
+
+    def build_activation(self) -> nn.Module:
+        """A new activation layer."""
+        return TRUNK_ACTIVATIONS[self.activation]()
+
+
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
     """Linear layers of the given sizes with an activation between each two, none behind the last."""
     layers: list[nn.Module] = []

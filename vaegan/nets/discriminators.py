@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from vaegan.config import Component, ComponentConfig, require
+from vaegan.config import Component
 from vaegan.images import ImageShape
 from vaegan.nets.blocks import (
     ConvSizes,
@@ -19,29 +18,20 @@ from vaegan.nets.blocks import (
     MlpSizes,
     ResidualBlock,
     ResnetSizes,
+    TrunkActivation,
     conv_trunk,
     he_init,
     mlp,
     resnet_trunk,
 )
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),
-    "silu": nn.SiLU,
-}
-
 
 class Discriminator(Component, nn.Module, abc.ABC, group="discriminator"):
     """Images (B, C, H, W) to logits (B,)."""
 
     @dataclass
-    class Config(ComponentConfig):
-        activation: str = "silu"  # leaky_relu (slope 0.2), or silu: that of the encoders
+    class Config(TrunkActivation):
         spectral_norm: bool = False  # divide the weights of every layer by their largest singular value
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            require(self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}", self.activation)
 
         def build(self, image_shape: ImageShape) -> Discriminator:
             built: Discriminator = self.component(self, image_shape)
@@ -67,7 +57,7 @@ class Conv(Discriminator):
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         output = nn.Linear(config.hidden_dim, 1)
-        self.net = nn.Sequential(*conv_trunk(image_shape, config, ACTIVATIONS[config.activation]), output)
+        self.net = nn.Sequential(*conv_trunk(image_shape, config, config.build_activation), output)
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,7 +78,7 @@ class Resnet(Discriminator):
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         output = nn.Linear(config.hidden_dim, 1)
-        self.net = nn.Sequential(*resnet_trunk(image_shape, config, ACTIVATIONS[config.activation]), output)
+        self.net = nn.Sequential(*resnet_trunk(image_shape, config, config.build_activation), output)
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +95,7 @@ class Mlp(Discriminator):
 
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
-        layers = mlp([math.prod(image_shape), *config.hidden_dims, 1], ACTIVATIONS[config.activation])
+        layers = mlp([math.prod(image_shape), *config.hidden_dims, 1], config.build_activation)
         self.net = nn.Sequential(nn.Flatten(), *layers)
         he_init(self)
 

@@ -16,6 +16,7 @@ from vaegan.nets.blocks import (
     ActivatedMlpSizes,
     ConvSizes,
     ResnetSizes,
+    TrunkActivation,
     conv_trunk,
     he_init,
     mlp,
@@ -44,13 +45,13 @@ class Conv(Encoder):
     """Strided convolutions down to about 4 to 7 pixels, then one hidden layer. No normalisation layers."""
 
     @dataclass
-    class Config(ConvSizes, Encoder.Config):
+    class Config(TrunkActivation, ConvSizes, Encoder.Config):
         name: str = "conv"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
         super().__init__(config, image_shape, num_features)
         output = nn.Linear(config.hidden_dim, num_features)
-        self.net = nn.Sequential(*conv_trunk(image_shape, config, nn.SiLU), output)
+        self.net = nn.Sequential(*conv_trunk(image_shape, config, config.build_activation), output)
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,13 +63,13 @@ class Resnet(Encoder):
     """Residual blocks at every size of the image, halved by strided convolutions; then one hidden layer."""
 
     @dataclass
-    class Config(ResnetSizes, Encoder.Config):
+    class Config(TrunkActivation, ResnetSizes, Encoder.Config):
         name: str = "resnet"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
         super().__init__(config, image_shape, num_features)
         output = nn.Linear(config.hidden_dim, num_features)
-        self.net = nn.Sequential(*resnet_trunk(image_shape, config), output)
+        self.net = nn.Sequential(*resnet_trunk(image_shape, config, config.build_activation), output)
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
