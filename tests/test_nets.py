@@ -167,17 +167,22 @@ def test_a_discriminator_can_have_the_layers_of_an_encoder(name):
     assert torch.equal(discriminator(x), encoder(x).squeeze(1))
 
 
-@pytest.mark.parametrize("name", sorted(Discriminator.choices))
+TRUNKS = [(Discriminator, name, []) for name in sorted(Discriminator.choices)]
+TRUNKS += [(Encoder, name, [8]) for name in ("conv", "resnet")]
+
+
+@pytest.mark.parametrize("base, name, sizes", TRUNKS)
 @pytest.mark.parametrize("activation, layer", [("leaky_relu", nn.LeakyReLU), ("silu", nn.SiLU)])
-def test_discriminators_have_the_activation_that_is_asked_for(name, activation, layer):
-    network = Discriminator.choices[name].Config(activation=activation).build((1, 8, 8))
+def test_networks_have_the_activation_that_is_asked_for(base, name, sizes, activation, layer):
+    network = base.choices[name].Config(activation=activation).build((1, 8, 8), *sizes)
     found = {type(module) for module in network.modules() if type(module).__module__ == nn.SiLU.__module__}
     assert found == {layer}
 
 
-def test_an_unknown_activation_of_a_discriminator_is_refused():
-    with pytest.raises(ValueError, match="activation must be one of leaky_relu, silu; got 'relu'"):
-        Discriminator.choices["conv"].Config(activation="relu")
+@pytest.mark.parametrize("base, name, sizes", TRUNKS)
+def test_an_unknown_activation_of_a_trunk_is_refused(base, name, sizes):
+    with pytest.raises(ValueError, match="activation must be one of silu, leaky_relu; got 'gelu'"):
+        base.choices[name].Config(activation="gelu")
 
 
 @pytest.fixture(params=sorted(Discriminator.choices))

@@ -60,11 +60,12 @@ def test_the_generator_shares_no_weight_with_the_vae():
 
 @pytest.mark.parametrize("network, sizes", [("conv", []), ("resnet", ["discriminator=resnet"])])
 @pytest.mark.parametrize("spectral_norm", ["false", "true"])
-def test_a_discriminator_starts_with_the_encoders_layers(network, sizes, spectral_norm):
-    vae = make_vae(f"encoder={network}")
+@pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
+def test_a_discriminator_starts_with_the_encoders_layers(network, sizes, spectral_norm, activation):
+    vae = make_vae(f"encoder={network}", f"encoder.activation={activation}")
     for parameter in vae.encoder.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.1)  # as after training: no layer is all zeros
-    words = [*sizes, "discriminator.activation=silu", f"discriminator.spectral_norm={spectral_norm}"]
+    words = [*sizes, f"discriminator.activation={activation}", f"discriminator.spectral_norm={spectral_norm}"]
     discriminator = make_discriminator(*words).eval()
     before = [layer.bias.clone() for layer in layers(discriminator).values()]
     transfer = start_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
