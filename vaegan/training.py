@@ -134,10 +134,10 @@ class GANTraining:
     gradient_accumulation: int = 1  # parts of a batch that are computed one after the other, to save memory
     gradient_clip: float | None = None  # largest norm of a player's gradient; null: any
     average_half_life: float = 10_000.0  # images after which a generator's share in the moving average has halved
-    average_rampup: float = 0.5  # half-life at most this share of the images so far; 0: the full one from the start
+    average_rampup: float = 0.1  # half-life at most this share of the images so far; 0: the full one from the start
     score_every_n_images: int | None = None  # from one validation to the next; null: trainer.val_check_interval
     generator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=4e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
+        default_factory=lambda: OptimizerConfig(lr=6e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
     )
     discriminator_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=4e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
