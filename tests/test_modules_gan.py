@@ -236,6 +236,13 @@ def test_scoring_leaves_the_networks_and_their_modes_alone():
     assert parts == {"vae", "generator", "discriminator", "moving_average", "augment_probability"}
 
 
+def test_a_generator_that_has_diverged_is_said_with_the_way_out():
+    module = make()
+    torch.nn.init.constant_(module.average.decoder.net[0].weight, float("nan"))
+    with pytest.raises(ValueError, match="after 0 images: fake .* The training has diverged; lower generator_opt"):
+        score(module)
+
+
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(monkeypatch):
     words = ["discriminator_warmup=0", "gradient_penalty.interval=1", "generator_optimizer.lr=1e-9"]
     found = []

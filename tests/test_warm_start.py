@@ -85,7 +85,7 @@ def test_a_discriminator_starts_with_the_encoders_layers(network, sizes, spectra
     [
         (
             ["discriminator.activation=leaky_relu"],
-            "Flatten, LeakyReLU and Flatten, SiLU; choose the same, such as discriminator.activation=silu",
+            "between its layers are Flatten, LeakyReLU, and there Flatten, SiLU; choose the same activation for",
         ),
         (["discriminator.width=4"], r"net.0 has weight \(4, 1, 4, 4\) and bias \(4,\), there weight \(8, 1, 4, 4\)"),
         (["discriminator=resnet"], "net.0 has weight .*no such layer"),
@@ -97,6 +97,32 @@ def test_a_discriminator_of_another_architecture_is_refused(words, message):
     with pytest.raises(ValueError, match=f"discriminator cannot start from the VAE's encoder: .*{message}"):
         start_discriminator(make_vae(), discriminator, WarmStartConfig(discriminator=True))
     assert all(torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "encoder, discriminator",
+    [
+        (["encoder=mlp", "encoder.hidden_dims=[32,32]"], ["discriminator=mlp", "discriminator.hidden_dims=[32,32,32]"]),
+        (["encoder=resnet"], ["discriminator=resnet", "discriminator.normalization=group"]),
+    ],
+)
+def test_a_discriminator_of_another_depth_or_normalization_is_refused(encoder, discriminator):
+    vae = VAE(compose("stage=vae", "latent_dim=8", "decoder.width=8", "decoder.hidden_dim=32", *encoder), SHAPE)
+    built = compose("stage=gan", "vae_ckpt=x", *discriminator).discriminator.build(SHAPE)
+    with pytest.raises(ValueError, match="its layers are net.*, and there net.*; choose the same depth and normal"):
+        start_discriminator(vae, built, WarmStartConfig(discriminator=True))
+
+
+def test_a_spectrally_normalised_discriminator_starts_normalised():
+    vae = make_vae()
+    for parameter in vae.encoder.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.5)
+    discriminator = make_discriminator("discriminator.spectral_norm=true")
+    transfer = start_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
+    discriminator.eval()
+    for name in transfer.copied:
+        largest = torch.linalg.matrix_norm(discriminator.get_submodule(name).weight.flatten(1), 2)
+        assert largest < 1.15
 
 
 @pytest.mark.parametrize(
@@ -131,6 +157,8 @@ def test_layers_of_another_shape_are_never_copied_in_silence():
         ({"generator": "half"}, "generator must be one of all, first, last, none"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
         ({"freeze_layers": -1}, "freeze_layers must be at least 0"),
+        ({"freeze_layers": 2}, "freeze_images must be positive with freeze_layers=2, and 0 with none; got 0"),
+        ({"freeze_images": 9}, "freeze_images must be positive with freeze_layers=0, and 0 with none; got 9"),
         ({"anchor_weight": -1.0}, "anchor_weight must be at least 0"),
         ({"anchor_images": 0}, "anchor_images must be at least 1"),
     ],
@@ -140,7 +168,7 @@ def test_bad_settings_are_refused(values, message):
         WarmStartConfig(**values)
 
 
-@pytest.mark.parametrize("values", [{"generator": "last", "num_layers": 5}, {"freeze_layers": 5}])
+@pytest.mark.parametrize("values", [{"generator": "last", "num_layers": 5}, {"freeze_layers": 5, "freeze_images": 9}])
 def test_more_layers_than_there_are_are_refused(values):
     with pytest.raises(ValueError, match=r"warm_start.*_layers must be at most the decoder's 4 \(net.0, net.2, net.5"):
         start_generator(make_vae(), make_vae(), WarmStartConfig(**values))

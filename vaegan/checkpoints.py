@@ -4,7 +4,7 @@ Beside Lightning's own keys a checkpoint holds
 
     "vaegan": {"format": 2, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
                "vae": the plain config of the VAE's run, so that a GAN's file stands alone;
-               "vae_flops": floating-point operations that the VAE's training had cost}
+               "vae_flops": floating-point operations that the VAE's training had cost until then}
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Checkpoint:
         generator = Generator(vae.decoder, vae.likelihood)
         load_state(generator, self.state, "moving_average.module.", self.path)
         return generator.eval()
+
+    def training_flops(self) -> float:
+        """Floating-point operations of the VAE's whole training: up to its last checkpoint, where that lies beside."""
+        last = self.path.with_name("last.ckpt")
+        return max(self.vae_flops, load_checkpoint(last).vae_flops) if last.is_file() else self.vae_flops
 
     def build_latents(self) -> Latents:
         """What the generator's latents are drawn from, on the CPU: call it for their distribution."""

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from vaegan.config import require
 
-NOT_SETTINGS = ("label", "seed", "vae_ckpt")  # what repeats of one arm may differ in
+NOT_SETTINGS = ("label", "seed", "vae_ckpt", "sweep_metric")  # what repeats of one arm may differ in
 FLOOR_TOLERANCE = 0.02  # relative; devices round differently, other features or images differ by more
 MAX_UPDATE_RATIO = 0.25
 MAX_RISE = 1.10

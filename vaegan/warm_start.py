@@ -22,6 +22,7 @@ from vaegan.config import require
 from vaegan.models import VAE, Generator
 
 log = logging.getLogger(__name__)
+POWER_ITERATIONS = 15  # from which the normalisation of copied weights starts, as torch does with fresh ones
 PARTS = ("all", "first", "last", "none")
 
 
@@ -45,6 +46,10 @@ class WarmStartConfig:
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         for key in ("freeze_layers", "freeze_images", "anchor_weight"):
             require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+
+        is_whole = (self.freeze_layers > 0) == (self.freeze_images > 0)
+        expected = f"positive with freeze_layers={self.freeze_layers}, and 0 with none"
+        require(is_whole, "freeze_images", expected, self.freeze_images)
 
     def anchor_weight_at(self, num_images: int) -> float:
         """Weight of the reconstruction after so many images since the generator's first step."""
@@ -116,6 +121,8 @@ def _assign(layer: nn.Module, key: str, value: Tensor) -> None:
     with torch.no_grad():
         if is_parametrized(layer, key):
             setattr(layer, key, value.clone())
+            for _ in range(POWER_ITERATIONS):
+                getattr(layer, key)  # of spectral normalisation: each reading takes a step
         else:
             getattr(layer, key).copy_(value)
 
@@ -153,7 +160,7 @@ def start_discriminator(vae: VAE, discriminator: nn.Module, config: WarmStartCon
     if config.discriminator or (config.discriminator is None and config.generator != "none"):
         try:
             copy_layers(vae.encoder, copy.deepcopy(discriminator), names, what)  # shapes first, then activations
-            check_same_activations(vae, discriminator)
+            check_same_layers(vae, discriminator)
             return copy_layers(vae.encoder, discriminator, names, what)
         except ValueError as error:
             if config.discriminator:
@@ -162,26 +169,36 @@ def start_discriminator(vae: VAE, discriminator: nn.Module, config: WarmStartCon
     return copy_layers(vae.encoder, discriminator, [], what)
 
 
-def check_same_activations(vae: VAE, discriminator: nn.Module) -> None:
-    """The encoder's weights are of use only between the activations that they were trained with.
+def check_same_layers(vae: VAE, discriminator: nn.Module) -> None:
+    """The encoder's weights are of use only in the same order, and between the activations they were trained with.
 
     Raises:
-        ValueError: The discriminator has others.
+        ValueError: The discriminator has other layers or activations.
     """
-    if _activations(vae.encoder) != _activations(discriminator):
+    what = "discriminator cannot start from the VAE's encoder: "
+    ours, theirs = (list(layers(network)) for network in (discriminator, vae.encoder))
+    if ours != theirs:
         raise ValueError(
-            "discriminator cannot start from the VAE's encoder: their activations are "
-            f"{', '.join(sorted(set(_activations(discriminator))))} and "
-            f"{', '.join(sorted(set(_activations(vae.encoder))))}; choose the same, such as "
-            "discriminator.activation=silu"
+            f"{what}its layers are {', '.join(ours)}, and there {', '.join(theirs)}; choose the same depth and "
+            "normalization for discriminator and encoder"
+        )
+    ours, theirs = (_activations(network) for network in (discriminator, vae.encoder))
+    if ours != theirs:
+        names = (", ".join(sorted(set(found))) for found in (ours, theirs))
+        raise ValueError(
+            f"{what}between its layers are {next(names)}, and there {next(names)}; choose the same activation for "
+            "discriminator and encoder: silu or leaky_relu"
         )
 
 
 def _activations(network: nn.Module) -> list[str]:
     """Names of the classes of what has no weights, in order."""
-    weighted = tuple(layers(network))
+    weighted = layers(network)
     leaves = {name: module for name, module in network.named_modules() if not list(module.children())}
-    return [type(module).__name__ for name, module in leaves.items() if not name.startswith(weighted)]
+    inside = tuple(f"{name}." for name in weighted)
+    return [
+        type(leaf).__name__ for name, leaf in leaves.items() if name not in weighted and not name.startswith(inside)
+    ]
 
 
 class AggregatePosterior(nn.Module):

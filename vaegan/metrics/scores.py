@@ -56,6 +56,10 @@ class ClassScores(NamedTuple):
     kl: float  # KL(fake classes || real classes), nats
 
 
+class NonFiniteError(ValueError):
+    """Features that are nan or infinite: they have no distance."""
+
+
 class PassThrough(nn.Module):
     """Gives torchmetrics features that are computed outside, so that no network enters the metric's state."""
 
@@ -254,8 +258,11 @@ def _finite(features: Tensor, name: str) -> Tensor:
     """Features (N, D) in float64 without their graph. On Apple's GPU, which has no float64, they go to the CPU."""
     require(features.ndim == 2 and len(features) >= 2, name, "of shape (N, D), N at least 2", tuple(features.shape))
     bad = int((~features.isfinite()).any(1).sum())
-    expected = "finite: the generator or the feature network produced non-finite values"
-    require(bad == 0, name, expected, f"nan or inf in {bad} of {len(features)} images")
+    if bad:
+        raise NonFiniteError(
+            f"{name} must be finite: the generator or the feature network produced non-finite values; got nan or inf "
+            f"in {bad} of {len(features)} images"
+        )
     features = features.detach()
     return (features.cpu() if features.device.type == "mps" else features).double()
 

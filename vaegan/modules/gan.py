@@ -22,9 +22,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.augmentation import Augmentation, next_probability
 from vaegan.data.module import Batch
+from vaegan.metrics.scores import NonFiniteError
 from vaegan.models import VAE, Generator, full_precision
 from vaegan.modules.scoring import Scorer
-from vaegan.modules.steps import FlopCounts, clip_gradients, gradient_norm, is_logged
+from vaegan.modules.steps import FlopCounts, clip_gradients, drop_gradients, gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
 from vaegan.training import GANTraining
 from vaegan.warm_start import AggregatePosterior, latent_distribution, layers
@@ -215,7 +216,7 @@ class GANModule(pl.LightningModule):
                         loss = loss + anchor_weight * self.reconstruction_loss(real)
                     self.manual_backward(loss / len(fakes))
             if num_images < config.freeze_images:
-                freeze(list(layers(self.generator.decoder).values())[: config.freeze_layers])
+                drop_gradients(list(layers(self.generator.decoder).values())[: config.freeze_layers])
             values = {"train/g_loss": torch.stack(losses).mean()}
             values |= self.apply_step(optimizer, self.generator.decoder, "g", is_counted=True)
         self.progress.generator_updates += 1
@@ -268,14 +269,28 @@ class GANModule(pl.LightningModule):
         self.scorer.update(self.average(self.latents(len(batch[0]))))
 
     def on_validation_epoch_end(self) -> None:
-        found = {f"val/{name}": value for name, value in self.scorer.compute().items()}
+        found = {f"val/{name}": value for name, value in self.scores().items()}
         self.log_dict({name: found.pop(name) for name in ["val/frechet_distance"]}, prog_bar=True)
         progress = self.progress
         self.log_dict(found | {"val/images": float(progress.images), "val/compute": progress.flops / 1e15})
         self.log("val/generator_updates", float(progress.generator_updates))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.scorer.compute().items()})
+        self.log_dict({f"test/{name}": value for name, value in self.scores().items()})
+
+    def scores(self) -> dict[str, float]:
+        """What the scorer makes of the images that it was given.
+
+        Raises:
+            ValueError: They are not finite: the training has diverged.
+        """
+        try:
+            return self.scorer.compute()
+        except NonFiniteError as error:
+            raise ValueError(
+                f"after {self.progress.images} images: {error}. The training has diverged; lower "
+                "generator_optimizer.lr and discriminator_optimizer.lr. The checkpoints are untouched"
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaegan"] = self.header
@@ -283,10 +298,3 @@ class GANModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = Progress(**checkpoint["gan_progress"])
-
-
-def freeze(modules: list[nn.Module]) -> None:
-    """Drop the gradients: Adam leaves alone what has none, with its moments."""
-    for module in modules:
-        for parameter in module.parameters():
-            parameter.grad = None

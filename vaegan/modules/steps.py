@@ -36,6 +36,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, trainer:
     clip_grad_norm_(parameters, max_norm * gradient_scale(trainer))
 
 
+def drop_gradients(modules: Iterable[nn.Module]) -> None:
+    """Of all parameters: Adam leaves alone what has none, with its moments."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.grad = None
+
+
 class CountFlops(TorchDispatchMode):
     """Adds up the floating-point operations of all that runs inside, by torch's formulas.
 

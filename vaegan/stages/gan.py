@@ -57,8 +57,9 @@ def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     result.floor = {
         f"{split}/{name}": value for split, there in scorer.references.items() for name, value in there.floor.items()
     }
-    spent = checkpoint.vae_flops if uses_vae(run.warm_start, vae, transfers) else 0.0
+    spent = checkpoint.training_flops() if uses_vae(run.warm_start, vae, transfers) else 0.0
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
+    record["config"] |= {"vae": checkpoint.vae}
     record["transfer"] = [transfer._asdict() for transfer in transfers]
     if module.trainer.is_global_zero:
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
