@@ -120,7 +120,7 @@ def train(tmp_path, monkeypatch, capfd):
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.activation=leaky_relu"],
-            "gan: discriminator cannot start from .*activation=silu",
+            "gan: discriminator cannot start from .*choose the same activation for",
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.width=8"],
