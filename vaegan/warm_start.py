@@ -46,7 +46,6 @@ class WarmStartConfig:
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         for key in ("freeze_layers", "freeze_images", "anchor_weight"):
             require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
-
         is_whole = (self.freeze_layers > 0) == (self.freeze_images > 0)
         expected = f"positive with freeze_layers={self.freeze_layers}, and 0 with none"
         require(is_whole, "freeze_images", expected, self.freeze_images)

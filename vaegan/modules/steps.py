@@ -37,7 +37,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, trainer:
 
 
 def drop_gradients(modules: Iterable[nn.Module]) -> None:
-    """Of all parameters: Adam leaves alone what has none, with its moments."""
+    """Forget the gradients of all parameters: Adam then leaves these alone, with their moments."""
     for module in modules:
         for parameter in module.parameters():
             parameter.grad = None
