@@ -99,7 +99,7 @@ def bare_gan(run, data):
     scorer.start("val", torch.device("cpu"))
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):
-        is_warmup = i * run.loader.batch_size < run.discriminator_warmup
+        is_warmup = i * run.loader.batch_size < run.warmup_images
         with torch.set_grad_enabled(not is_warmup):
             fake = generator(vae.latent_prior().sample((len(x),)))
         real_logits, fake_logits = discriminator(torch.cat([x, fake.detach()])).chunk(2)

@@ -7,8 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    ["images", "config", "random", "metrics.digits_cnn"],
-    ["distributions", "scales", "nets.blocks", "data.idx", "augmentation", "metrics.scores", "comparison"],
+    ["images", "config", "random", "metrics.digits_cnn", "data.decoding"],
+    [
+        "distributions",
+        "scales",
+        "nets.blocks",
+        "data.idx",
+        "data.scanning",
+        "augmentation",
+        "metrics.scores",
+        "comparison",
+    ],
     [
         "likelihoods",
         "priors",
@@ -18,8 +27,10 @@ FLOORS = [
         "nets.decoders",
         "nets.discriminators",
         "data.datasets",
+        "data.reading",
     ],
-    ["data.batches", "data.stacked", "models"],
+    ["data.batches", "data.shapes", "data.stacked", "data.picture_cache", "data.on_demand", "models"],
+    ["data.views", "data.image_folder"],
     ["bounds", "data.module", "pictures", "warm_start", "metrics.features", "metrics.train_digits_cnn"],
     ["objectives", "evaluation", "checkpoints", "training", "modules.steps", "metrics.reference"],
     ["modules.scoring"],
@@ -39,7 +50,16 @@ FILES = {
 MAY_IMPORT = {
     "hydra": ("vaegan.schemas",),
     "lightning": ("vaegan.modules.", "vaegan.data.module", "vaegan.callbacks", "vaegan.stages."),
-    "torchvision": ("vaegan.data.datasets", "vaegan.pictures", "vaegan.callbacks", "vaegan.metrics.train_digits_cnn"),
+    "torchvision": (
+        "vaegan.data.datasets",
+        "vaegan.data.views",
+        "vaegan.pictures",
+        "vaegan.callbacks",
+        "vaegan.metrics.train_digits_cnn",
+    ),
+    "PIL": ("vaegan.data.decoding", "vaegan.stages.compare"),
+    "sqlite3": ("vaegan.data.picture_cache",),
+    "filelock": ("vaegan.data.picture_cache",),
     "kornia": ("vaegan.augmentation",),
     "matplotlib": ("vaegan.stages.compare",),
 }

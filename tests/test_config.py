@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 from omegaconf import MISSING
@@ -30,7 +30,8 @@ def outer(**values):
 
 @pytest.mark.parametrize("group, name", CHOICES)
 def test_every_choice_survives_being_made_plain(group, name):
-    config = GROUPS[group].choices[name].Config()
+    schema = GROUPS[group].choices[name].Config
+    config = schema(**{field.name: "given" for field in fields(schema) if field.default == MISSING})
     plain = to_plain(config)
     again = from_plain(GROUPS[group].Config, plain)
     assert again == config and type(again) is type(config)

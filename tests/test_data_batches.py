@@ -1,30 +1,33 @@
 import pytest
 import torch
 
-from vaegan.data.batches import ImagesInMemory, LoaderConfig, SequentialBatches, ShuffledBatches
-from vaegan.data.datasets import Split
+from vaegan.data.batches import LoaderConfig, SequentialBatches, ShuffledBatches
+
+
+def indices_of(sampler):
+    return [pick.indices for pick in sampler]
 
 
 def test_an_epoch_takes_each_image_at_most_once_in_batches_of_one_size():
-    batches = list(ShuffledBatches(23, 5, seed=0))
+    batches = indices_of(ShuffledBatches(23, 5, seed=0))
     assert [len(batch) for batch in batches] == [5, 5, 5, 5]
     assert len(set(torch.cat(batches).tolist())) == 20
 
 
 def test_order_is_a_function_of_seed_and_epoch():
     sampler = ShuffledBatches(50, 10, seed=0)
-    first = torch.cat(list(sampler))
+    first = torch.cat(indices_of(sampler))
     sampler.set_epoch(1)
-    second = torch.cat(list(sampler))
+    second = torch.cat(indices_of(sampler))
     sampler.set_epoch(0)
-    assert torch.equal(torch.cat(list(sampler)), first)
+    assert torch.equal(torch.cat(indices_of(sampler)), first)
     assert not torch.equal(second, first)
-    assert not torch.equal(torch.cat(list(ShuffledBatches(50, 10, seed=1))), first)
+    assert not torch.equal(torch.cat(indices_of(ShuffledBatches(50, 10, seed=1))), first)
 
 
 def test_ranks_share_out_the_same_global_batches():
-    whole = list(ShuffledBatches(50, 10, seed=0))
-    ranks = [list(ShuffledBatches(50, 10, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
+    whole = indices_of(ShuffledBatches(50, 10, seed=0))
+    ranks = [indices_of(ShuffledBatches(50, 10, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
     for batch, *parts in zip(whole, *ranks, strict=True):
         assert sorted(torch.cat(parts).tolist()) == sorted(batch.tolist())
 
@@ -32,17 +35,32 @@ def test_ranks_share_out_the_same_global_batches():
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_image_once(world_size):
     parts = [SequentialBatches(23, 5, rank, world_size) for rank in range(world_size)]
-    assert sorted(torch.cat([batch for part in parts for batch in part]).tolist()) == list(range(23))
+    assert sorted(torch.cat([pick.indices for part in parts for pick in part]).tolist()) == list(range(23))
     assert all(len(part) == len(list(part)) for part in parts)
 
 
-def test_a_batch_is_one_index_operation():
-    images, labels = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1), torch.arange(8)
-    batch = ImagesInMemory(Split(images, labels))[torch.tensor([5, 2])]
-    assert batch[0].flatten().tolist() == batch[1].tolist() == [5, 2]
+def test_views_belong_to_images_whatever_the_batches_and_ranks():
+    def seen(**kwargs):
+        picks = list(ShuffledBatches(40, 8, has_views=True, **kwargs))
+        return {int(i): draws.tolist() for pick in picks for i, draws in zip(*pick, strict=True)}
+
+    whole = seen(seed=0)
+    assert all(0 <= draw < 1 for draws in whole.values() for draw in draws)
+    assert seen(seed=0, rank=0, world_size=2) | seen(seed=0, rank=1, world_size=2) == whole
+    assert seen(seed=1) != whole
 
 
-@pytest.mark.parametrize("key, value", [("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1)])
+def test_views_change_with_the_epoch():
+    sampler = ShuffledBatches(8, 8, seed=0, has_views=True)
+    (first,) = sampler
+    sampler.set_epoch(1)
+    (second,) = sampler
+    assert not torch.equal(first.draws[first.indices.argsort()], second.draws[second.indices.argsort()])
+
+
+@pytest.mark.parametrize(
+    "key, value", [("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1), ("device_share", 1.0)]
+)
 def test_bad_settings_are_refused(key, value):
-    with pytest.raises(ValueError, match=f"{key} must be at least"):
+    with pytest.raises(ValueError, match=f"{key} must be (at least|in)"):
         LoaderConfig(**{key: value})

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision.datasets
 
-from vaegan.data.datasets import EMBEDDED_MNIST, Emnist, FashionMnist, ImageSource, Kmnist, Mnist, Shapes
+from vaegan.data.datasets import EMBEDDED_MNIST, Emnist, FashionMnist, ImageSource, Kmnist, Mnist
 
 SPLITS = ("train", "val", "test")
 
@@ -120,24 +120,9 @@ def test_val_cannot_take_all(tmp_path):
         FashionMnist.Config(root=str(tmp_path), num_val=30).build().split("train")
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 16, 40)])
-def test_shapes_are_made_from_their_seed(shape):
-    channels, height, width = shape
-    sizes = {"num_train": 60, "num_val": 20, "num_test": 10}
-    source = Shapes.Config(channels=channels, height=height, width=width, **sizes).build()
-    source.prepare()
-    for name, num in zip(SPLITS, sizes.values(), strict=True):
-        split = source.split(name)
-        assert split.images.shape == (num, *shape) and split.labels.shape == (num,)
-        assert torch.equal(split.images, source.split(name).images)
-        assert (split.images.flatten(1).amax(1) > 0).all(), "an image without a shape"
-    assert not torch.equal(source.split("val").images[:10], source.split("test").images)
-
-
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Shapes.Config(channels=0), "channels must be at least 1"),
         (lambda: Mnist.Config(num_val=0), "num_val must be at least 2"),
         (lambda: Emnist.Config(subset="latin"), "subset must be one of balanced, byclass"),
     ],

@@ -19,7 +19,7 @@ def digits():
     source = Mnist.Config().build()
     found = {}
     for name in SPLITS:
-        images, labels = source.split(name)
+        images, labels, _ = source.split(name)
         found[name] = dict(zip(map(bytes, images.flatten(1).numpy()), labels.tolist(), strict=True))
     return found
 
@@ -29,7 +29,7 @@ def test_it_is_a_data_set_of_colour_images(stacked):
     source = StackedMnist.Config(**SIZES).build()
     source.prepare()
     for name, num in zip(SPLITS, SIZES.values(), strict=True):
-        images, labels = stacked[name]
+        images, labels, _ = stacked[name]
         assert images.shape == (num, *source.image_shape) == (num, 3, 28, 28) and images.dtype == torch.uint8
         assert labels.shape == (num,) and labels.dtype == torch.int64
         assert images.is_contiguous()
@@ -37,7 +37,7 @@ def test_it_is_a_data_set_of_colour_images(stacked):
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_channels_are_digits_of_the_same_split_and_make_the_label(stacked, digits, name):
-    images, labels = stacked[name]
+    images, labels, _ = stacked[name]
     for image, label in zip(images, labels.tolist(), strict=True):
         a, b, c = (digits[name][bytes(channel.flatten().numpy())] for channel in image)
         assert label == 100 * a + 10 * b + c

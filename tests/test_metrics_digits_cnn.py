@@ -13,7 +13,7 @@ TEST_ACCURACY = {"mnist": 0.994, "fashion_mnist": 0.93}
 
 @pytest.fixture(scope="module")
 def mnist_test():
-    images, labels = ImageSource.choices["mnist"].Config().build().split("test")
+    images, labels, _ = ImageSource.choices["mnist"].Config().build().split("test")
     return to_float(images[:2000]), labels[:2000]
 
 

@@ -130,32 +130,34 @@ def uint8(num=300, seed=0):
 
 def test_features_of_real_images_are_kept_under_a_hash_of_data_and_network(features_folder, monkeypatch):
     network, images = build("digits_cnn"), uint8()
-    first = cached_features(network, images, CPU)
+    first = cached_features(network, images, len(images), CPU)
     assert len(list(features_folder.iterdir())) == 1
     monkeypatch.setattr(module, "all_features", None)  # would fail: it is not needed again
-    assert torch.equal(cached_features(network, images, CPU), first)
-    assert content_hash(network, images) != content_hash(network, uint8(seed=1))
-    assert content_hash(network, images) != content_hash(build("digits_cnn", classifier="fashion_mnist"), images)
+    assert torch.equal(cached_features(network, images, len(images), CPU), first)
+    assert content_hash(network, images, 300) != content_hash(network, uint8(seed=1), 300)
+    assert content_hash(network, images, 300) != content_hash(
+        build("digits_cnn", classifier="fashion_mnist"), images, 300
+    )
 
 
 def test_a_damaged_cache_is_made_anew(features_folder):
     network, images = build("digits_cnn"), uint8()
-    first = cached_features(network, images, CPU)
+    first = cached_features(network, images, len(images), CPU)
     (path,) = features_folder.iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(cached_features(network, images, CPU), first)
+    assert torch.equal(cached_features(network, images, len(images), CPU), first)
     assert path.stat().st_size > 100
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert cached_features(build("digits_cnn"), uint8(), CPU).shape == (300, 64)
+    assert cached_features(build("digits_cnn"), uint8(), 300, CPU).shape == (300, 64)
     assert "features of real images cannot be kept" in caplog.text
 
 
 def test_a_network_of_one_run_leaves_no_file(features_folder):
-    cached_features(build("vae_encoder"), uint8(10), CPU)
+    cached_features(build("vae_encoder"), uint8(10), 10, CPU)
     assert not features_folder.exists()
 
 

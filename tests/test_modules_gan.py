@@ -8,8 +8,8 @@ from tests.conftest import SMALL_GAN, SMALL_NETS, compose
 from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.callbacks import StatelessNoise
 from vaegan.config import to_plain
-from vaegan.data.datasets import Shapes
 from vaegan.data.module import ImageDataModule
+from vaegan.data.shapes import Shapes
 from vaegan.models import VAE
 from vaegan.modules.gan import GANModule
 from vaegan.stages.fitting import quiet

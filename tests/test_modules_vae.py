@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_VAE, compose
-from vaegan.data.datasets import Shapes
 from vaegan.data.module import ImageDataModule
+from vaegan.data.shapes import Shapes
 from vaegan.models import VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.objectives import Dreg, Elbo

@@ -254,7 +254,7 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["num_images=16"], "the number of images in the test split must be .*17"),
+        (["num_images=16"], "the number of images in the test split .* must be .*17"),
         (["sweep_metric=test/nll"], "sweep_metric must be one of test/frechet_distance, test/kernel_distance"),
     ],
 )

@@ -17,10 +17,12 @@ choices and never imported, so that no config and no checkpoint can execute anyt
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from omegaconf import MISSING, OmegaConf
@@ -83,6 +85,11 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     """' Did you mean x?' for the known word nearest to a misspelt one, else an empty string."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]}?" if matches else ""
+
+
+def cache_home() -> Path:
+    """Where things are kept from one run to the next: $XDG_CACHE_HOME/vaegan, or ~/.cache/vaegan."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaegan"
 
 
 def to_plain(config: Any) -> dict[str, Any]:

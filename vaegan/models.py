@@ -29,7 +29,7 @@ class VAEConfig:
     """The probabilistic model and its networks. Shapes are no settings: they follow from the data set."""
 
     latent_dim: int = 32  # dimensions of z
-    likelihood: Likelihood.Config = MISSING
+    likelihood: Likelihood.Config | None = None  # null: what suits the data set
     prior: Prior.Config = MISSING
     posterior: Posterior.Config = MISSING
     encoder: Encoder.Config = MISSING
@@ -44,6 +44,7 @@ class VAE(nn.Module):
 
     def __init__(self, config: VAEConfig, image_shape: ImageShape) -> None:
         super().__init__()
+        assert config.likelihood is not None, "a run chooses one"
         self.image_shape = image_shape
         self.likelihood = config.likelihood.build(image_shape)
         self.prior = config.prior.build(config.latent_dim, image_shape)

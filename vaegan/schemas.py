@@ -78,6 +78,10 @@ def readable_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         message = explain(error, sys.argv[1:])
+    except AssertionError as error:
+        if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's words for a key of what is null
+            raise
+        message = explain_null(sys.argv[1:])
     except OSError as error:
         message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
     except ValueError as error:
@@ -98,13 +102,29 @@ def explain(error: Exception, command: Sequence[str]) -> str:
     if not (override := re.search(r"Could not override '([^']+)'", message)):
         return message
     key = override[1]
-    stage = next((word.removeprefix("stage=") for word in command if word.startswith("stage=")), "pipeline")
+    stage = stage_of(command)
     owners = keys(RUNS.get(stage, PipelineRun))
     if key in owners:
         return f"{key} belongs to another choice: {owners[key]}"
     same_name = [known for known in owners if known.endswith(f".{key}")]
     nearest = f" Did you mean {' or '.join(same_name[:3])}?" if same_name else did_you_mean(key, owners)
     return f"unknown key {key} with stage={stage}.{nearest} python train.py stage={stage} --help lists all"
+
+
+def explain_null(command: Sequence[str]) -> str:
+    """What is wrong with a command line that sets a key of a part that it does not choose."""
+    stage = stage_of(command)
+    words = [word.split("=")[0].lstrip("+") for word in command]
+    owners = keys(RUNS.get(stage, PipelineRun))
+    for word in words:
+        if (owner := owners.get(word)) and owner.split("=")[0] not in words:
+            return f"{word} belongs to {owner}, which is to be chosen too: {owner} {word}=..."
+    return f"a key is set of a part that is null; python train.py stage={stage} --help shows which parts are"
+
+
+def stage_of(command: Sequence[str]) -> str:
+    """The stage that a command line names."""
+    return next((word.removeprefix("stage=") for word in command if word.startswith("stage=")), "pipeline")
 
 
 def keys(schema: type, owner: str = "") -> dict[str, str]:

@@ -112,6 +112,9 @@ class VAETraining:
         check_batch_size(self.loader, self.trainer)
 
 
+LONGEST_WARMUP = 6_400  # images; of the discriminator, unless told otherwise
+
+
 @dataclass
 class GANConfig:
     """The discriminator and what the two players minimise. The generator comes from the VAE."""
@@ -128,7 +131,7 @@ class GANTraining:
     """How the GAN is trained."""
 
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    discriminator_warmup: int = 6_400  # images in which only the discriminator learns, the generator frozen
+    discriminator_warmup: int | None = None  # images in which only D learns; null: 6,400, at most a tenth of all
     discriminator_warmup_accuracy: float | None = None  # share of pairs with real above fake that ends it; null: none
     discriminator_steps: int = 1  # discriminator steps for each generator step
     gradient_accumulation: int = 1  # parts of a batch that are computed one after the other, to save memory
@@ -146,7 +149,8 @@ class GANTraining:
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5))
 
     def __post_init__(self) -> None:
-        require(self.discriminator_warmup >= 0, "discriminator_warmup", "at least 0", self.discriminator_warmup)
+        warmup = self.discriminator_warmup
+        require(warmup is None or warmup >= 0, "discriminator_warmup", "at least 0, or null", warmup)
         require(self.discriminator_steps >= 1, "discriminator_steps", "at least 1", self.discriminator_steps)
         require(self.average_half_life > 0, "average_half_life", "positive", self.average_half_life)
         require(self.average_rampup >= 0, "average_rampup", "at least 0", self.average_rampup)
@@ -154,8 +158,7 @@ class GANTraining:
         expected = "in (0.5, 1), 0.5 being chance, or null"
         require(accuracy is None or 0.5 < accuracy < 1, "discriminator_warmup_accuracy", expected, accuracy)
         expected = "null without a warm-up (discriminator_warmup=0)"
-        has_warmup = self.discriminator_warmup > 0
-        require(accuracy is None or has_warmup, "discriminator_warmup_accuracy", expected, accuracy)
+        require(accuracy is None or warmup != 0, "discriminator_warmup_accuracy", expected, accuracy)
         require(clip is None or clip > 0, "gradient_clip", "positive, or null", clip)
         check_batch_size(self.loader, self.trainer)
         batch_size = self.loader.batch_size
@@ -164,6 +167,22 @@ class GANTraining:
         local, parts = batch_size // (self.trainer.devices * self.trainer.num_nodes), self.gradient_accumulation
         expected = f"a divisor of the {local} images of a batch on one device"
         require(parts >= 1 and local % parts == 0, "gradient_accumulation", expected, parts)
+
+    @property
+    def warmup_images(self) -> int:
+        """`discriminator_warmup`, or what null stands for."""
+        return LONGEST_WARMUP if self.discriminator_warmup is None else self.discriminator_warmup
+
+    def settle_warmup(self, num_images: int) -> None:
+        """Now that the length of the training is known, in images.
+
+        Raises:
+            ValueError: The warm-up takes all of it.
+        """
+        if self.discriminator_warmup is None:
+            self.discriminator_warmup = min(LONGEST_WARMUP, num_images // 10)
+        expected = f"less than the {num_images} images of the whole training"
+        require(self.discriminator_warmup < num_images, "discriminator_warmup", expected, self.discriminator_warmup)
 
     def average_decay(self, num_images: int) -> float:
         """Share of the old moving average that one batch leaves, after so many images of the generator's training."""

@@ -7,16 +7,18 @@ data set, write one class here.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.data.idx import read_idx
-from vaegan.images import ImageShape, to_uint8
+from vaegan.data.scanning import Skipped
+from vaegan.images import ImageShape
 from vaegan.random import generator
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
@@ -24,17 +26,28 @@ SplitName = Literal["train", "val", "test"]
 EMBEDDED_MNIST = Path(__file__).parents[2] / "data" / "mnist"
 
 
+class Images(Protocol):
+    """uint8 images: a tensor (N, C, H, W), or whatever yields parts of one, from a disk perhaps."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        """(n, C, H, W)."""
+
+
 class Split(NamedTuple):
     """Images and their classes."""
 
-    images: Tensor  # uint8, (N, C, H, W)
+    images: Images  # at least of the source's height and width: training cuts from a random place what is too much
     labels: Tensor  # int64, (N,)
+    is_mirrored: bool = False  # whether training mirrors half of them, at random
 
 
 class ImageSource(Component, abc.ABC, group="dataset"):
     """A data set of labelled images of one shape."""
 
     CLASSIFIER: ClassVar[str | None] = None  # weights of features=digits_cnn that know its classes
+    LIKELIHOOD: ClassVar[str] = "bernoulli"  # the noise model of its images, unless another one is chosen
 
     @dataclass
     class Config(ComponentConfig):
@@ -48,8 +61,11 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         """Channels, height, width."""
 
     @abc.abstractmethod
-    def prepare(self) -> None:
-        """Download what is missing; does nothing where all is there.
+    def prepare(self) -> Sequence[Skipped]:
+        """Make sure that all is there: download or decode what is missing.
+
+        Returns:
+            The files that are not used, because they are broken.
 
         Raises:
             ValueError: The data are not there and cannot be had, with the way out.
@@ -123,10 +139,11 @@ class IdxSource(ImageSource, abc.ABC):
             raise ValueError(f"dataset={self.config.name}: {name}.gz is not in {self.folders[0]}")
         return read_idx(path, self.SHA256.get(name))
 
-    def prepare(self) -> None:
+    def prepare(self) -> Sequence[Skipped]:
         missing = [name for stem in self.stems for kind in (IMAGES, LABELS) if not self.find(name := f"{stem}-{kind}")]
         if missing:
             self.fetch(missing)
+        return []
 
     def split(self, name: SplitName) -> Split:
         images, labels = self.read(name != "test", IMAGES), self.read(name != "test", LABELS)
@@ -246,48 +263,3 @@ class Emnist(TorchvisionSource):
     def __init__(self, config: Config) -> None:
         stem = f"emnist-{config.subset}"
         super().__init__(config, "EMNIST", {"split": config.subset}, (f"{stem}-train", f"{stem}-test"))
-
-
-class Shapes(ImageSource):
-    """Discs, squares and diamonds of random place, size and shade on a dark ground: made from a seed, for tests."""
-
-    @dataclass
-    class Config(ImageSource.Config):
-        name: str = "shapes"
-        channels: int = 1  # 1 grey, 3 colour
-        height: int = 28  # pixels
-        width: int = 28  # pixels
-        num_train: int = 2000  # images
-        num_val: int = 500  # images
-        num_test: int = 500  # images
-        data_seed: int = 0  # of the images
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            for key in ("channels", "height", "width", "num_train", "num_test"):
-                require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
-            require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @property
-    def image_shape(self) -> ImageShape:
-        return (self.config.channels, self.config.height, self.config.width)
-
-    def prepare(self) -> None:
-        """Nothing to fetch."""
-
-    def split(self, name: SplitName) -> Split:
-        num = {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[name]
-        channels, height, width = self.image_shape
-        rng = generator("shapes", self.config.data_seed, name)
-        labels = torch.randint(3, (num,), generator=rng)
-        place = torch.rand(num, 2, 1, 1, generator=rng) * 0.5 + 0.25  # of the centre, as a share of height and width
-        radius = (torch.rand(num, 1, 1, generator=rng) * 0.15 + 0.1) * min(height, width)
-        shade = torch.rand(num, channels, 1, 1, generator=rng) * 0.6 + 0.4
-        y = torch.arange(height).view(-1, 1) - place[:, 0] * height
-        x = torch.arange(width).view(1, -1) - place[:, 1] * width
-        distances = torch.stack([(x * x + y * y).sqrt(), x.abs().maximum(y.abs()), x.abs() + y.abs()])
-        inside = distances[labels, torch.arange(num)] <= radius
-        return Split(to_uint8(inside.unsqueeze(1) * shade), labels)

@@ -1,24 +1,30 @@
-"""The one LightningDataModule: any `ImageSource`, held in memory as uint8; floats are made on the device."""
+"""The one LightningDataModule: any `ImageSource`, as uint8; floats are made on the device."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vaegan.config import require
-from vaegan.data.batches import ImagesInMemory, LoaderConfig, SequentialBatches, ShuffledBatches
+from vaegan.data.batches import LoaderConfig, Pick, SequentialBatches, ShuffledBatches
 from vaegan.data.datasets import ImageSource, SplitName
+from vaegan.data.views import ImageDataset
 from vaegan.images import to_float
 
+log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]  # images and labels
 
 
 class ImageDataModule(pl.LightningDataModule):
     """Batches of (images in [0, 1], (B, C, H, W), channels last; labels (B,)).
+
+    A split that fits into `loader.device_share` of a GPU's free memory is held there: only indices go to it then.
 
     Raises:
         ValueError: On construction, if a file of the data set is missing or damaged, or if there are fewer training
@@ -28,8 +34,13 @@ class ImageDataModule(pl.LightningDataModule):
     def __init__(self, source: ImageSource, loader: LoaderConfig, seed: int) -> None:
         super().__init__()
         self.source, self.loader, self.seed = source, loader, seed
+        self.skipped = source.prepare()
+        if self.skipped:
+            first = ": ".join(self.skipped[0])
+            rank_zero_only(log.warning)("%d files are skipped; the first is %s", len(self.skipped), first)
         splits: tuple[SplitName, ...] = ("train", "val", "test")
-        self.splits = {name: ImagesInMemory(source.split(name)) for name in splits}
+        self.splits = {name: ImageDataset(source.split(name), list(source.image_shape[1:])) for name in splits}
+        self.held: dict[str, ImageDataset] = {}  # splits that are on the device
         num_train = len(self.splits["train"])
         require(
             loader.batch_size <= num_train,
@@ -45,13 +56,15 @@ class ImageDataModule(pl.LightningDataModule):
 
     def example_images(self, num: int) -> Tensor:
         """The first images of the val split, in [0, 1], (num, C, H, W)."""
-        images, _ = self.splits["val"][torch.arange(min(num, len(self.splits["val"])))]
-        return to_float(images)
+        return to_float(self.splits["val"].images[:num])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world_size = self._rank()
-        sampler = ShuffledBatches(len(self.splits["train"]), self.loader.batch_size, self.seed, rank, world_size)
-        return self._loader("train", sampler)
+        split = self.splits["train"]
+        batch_size, has_views = self.loader.batch_size, split.has_views
+        return self._loader(
+            "train", ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, has_views=has_views)
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("val", self._sequential("val"))
@@ -59,7 +72,10 @@ class ImageDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader("test", self._sequential("test"))
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch | Pick, dataloader_idx: int) -> Batch:
+        if isinstance(batch, Pick):
+            assert self.trainer is not None and self.trainer.state.stage is not None
+            batch = self.held[str(self.trainer.state.stage.dataloader_prefix)][batch]
         images, labels = batch
         return to_float(images).contiguous(memory_format=torch.channels_last), labels
 
@@ -69,7 +85,9 @@ class ImageDataModule(pl.LightningDataModule):
     def _sequential(self, name: SplitName) -> SequentialBatches:
         return SequentialBatches(len(self.splits[name]), self.loader.eval_batch_size, *self._rank())
 
-    def _loader(self, name: SplitName, sampler: Any) -> DataLoader[Batch]:
+    def _loader(self, name: SplitName, sampler: Sampler[Pick]) -> DataLoader[Any]:
+        if self._hold(name):
+            return DataLoader(PickDataset(len(self.splits[name])), sampler=sampler, batch_size=None)
         return DataLoader(
             self.splits[name],
             sampler=sampler,
@@ -78,3 +96,29 @@ class ImageDataModule(pl.LightningDataModule):
             persistent_workers=self.loader.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _hold(self, name: SplitName) -> bool:
+        """Whether a split is on the device: it is brought there if it is not, and fits."""
+        if name not in self.held and self.trainer:
+            device, split = self.trainer.strategy.root_device, self.splits[name]
+            if split.num_bytes <= self.loader.device_share * free_memory(device):
+                self.held[name] = split.to(device)
+        return name in self.held
+
+
+class PickDataset(Dataset[Pick]):
+    """Stands for images that are on the device already: gives back what it is asked for."""
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, pick: Pick) -> Pick:
+        return pick
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a GPU; 0 for what is none."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 
 from vaegan.config import require
 from vaegan.data.datasets import ImageSource, Mnist, Split, SplitName
+from vaegan.data.scanning import Skipped
 from vaegan.images import ImageShape
 from vaegan.random import generator
 
@@ -22,6 +24,7 @@ class StackedMnist(ImageSource):
     """
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
+    LIKELIHOOD: ClassVar[str] = "gaussian"
 
     @dataclass
     class Config(ImageSource.Config):
@@ -46,12 +49,12 @@ class StackedMnist(ImageSource):
     def image_shape(self) -> ImageShape:
         return (3, 28, 28)
 
-    def prepare(self) -> None:
-        self.digits.prepare()
+    def prepare(self) -> Sequence[Skipped]:
+        return self.digits.prepare()
 
     def split(self, name: SplitName) -> Split:
         num = {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[name]
-        images, labels = self.digits.split(name)
+        images, labels, _ = self.digits.split(name)
         rng = generator("stacked_mnist", self.config.data_seed, name)
         triples = torch.randint(len(images), (num, 3), generator=rng)
         return Split(images[triples].squeeze(2), labels[triples] @ torch.tensor([100, 10, 1]))

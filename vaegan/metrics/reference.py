@@ -8,8 +8,10 @@ $XDG_CACHE_HOME/vaegan/features (~/.cache/vaegan/features).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vaegan.config import cache_home
+from vaegan.data.datasets import Images
 from vaegan.images import to_float
 from vaegan.metrics.features import FeatureNetwork
 from vaegan.metrics.scores import Features, radii, scores
@@ -35,10 +39,11 @@ class Reference(NamedTuple):
     floor: dict[str, float]  # by score
 
 
-def reference(network: FeatureNetwork, images: Tensor, others: Tensor, device: torch.device) -> Reference:
-    """Reference of real images, uint8 (N, C, H, W); the floor is that of as many `others`, or all there are."""
-    parts = (images, others[: len(images)])
-    real, other = (with_classes(network, cached_features(network, part, device)) for part in parts)
+def reference(network: FeatureNetwork, images: Images, others: Images, device: torch.device) -> Reference:
+    """Reference of real images; the floor is that of as many `others`, or all there are."""
+    num = min(len(images), len(others))
+    real = with_classes(network, cached_features(network, images, len(images), device))
+    other = with_classes(network, cached_features(network, others, num, device))
     real_radii = radii(real.features)
     return Reference(real, real_radii, scores(real, other, real_radii=real_radii))
 
@@ -49,30 +54,36 @@ def with_classes(network: FeatureNetwork, features: Tensor) -> Features:
     return Features(features, network.classify(features))
 
 
-def cached_features(network: FeatureNetwork, images: Tensor, device: torch.device) -> Tensor:
-    """Features (N, D) of uint8 images (N, C, H, W), on the device: from the disk if they are there."""
+def cached_features(network: FeatureNetwork, images: Images, num: int, device: torch.device) -> Tensor:
+    """Features (num, D) of the first images, on the device: from the disk if they are there."""
     network.to(device)
     if not network.IS_FIXED:
-        return all_features(network, images, device)
-    path = cache_folder() / f"{content_hash(network, images)}.safetensors"
+        return all_features(network, images, num, device)
+    path = cache_folder() / f"{content_hash(network, images, num)}.safetensors"
     try:
         return load_file(path, device=str(device))["features"]
     except (OSError, SafetensorError, KeyError):  # none there, or a damaged one
-        features = all_features(network, images, device)
+        features = all_features(network, images, num, device)
     save_atomically({"features": features}, path)
     return features
 
 
 @torch.no_grad()
-def all_features(network: FeatureNetwork, images: Tensor, device: torch.device) -> Tensor:
-    """Features (N, D) of uint8 images (N, C, H, W), in batches, on the device."""
-    return torch.cat([network(to_float(part.to(device))) for part in images.split(BATCH)])
+def all_features(network: FeatureNetwork, images: Images, num: int, device: torch.device) -> Tensor:
+    """Features (num, D) of the first images, in batches, on the device."""
+    return torch.cat([network(to_float(part.to(device))) for part in parts(images, num)])
 
 
-def content_hash(network: FeatureNetwork, images: Tensor) -> str:
-    """Of all pixels, all weights, and the name of the network."""
+def parts(images: Images, num: int) -> Iterator[Tensor]:
+    """The first images, uint8 (at most BATCH, C, H, W) at a time."""
+    return (images[start : min(start + BATCH, num)] for start in range(0, num, BATCH))
+
+
+def content_hash(network: FeatureNetwork, images: Images, num: int) -> str:
+    """Of all pixels of the first images, all weights, and the name of the network."""
     digest = hashlib.blake2b(type(network).__name__.encode(), digest_size=16)
-    for name, tensor in [("images", images), *sorted(network.state_dict().items())]:
+    pixels = (("images", part) for part in parts(images, num))
+    for name, tensor in itertools.chain(pixels, sorted(network.state_dict().items())):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -80,7 +91,7 @@ def content_hash(network: FeatureNetwork, images: Tensor) -> str:
 
 def cache_folder() -> Path:
     """Where features are kept from one run to the next."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaegan" / "features"
+    return cache_home() / "features"
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path) -> None:

@@ -84,8 +84,8 @@ class GANModule(pl.LightningModule):
         self.augment_probability: Tensor
         self.scorer, self.training_config, self.header = scorer, training, header
         self.progress, self.flops = Progress(), FlopCounts()
-        self.progress.warmup_images = training.discriminator_warmup
-        self.progress.is_warm = training.discriminator_warmup == 0
+        self.progress.warmup_images = training.warmup_images
+        self.progress.is_warm = training.warmup_images == 0
 
     def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
         decay = self.training_config.average_decay(int(num_averaged) * self.training_config.loader.batch_size)
@@ -157,7 +157,7 @@ class GANModule(pl.LightningModule):
     def _is_warmed_up(self) -> bool:
         wanted, progress = self.training_config.discriminator_warmup_accuracy, self.progress
         is_accurate = wanted is not None and progress.accuracy >= wanted
-        return is_accurate or progress.images >= self.training_config.discriminator_warmup
+        return is_accurate or progress.images >= self.training_config.warmup_images
 
     def step_discriminator(
         self, optimizer: LightningOptimizer, reals: tuple[Tensor, ...], fakes: list[Tensor], is_counted: bool

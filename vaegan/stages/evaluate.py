@@ -19,9 +19,10 @@ from vaegan.bounds import kind_of_kl
 from vaegan.callbacks import StatelessNoise
 from vaegan.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
 from vaegan.config import from_plain, require, to_plain
-from vaegan.data.batches import ImagesInMemory, LoaderConfig
+from vaegan.data.batches import LoaderConfig
 from vaegan.data.datasets import Split
 from vaegan.data.module import ImageDataModule
+from vaegan.data.views import ImageDataset
 from vaegan.evaluation import split_kl
 from vaegan.images import to_float
 from vaegan.metrics.features import FeatureNetwork, build_network
@@ -46,14 +47,14 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     run.choose_sweep_metric(checkpoint.stage)
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
-    source.prepare()
     data = ImageDataModule(source, LoaderConfig(batch_size=1, eval_batch_size=run.batch_size), run.seed)
     split = first_images(source.split(run.split), run.num_images)  # type: ignore[arg-type]
+    size = list(source.image_shape[1:])
     num_devices = run.trainer.devices * run.trainer.num_nodes
     require(num_devices <= len(split.images), "trainer.devices", f"at most the {len(split.images)} images", num_devices)
-    data.splits["test"] = ImagesInMemory(split)  # what Lightning's test loop goes through
+    data.splits["test"] = ImageDataset(split, size)  # what Lightning's test loop goes through
     if run.split == "train":  # then real images that are not the same ones give the floor
-        data.splits["train"] = ImagesInMemory(source.split("test"))
+        data.splits["train"] = ImageDataset(source.split("test"), size)
     build: Any
     report: Any
     build, report = {"vae": (vae_module, vae_report), "gan": (gan_module, gan_report)}[checkpoint.stage]
@@ -113,7 +114,7 @@ def first_images(split: Split, num: int | None) -> Split:
     """The first images of a split, or all."""
     there = len(split.images)
     require(num is None or num <= there, "num_images", f"at most the {there} images of the split, or null", num)
-    return Split(split.images[:num], split.labels[:num])
+    return split if num is None else Split(split.images[:num], split.labels[:num])
 
 
 def evaluator(run: EvaluateRun, logger: TensorBoardLogger) -> pl.Trainer:

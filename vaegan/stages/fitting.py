@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from vaegan.checkpoints import Checkpoint
 from vaegan.config import from_plain, require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
+from vaegan.data.scanning import Skipped
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import DeviceConfig, TrainerConfig
 
@@ -145,6 +148,8 @@ def fit(
     )
     plain = to_plain(run)
     trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+    if data.skipped and trainer.is_global_zero:
+        list_skipped(folder / "skipped_files.json", data.skipped)
     tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
     trainer.fit(module, data)
     if not ends_with_a_validation(trainer):
@@ -195,6 +200,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the GAN's VAE is, on purpose
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
+
+
+def list_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
+    """Write down which files of the data set are not used, and why."""
+    path.write_text(json.dumps({file.path: file.reason for file in skipped}, indent=2) + "\n")
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -93,13 +93,11 @@ def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDat
     Raises:
         ValueError: They are missing or damaged, fewer than a batch, or all used up by the discriminator's warm-up.
     """
-    source.prepare()
     data = ImageDataModule(source, training.loader, seed)
     check_batches(training.trainer, data)
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
-    expected = f"less than the {num_images} images of the whole training"
-    require(training.discriminator_warmup < num_images, "discriminator_warmup", expected, training.discriminator_warmup)
+    training.settle_warmup(num_images)
     every = training.score_every_n_images
     expected = f"at most the {num_images} images of the whole training, or null"
     require(every is None or every <= num_images, "score_every_n_images", expected, every)

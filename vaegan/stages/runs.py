@@ -8,9 +8,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
+import vaegan.data.image_folder  # noqa: F401  registers dataset=image_folder
+import vaegan.data.shapes  # noqa: F401  registers dataset=shapes
 import vaegan.data.stacked  # noqa: F401  registers dataset=stacked_mnist
 from vaegan.config import require
 from vaegan.data.datasets import ImageSource
+from vaegan.likelihoods import Likelihood
 from vaegan.metrics.features import FeatureNetwork
 from vaegan.models import VAEConfig
 from vaegan.objectives import Objective
@@ -44,9 +47,15 @@ class RunConfig:
 
 @dataclass
 class VAEParts(VAEConfig):
-    """The model, and what its training minimises."""
+    """The model, its data, and what its training minimises."""
 
+    dataset: ImageSource.Config = MISSING
     objective: Objective.Config = MISSING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.likelihood is None:
+            self.likelihood = Likelihood.choices[self.dataset.component.LIKELIHOOD].Config()
 
     def check_schedule(self, trainer: TrainerConfig) -> None:
         """The weight of the KL must reach its value before the training ends."""
@@ -59,8 +68,6 @@ class VAEParts(VAEConfig):
 @dataclass
 class VAERun(VAETraining, VAEParts, RunConfig):
     """stage=vae"""
-
-    dataset: ImageSource.Config = MISSING
 
     def __post_init__(self) -> None:
         VAEParts.__post_init__(self)
@@ -169,7 +176,6 @@ class CompareRun(RunConfig):
 class PipelineRun(GANConfig, VAEParts, RunConfig):
     """stage=pipeline: both stages. Parts stand at the top, the settings of a stage's training under its name."""
 
-    dataset: ImageSource.Config = MISSING
     vae: VAETraining = field(default_factory=VAETraining)
     gan: GANTraining = field(default_factory=GANTraining)
     sweep_metric: str = "val/frechet_distance"
@@ -186,7 +192,7 @@ class PipelineRun(GANConfig, VAEParts, RunConfig):
     def vae_run(self) -> VAERun:
         """The first stage."""
         parts = _parts(self, VAEParts) | _parts(self.vae, VAETraining)
-        return VAERun(**parts, seed=self.seed, dataset=self.dataset)
+        return VAERun(**parts, seed=self.seed)
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
         """The second stage."""

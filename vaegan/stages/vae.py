@@ -42,7 +42,6 @@ def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     """Train a VAE in `output_dir`/vae."""
     check_devices(run.trainer)
     source = run.dataset.build()
-    source.prepare()
     data = ImageDataModule(source, run.loader, run.seed)
     check_batches(run.trainer, data)
     with seeded(run.seed, "init"):
@@ -67,5 +66,4 @@ def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
     """
     wanted, there = vae.prior.num_initial_images, len(data.splits["train"])
     require(wanted <= there, "prior.num_pseudo_inputs", f"at most the {there} training images", wanted)
-    images, _ = data.splits["train"][torch.randperm(there)[: max(wanted, NUM_CONSTANT)]]
-    return to_float(images)
+    return to_float(data.splits["train"].images[torch.randperm(there)[: max(wanted, NUM_CONSTANT)]])

@@ -1,0 +1,102 @@
+"""Reads the files of a folder in parallel, with a progress bar, and keeps count of those that are no good."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from vaegan.data.decoding import BrokenImage, Pixels
+from vaegan.data.scanning import PictureFile, Skipped
+
+AHEAD = 16  # files a thread that are read before their turn
+Decode = Callable[[bytes, bytes], Pixels | None]  # from the hash of a file's bytes, and the bytes
+
+
+class Content(NamedTuple):
+    """What a file holds."""
+
+    file: PictureFile
+    digest: bytes = b""  # hash of its bytes; empty where they cannot be read
+    pixels: Pixels | None = None  # (channels, height, width); None where they are known, or there are none
+    reason: str = ""  # why there are none
+
+
+class Tally:
+    """Files that are skipped, until there are too many.
+
+    Args:
+        num_files: Of the folder, good or bad.
+        max_broken: Share of them that may be skipped.
+        fails: Whether the first one is one too many.
+    """
+
+    def __init__(self, num_files: int, max_broken: float, fails: bool) -> None:
+        self.num_files, self.max_broken, self.fails = num_files, max_broken, fails
+        self.skipped: list[Skipped] = []
+
+    def skip(self, skipped: Skipped) -> None:
+        """Count one.
+
+        Raises:
+            ValueError: It is one too many.
+        """
+        self.skipped.append(skipped)
+        count, last = len(self.skipped), f"{skipped.path}: {skipped.reason}"
+        if self.fails:
+            raise ValueError(f"{last} (dataset.on_error=skip leaves such files out)")
+        if count > self.max_broken * self.num_files:
+            raise ValueError(
+                f"{count} of {self.num_files} files cannot be used, more than dataset.max_broken={self.max_broken} "
+                f"allows; the last one: {last}"
+            )
+
+
+def read_file(root: Path, file: PictureFile, decode: Decode, max_bytes: int) -> Content:
+    """Content of a file; where it cannot be read or decoded, with the reason."""
+    if file.num_bytes > max_bytes:
+        return Content(file, reason=f"its {file.num_bytes} bytes are more than a picture needs")
+    try:
+        content = (root / file.path).read_bytes()
+    except OSError as error:
+        return Content(file, reason=f"cannot be read ({error.strerror})")
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    try:
+        return Content(file, digest, decode(digest, content))
+    except BrokenImage as error:
+        return Content(file, digest, reason=str(error))
+
+
+def read_all(
+    root: Path, files: Iterable[PictureFile], decode: Decode, max_bytes: int, num_threads: int
+) -> Iterator[Content]:
+    """Content of every file, in order; few are held at a time."""
+    executor = ThreadPoolExecutor(num_threads)  # Pillow decodes without the interpreter's lock
+    waiting: deque[Future[Content]] = deque()
+    try:
+        for file in files:
+            waiting.append(executor.submit(read_file, root, file, decode, max_bytes))
+            if len(waiting) >= AHEAD * num_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def with_progress(contents: Iterable[Content], total: int, title: str) -> Generator[Content]:
+    """The same, with a bar on the terminal: files a second, time left, files skipped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.fields[rate]:,.0f} a second, {task.fields[skipped]} skipped"), TimeRemainingColumn())
+    with Progress(title, BarColumn(), MofNCompleteColumn(), *columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=total, rate=0.0, skipped=0)
+        skipped = 0
+        for content in contents:
+            yield content
+            skipped += bool(content.reason)
+            progress.update(task, advance=1, rate=progress.tasks[0].speed or 0.0, skipped=skipped)
