@@ -20,10 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
-from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, PipelineRun, VAERun
+from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, OptimizeRun, PipelineRun, VAERun
 
-RUNS = {"vae": VAERun, "gan": GANRun, "pipeline": PipelineRun, "evaluate": EvaluateRun, "compare": CompareRun}
-Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun
+RUNS = {
+    "vae": VAERun,
+    "gan": GANRun,
+    "pipeline": PipelineRun,
+    "evaluate": EvaluateRun,
+    "compare": CompareRun,
+    "optimize": OptimizeRun,
+}
+Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun | OptimizeRun
 
 
 def register() -> None:

@@ -26,20 +26,20 @@ SplitName = Literal["train", "val", "test"]
 EMBEDDED_MNIST = Path(__file__).parents[2] / "data" / "mnist"
 
 
-class Images(Protocol):
-    """uint8 images: a tensor (N, C, H, W), or whatever yields parts of one, from a disk perhaps."""
+class Rows(Protocol):
+    """A tensor (N, ...), or whatever yields parts of one when they are asked for, from a disk perhaps."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
-        """(n, C, H, W)."""
+        """(n, ...)."""
 
 
 class Split(NamedTuple):
     """Images and their classes."""
 
-    images: Images  # at least of the source's height and width: training cuts from a random place what is too much
-    labels: Tensor  # int64, (N,)
+    images: Rows  # uint8, (N, C, H, W), H and W at least the source's: what is too much, training cuts at random
+    labels: Rows  # int64, (N,)
     is_mirrored: bool = False  # whether training mirrors half of them, at random
 
 

@@ -15,7 +15,7 @@ import torch
 from omegaconf import MISSING
 
 from vaegan.config import cache_home, require
-from vaegan.data.datasets import Images, ImageSource, Split, SplitName
+from vaegan.data.datasets import ImageSource, Rows, Split, SplitName
 from vaegan.data.decoding import MAX_PIXELS, SUFFIXES, Decoder
 from vaegan.data.on_demand import ImagesOnDemand, digests
 from vaegan.data.picture_cache import PictureCache, Record
@@ -144,7 +144,7 @@ class ImageFolder(ImageSource):
         labels = torch.tensor([member.label for member in members], dtype=torch.long)
         return Split(self._images(members), labels, self.config.flip)
 
-    def _images(self, members: list[Member]) -> Images:
+    def _images(self, members: list[Member]) -> Rows:
         if self.cache:
             return self.cache.images([member.record for member in members if member.record])
         paths = [member.path for member in members]

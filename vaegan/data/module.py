@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig, Pick, SequentialBatches, ShuffledBatches
 from vaegan.data.datasets import ImageSource, SplitName
+from vaegan.data.streaming import StreamedImages
 from vaegan.data.views import ImageDataset
 from vaegan.images import to_float
 
@@ -61,6 +62,8 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         rank, world_size = self._rank()
         split = self.splits["train"]
+        if isinstance(split.images, StreamedImages):
+            return split.images.loader(self.loader.batch_size // world_size, self.loader.num_workers, self.seed)
         batch_size, has_views = self.loader.batch_size, split.has_views
         return self._loader(
             "train", ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, has_views=has_views)

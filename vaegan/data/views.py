@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import center_crop, horizontal_flip
 
 from vaegan.data.batches import Pick
-from vaegan.data.datasets import Images, Split
+from vaegan.data.datasets import Rows, Split
 from vaegan.data.picture_cache import MappedImages
 
 PART = 4096  # images that are copied at once
@@ -19,7 +19,7 @@ PART = 4096  # images that are copied at once
 class CentredImages:
     """The middle of larger images: `images[which]` is uint8 (n, C, *size)."""
 
-    def __init__(self, images: Images, size: list[int]) -> None:
+    def __init__(self, images: Rows, size: list[int]) -> None:
         self.larger, self.size = images, size
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, split: Split, size: list[int]) -> None:
         self.split, self.size, self.labels = split, size, split.labels
         self.is_larger = len(self) > 0 and list(split.images[:1].shape[2:]) != size
-        self.images: Images = CentredImages(split.images, size) if self.is_larger else split.images
+        self.images: Rows = CentredImages(split.images, size) if self.is_larger else split.images
 
     @property
     def has_views(self) -> bool:
@@ -58,7 +58,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         images = torch.empty(len(self), *self.split.images[:1].shape[1:], dtype=torch.uint8, device=device)
         for start in range(0, len(self), PART):
             images[start : start + PART] = self.split.images[start : start + PART].to(device)
-        return ImageDataset(self.split._replace(images=images, labels=self.labels.to(device)), self.size)
+        return ImageDataset(self.split._replace(images=images, labels=self.labels[: len(self)].to(device)), self.size)
 
     def __len__(self) -> int:
         return len(self.split.labels)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vaegan.config import cache_home
-from vaegan.data.datasets import Images
+from vaegan.data.datasets import Rows
 from vaegan.images import to_float
 from vaegan.metrics.features import FeatureNetwork
 from vaegan.metrics.scores import Features, radii, scores
@@ -39,7 +39,7 @@ class Reference(NamedTuple):
     floor: dict[str, float]  # by score
 
 
-def reference(network: FeatureNetwork, images: Images, others: Images, device: torch.device) -> Reference:
+def reference(network: FeatureNetwork, images: Rows, others: Rows, device: torch.device) -> Reference:
     """Reference of real images; the floor is that of as many `others`, or all there are."""
     num = min(len(images), len(others))
     real = with_classes(network, cached_features(network, images, len(images), device))
@@ -54,7 +54,7 @@ def with_classes(network: FeatureNetwork, features: Tensor) -> Features:
     return Features(features, network.classify(features))
 
 
-def cached_features(network: FeatureNetwork, images: Images, num: int, device: torch.device) -> Tensor:
+def cached_features(network: FeatureNetwork, images: Rows, num: int, device: torch.device) -> Tensor:
     """Features (num, D) of the first images, on the device: from the disk if they are there."""
     network.to(device)
     if not network.IS_FIXED:
@@ -69,17 +69,17 @@ def cached_features(network: FeatureNetwork, images: Images, num: int, device: t
 
 
 @torch.no_grad()
-def all_features(network: FeatureNetwork, images: Images, num: int, device: torch.device) -> Tensor:
+def all_features(network: FeatureNetwork, images: Rows, num: int, device: torch.device) -> Tensor:
     """Features (num, D) of the first images, in batches, on the device."""
     return torch.cat([network(to_float(part.to(device))) for part in parts(images, num)])
 
 
-def parts(images: Images, num: int) -> Iterator[Tensor]:
+def parts(images: Rows, num: int) -> Iterator[Tensor]:
     """The first images, uint8 (at most BATCH, C, H, W) at a time."""
     return (images[start : min(start + BATCH, num)] for start in range(0, num, BATCH))
 
 
-def content_hash(network: FeatureNetwork, images: Images, num: int) -> str:
+def content_hash(network: FeatureNetwork, images: Rows, num: int) -> str:
     """Of all pixels of the first images, all weights, and the name of the network."""
     digest = hashlib.blake2b(type(network).__name__.encode(), digest_size=16)
     pixels = (("images", part) for part in parts(images, num))

@@ -199,6 +199,7 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the GAN's VAE is, on purpose
+    warnings.filterwarnings("ignore", ".*IterableDataset.*has `__len__` defined.*")  # litdata's is right
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
 
 

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 import vaegan.data.image_folder  # noqa: F401  registers dataset=image_folder
 import vaegan.data.shapes  # noqa: F401  registers dataset=shapes
 import vaegan.data.stacked  # noqa: F401  registers dataset=stacked_mnist
+import vaegan.data.streaming  # noqa: F401  registers dataset=streaming
 from vaegan.config import require
 from vaegan.data.datasets import ImageSource
 from vaegan.likelihoods import Likelihood
@@ -170,6 +171,28 @@ class CompareRun(RunConfig):
         from vaegan.stages.compare import compare
 
         compare(self.runs, self.baseline, output_dir)
+
+
+@dataclass
+class OptimizeRun(RunConfig):
+    """stage=optimize"""
+
+    dataset: ImageSource.Config = MISSING
+    output: str = ""  # where the chunks go: a folder, or an address such as s3://bucket/folder
+    chunk_mb: int = 64  # size of a chunk; a training keeps a few of them in memory
+    num_workers: int = 1  # processes that write
+
+    def __post_init__(self) -> None:
+        require(self.output != "", "output", "the folder or the address that the chunks go to", self.output)
+        require(self.chunk_mb >= 1, "chunk_mb", "at least 1", self.chunk_mb)
+        require(self.num_workers >= 1, "num_workers", "at least 1", self.num_workers)
+        expected = "empty in stage=optimize, which trains nothing"
+        require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
+
+    def execute(self, output_dir: Path) -> None:
+        from vaegan.stages.optimize import optimize
+
+        optimize(self)
 
 
 @dataclass

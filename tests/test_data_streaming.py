@@ -1,0 +1,178 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
+from tests.pictures import fill
+from vaegan.data.batches import LoaderConfig
+from vaegan.data.module import ImageDataModule
+from vaegan.data.streaming import StreamedImages, Streaming, pack
+
+ROOT = Path(__file__).parents[1]
+SPLITS = ("train", "val", "test")
+SHAPE = (3, 6, 8)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*IterableDataset.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of class folders, and what stage=optimize makes of it, by the command line."""
+    folder = tmp_path_factory.mktemp("streaming")
+    for i, name in enumerate(("cat", "dog")):
+        fill(folder / "pictures" / name, 60, start=60 * i)
+    (folder / "pictures" / "broken.png").write_bytes(b"words")
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "stage=optimize",
+        f"output={folder / 'chunks'}",
+        *settings(folder),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 files skipped" in ended.stdout and "dataset=streaming" in ended.stdout
+    return folder
+
+
+def settings(folder):
+    return [f"dataset.root={folder / 'pictures'}", "dataset.image_size=[6,8]", f"dataset.cache={folder / 'cache'}"]
+
+
+def streamed(folder, **config):
+    return Streaming.Config(root=str(folder / "chunks"), **{"image_size": [6, 8]} | config).build()
+
+
+def keys(images):
+    return [bytes(image.numpy()) for image in images]
+
+
+def test_the_chunks_hold_the_pictures_in_an_order_that_mixes_classes(folder):
+    original = compose("stage=vae", "dataset=image_folder", *settings(folder)).dataset.build()
+    source = streamed(folder)
+    assert source.prepare() == [] and source.image_shape == SHAPE
+    for name in SPLITS:
+        images, labels, _ = original.split(name)
+        expected = dict(zip(keys(images[:]), labels.tolist(), strict=True))
+        found, found_labels, _ = source.split(name)
+        assert len(found) == len(found_labels) == len(images)
+        assert dict(zip(keys(found[:]), found_labels[:].tolist(), strict=True)) == expected
+        assert found[torch.tensor([1, 0])].shape == (2, *SHAPE) and found[:0].shape == (0, *SHAPE)
+    assert 0 < source.split("train").labels[:20].sum() < 20
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_an_epoch_takes_each_image_once_in_an_order_of_its_own(folder, num_workers):
+    images = streamed(folder).split("train").images
+    loader = images.loader(8, num_workers, seed=0)
+    first, second = ([key for batch, _ in loader for key in keys(batch)] for _ in range(2))
+    assert len(first) == len(set(first)) == 8 * len(loader) and len(loader) >= len(images) // 8 - max(1, num_workers)
+    assert first != second
+    again = [key for batch, _ in images.loader(8, num_workers, seed=0) for key in keys(batch)]
+    assert again == first
+    assert [key for batch, _ in images.loader(8, num_workers, seed=1) for key in keys(batch)] != first
+
+
+def test_an_epoch_that_was_stopped_goes_on_where_it_was(folder):
+    images = streamed(folder).split("train").images
+    loader = images.loader(8, 0, seed=0)
+    iterator = iter(loader)
+    for _ in range(3):
+        next(iterator)
+    state, rest = loader.state_dict(), list(iterator)
+    resumed = images.loader(8, 0, seed=0)
+    resumed.load_state_dict(state)
+    for found, expected in zip(resumed, rest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_data_module_trains_from_the_loader_and_validates_in_order(folder):
+    data = ImageDataModule(streamed(folder), LoaderConfig(batch_size=8, eval_batch_size=5), seed=0)
+    (images, labels), *_ = data.train_dataloader()
+    assert images.shape == (8, *SHAPE) and images.dtype == torch.uint8 and labels.dtype == torch.int64
+    seen = torch.cat([images for images, _ in data.val_dataloader()])
+    assert torch.equal(seen, data.splits["val"].images[:])
+    assert data.splits["train"].num_bytes == float("inf")
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_vae_trains_on_chunks(folder, tmp_path, devices):
+    command = [sys.executable, str(ROOT / "train.py"), "stage=vae", *SMALL_NETS, *SMALL_TRAINER, "dataset=streaming"]
+    command += [f"dataset.root={folder / 'chunks'}", "dataset.image_size=[6,8]", "loader.batch_size=16"]
+    command += [f"trainer.devices={devices}", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_ranks_read_images_of_their_own(folder, monkeypatch):
+    """As litdata sees the world: every rank's epoch, put together, has no image twice."""
+    from litdata.utilities.env import _DistributedEnv
+
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(_DistributedEnv, "detect", classmethod(lambda cls, rank=rank: cls(2, rank, 1)))
+        images = streamed(folder).split("train").images
+        seen += [key for batch, _ in images.loader(4, 0, seed=0) for key in keys(batch)]
+    assert len(seen) == len(set(seen)) >= 0.8 * len(images)
+
+
+def test_another_size_than_was_written_is_refused(folder):
+    with pytest.raises(ValueError, match=r"dataset.image_size and dataset.channels must be 192.*got 144"):
+        streamed(folder, image_size=8).split("val").images[:]
+
+
+def test_a_root_without_chunks_says_how_to_make_them(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no chunks .*python train.py stage=optimize"):
+        streamed(tmp_path).prepare()
+
+
+def test_what_is_there_is_not_overwritten(folder):
+    run = compose("stage=optimize", f"output={folder / 'chunks'}", *settings(folder))
+    with pytest.raises(ValueError, match="train is there already; choose another output, or remove it"):
+        run.execute(folder)
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda index: index["config"].update(data_format=["pickle"]), r"its items are \['pickle'\].*refused"),
+        (lambda index: index["chunks"][0].update(filename="../../evil.bin"), r"names a chunk '\.\./\.\./evil\.bin'"),
+    ],
+)
+def test_a_hostile_index_is_refused_before_anything_is_read(folder, tmp_path, edit, message, monkeypatch):
+    (tmp_path / "chunks" / "train").mkdir(parents=True)
+    for path in (folder / "chunks" / "train").iterdir():
+        (tmp_path / "chunks" / "train" / path.name).write_bytes(path.read_bytes())
+    index = json.loads((folder / "chunks" / "train" / "index.json").read_text())
+    edit(index)
+    (tmp_path / "chunks" / "train" / "index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(StreamedImages, "read", None)
+    with pytest.raises(ValueError, match=message):
+        streamed(tmp_path).split("train")
+
+
+def test_without_litdata_it_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litdata", None)
+    with pytest.raises(ValueError, match=r"pip install 'vaegan\[streaming\]'"):
+        streamed(folder).split("train")
+
+
+def test_an_item_is_its_label_and_its_pixels():
+    image = torch.randint(256, (3, 6, 8), dtype=torch.uint8)
+    assert pack(image, 258)[:8] == bytes([2, 1, 0, 0, 0, 0, 0, 0]) and pack(image, 258)[8:] == bytes(image.numpy())
+
+
+@pytest.mark.parametrize("key, value", [("image_size", 2), ("image_size", [8]), ("channels", 2), ("cache_gb", 0.0)])
+def test_bad_settings_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        Streaming.Config(root="chunks", **{key: value})

@@ -1,0 +1,172 @@
+"""Pictures in chunks, on a disk or in an object store, read by litdata: for sets that are larger than one machine.
+
+`python train.py stage=optimize` writes them. An item is the class (8 bytes, little-endian) and then the pixels, as they
+are: reading one executes nothing, and a store of any other format is refused before its first item is read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import MISSING
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vaegan.config import require
+from vaegan.data.datasets import ImageSource, Split, SplitName
+from vaegan.data.scanning import Skipped
+from vaegan.images import ImageShape
+
+LABEL_BYTES = 8
+INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
+
+
+class Streaming(ImageSource):
+    """Three folders of chunks, `train`, `val` and `test`, below `dataset.root`.
+
+    Every rank and node of a training reads chunks of its own.
+    """
+
+    LIKELIHOOD: ClassVar[str] = "gaussian"
+
+    @dataclass
+    class Config(ImageSource.Config):
+        name: str = "streaming"
+        root: str = MISSING  # a folder, or an address such as s3://bucket/folder or gs://bucket/folder
+        image_size: Any = 64  # pixels: a number, or [height, width]; as it was written
+        channels: int = 3  # 3 colour, 1 grey; as it was written
+        cache: str | None = None  # folder for chunks that come from a store; null: litdata's
+        cache_gb: float = 100.0  # size that it may have
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            sizes = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
+            is_size = len(sizes) == 2 and all(isinstance(n, int) and n >= 4 for n in sizes)
+            require(is_size, "image_size", "a number of pixels, at least 4, or [height, width]", self.image_size)
+            require(self.channels in (1, 3), "channels", "1 (grey) or 3 (colour)", self.channels)
+            require(self.cache_gb > 0, "cache_gb", "positive", self.cache_gb)
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def image_shape(self) -> ImageShape:
+        size = self.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (self.config.channels, height, width)
+
+    def prepare(self) -> Sequence[Skipped]:
+        root = self.config.root
+        if "://" not in root and not (Path(root).expanduser() / "train" / "index.json").is_file():
+            raise ValueError(
+                f"dataset.root={root} holds no chunks (train/index.json); to make them: python train.py stage=optimize "
+                "dataset=image_folder dataset.root=PATH output=FOLDER"
+            )
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        images = StreamedImages(self.config, name, self.image_shape)
+        return Split(images, StreamedLabels(images))
+
+
+class StreamedImages:
+    """One split: `images[which]` is uint8 (n, C, H, W), read from the chunks that hold them."""
+
+    def __init__(self, config: Any, split: str, shape: ImageShape) -> None:
+        self.config, self.split, self.shape = config, split, shape
+        self.items = self.open()
+
+    def open(self, **options: Any) -> Any:
+        """litdata's data set of the split.
+
+        Raises:
+            ValueError: litdata is not there, or the chunks are not, or not of our format.
+        """
+        try:
+            from litdata import StreamingDataset
+        except ImportError as error:
+            raise ValueError(INSTALL) from error
+        root, size = self.config.root, f"{self.config.cache_gb}GB"
+        where = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
+        try:
+            items = StreamingDataset(f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options)
+            num_items = len(items)
+        except (ValueError, OSError, RuntimeError, KeyError) as error:
+            raise ValueError(f"dataset.root={root}: its {self.split} split cannot be opened ({error})") from error
+        check_format(items.shuffler.cache._reader.config, f"dataset.root={root}, {self.split}")
+        require(num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items)
+        return items
+
+    def loader(self, batch_size: int, num_workers: int, seed: int) -> DataLoader[Any]:
+        """Batches of this rank in an order that is f(seed, epoch); it can be stopped and resumed by its state_dict."""
+        from litdata import StreamingDataLoader
+
+        items = self.open(shuffle=True, drop_last=True, seed=seed)
+        loader: DataLoader[Any] = StreamingDataLoader(
+            items, batch_size=batch_size, num_workers=num_workers, drop_last=True, collate_fn=self.unpack
+        )
+        return loader
+
+    def unpack(self, items: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+        """Images and labels.
+
+        Raises:
+            ValueError: An item has another size than these images have.
+        """
+        size = LABEL_BYTES + math.prod(self.shape)
+        for item in items:
+            expected = f"{size - LABEL_BYTES}, which is {self.shape} (channels, height, width), as they were written"
+            require(len(item) == size, "dataset.image_size and dataset.channels", expected, len(item) - LABEL_BYTES)
+        data = torch.frombuffer(bytearray(b"".join(items)), dtype=torch.uint8).view(-1, size)
+        labels, pixels = data.split([LABEL_BYTES, size - LABEL_BYTES], dim=1)
+        return pixels.reshape(-1, *self.shape), labels.contiguous().view(torch.int64).flatten()
+
+    def read(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images and labels of these indices."""
+        indices = torch.arange(len(self))[which].tolist()
+        if not indices:
+            return torch.empty(0, *self.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
+        return self.unpack([self.items[index] for index in indices])
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        return self.read(which)[0]
+
+
+class StreamedLabels:
+    """The classes of the same items: `labels[which]` is int64 (n,)."""
+
+    def __init__(self, images: StreamedImages) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        return self.images.read(which)[1]
+
+
+def check_format(config: Any, where: str) -> None:
+    """What the index of a store says is believed only so far as it cannot do harm.
+
+    Raises:
+        ValueError: Items are no plain bytes (litdata would execute pickled ones), or a chunk's name is a path.
+    """
+    if config.data_format != ["bytes"]:
+        raise ValueError(f"{where}: its items are {config.data_format}, and not what stage=optimize writes: refused")
+    for chunk in config._chunks:
+        if os.path.basename(chunk["filename"]) != chunk["filename"]:
+            raise ValueError(f"{where}: its index names a chunk {chunk['filename']!r} elsewhere: refused")
+
+
+def pack(image: Tensor, label: int) -> bytes:
+    """One item."""
+    return label.to_bytes(LABEL_BYTES, "little") + image.numpy().tobytes()
