@@ -104,11 +104,10 @@ def test_the_data_module_trains_from_the_loader_and_validates_in_order(folder):
     assert data.splits["train"].num_bytes == float("inf")
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_vae_trains_on_chunks(folder, tmp_path, devices):
+def test_two_ranks_train_on_chunks(folder, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "stage=vae", *SMALL_NETS, *SMALL_TRAINER, "dataset=streaming"]
     command += [f"dataset.root={folder / 'chunks'}", "dataset.image_size=[6,8]", "loader.batch_size=16"]
-    command += [f"trainer.devices={devices}", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    command += ["trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()

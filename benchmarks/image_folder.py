@@ -1,0 +1,166 @@
+"""The loader of dataset=image_folder against torchvision's ImageFolder and DataLoader, on the same JPEG files.
+
+    python benchmarks/image_folder.py speed [rounds]     images per second, at 64 x 64, with 0 and 2 workers
+    python benchmarks/image_folder.py size               memory and start-up with 1,000, 10,000 and 100,000 small files
+
+Files are generated: of about 500 x 375 pixels for speed, with the spectrum of photographs. The first pass decodes the
+folder into the cache and goes through it once; later ones find it there. Rounds alternate; ratios are of medians.
+"""
+
+import io
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder as TorchvisionFolder
+from torchvision.transforms import v2
+
+from vaegan.data.batches import LoaderConfig
+from vaegan.data.image_folder import ImageFolder
+from vaegan.data.module import ImageDataModule
+
+NUM_FILES, BATCH = 2000, 128
+
+
+def photograph(rng, height, width):
+    """Noise whose amplitude falls with the frequency, as that of photographs does."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / height
+    spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / frequency
+    image = np.fft.irfft2(spectrum, (height, width))
+    grey = image[:1] * 0.8
+    image = grey / grey.std() + image / image.std() * 0.4
+    return Image.fromarray((image * 50 + 120).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def make_photographs(folder):
+    """ImageNet-like files; their mean size in bytes."""
+    rng, sizes = np.random.default_rng(0), []
+    for i in range(NUM_FILES):
+        path = folder / f"class{i % 10}" / f"{i:05d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        photograph(rng, int(rng.integers(350, 400)), int(rng.integers(470, 530))).save(path, quality=90)
+        sizes.append(path.stat().st_size)
+    return statistics.mean(sizes)
+
+
+def torchvision_epoch(folder, num_workers):
+    """Images per second of an epoch, as most programs load them."""
+    steps = [v2.Resize(64), v2.CenterCrop(64), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    data = TorchvisionFolder(str(folder), transform=v2.Compose(steps))
+    start = time.perf_counter()
+    seen = sum(len(images) for images, _ in DataLoader(data, BATCH, shuffle=True, num_workers=num_workers))
+    return seen / (time.perf_counter() - start)
+
+
+def our_module(folder, cache, num_workers):
+    config = ImageFolder.Config(root=str(folder), cache=str(cache), num_threads=max(1, num_workers))
+    return ImageDataModule(config.build(), LoaderConfig(batch_size=BATCH), seed=0)
+
+
+def our_epoch(data):
+    """Images of the training split that an epoch gives."""
+    return sum(len(data.on_after_batch_transfer(batch, 0)[0]) for batch in data.train_dataloader())
+
+
+def our_first_pass(folder, num_workers):
+    """Images per second of the decoding and of an epoch after it, over all files."""
+    with tempfile.TemporaryDirectory() as cache:
+        start = time.perf_counter()
+        our_epoch(our_module(folder, cache, num_workers))
+        return NUM_FILES / (time.perf_counter() - start)
+
+
+def our_later_pass(folder, cache):
+    """Images per second of later epochs."""
+    data = our_module(folder, cache, 1)
+    our_epoch(data)
+    start, seen = time.perf_counter(), sum(our_epoch(data) for _ in range(20))
+    return seen / (time.perf_counter() - start)
+
+
+def speed(rounds):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
+        folder.mkdir()
+        print(f"{NUM_FILES} files of {make_photographs(folder) / 1000:.0f} kB", flush=True)
+        for workers in (0, 2):
+            theirs, first, later = [], [], []
+            for i in range(rounds):
+                theirs.append(torchvision_epoch(folder, workers))
+                first.append(our_first_pass(folder, workers))
+                later.append(our_later_pass(folder, cache))
+                print(f"round {i}: {theirs[-1]:.0f}, {first[-1]:.0f}, {later[-1]:.0f} images/s", flush=True)
+            base, first_ratio = statistics.median(theirs), statistics.median(first) / statistics.median(theirs)
+            print(
+                f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); our first pass {first_ratio:.2f}, "
+                f"later ones {statistics.median(later) / base:.0f}",
+                flush=True,
+            )
+
+
+def make_small_files(folder, num):
+    """Tiny pictures, each different in a few pixels, in folders of a thousand."""
+    base = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for i in range(num):
+        if i % 1000 == 0:
+            part = folder / f"{i // 1000:03d}"
+            part.mkdir(parents=True)
+        base[0, 0], base[0, 1] = i % 256, i // 256 % 256
+        base[0, 2] = i // 65536
+        buffer = io.BytesIO()
+        Image.fromarray(base).save(buffer, "BMP")
+        (part / f"{i:06d}.bmp").write_bytes(buffer.getvalue())
+
+
+def memory():
+    """Resident memory of this process: its own, and that of mapped files, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return [int(line.split()[1]) / 1024 for name in ("RssAnon", "RssFile") for line in lines if line.startswith(name)]
+
+
+def one_run(folder, cache):
+    """Start-up of a training that finds its cache, and its memory after an epoch; printed for the parent."""
+    before = memory()[0]
+    start = time.perf_counter()
+    config = ImageFolder.Config(root=folder, cache=cache, image_size=32)
+    data = ImageDataModule(config.build(), LoaderConfig(batch_size=BATCH), seed=0)
+    next(iter(data.train_dataloader()))
+    seconds = time.perf_counter() - start
+    our_epoch(data)
+    own, mapped = memory()
+    print(seconds, own - before, mapped)
+
+
+def size():
+    with tempfile.TemporaryDirectory() as temporary:
+        for num in (1000, 10_000, 100_000):
+            folder, cache = Path(temporary) / str(num), Path(temporary) / f"cache{num}"
+            make_small_files(folder, num)
+            command = [sys.executable, __file__, "one", str(folder), str(cache)]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            build = time.perf_counter() - start
+            runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(3)]
+            figures = [[float(word) for word in run.stdout.split()] for run in runs]
+            seconds, own, mapped = (statistics.median(column) for column in zip(*figures, strict=True))
+            print(
+                f"{num} files: built in {build:.1f} s; found in {seconds:.2f} s; memory of its own {own:.0f} MiB, "
+                f"with {mapped:.0f} MiB of mapped files (libraries and cache; the system takes them back at need)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "speed":
+        speed(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    elif sys.argv[1] == "size":
+        size()
+    else:
+        one_run(*sys.argv[2:])
