@@ -89,7 +89,7 @@ def test_penalties_take_the_norm_of_each_image_not_of_the_batch(discriminator, p
             (gradient,) = torch.autograd.grad(discriminator(image).sum(), image)
             total += gradient.square().sum().item() / 2
         expected.append(total)
-    torch.testing.assert_close(penalty.Config().build()(discriminator, real, fake), torch.tensor(expected))
+    torch.testing.assert_close(penalty.Config().build(SHAPE)(discriminator, real, fake), torch.tensor(expected))
 
 
 def test_wgan_gp_draws_the_slope_between_real_and_fake_to_one():
@@ -97,16 +97,16 @@ def test_wgan_gp_draws_the_slope_between_real_and_fake_to_one():
     slope = linear[1].weight.norm().item()
     real, fake = torch.rand(5, *SHAPE), torch.rand(5, *SHAPE)
     expected = torch.full((5,), (slope - 1) ** 2)
-    torch.testing.assert_close(WganGP.Config().build()(linear, real, fake), expected)
+    torch.testing.assert_close(WganGP.Config().build(SHAPE)(linear, real, fake), expected)
     seen = []
-    WganGP.Config().build()(lambda images: seen.append(images) or linear(images), real, fake)
+    WganGP.Config().build(SHAPE)(lambda images: seen.append(images) or linear(images), real, fake)
     share = (seen[0] - fake) / (real - fake)
     assert (share.flatten(1).std(1) < 1e-2).all() and share.flatten(1).mean(1).std() > 0.05
 
 
 def test_wgan_gp_is_finite_where_the_discriminator_is_flat():
     weight = torch.zeros(192, requires_grad=True)
-    penalty = WganGP.Config().build()(
+    penalty = WganGP.Config().build(SHAPE)(
         lambda images: images.flatten(1) @ weight, torch.rand(3, *SHAPE), torch.rand(3, *SHAPE)
     )
     penalty.sum().backward()
@@ -115,20 +115,26 @@ def test_wgan_gp_is_finite_where_the_discriminator_is_flat():
 
 @pytest.mark.parametrize("name", sorted(set(GradientPenalty.choices) - {"none"}))
 def test_a_lazy_penalty_weighs_as_much_as_an_eager_one(name):
-    lazy = GradientPenalty.choices[name].Config(gamma=3.0, interval=4).build()
-    eager = GradientPenalty.choices[name].Config(gamma=3.0, interval=1).build()
+    lazy = GradientPenalty.choices[name].Config(gamma=3.0, interval=4).build(SHAPE)
+    eager = GradientPenalty.choices[name].Config(gamma=3.0, interval=1).build(SHAPE)
     weights = [lazy.weight(step, 0.5) for step in range(16)]
     assert weights == [12.0, 0, 0, 0] * 4
     assert sum(weights) == sum(eager.weight(step, 0.5) for step in range(16))
 
 
+def test_a_weight_that_is_left_open_grows_with_the_number_of_pixels():
+    small, large = (R1.Config(interval=1).build(shape).weight(0, 0.0) for shape in ((1, 28, 28), (3, 56, 56)))
+    assert small == pytest.approx(0.05) and large == pytest.approx(0.05 * 12)
+    assert R1.Config(gamma=0.1, interval=1).build((3, 56, 56)).weight(0, 0.0) == 0.1
+
+
 def test_gamma_falls_by_half_a_cosine():
-    penalty = R1.Config(gamma=8.0, gamma_final=0.25, interval=1).build()
+    penalty = R1.Config(gamma=8.0, gamma_final=0.25, interval=1).build(SHAPE)
     assert [penalty.weight(0, share) for share in (0, 0.5, 1, 1.5)] == pytest.approx([8, 5, 2, 2])
 
 
 def test_no_penalty_is_never_due(discriminator):
-    penalty = GradientPenalty.choices["none"].Config().build()
+    penalty = GradientPenalty.choices["none"].Config().build(SHAPE)
     assert not any(penalty.weight(step, 0) for step in range(100))
     assert penalty(discriminator, torch.rand(3, *SHAPE), torch.rand(3, *SHAPE)).tolist() == [0, 0, 0]
 
@@ -136,7 +142,7 @@ def test_no_penalty_is_never_due(discriminator):
 @pytest.mark.parametrize("name", sorted(set(GradientPenalty.choices) - {"none"}))
 def test_penalties_train_the_discriminator_and_not_the_generator(discriminator, name):
     fake = torch.rand(5, *SHAPE, requires_grad=True)
-    GradientPenalty.choices[name].Config().build()(discriminator, torch.rand(5, *SHAPE), fake).sum().backward()
+    GradientPenalty.choices[name].Config().build(SHAPE)(discriminator, torch.rand(5, *SHAPE), fake).sum().backward()
     assert discriminator[1].weight.grad.abs().sum() > 0
     assert fake.grad is None
 
@@ -156,7 +162,11 @@ def test_penalty_is_float32_under_autocast(discriminator):
 
 @pytest.mark.parametrize("name", sorted(GradientPenalty.choices))
 def test_every_penalty_is_float32_under_autocast(discriminator, name):
-    penalty, real, fake = GradientPenalty.choices[name].Config().build(), torch.rand(4, *SHAPE), torch.rand(4, *SHAPE)
+    penalty, real, fake = (
+        GradientPenalty.choices[name].Config().build(SHAPE),
+        torch.rand(4, *SHAPE),
+        torch.rand(4, *SHAPE),
+    )
     torch.manual_seed(1)
     outside = penalty(discriminator, real, fake)
     torch.manual_seed(1)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    ["images", "config", "random", "metrics.digits_cnn", "data.decoding"],
+    ["images", "config", "random", "metrics.digits_cnn", "data.decoding", "data.mapped"],
     [
         "distributions",
         "scales",
@@ -28,6 +28,7 @@ FLOORS = [
         "nets.discriminators",
         "data.datasets",
         "data.reading",
+        "data.picture_table",
     ],
     ["data.batches", "data.shapes", "data.stacked", "data.streaming", "data.picture_cache", "data.on_demand", "models"],
     ["data.views", "data.image_folder"],
@@ -58,7 +59,7 @@ MAY_IMPORT = {
         "vaegan.metrics.train_digits_cnn",
     ),
     "PIL": ("vaegan.data.decoding", "vaegan.stages.compare"),
-    "sqlite3": ("vaegan.data.picture_cache",),
+    "sqlite3": ("vaegan.data.picture_cache", "vaegan.data.picture_table"),
     "filelock": ("vaegan.data.picture_cache",),
     "litdata": ("vaegan.data.streaming", "vaegan.stages.optimize"),
     "kornia": ("vaegan.augmentation",),

@@ -61,6 +61,17 @@ def test_what_is_transparent_shows_the_background(mode, background):
     assert (decoder(encode(image, **options)) == np.array(background).reshape(3, 1, 1)).all()
 
 
+def test_a_transparent_level_of_sixteen_bits_shows_the_background():
+    ramp = Image.fromarray(np.array([[0x2000, 0x2000, 0xF000, 0xF000]] * 4, dtype=np.uint16))
+    pixels = Decoder(3, 4, 4, False, (200, 0, 0), 1000)(encode(ramp, transparency=0x2000))
+    assert pixels[:, :, 0].mean(1).tolist() == [200, 0, 0] and (pixels[:, :, -1] > 220).all()
+
+
+@pytest.mark.parametrize("decoder", [COLOUR, GREY], ids=["colour", "grey"])
+def test_lab_is_read(decoder):
+    assert decoder(encode(Image.new("LAB", (8, 8), (200, 128, 128)), "TIFF")).mean() > 100
+
+
 def test_half_transparent_is_half_the_background():
     decoder = Decoder(1, 8, 8, True, (255, 255, 255), 1000)
     assert abs(int(decoder(encode(Image.new("RGBA", (8, 8), (0, 0, 0, 128)))).mean()) - 127) <= 1
@@ -126,8 +137,8 @@ def png_header(width, height):
         (content("rgb.jpg")[:-200], "truncated|Truncated"),
         (content("rgb.png")[:-100], "truncated|Truncated|broken|incomplete"),
         (content("rgb.bmp")[:-100], "truncated|Truncated"),
-        (encode(Image.new("F", (8, 8)), "TIFF"), "floating-point numbers"),
-        (encode(Image.new("I", (8, 8), 70_000), "TIFF"), "neither 8 nor 16 bits"),
+        (encode(Image.new("F", (8, 8)), "TIFF"), "numbers of 32 bits"),
+        (encode(Image.new("I", (8, 8), 70_000), "TIFF"), "numbers of 32 bits"),
     ],
     ids=str,
 )

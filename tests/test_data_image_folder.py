@@ -22,7 +22,7 @@ def source_of(root, **config):
 
 def names(source):
     """Paths of each split."""
-    return {split: [member.path for member in source.members[split]] for split in SPLITS}
+    return source.paths
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -59,8 +59,7 @@ def test_class_folders_give_labels(tmp_path):
     (root / "empty").mkdir()
     source = source_of(root)
     for split in SPLITS:
-        labels = source.split(split).labels
-        paths = [member.path for member in source.members[split]]
+        labels, paths = source.split(split).labels, source.paths[split]
         assert [("bird", "cat", "dog")[label] for label in labels] == [path.split("/")[0] for path in paths]
 
 
@@ -99,6 +98,48 @@ def test_splits_follow_the_content_and_stay_when_pictures_come_or_move(tmp_path)
     other = source_of(root, split_seed=1)
     other.prepare()
     assert names(other) != after
+
+
+def test_a_picture_changes_its_split_only_with_the_fraction_of_that_split(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "train", 80)
+    source = source_of(root)
+    source.prepare()
+    before = {split: set(paths) for split, paths in names(source).items()}
+    other = source_of(root, val_fraction=0.1)
+    other.prepare()
+    assert set(names(other)["test"]) == before["test"] and set(names(other)["val"]) < before["val"]
+    fill(root / "val", 3, start=90)
+    given = source_of(root)
+    given.prepare()
+    assert set(names(given)["test"]) == before["test"]
+    assert set(names(given)["train"]) == before["train"] | before["val"]
+
+
+def test_a_folder_for_a_split_counts_even_if_all_in_it_is_broken(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "train", 40)
+    (root / "val").mkdir()
+    (root / "val" / "broken.png").write_bytes(b"words")
+    with pytest.raises(ValueError, match=r"too few pictures for three splits .*val 0"):
+        source_of(root).prepare()
+
+
+def test_the_folders_of_our_own_runs_are_passed_over(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "a", 30)
+    fill(root / "outputs" / "run" / "pictures", 5, start=50)
+    (root / "outputs" / "run" / ".hydra").mkdir()
+    source = source_of(root)
+    source.prepare()
+    assert sum(map(len, names(source).values())) == 30 and (source.split("train").labels == 0).all()
+
+
+def test_a_relative_root_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ImageFolder.Config(root="pictures").root == str(tmp_path / "pictures")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ImageFolder.Config(root="~/pictures").root == str(tmp_path / "pictures")
 
 
 def test_random_crops_are_cut_from_a_margin(tmp_path):
@@ -183,13 +224,14 @@ def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
     root.mkdir()
     with pytest.raises(ValueError, match="no file in it"):
         source_of(root).prepare()
-    (pixels,) = (tmp_path / "cache").glob("*/pixels")
+    (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
     assert pixels.stat().st_size == 40 * 3 * 8 * 8
 
 
 @pytest.mark.parametrize(
     "key, value",
     [
+        ("root", ""),
         ("image_size", 3),
         ("image_size", [64]),
         ("image_size", "64"),
@@ -210,7 +252,7 @@ def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
 )
 def test_bad_settings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"{key} must be"):
-        ImageFolder.Config(root="pictures", **{key: value})
+        ImageFolder.Config(**{"root": "pictures", key: value})
 
 
 FOLDERS = st.sampled_from(["", "a/", "b/c/", ".d/", "train/", "val/", "train/x/", "é/"])

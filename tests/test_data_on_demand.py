@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -10,8 +12,10 @@ from vaegan.data.scanning import scan
 DECODER = Decoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
 
 
-def images_of(root, paths, max_broken=0.5, fails=False):
-    return ImagesOnDemand(root, [path.name for path in paths], DECODER, Tally(len(paths), max_broken, fails), 2)
+def images_of(root, paths, max_broken=0.5, fails=False, labels=None):
+    labels = torch.zeros(len(paths)) if labels is None else torch.tensor(labels)
+    tally = Tally(len(paths), max_broken, fails)
+    return ImagesOnDemand(root, [path.name for path in paths], labels, DECODER, tally, 2)
 
 
 def expected(path):
@@ -34,16 +38,32 @@ def test_the_next_good_picture_stands_for_one_that_went(tmp_path, caplog):
     paths[5].write_bytes(content("rgb.png")[:-100])
     assert torch.equal(images[torch.tensor([4])][0], expected(paths[0]))
     assert [skipped.path for skipped in images.tally.skipped] == ["0004.png", "0005.png"]
-    assert "0004.png cannot be used" in caplog.text
+    assert "'0004.png' cannot be used" in caplog.text
     caplog.clear()
     assert torch.equal(images[torch.tensor([5])][0], expected(paths[0])) and not caplog.text
+
+
+def test_the_picture_that_stands_for_another_is_of_its_class(tmp_path):
+    paths = fill(tmp_path, 6)
+    images = images_of(tmp_path, paths, labels=[0, 1, 0, 1, 1, 0])
+    paths[2].unlink()
+    assert torch.equal(images[torch.tensor([2])][0], expected(paths[5]))
+
+
+def test_a_file_that_never_ends_is_not_waited_for(tmp_path):
+    paths = fill(tmp_path, 6)
+    images = images_of(tmp_path, paths)
+    paths[1].unlink()
+    os.mkfifo(paths[1])
+    assert torch.equal(images[torch.tensor([1])][0], expected(paths[2]))
+    assert images.tally.skipped == [("0001.png", "no ordinary file")]
 
 
 def test_the_first_failure_stops_where_that_is_wanted(tmp_path):
     paths = fill(tmp_path, 6)
     images = images_of(tmp_path, paths, fails=True)
     paths[3].unlink()
-    with pytest.raises(ValueError, match=r"0003\.png: .*No such file"):
+    with pytest.raises(ValueError, match=r"0003\.png': .*No such file"):
         images[:]
 
 
@@ -61,7 +81,7 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
     images = images_of(tmp_path, paths, max_broken=1.0)
     for path in paths:
         path.unlink()
-    with pytest.raises(ValueError, match="no picture of .* can be read any more"):
+    with pytest.raises(ValueError, match="no picture of the class of '0000.png' in .* can be read any more"):
         images[:1]
 
 

@@ -2,18 +2,20 @@ import os
 import pickle
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.pictures import draw, encode, fill
-from vaegan.data import picture_cache
+from vaegan.data import picture_cache, picture_table, reading
 from vaegan.data.decoding import Decoder
 from vaegan.data.picture_cache import PictureCache
+from vaegan.data.picture_table import PictureTable
 from vaegan.data.reading import Tally
 from vaegan.data.scanning import scan
 
@@ -43,10 +45,24 @@ def build(tmp_path, root, decoder=DECODER, **limits):
     Counted.calls.clear()
     files, _ = scan(root)
     tally = Tally(len(files), limits.get("max_broken", 0.5), limits.get("fails", False))
-    cache = PictureCache(tmp_path / "cache", root, Counted(*vars(decoder).values()))
-    records = cache.update(files, tally, num_threads=2)
-    images = cache.images(list(records.values()))[:]
-    return tally, dict(zip(records, images, strict=True)), len(Counted.calls)
+    cache = PictureCache(tmp_path / "cache", root, Counted(*vars(decoder).values()), num_threads=2)
+    found = cache.update(files, tally, limits.get("may_shrink", True))
+    images = found.images(list(found.records))[:]
+    return tally, dict(zip(found.records, images, strict=True)), len(Counted.calls)
+
+
+def array(tmp_path):
+    """The one file of pixels."""
+    (path,) = (tmp_path / "cache").glob("pixels-*")
+    return path
+
+
+def open_images(tmp_path, root, **limits):
+    """Images as a training holds them."""
+    files, _ = scan(root)
+    cache = PictureCache(tmp_path / "cache", root, DECODER, 1)
+    found = cache.update(files, Tally(len(files), 0.5, False), limits.get("may_shrink", True))
+    return found.images(list(found.records))
 
 
 def check(root, images):
@@ -93,7 +109,7 @@ def test_the_first_broken_file_stops_where_that_is_wanted(tmp_path, folder, agai
     (folder / "0004.png").write_bytes(b"words")
     if again:
         build(tmp_path, folder)
-    with pytest.raises(ValueError, match=r"0004\.png: no picture of a known format.*dataset\.on_error=skip"):
+    with pytest.raises(ValueError, match=r"'0004\.png': no picture of a known format.*dataset\.on_error=skip"):
         build(tmp_path, folder, fails=True)
 
 
@@ -107,14 +123,14 @@ def test_too_many_broken_files_stop_the_build_and_what_is_decoded_is_kept(tmp_pa
 
 
 def test_a_file_that_goes_or_cannot_be_read_is_skipped_and_not_remembered(tmp_path, folder, monkeypatch):
-    read_bytes, refused = Path.read_bytes, "0002.png"
+    read_bounded, refused = reading.read_bounded, "0002.png"
 
-    def read(path):
+    def read(path, max_bytes):
         if path.name == refused:
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return read_bounded(path, max_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(reading, "read_bounded", read)
     tally, images, _ = build(tmp_path, folder)
     assert tally.skipped == [("0002.png", "cannot be read (Permission denied)")] and len(images) == 11
     refused = None
@@ -129,26 +145,102 @@ def test_a_file_larger_than_any_picture_is_not_read(tmp_path, folder):
     assert "bytes are more than a picture needs" in tally.skipped[0].reason and len(images) == decoded == 12
 
 
-def test_a_cache_of_mostly_dead_rows_shrinks(tmp_path, folder):
+def test_a_cache_of_mostly_dead_rows_shrinks_when_it_next_grows(tmp_path, folder):
     build(tmp_path, folder)
     for path in sorted(folder.iterdir())[:9]:
         path.unlink()
+    assert build(tmp_path, folder)[2] == 0 and array(tmp_path).stat().st_size == 12 * ROW
+    fill(folder, 1, start=30)
     _, images, decoded = build(tmp_path, folder)
-    assert decoded == 0 and (tmp_path / "cache" / "pixels").stat().st_size == 3 * ROW
+    assert decoded == 1 and array(tmp_path).stat().st_size == 4 * ROW
     check(folder, images)
-    fill(folder, 2, start=30)
+    fill(folder, 2, start=40)
     check(folder, build(tmp_path, folder)[1])
 
 
-def test_a_running_reader_keeps_its_images_when_the_cache_changes(tmp_path, folder):
-    files, _ = scan(folder)
-    cache = PictureCache(tmp_path / "cache", folder, DECODER)
-    images = cache.images(list(cache.update(files, Tally(12, 0.1, False), 1).values()))
-    before = images[:].clone()
+def test_nothing_is_thrown_away_while_a_part_of_the_folder_cannot_be_seen(tmp_path, folder):
+    build(tmp_path, folder)
+    (tmp_path / "away").mkdir()
+    for path in sorted(folder.iterdir())[:9]:
+        path.rename(tmp_path / "away" / path.name)
+    fill(folder, 1, start=30)
+    build(tmp_path, folder, may_shrink=False)
+    for path in (tmp_path / "away").iterdir():
+        path.rename(folder / path.name)
+    assert build(tmp_path, folder)[2] == 0
+
+
+def test_a_cache_that_cannot_shrink_for_lack_of_space_stays(tmp_path, folder, monkeypatch, caplog):
+    build(tmp_path, folder)
     for path in sorted(folder.iterdir())[:9]:
         path.unlink()
-    build(tmp_path, folder)
+    fill(folder, 1, start=30)
+
+    def full(self, contents):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(PictureTable, "replace", full)
+    caplog.set_level("INFO")
+    check(folder, build(tmp_path, folder)[1])
+    assert "stays larger than it need be" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["shrinks", "is damaged", "grows", "has its last row replaced"])
+def test_a_running_reader_keeps_its_images_whatever_becomes_of_the_cache(tmp_path, folder, change):
+    images = open_images(tmp_path, folder)
+    before = images[:].clone()
+    if change == "shrinks":
+        for path in sorted(folder.iterdir())[:9]:
+            path.unlink()
+    elif change == "is damaged":
+        (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
+    elif change == "has its last row replaced":
+        shutil.copy(folder / "0000.png", folder / "0011.png")
+    fill(folder, 3, start=30)
+    check(folder, build(tmp_path, folder)[1])
+    (folder / "0030.png").write_bytes(encode(draw(seed=77)))
+    check(folder, build(tmp_path, folder)[1])
     assert torch.equal(images[:], before)
+
+
+def test_a_loader_process_that_comes_too_late_says_so(tmp_path, folder):
+    frozen = pickle.dumps(open_images(tmp_path, folder))
+    for path in sorted(folder.iterdir())[:9]:
+        path.unlink()
+    fill(folder, 1, start=30)
+    build(tmp_path, folder)
+    with pytest.raises(ValueError, match="was made anew meanwhile; start again"):
+        pickle.loads(frozen)
+
+
+def test_a_whole_cache_is_only_read(tmp_path, folder, monkeypatch):
+    """It may lie on read-only storage, and nobody has to wait for a lock."""
+    build(tmp_path, folder)
+    monkeypatch.setattr(PictureCache, "_locked", None)
+    with FileLock(tmp_path / "cache" / "lock"):
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+        check(folder, build(tmp_path, folder)[1])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == before
+
+
+def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, monkeypatch):
+    (folder / "bad.png").write_bytes(b"words")
+    monkeypatch.setattr(picture_table, "PILLOW_VERSION", "1.0")
+    assert build(tmp_path, folder)[2] == 13
+    monkeypatch.undo()
+    assert [build(tmp_path, folder)[2] for _ in range(2)] == [1, 0]
+
+
+def test_too_little_memory_is_no_fault_of_the_picture(tmp_path, folder, monkeypatch):
+    def exhausted(self, image):
+        raise MemoryError
+
+    monkeypatch.setattr(Decoder, "_decode", exhausted)
+    with pytest.raises(ValueError, match="not enough memory"):
+        build(tmp_path, folder)
+    monkeypatch.undo()
+    tally, images, _ = build(tmp_path, folder)
+    assert len(images) == 12 and not tally.skipped
 
 
 @pytest.mark.parametrize("damage", ["table", "pixels", "lost"])
@@ -157,23 +249,19 @@ def test_a_damaged_cache_is_built_anew(tmp_path, folder, damage, caplog):
     if damage == "table":
         (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
     elif damage == "pixels":
-        os.truncate(tmp_path / "cache" / "pixels", 5 * ROW)
+        os.truncate(array(tmp_path), 5 * ROW)
     else:
-        (tmp_path / "cache" / "pixels").unlink()
+        array(tmp_path).unlink()
     _, images, decoded = build(tmp_path, folder)
     assert len(images) == decoded == 12 and "is damaged: all are decoded anew" in caplog.text
     check(folder, images)
 
 
 def test_images_are_taken_by_index_and_travel_to_loader_processes_as_a_path(tmp_path, folder):
-    files, _ = scan(folder)
-    cache = PictureCache(tmp_path / "cache", folder, DECODER)
-    records = cache.update(files, Tally(12, 0.1, False), 1)
-    images = cache.images(list(records.values()))
+    images = open_images(tmp_path, folder)
     assert len(images) == 12 and images[torch.tensor([5, 2])].shape == (2, 3, 8, 10)
     assert len(pickle.dumps(images)) < 3000
     assert torch.equal(pickle.loads(pickle.dumps(images))[:], images[:])
-    assert cache.images([])[:].shape == (0, 3, 8, 10)
 
 
 def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkeypatch):
@@ -185,16 +273,16 @@ def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkey
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(picture_cache, "COMMIT_FILES", 4)
-    commit, done = picture_cache.commit, []
+    add, done = PictureTable.add, []
 
-    def full(array, table, records):
+    def full(self, contents, records):
         if len(done) == 2:
-            raise OSError(28, "No space left on device")
+            raise sqlite3.OperationalError("database or disk is full")
         done.append(records)
-        commit(array, table, records)
+        add(self, contents, records)
 
-    monkeypatch.setattr(picture_cache, "commit", full)
-    with pytest.raises(ValueError, match=r"cannot be written .*No space left.* set dataset\.cache .* is kept"):
+    monkeypatch.setattr(PictureTable, "add", full)
+    with pytest.raises(ValueError, match=r"cannot be written .*disk is full.* set dataset\.cache .* is kept"):
         build(tmp_path, folder)
     monkeypatch.undo()
     _, images, decoded = build(tmp_path, folder)
@@ -211,9 +299,10 @@ def test_a_cache_that_cannot_be_made_says_what_to_do(tmp_path, folder):
 BUILD = """
 import sys, time
 from pathlib import Path
-from vaegan.data import picture_cache
+from vaegan.data import picture_cache, picture_table, reading
 from vaegan.data.decoding import Decoder
 from vaegan.data.picture_cache import PictureCache
+from vaegan.data.picture_table import PictureTable
 from vaegan.data.reading import Tally
 from vaegan.data.scanning import scan
 picture_cache.COMMIT_FILES = 8
@@ -224,8 +313,8 @@ class Slow(Decoder):
         return super().__call__(content)
 root = Path(sys.argv[1])
 files, _ = scan(root)
-cache = PictureCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000))
-print("y" * len(cache.update(files, Tally(len(files), 0.1, False), 1)), flush=True)
+cache = PictureCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000), 1)
+print("y" * len(cache.update(files, Tally(len(files), 0.1, False), True).records), flush=True)
 """
 
 
@@ -261,7 +350,7 @@ def test_two_processes_build_one_cache(tmp_path):
 def test_time_too_makes_a_commit(tmp_path, folder, monkeypatch):
     """Large pictures: what was decoded is written down after a while, even if they are few."""
     monkeypatch.setattr(picture_cache, "COMMIT_SECONDS", 0.0)
-    sizes, commit = [], picture_cache.commit
-    monkeypatch.setattr(picture_cache, "commit", lambda *args: (sizes.append(len(args[2])), commit(*args)))
+    sizes, add = [], PictureTable.add
+    monkeypatch.setattr(PictureTable, "add", lambda *args: (sizes.append(len(args[2])), add(*args)))
     build(tmp_path, folder)
     assert sizes == [1] * 12 + [0]

@@ -65,6 +65,18 @@ def test_what_is_no_file_is_skipped_and_not_opened(tmp_path):
     assert len(skipped) == 3
 
 
+def test_a_time_that_no_database_can_keep_does_not_matter(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png")
+    os.utime(tmp_path / "a.png", ns=(0, 2**62))
+    (file,) = scan(tmp_path)[0]
+    assert file.mtime_ns <= 2**63 - 1
+
+
+def test_the_folder_of_a_run_is_passed_over(tmp_path):
+    touch(tmp_path, "a.png", "run/vae/pictures/b.png", "run/.hydra/config.yaml")
+    assert [file.path for file in scan(tmp_path)[0]] == ["a.png"]
+
+
 def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
     touch(tmp_path, "a/x.png", "b/y.png")
     scandir = os.scandir
@@ -88,6 +100,9 @@ def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
         (["train/cat/a.png", "val/cat/b.png"], [("train", "cat"), ("val", "cat")]),
         (["train/a.png", "valid/b.png", "test/c/d.png"], [("train", ""), ("val", ""), ("test", "c")]),
         (["train/cat/x/a.png"], [("train", "cat")]),
+        (["Train/a.png", "TEST/b/c.png"], [("train", ""), ("test", "b")]),
+        (["imagenet/train/cat/a.png", "imagenet/val/dog/b.png"], [("train", "cat"), ("val", "dog")]),
+        (["all/of/cat/a.png", "all/of/dog/b.png"], [(None, "cat"), (None, "dog")]),
         (["train/a.png", "validation/b.png", "docs/c.png", "d.png"], [("train", ""), ("val", ""), None, None]),
         (["train/a.png", "car/b.png"], [(None, "train"), (None, "car")]),  # means of transport
         (["val/a.png", "test/b.png"], [(None, "val"), (None, "test")]),

@@ -21,6 +21,7 @@ NUM_BATCHES = 4  # an epoch of 256 images in batches of 64
 
 def make(*overrides):
     run = compose(*SMALL_GAN, "vae_ckpt=none", *overrides)
+    run.settle(SOURCE.image_shape, num_images=10_000)
     vae_run = compose("stage=vae", *SMALL_NETS)
     vae = VAE(vae_run, SOURCE.image_shape)
     data = ImageDataModule(SOURCE, run.loader, seed=0)

@@ -45,7 +45,10 @@ def train(tmp_path, monkeypatch, capfd):
         (["likelihod=gaussian"], "unknown key likelihod .* Did you mean likelihood?"),
         (["likelihood=gausian"], "likelihood=gausian: no such choice. Did you mean gaussian? Known: bernoulli"),
         (["stage=gann"], "stage=gann: no such choice. Did you mean gan?"),
-        (["likelihood.scale=0.1"], "likelihood.scale belongs to likelihood=.*, which is to be chosen too"),
+        (
+            ["likelihood.scale=0.1"],
+            "likelihood.scale is set, but no likelihood: write .* one of gaussian, laplace",
+        ),
         (["likelihood=bernoulli", "likelihood.scale=0.1"], "likelihood.scale belongs to another choice: likelihood="),
         (["dataset=image_folder"], "dataset.root must be set"),
         (["dataset=image_folder", "dataset.root=nowhere"], "dataset.root=nowhere is no folder; set it to the folder"),

@@ -60,3 +60,22 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused_with_both_number
     with pytest.raises(ValueError, match=message):
         training(loader=LoaderConfig(batch_size=100), trainer=TrainerConfig(devices=3, num_nodes=2))
     training(loader=LoaderConfig(batch_size=102), trainer=TrainerConfig(devices=3, num_nodes=2))
+
+
+@pytest.mark.parametrize("shape, rates", [((1, 28, 28), (6e-3, 4e-3)), ((3, 48, 64), (3e-4, 3e-4))])
+def test_what_a_gan_leaves_open_is_settled_by_its_data(shape, rates):
+    training = GANTraining()
+    training.settle(shape, 10_000)
+    assert (training.generator_optimizer.lr, training.discriminator_optimizer.lr) == rates
+    assert training.discriminator_warmup == 1000
+    training = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
+    training.settle(shape, 1_000_000)
+    assert training.generator_optimizer.lr == 0.1 and training.discriminator_warmup == 0
+    training = GANTraining()
+    training.settle(shape, 1_000_000)
+    assert training.discriminator_warmup == 6400
+
+
+def test_a_vae_has_no_rate_left_open():
+    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive; got None"):
+        VAETraining(optimizer=OptimizerConfig(lr=None))

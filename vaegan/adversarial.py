@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from vaegan.config import Component, ComponentConfig, require
+from vaegan.images import ImageShape
 
 Judge = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B,)
 
@@ -135,12 +136,12 @@ class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
 
     @dataclass
     class Config(ComponentConfig):
-        def build(self) -> GradientPenalty:
-            built: GradientPenalty = self.component(self)
+        def build(self, image_shape: ImageShape) -> GradientPenalty:
+            built: GradientPenalty = self.component(self, image_shape)
             return built
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any, image_shape: ImageShape) -> None:
+        self.config, self.image_shape = config, image_shape
 
     @abc.abstractmethod
     def weight(self, step: int, progress: float) -> float:
@@ -176,13 +177,14 @@ class LazyPenalty(GradientPenalty, abc.ABC):
 
     @dataclass
     class Config(GradientPenalty.Config):
-        gamma: float = 0.05  # weight, for images in [0, 1]; that of r1 and r2 is the same as 4 gamma for [-1, 1]
+        gamma: float | None = None  # weight, for images in [0, 1] (4 gamma for [-1, 1]); null: 0.05 for 28 x 28 grey
+        # pixels, and in proportion to their number: a sum of squares over more pixels is smaller for the same logits
         gamma_final: float = 1.0  # the last weight, as a share of gamma; 1 keeps it constant
         interval: int = 16  # discriminator steps from one penalty to the next
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require(self.gamma >= 0, "gamma", "at least 0", self.gamma)
+            require(self.gamma is None or self.gamma >= 0, "gamma", "at least 0, or null", self.gamma)
             require(self.gamma_final >= 0, "gamma_final", "at least 0", self.gamma_final)
             require(self.interval >= 1, "interval", "at least 1", self.interval)
 
@@ -190,8 +192,9 @@ class LazyPenalty(GradientPenalty, abc.ABC):
         config = self.config
         if step % config.interval:
             return 0.0
+        gamma = 0.05 * math.prod(self.image_shape) / 28**2 if config.gamma is None else config.gamma
         share = config.gamma_final + (1 - config.gamma_final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        return float(config.interval * config.gamma * share)
+        return float(config.interval * gamma * share)
 
 
 class R1(LazyPenalty):
@@ -233,7 +236,7 @@ class WganGP(LazyPenalty):
     @dataclass
     class Config(LazyPenalty.Config):
         name: str = "wgan_gp"
-        gamma: float = 10.0  # weight
+        gamma: float | None = 10.0  # weight
         interval: int = 1  # discriminator steps from one penalty to the next
 
     def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:

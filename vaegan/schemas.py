@@ -124,8 +124,10 @@ def explain_null(command: Sequence[str]) -> str:
     words = [word.split("=")[0].lstrip("+") for word in command]
     owners = keys(RUNS.get(stage, PipelineRun))
     for word in words:
-        if (owner := owners.get(word)) and owner.split("=")[0] not in words:
-            return f"{word} belongs to {owner}, which is to be chosen too: {owner} {word}=..."
+        if (owner := owners.get(word)) and (group := owner.split("=")[0]) not in words:
+            key = word.rpartition(".")[2]
+            choices = [n for n, c in GROUPS[group].choices.items() if key in c.Config.__dataclass_fields__]
+            return f"{word} is set, but no {group}: write {group}=... too, one of {', '.join(choices)}"
     return f"a key is set of a part that is null; python train.py stage={stage} --help shows which parts are"
 
 

@@ -15,6 +15,7 @@ from vaegan.adversarial import AdversarialLoss, GradientPenalty
 from vaegan.augmentation import Augmentation
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
+from vaegan.images import ImageShape
 from vaegan.metrics.features import FeatureNetwork
 from vaegan.nets.discriminators import Discriminator
 from vaegan.warm_start import WarmStartConfig
@@ -24,14 +25,14 @@ from vaegan.warm_start import WarmStartConfig
 class OptimizerConfig:
     """Adam, its learning rate rising linearly and then falling by half a cosine."""
 
-    lr: float = 1e-3  # the highest learning rate
+    lr: float | None = 1e-3  # the highest learning rate; null (of a GAN): what suits the size of the images
     beta1: float = 0.9  # decay of the gradient's mean
     beta2: float = 0.999  # decay of its square's
     lr_warmup: float = 0.0  # share of the training in which the learning rate rises from 0
     lr_final: float = 1.0  # the last learning rate, as a share of lr; 1 keeps it constant
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", "positive", self.lr)
+        require(self.lr is None or self.lr > 0, "lr", "positive", self.lr)
         require(0 <= self.beta1 < 1, "beta1", "in [0, 1)", self.beta1)
         require(0 <= self.beta2 < 1, "beta2", "in [0, 1)", self.beta2)
         require(0 <= self.lr_warmup < 1, "lr_warmup", "in [0, 1)", self.lr_warmup)
@@ -39,6 +40,7 @@ class OptimizerConfig:
 
     def build(self, parameters: Iterable[nn.Parameter], num_steps: Callable[[], int]) -> tuple[Adam, LambdaLR]:
         """Optimizer, and its learning-rate schedule over `num_steps()` steps, a number that may change on the way."""
+        assert self.lr is not None, "settled before"
         optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor((step + 1) / max(1, num_steps())))
 
@@ -107,6 +109,7 @@ class VAETraining:
     early_stopping_patience: int | None = 10  # validations without a better bound before the training ends; null: never
 
     def __post_init__(self) -> None:
+        require(self.optimizer.lr is not None, "optimizer.lr", "positive", self.optimizer.lr)
         patience = self.early_stopping_patience
         require(patience is None or patience >= 1, "early_stopping_patience", "at least 1, or null", patience)
         check_batch_size(self.loader, self.trainer)
@@ -140,10 +143,10 @@ class GANTraining:
     average_rampup: float = 0.1  # half-life at most this share of the images so far; 0: the full one from the start
     score_every_n_images: int | None = None  # from one validation to the next; null: trainer.val_check_interval
     generator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=6e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
+        default_factory=lambda: OptimizerConfig(lr=None, lr_final=0.1, beta1=0.5, beta2=0.99)
     )
     discriminator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=4e-3, lr_final=0.1, beta1=0.5, beta2=0.99)
+        default_factory=lambda: OptimizerConfig(lr=None, lr_final=0.1, beta1=0.5, beta2=0.99)
     )
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5))
@@ -173,12 +176,18 @@ class GANTraining:
         """`discriminator_warmup`, or what null stands for."""
         return LONGEST_WARMUP if self.discriminator_warmup is None else self.discriminator_warmup
 
-    def settle_warmup(self, num_images: int) -> None:
-        """Now that the length of the training is known, in images.
+    def settle(self, image_shape: ImageShape, num_images: int) -> None:
+        """Put numbers in the place of what was left to the data: the images' shape, and how many a training sees.
+
+        The rates were found on MNIST (`experiment=warm_start_study`) and on clip art of 64 x 64 pixels, where those of
+        MNIST make the images blank.
 
         Raises:
-            ValueError: The warm-up takes all of it.
+            ValueError: The discriminator's warm-up takes the whole training.
         """
+        is_small = max(image_shape[1:]) <= 32
+        self.generator_optimizer.lr = self.generator_optimizer.lr or (6e-3 if is_small else 3e-4)
+        self.discriminator_optimizer.lr = self.discriminator_optimizer.lr or (4e-3 if is_small else 3e-4)
         if self.discriminator_warmup is None:
             self.discriminator_warmup = min(LONGEST_WARMUP, num_images // 10)
         expected = f"less than the {num_images} images of the whole training"

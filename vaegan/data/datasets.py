@@ -80,6 +80,38 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         """
 
 
+class PictureSource(ImageSource, abc.ABC):
+    """Of natural images, of a size that the user chooses."""
+
+    LIKELIHOOD: ClassVar[str] = "gaussian"
+
+    @dataclass
+    class Config(ImageSource.Config):
+        image_size: Any = 64  # pixels: a number, or [height, width]
+        channels: int = 3  # 3 colour, 1 grey
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            expected = "a number of pixels, at least 4, or [height, width]"
+            require(is_size(self.image_size), "image_size", expected, self.image_size)
+            require(self.channels in (1, 3), "channels", "1 (grey) or 3 (colour)", self.channels)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @property
+    def image_shape(self) -> ImageShape:
+        size = self.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (self.config.channels, height, width)
+
+
+def is_size(size: object) -> bool:
+    """Whether it is a number of pixels or a list of two."""
+    sizes = size if isinstance(size, list) and len(size) == 2 else [size]
+    return all(isinstance(n, int) and not isinstance(n, bool) and n >= 4 for n in sizes)
+
+
 def train_or_val(official: Split, name: SplitName, num_val: int, seed: int) -> Split:
     """The train or the val part of an official training set: a fixed random division of it.
 

@@ -7,17 +7,23 @@ the smallest of its reduced sizes that is not below the size wanted, which saves
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+PILLOW_VERSION: str = PIL.__version__
 MAX_PIXELS = 178_956_970  # Pillow refuses larger pictures whatever we say
 BYTES_PER_PIXEL = 16  # of the largest file that is read: 4 channels of 32 bits, not compressed
+LARGE_PIXELS = 16_000_000  # pictures above that are decoded one at a time: each may take a gigabyte
+LARGE = threading.Lock()
 ORIENTATION = 0x0112  # EXIF tag: how a picture is to be turned or mirrored to stand upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,10 +63,13 @@ class Decoder:
 
         Raises:
             BrokenImage: The content is no picture of a known format, is damaged, or has too many pixels.
+            MemoryError: There is not enough.
         """
         try:
-            return self._decode(content)
-        except BrokenImage:
+            image = self._open(content)
+            with LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
+                return self._decode(image)
+        except (BrokenImage, MemoryError):
             raise
         except Exception as error:  # decoders raise whatever occurs to them when the bytes are bad
             raise BrokenImage(reason(error)) from error
@@ -87,8 +96,7 @@ class Decoder:
             raise BrokenImage(f"its {size} pixels are more than dataset.max_pixels={self.max_pixels}")
         return image
 
-    def _decode(self, content: bytes) -> Pixels:
-        image = self._open(content)
+    def _decode(self, image: Image.Image) -> Pixels:
         mode, size = "L" if self.channels == 1 else "RGB", (self.width, self.height)
         image.draft(mode, size if exif_orientation(image) <= 4 else size[::-1])
         image.load()
@@ -106,13 +114,19 @@ def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     Raises:
         BrokenImage: Its values are floating-point numbers, or integers of more than 16 bits: their range is unknown.
     """
-    if image.mode.startswith("I"):
+    if image.mode in ("I", "F"):
+        raise BrokenImage("its values are numbers of 32 bits, whose range is unknown")
+    if image.mode.startswith("I;16"):
         levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 0xFFFF:
-            raise BrokenImage("its values are of neither 8 nor 16 bits")
-        return Image.fromarray((levels >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise BrokenImage("its values are floating-point numbers, whose range is unknown")
+        flat = Image.fromarray((levels >> 8).astype(np.uint8))
+        if "transparency" not in image.info:
+            return flat
+        is_seen = levels != image.info["transparency"]
+        ground = Image.new("RGB", image.size, background)
+        ground.paste(flat, mask=Image.fromarray(is_seen.astype(np.uint8) * 255))
+        return ground
+    if image.mode == "LAB":
+        return image.convert("RGB")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, (*background, 255))
         ground.alpha_composite(image.convert("RGBA"))

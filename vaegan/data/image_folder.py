@@ -9,34 +9,24 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
 
 import torch
 from omegaconf import MISSING
 
 from vaegan.config import cache_home, require
-from vaegan.data.datasets import ImageSource, Rows, Split, SplitName
+from vaegan.data.datasets import PictureSource, Split, SplitName
 from vaegan.data.decoding import MAX_PIXELS, SUFFIXES, Decoder
 from vaegan.data.on_demand import ImagesOnDemand, digests
-from vaegan.data.picture_cache import PictureCache, Record
-from vaegan.data.reading import Tally
+from vaegan.data.picture_cache import PictureCache
+from vaegan.data.reading import Tally, num_cores
 from vaegan.data.scanning import PictureFile, Place, Skipped, places, scan
-from vaegan.images import ImageShape
 
 log = logging.getLogger(__name__)
 FORMAT = 1  # of the cache: a change of it, or of what a decoder makes of a file, starts a new one
 MARGIN = 8  # crop=random keeps pictures larger than the crop, by an eighth
 
 
-class Member(NamedTuple):
-    """A picture of a split."""
-
-    path: str
-    label: int
-    record: Record | None  # of the cache; None without one
-
-
-class ImageFolder(ImageSource):
+class ImageFolder(PictureSource):
     """Pictures below `dataset.root`, decoded once into a cache at the size of the training.
 
     Folders directly below it are classes; where these are called train/ and val/ or test/, they are splits, and the
@@ -44,14 +34,10 @@ class ImageFolder(ImageSource):
     it stays the same when pictures are added or renamed, and equal ones are never in two splits.
     """
 
-    LIKELIHOOD: ClassVar[str] = "gaussian"
-
     @dataclass
-    class Config(ImageSource.Config):
+    class Config(PictureSource.Config):
         name: str = "image_folder"
         root: str = MISSING  # folder of the pictures
-        image_size: Any = 64  # pixels: a number, or [height, width]
-        channels: int = 3  # 3 colour, 1 grey
         crop: str = "center"  # center, random (in training), or none: stretched to the size, all of it seen
         flip: bool = False  # whether training mirrors half of the pictures, another half each time
         background: list[int] = field(default_factory=lambda: [255, 255, 255])  # of transparent ones: red, green, blue
@@ -66,9 +52,9 @@ class ImageFolder(ImageSource):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            expected = "a number of pixels, at least 4, or [height, width]"
-            require(is_size(self.image_size), "image_size", expected, self.image_size)
-            require(self.channels in (1, 3), "channels", "1 (grey) or 3 (colour)", self.channels)
+            require(self.root != "", "root", "the folder of the pictures", self.root)
+            if self.root != MISSING:
+                self.root = os.path.abspath(os.path.expanduser(self.root))  # a GAN may be trained from elsewhere
             require(self.crop in ("center", "random", "none"), "crop", "center, random or none", self.crop)
             is_colour = len(self.background) == 3 and all(0 <= level <= 255 for level in self.background)
             require(is_colour, "background", "three levels of 0 to 255", self.background)
@@ -83,25 +69,15 @@ class ImageFolder(ImageSource):
             require(threads is None or threads >= 1, "num_threads", "at least 1, or null", threads)
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.members: dict[str, list[Member]] = {}
-        self.tally = Tally(0, 0.0, False)
-
-    @property
-    def image_shape(self) -> ImageShape:
-        size = self.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (self.config.channels, height, width)
-
-    @property
-    def root(self) -> Path:
-        """Folder of the pictures."""
-        return Path(self.config.root).expanduser()
+        super().__init__(config)
+        self.root = Path(config.root)
+        self.splits: dict[str, Split] = {}
+        self.paths: dict[str, list[str]] = {"train": [], "val": [], "test": []}  # of the pictures, in order
 
     @property
     def num_threads(self) -> int:
         """That decode at once."""
-        return self.config.num_threads or os.cpu_count() or 1
+        return self.config.num_threads or num_cores()
 
     @property
     def decoder(self) -> Decoder:
@@ -120,86 +96,72 @@ class ImageFolder(ImageSource):
         home = cache_home() / "pictures" if self.config.cache == "auto" else Path(self.config.cache).expanduser()
         settings = [FORMAT, str(self.root.resolve()), dataclasses.asdict(self.decoder)]
         key = hashlib.blake2b(json.dumps(settings).encode(errors="surrogateescape"), digest_size=12).hexdigest()
-        return PictureCache(home / key, self.root, self.decoder)
+        return PictureCache(home / key, self.root, self.decoder, self.num_threads)
 
     def prepare(self) -> list[Skipped]:
         if not self.root.is_dir():
-            raise ValueError(f"dataset.root={self.config.root} is no folder; set it to the folder of your pictures")
+            raise ValueError(
+                f"dataset.root={self.config.root} is no folder; set it to the folder of your pictures (for a trained "
+                "model: dataset=image_folder dataset.root=... and the other keys of dataset as they were)"
+            )
         files, unseen = scan(self.root)
         if not files and not unseen:
             kinds = ", ".join(sorted(SUFFIXES))
             raise ValueError(f"dataset.root={self.config.root}: no file in it has a picture's name ({kinds})")
-        self.tally = Tally(len(files) + len(unseen), self.config.max_broken, self.config.on_error == "fail")
+        tally = Tally(len(files) + len(unseen), self.config.max_broken, self.config.on_error == "fail")
         for skipped in unseen:
-            self.tally.skip(skipped)
-        where = {file.path: place for file, place in zip(files, places([file.path for file in files]), strict=True)}
-        self.members = self._divide([file for file in files if where[file.path] is not None], where)
-        self._check_sizes(num_outside=sum(place is None for place in where.values()))
-        return self.tally.skipped
+            tally.skip(skipped)
+        found = places([file.path for file in files])
+        where = {file.path: place for file, place in zip(files, found, strict=True) if place}
+        self._open([file for file in files if file.path in where], where, tally, may_shrink=not unseen)
+        self._check_sizes(num_outside=len(files) - len(where))
+        return tally.skipped
 
     def split(self, name: SplitName) -> Split:
-        if not self.members:
+        if not self.splits:
             self.prepare()
-        members = self.members[name]
-        labels = torch.tensor([member.label for member in members], dtype=torch.long)
-        return Split(self._images(members), labels, self.config.flip)
+        return self.splits[name]
 
-    def _images(self, members: list[Member]) -> Rows:
-        if self.cache:
-            return self.cache.images([member.record for member in members if member.record])
-        paths = [member.path for member in members]
-        return ImagesOnDemand(self.root, paths, self.decoder, self.tally, self.num_threads)
-
-    def _divide(self, files: list[PictureFile], where: dict[str, Place | None]) -> dict[str, list[Member]]:
+    def _open(self, files: list[PictureFile], where: dict[str, Place], tally: Tally, may_shrink: bool) -> None:
         """Decode what is to be decoded, and put every good picture into its split."""
-        records: dict[str, Record] = {}
-        if self.cache:
-            records = self.cache.update(files, self.tally, self.num_threads)
-            hashes = {path: record.digest for path, record in records.items()}
+        cached = self.cache.update(files, tally, may_shrink) if self.cache else None
+        if cached:
+            hashes = {path: record.digest for path, record in cached.records.items()}
         else:
-            hashes = digests(self.root, files, self.decoder, self.tally, self.num_threads)
-        good = {path: place for path in hashes if (place := where[path])}
-        given = {place.split for place in good.values()}
-        classes = {name: label for label, name in enumerate(sorted({place.class_name for place in good.values()}))}
-        members: dict[str, list[Member]] = {"train": [], "val": [], "test": []}
-        for path, place in good.items():
-            split = place.split
-            if split in (None, "train"):
-                split = self._split_of(hashes[path], "val" in given, "test" in given)
-            members[split or "train"].append(Member(path, classes[place.class_name], records.get(path)))
-        return members
+            hashes = digests(self.root, files, self.decoder, tally, self.num_threads)
+        given = {place.split for place in where.values()}
+        names = sorted({where[path].class_name for path in hashes})
+        classes = {name: label for label, name in enumerate(names)}
+        self.paths = {"train": [], "val": [], "test": []}
+        for path, digest in hashes.items():
+            split = where[path].split
+            self.paths[self._split_of(digest, given) if split in (None, "train") else split].append(path)
+        for name, paths in self.paths.items():
+            labels = torch.tensor([classes[where[path].class_name] for path in paths], dtype=torch.long)
+            on_demand = ImagesOnDemand(self.root, paths, labels, self.decoder, tally, self.num_threads)
+            self.splits[name] = Split(cached.images(paths) if cached else on_demand, labels, self.config.flip)
 
-    def _split_of(self, digest: bytes, has_val: bool, has_test: bool) -> str:
-        """Where a picture belongs that no folder says it of."""
-        key = self.config.split_seed.to_bytes(8, "big", signed=True)
+    def _split_of(self, digest: bytes, given: set[str | None]) -> str:
+        """Where a picture belongs that no folder says it of: the lowest hashes validate, the highest ones test."""
+        key = str(self.config.split_seed).encode()
         place = int.from_bytes(hashlib.blake2b(digest, key=key, digest_size=8).digest(), "big") / 2**64
-        for name, fraction, is_given in (
-            ("val", self.config.val_fraction, has_val),
-            ("test", self.config.test_fraction, has_test),
-        ):
-            if is_given:
-                continue
-            if place < fraction:
-                return name
-            place -= fraction
+        if place < self.config.val_fraction and "val" not in given:
+            return "val"
+        if place >= 1 - self.config.test_fraction and "test" not in given:
+            return "test"
         return "train"
 
     def _check_sizes(self, num_outside: int) -> None:
         """Raise a ValueError where there is nothing to train on."""
-        sizes = {name: len(members) for name, members in self.members.items()}
+        sizes = {name: len(paths) for name, paths in self.paths.items()}
         if min(sizes.values()) < 2:
             found = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise ValueError(
                 f"dataset.root={self.config.root}: too few pictures for three splits of at least 2 ({found}); add "
                 "pictures, raise dataset.val_fraction and dataset.test_fraction, or make folders train/, val/ and test/"
             )
+        log.info("pictures: %s", ", ".join(f"{name} {size}" for name, size in sizes.items()))
         if num_outside:
             log.warning(
                 "%d pictures in %s lie outside of train/, val/ and test/, and are not used", num_outside, self.root
             )
-
-
-def is_size(size: object) -> bool:
-    """Whether it is a number of pixels or a list of two."""
-    sizes = size if isinstance(size, list) and len(size) == 2 else [size]
-    return all(isinstance(n, int) and not isinstance(n, bool) and n >= 4 for n in sizes)

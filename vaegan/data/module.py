@@ -37,8 +37,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.source, self.loader, self.seed = source, loader, seed
         self.skipped = source.prepare()
         if self.skipped:
-            first = ": ".join(self.skipped[0])
-            rank_zero_only(log.warning)("%d files are skipped; the first is %s", len(self.skipped), first)
+            first, why = self.skipped[0]
+            rank_zero_only(log.warning)("%d files are skipped; the first is %r: %s", len(self.skipped), first, why)
         splits: tuple[SplitName, ...] = ("train", "val", "test")
         self.splits = {name: ImageDataset(source.split(name), list(source.image_shape[1:])) for name in splits}
         self.held: dict[str, ImageDataset] = {}  # splits that are on the device

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from vaegan.data.decoding import BrokenImage, Decoder, Pixels, quiet
-from vaegan.data.reading import Tally, read_all, with_progress
+from vaegan.data.reading import Tally, read_all, read_bounded, with_progress
 from vaegan.data.scanning import PictureFile, Skipped
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,21 @@ def digests(
 class ImagesOnDemand:
     """Files as images: `images[which]` is uint8 (n, C, H, W).
 
-    In the place of a file that turns out to be broken, or has gone, stands the next one that is good.
+    In the place of a file that turns out to be broken, or has gone, stands the next good one of its class.
 
     Args:
         root: Folder of the pictures.
         paths: Of the files, from there on.
+        labels: Of each; another picture of the same class takes the place of one that is broken.
         decoder: What becomes of each.
         tally: Counts the broken ones, and stops where there are too many.
         num_threads: That decode at once; in a loader's process one.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], decoder: Decoder, tally: Tally, num_threads: int) -> None:
-        self.root, self.paths, self.decoder = root, paths, decoder
+    def __init__(
+        self, root: Path, paths: Sequence[str], labels: Tensor, decoder: Decoder, tally: Tally, num_threads: int
+    ) -> None:
+        self.root, self.paths, self.labels, self.decoder = root, paths, labels.tolist(), decoder
         self.tally, self.num_threads = tally, num_threads
 
     def __len__(self) -> int:
@@ -72,12 +75,13 @@ class ImagesOnDemand:
     def _read(self, index: int) -> Pixels:
         bad = {skipped.path for skipped in self.tally.skipped}
         for step in range(len(self.paths)):
-            path = self.paths[(index + step) % len(self.paths)]
-            if path in bad:
+            place = (index + step) % len(self.paths)
+            path = self.paths[place]
+            if path in bad or self.labels[place] != self.labels[index]:
                 continue
             try:
-                return self.decoder((self.root / path).read_bytes())
+                return self.decoder(read_bounded(self.root / path, self.decoder.max_bytes))
             except (OSError, BrokenImage) as error:
-                log.warning("%s cannot be used (%s): the next picture takes its place", path, error)
+                log.warning("%r cannot be used (%s): the next picture of its class takes its place", path, error)
                 self.tally.skip(Skipped(path, str(error)))
-        raise ValueError(f"no picture of {self.root} can be read any more")
+        raise ValueError(f"no picture of the class of {self.paths[index]!r} in {self.root} can be read any more")

@@ -1,12 +1,13 @@
-"""Decoded pictures on disk: one array of uint8 that grows at its end, and a table that says which row is whose.
+"""Decoded pictures on disk: an array of uint8 that grows at its end, and a table that says which row is whose.
 
 A folder is decoded once. What is decoded is written down every few seconds: first the pixels, then, in one
 transaction, the rows of the table. So a build that was killed goes on where it was, and nobody sees half a picture.
 Later calls decode what is new or has another content; a picture that was only moved or touched keeps its row. One
-process builds, the others wait for it: a file lock, which ends with the process that holds it.
+process builds, the others wait for it: a file lock, which ends with the process that holds it. A row that was given
+away is never written again, so that a running training is not disturbed: where rows have to move, a new file is begun.
 
-    pixels          rows of channels x height x width bytes
-    table.sqlite    path, size, time of modification and hash of every file, and its row or why it has none
+    pixels-...      rows of channels x height x width bytes
+    table.sqlite    see picture_table.py
     settings.json   what it was made from, for people to read
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import shutil
 import sqlite3
@@ -23,56 +23,31 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from vaegan.data.decoding import Decoder, Pixels, quiet
+from vaegan.data.mapped import MappedArray, MappedImages, read_ahead
+from vaegan.data.picture_table import Contents, PictureTable, Record, new_array
 from vaegan.data.reading import Tally, read_all, with_progress
 from vaegan.data.scanning import PictureFile, Skipped
 
 log = logging.getLogger(__name__)
 COMMIT_FILES, COMMIT_SECONDS = 512, 2.0  # the work that a kill may cost
-SCHEMA = """CREATE TABLE IF NOT EXISTS files
-    (path BLOB PRIMARY KEY, num_bytes INTEGER, mtime_ns INTEGER, digest BLOB, row INTEGER, reason TEXT)"""
 
 
-class Record(NamedTuple):
-    """What is known of a file."""
+class CachedPictures(NamedTuple):
+    """What a cache holds of a folder."""
 
-    num_bytes: int
-    mtime_ns: int
-    digest: bytes  # hash of the content
-    row: int | None  # of the array; None for a broken picture
-    reason: str  # why it is broken
+    records: dict[str, Record]  # by path, of each file that can be used
+    array: MappedArray
 
-
-class MappedImages:
-    """Rows of an array on disk, as images: `images[which]` is uint8 (n, C, H, W). Memory grows with what is asked for.
-
-    Args:
-        path: The array's file.
-        rows: Of the images, int64 (N,).
-        shape: Of each.
-    """
-
-    def __init__(self, path: Path, rows: Tensor, shape: tuple[int, int, int]) -> None:
-        self.path, self.rows, self.shape = path, rows, shape
-        num_rows = int(rows.max()) + 1 if len(rows) else 0
-        size = num_rows * math.prod(shape)
-        self.pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(num_rows, *shape)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Loader processes map the file for themselves."""
-        return MappedImages, (self.path, self.rows, self.shape)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, which: Tensor | slice) -> Tensor:
-        return self.pixels[self.rows[which]]
+    def images(self, paths: Sequence[str]) -> MappedImages:
+        """The pictures of these files, in their order."""
+        rows = [self.records[path].row or 0 for path in paths]
+        return MappedImages(self.array, torch.tensor(rows, dtype=torch.long))
 
 
 class PictureCache:
@@ -82,80 +57,77 @@ class PictureCache:
         folder: Where they are kept; made if it is not there.
         root: Folder of the pictures.
         decoder: What becomes of each.
+        num_threads: That decode at once.
     """
 
-    def __init__(self, folder: Path, root: Path, decoder: Decoder) -> None:
-        self.folder, self.root, self.decoder = folder, root, decoder
+    def __init__(self, folder: Path, root: Path, decoder: Decoder, num_threads: int) -> None:
+        self.folder, self.root, self.decoder, self.num_threads = folder, root, decoder, num_threads
         self.shape = (decoder.channels, decoder.height, decoder.width)
         self.row_bytes = decoder.channels * decoder.height * decoder.width
 
-    @property
-    def pixels(self) -> Path:
-        """File of the array."""
-        return self.folder / "pixels"
+    def update(self, files: Sequence[PictureFile], tally: Tally, may_shrink: bool) -> CachedPictures:
+        """Decode what is not there yet. A cache that has all is only read, and may lie on read-only storage.
 
-    def update(self, files: Sequence[PictureFile], tally: Tally, num_threads: int) -> dict[str, Record]:
-        """Decode what is not there yet.
-
-        Returns:
-            By path, the record of each file that has a row.
+        Args:
+            files: Of the folder.
+            tally: Counts those that are broken.
+            may_shrink: Whether what is in the cache of other files may be thrown away.
 
         Raises:
             ValueError: Too many files are broken, or the cache cannot be written: with what to do. What is decoded by
                 then is kept.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                table, records = self._load()
-                with closing(table):
-                    return self._update(table, records, files, tally, num_threads)
-        except (OSError, sqlite3.OperationalError) as error:
+            contents = self._complete(files)
+            if contents is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._locked(), closing(self._open_table()) as table:
+                    contents = self._build(table, files, tally, may_shrink)
+                    array = self._map(contents)
+            else:
+                skip_broken(files, contents, tally)
+                array = self._map(contents)
+        except (OSError, sqlite3.DatabaseError, NotImplementedError) as error:
             raise ValueError(
                 f"the cache of decoded pictures in {self.folder} cannot be written ({error}); set dataset.cache to "
                 "another folder, or to null, which decodes at every use. What is decoded by now is kept"
             ) from error
+        found = {file.path: contents.records[file.path] for file in files if file.path in contents.records}
+        return CachedPictures({path: record for path, record in found.items() if record.row is not None}, array)
 
-    def images(self, records: Sequence[Record]) -> MappedImages:
-        """The pictures of these records, in their order."""
-        rows = [record.row for record in records if record.row is not None]
-        read_ahead(self.pixels)
-        return MappedImages(self.pixels, torch.tensor(rows, dtype=torch.long), self.shape)
+    def _complete(self, files: Sequence[PictureFile]) -> Contents | None:
+        """What the table says, if it knows all files as they are; None if not, and where it cannot be read."""
+        path = self.folder / "table.sqlite"
+        if not path.is_file():
+            return None
+        try:
+            with closing(PictureTable(path, is_read_only=True)) as table:
+                contents = table.read()
+        except sqlite3.DatabaseError:
+            return None
+        if contents is None or not self._is_whole(contents) or missing(files, contents):
+            return None
+        return contents
 
-    def _update(
-        self,
-        table: sqlite3.Connection,
-        records: dict[str, Record],
-        files: Sequence[PictureFile],
-        tally: Tally,
-        num_threads: int,
-    ) -> dict[str, Record]:
-        missing = [file for file in files if not is_current(records.get(file.path), file)]
-        for file in files:
-            record = records.get(file.path)
-            if record and record.row is None and is_current(record, file):
-                tally.skip(Skipped(file.path, record.reason))
-        if missing:
-            self._check_space(len(missing))
-            self._build(table, missing, records, tally, num_threads)
-        found = {file.path: records[file.path] for file in files if file.path in records}
-        used = {path: record for path, record in found.items() if record.row is not None}
-        if self.pixels.exists() and self._num_rows() > 2 * len({record.row for record in used.values()}):
-            found = self._compact(table, found)
-            used = {path: record for path, record in found.items() if record.row is not None}
-        return used
+    def _build(self, table: PictureTable, files: Sequence[PictureFile], tally: Tally, may_shrink: bool) -> Contents:
+        """Bring the cache up to date; nobody else does so meanwhile."""
+        contents = self._load(table)
+        skip_broken(files, contents, tally)
+        if todo := missing(files, contents):
+            self._check_space(len(todo))
+            self._decode(table, todo, contents, tally)
+        if may_shrink:
+            used = {file.path: contents.records[file.path] for file in files if file.path in contents.records}
+            if contents.num_rows > 2 * len({record.row for record in used.values() if record.row is not None}):
+                contents = self._compact(table, contents, used)
+        for path in self.folder.glob("pixels-*"):
+            if path.name != contents.array:
+                path.unlink(missing_ok=True)
+        return contents
 
-    def _build(
-        self,
-        table: sqlite3.Connection,
-        files: Sequence[PictureFile],
-        records: dict[str, Record],
-        tally: Tally,
-        num_threads: int,
-    ) -> None:
-        """Decode files into the array, and put them into the table and into `records`."""
-        rows = {record.digest: record.row for record in records.values() if record.row is not None}
-        num_rows = max(rows.values(), default=-1) + 1
+    def _decode(self, table: PictureTable, files: Sequence[PictureFile], contents: Contents, tally: Tally) -> None:
+        """Decode files into the array, and put them into the table and into `contents`."""
+        rows = {record.digest: record.row for record in contents.records.values() if record.row is not None}
         log.info("decoding %d pictures of %s, once, into %s", len(files), self.root, self.folder)
 
         def decode(digest: bytes, content: bytes) -> Pixels | None:
@@ -164,48 +136,57 @@ class PictureCache:
         settings = {"root": str(self.root)} | dataclasses.asdict(self.decoder)
         (self.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
         quiet()
-        contents = read_all(self.root, files, decode, self.decoder.max_bytes, num_threads)
+        read = read_all(self.root, files, decode, self.decoder.max_bytes, self.num_threads)
         new: dict[str, Record] = {}
         last = time.monotonic()
-        with open(self.pixels, "ab") as array, closing(with_progress(contents, len(files), "decoding")) as progress:
-            array.truncate(num_rows * self.row_bytes)  # what a killed build had not put into the table
+        with open(self.folder / contents.array, "ab") as array, closing(with_progress(read, len(files))) as progress:
+            array.truncate(contents.num_rows * self.row_bytes)  # what a killed build had not put into the table
+
+            def commit() -> None:
+                """Pixels first: what is in the table is also in the array, even after a loss of power."""
+                array.flush()
+                os.fsync(array.fileno())
+                table.add(contents, new)
+                contents.records |= new
+                new.clear()
+
             try:
                 for file, digest, pixels, reason in progress:
-                    records.pop(file.path, None)
+                    contents.records.pop(file.path, None)
                     if digest not in rows and pixels is not None:
                         array.write(pixels.tobytes())
-                        rows[digest], num_rows = num_rows, num_rows + 1
+                        rows[digest], contents.num_rows = contents.num_rows, contents.num_rows + 1
                     if digest:
                         new[file.path] = Record(file.num_bytes, file.mtime_ns, digest, rows.get(digest), reason)
                     if reason:
                         tally.skip(Skipped(file.path, reason))
                     if len(new) >= COMMIT_FILES or time.monotonic() - last > COMMIT_SECONDS:
-                        commit(array, table, new)
-                        records |= new
-                        new, last = {}, time.monotonic()
+                        commit()
+                        last = time.monotonic()
             finally:
-                commit(array, table, new)
-                records |= new
+                commit()
 
-    def _compact(self, table: sqlite3.Connection, records: dict[str, Record]) -> dict[str, Record]:
-        """Leave out the rows of files that are gone. Runs that still use the old array keep it until they end."""
-        rows = sorted({record.row for record in records.values() if record.row is not None})
+    def _compact(self, table: PictureTable, contents: Contents, used: dict[str, Record]) -> Contents:
+        """Leave out the rows of files that are gone, in a new array; where it has no place, leave all as it is."""
+        rows = sorted({record.row for record in used.values() if record.row is not None})
         place = {row: i for i, row in enumerate(rows)}
-        old, part = MappedImages(self.pixels, torch.tensor(rows, dtype=torch.long), self.shape), self.folder / "part"
-        with open(part, "wb") as array:
-            for start in range(0, len(rows), COMMIT_FILES):
-                array.write(old[start : start + COMMIT_FILES].numpy().tobytes())
-            array.flush()
-            os.fsync(array.fileno())
-        with table:
-            table.execute("DELETE FROM files")  # killed from here on, the next build starts from nothing
-        os.replace(part, self.pixels)
         moved = {
             path: record if record.row is None else record._replace(row=place[record.row])
-            for path, record in records.items()
+            for path, record in used.items()
         }
-        write(table, moved)
-        return moved
+        smaller = Contents(new_array(), len(rows), moved)
+        old = MappedImages(self._map(contents), torch.tensor(rows, dtype=torch.long))
+        try:
+            with open(self.folder / smaller.array, "xb") as array:
+                for start in range(0, len(rows), COMMIT_FILES):
+                    array.write(old[start : start + COMMIT_FILES].numpy().tobytes())
+                array.flush()
+                os.fsync(array.fileno())
+            table.replace(smaller)
+        except (OSError, sqlite3.OperationalError) as error:
+            log.info("the cache in %s stays larger than it need be (%s)", self.folder, error)
+            return contents
+        return smaller
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -220,26 +201,43 @@ class PictureCache:
         finally:
             lock.release()
 
-    def _load(self) -> tuple[sqlite3.Connection, dict[str, Record]]:
-        """The table and all its records; empty where it, or the array that it speaks of, is damaged."""
-        table = sqlite3.connect(self.folder / "table.sqlite")
+    def _open_table(self) -> PictureTable:
+        """The table, made if it is not there, or damaged."""
+        path = self.folder / "table.sqlite"
+        table = PictureTable(path)
         try:
-            table.execute(SCHEMA)
-            found = {os.fsdecode(path): Record(*rest) for path, *rest in table.execute("SELECT * FROM files")}
-            needed = max((record.row for record in found.values() if record.row is not None), default=-1) + 1
-            if self._num_rows() >= needed:
-                return table, found
+            table.create()
+            table.read()
+            return table
         except sqlite3.OperationalError:
+            table.close()
             raise
         except sqlite3.DatabaseError:
-            pass  # as below
-        table.close()
-        log.warning("the cache of decoded pictures in %s is damaged: all are decoded anew", self.folder)
-        (self.folder / "table.sqlite").unlink()
-        return self._load()
+            table.close()
+            log.warning("the cache of decoded pictures in %s is damaged: all are decoded anew", self.folder)
+            path.unlink()
+            return self._open_table()
 
-    def _num_rows(self) -> int:
-        return self.pixels.stat().st_size // self.row_bytes if self.pixels.exists() else 0
+    def _load(self, table: PictureTable) -> Contents:
+        """What the table says; nothing, with a new array, if the one that it speaks of is not there or cut short."""
+        contents = table.read()
+        if contents and self._is_whole(contents):
+            return contents
+        if contents:
+            log.warning("the cache of decoded pictures in %s is damaged: all are decoded anew", self.folder)
+        contents = Contents(new_array(), 0, {})
+        table.replace(contents)
+        return contents
+
+    def _is_whole(self, contents: Contents) -> bool:
+        """Whether the array has all rows."""
+        path = self.folder / contents.array
+        return contents.num_rows == 0 or (path.is_file() and path.stat().st_size >= contents.num_rows * self.row_bytes)
+
+    def _map(self, contents: Contents) -> MappedArray:
+        path = self.folder / contents.array
+        read_ahead(path)
+        return MappedArray(path, contents.num_rows, self.shape)
 
     def _check_space(self, num_files: int) -> None:
         """Raise a ValueError where the disk has no place for so many more pictures."""
@@ -252,29 +250,15 @@ class PictureCache:
             )
 
 
-def read_ahead(path: Path) -> None:
-    """Ask the system to read a file into memory, in the background, if it takes less than half of what is free."""
-    if hasattr(os, "posix_fadvise"):
-        size, free = path.stat().st_size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if size < free // 2:
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_WILLNEED)
+def missing(files: Sequence[PictureFile], contents: Contents) -> list[PictureFile]:
+    """The files that the table does not know as they are."""
+    records = contents.records
+    return [file for file in files if file.path not in records or not records[file.path].is_of(file)]
 
 
-def is_current(record: Record | None, file: PictureFile) -> bool:
-    """Whether a file is still what the record says."""
-    return record is not None and (record.num_bytes, record.mtime_ns) == (file.num_bytes, file.mtime_ns)
-
-
-def commit(array: BinaryIO, table: sqlite3.Connection, records: dict[str, Record]) -> None:
-    """Pixels first: what is in the table is also in the array, even after a loss of power."""
-    array.flush()
-    os.fsync(array.fileno())
-    write(table, records)
-
-
-def write(table: sqlite3.Connection, records: dict[str, Record]) -> None:
-    """Put records into the table, all or none of them."""
-    with table:
-        rows = [(os.fsencode(path), *record) for path, record in records.items()]
-        table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+def skip_broken(files: Sequence[PictureFile], contents: Contents, tally: Tally) -> None:
+    """Count those of which it is known that they are broken."""
+    for file in files:
+        record = contents.records.get(file.path)
+        if record and record.row is None and record.is_of(file):
+            tally.skip(Skipped(file.path, record.reason))

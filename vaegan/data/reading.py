@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +48,7 @@ class Tally:
             ValueError: It is one too many.
         """
         self.skipped.append(skipped)
-        count, last = len(self.skipped), f"{skipped.path}: {skipped.reason}"
+        count, last = len(self.skipped), f"{skipped.path!r}: {skipped.reason}"
         if self.fails:
             raise ValueError(f"{last} (dataset.on_error=skip leaves such files out)")
         if count > self.max_broken * self.num_files:
@@ -57,17 +60,42 @@ class Tally:
 
 def read_file(root: Path, file: PictureFile, decode: Decode, max_bytes: int) -> Content:
     """Content of a file; where it cannot be read or decoded, with the reason."""
-    if file.num_bytes > max_bytes:
-        return Content(file, reason=f"its {file.num_bytes} bytes are more than a picture needs")
+    if file.num_bytes == 0:  # what says so may be no file on a disk, but one of /proc, and never end
+        return Content(file, reason="the file is empty")
     try:
-        content = (root / file.path).read_bytes()
+        content = read_bounded(root / file.path, max_bytes)
     except OSError as error:
         return Content(file, reason=f"cannot be read ({error.strerror})")
+    except BrokenImage as error:
+        return Content(file, reason=str(error))
     digest = hashlib.blake2b(content, digest_size=16).digest()
     try:
         return Content(file, digest, decode(digest, content))
     except BrokenImage as error:
         return Content(file, digest, reason=str(error))
+    except MemoryError:
+        return Content(file, reason="there is not enough memory to decode it")
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Content of an ordinary file.
+
+    Raises:
+        OSError: It cannot be read.
+        BrokenImage: It is none, or larger.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BrokenImage("no ordinary file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise BrokenImage(f"its more than {max_bytes} bytes are more than a picture needs")
+    return content
+
+
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def read_all(
@@ -87,7 +115,7 @@ def read_all(
         executor.shutdown(cancel_futures=True)
 
 
-def with_progress(contents: Iterable[Content], total: int, title: str) -> Generator[Content]:
+def with_progress(contents: Iterable[Content], total: int, title: str = "decoding") -> Generator[Content]:
     """The same, with a bar on the terminal: files a second, time left, files skipped."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

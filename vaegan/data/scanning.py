@@ -31,7 +31,7 @@ def scan(root: Path) -> tuple[list[PictureFile], list[Skipped]]:
     """All files below `root` whose names end as a picture's do, sorted by path, and what cannot be looked at.
 
     Hidden folders count, and links are followed; a folder that is reached twice, by a link to itself or to another
-    one, is read once, under its real name if that is below `root`.
+    one, is read once, under its real name if that is below `root`. The folders of our own runs are passed over.
     """
     files: list[PictureFile] = []
     skipped: list[Skipped] = []
@@ -44,8 +44,11 @@ def scan(root: Path) -> tuple[list[PictureFile], list[Skipped]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
+            with os.scandir(root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+                if any(entry.name == ".hydra" for entry in entries):
+                    continue
+                for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if is_folder(entry):
                         (links if entry.is_symlink() else folders).append(path)
@@ -71,7 +74,8 @@ def look_at(entry: os.DirEntry[str], path: str, files: list[PictureFile], skippe
             skipped.append(Skipped(path, "a link to nothing" if entry.is_symlink() else "no ordinary file"))
             return
         status = entry.stat()
-        files.append(PictureFile(path, status.st_size, status.st_mtime_ns))
+        mtime_ns = max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))  # what a database can keep
+        files.append(PictureFile(path, status.st_size, mtime_ns))
     except OSError as error:
         skipped.append(Skipped(path, str(error.strerror)))
 
@@ -86,17 +90,21 @@ class Place(NamedTuple):
 def places(paths: Sequence[str]) -> Iterator[Place | None]:
     """Split and class of each path; None for a picture that lies outside of train/, val/ and test/ where these exist.
 
-    They are splits where there is a folder train/ beside val/ or test/, or nothing but train/; any other folders
-    directly below the root, or below such a split, are classes.
+    They are splits, whatever their case, where there is a folder train/ beside val/ or test/, or nothing but train/;
+    any other folders directly below the root, or below such a split, are classes. A folder that holds all others
+    counts as the root.
     """
     parts = [path.split("/") for path in paths]
-    top = {part[0] for part in parts if len(part) > 1}
+    while all(len(part) > 1 for part in parts) and len(top := {part[0] for part in parts}) == 1:
+        if top.pop().casefold() in SPLIT_FOLDERS:
+            break
+        parts = [part[1:] for part in parts]
+    top = {part[0].casefold() for part in parts if len(part) > 1}
     has_splits = "train" in top and (len(top) == 1 or len(top & SPLIT_FOLDERS.keys()) > 1)
-    for part in parts:
-        folders = part[:-1]
+    for *folders, _ in parts:
         if not has_splits:
             yield Place(None, folders[0] if folders else "")
-        elif folders and folders[0] in SPLIT_FOLDERS:
-            yield Place(SPLIT_FOLDERS[folders[0]], folders[1] if len(folders) > 1 else "")
+        elif folders and folders[0].casefold() in SPLIT_FOLDERS:
+            yield Place(SPLIT_FOLDERS[folders[0].casefold()], folders[1] if len(folders) > 1 else "")
         else:
             yield None

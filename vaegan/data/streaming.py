@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from omegaconf import MISSING
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaegan.config import require
-from vaegan.data.datasets import ImageSource, Split, SplitName
+from vaegan.data.datasets import PictureSource, Split, SplitName
 from vaegan.data.scanning import Skipped
 from vaegan.images import ImageShape
 
@@ -27,39 +27,22 @@ LABEL_BYTES = 8
 INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
 
 
-class Streaming(ImageSource):
+class Streaming(PictureSource):
     """Three folders of chunks, `train`, `val` and `test`, below `dataset.root`.
 
-    Every rank and node of a training reads chunks of its own.
+    Every rank and node of a training reads chunks of its own. `image_size` and `channels` are those that were written.
     """
 
-    LIKELIHOOD: ClassVar[str] = "gaussian"
-
     @dataclass
-    class Config(ImageSource.Config):
+    class Config(PictureSource.Config):
         name: str = "streaming"
         root: str = MISSING  # a folder, or an address such as s3://bucket/folder or gs://bucket/folder
-        image_size: Any = 64  # pixels: a number, or [height, width]; as it was written
-        channels: int = 3  # 3 colour, 1 grey; as it was written
         cache: str | None = None  # folder for chunks that come from a store; null: litdata's
         cache_gb: float = 100.0  # size that it may have
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            sizes = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
-            is_size = len(sizes) == 2 and all(isinstance(n, int) and n >= 4 for n in sizes)
-            require(is_size, "image_size", "a number of pixels, at least 4, or [height, width]", self.image_size)
-            require(self.channels in (1, 3), "channels", "1 (grey) or 3 (colour)", self.channels)
             require(self.cache_gb > 0, "cache_gb", "positive", self.cache_gb)
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @property
-    def image_shape(self) -> ImageShape:
-        size = self.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (self.config.channels, height, width)
 
     def prepare(self) -> Sequence[Skipped]:
         root = self.config.root
@@ -80,6 +63,7 @@ class StreamedImages:
 
     def __init__(self, config: Any, split: str, shape: ImageShape) -> None:
         self.config, self.split, self.shape = config, split, shape
+        self.where = f"dataset.root={config.root}, split {split}"
         self.items = self.open()
 
     def open(self, **options: Any) -> Any:
@@ -97,9 +81,9 @@ class StreamedImages:
         try:
             items = StreamingDataset(f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options)
             num_items = len(items)
-        except (ValueError, OSError, RuntimeError, KeyError) as error:
-            raise ValueError(f"dataset.root={root}: its {self.split} split cannot be opened ({error})") from error
-        check_format(items.shuffler.cache._reader.config, f"dataset.root={root}, {self.split}")
+        except Exception as error:  # litdata raises whatever occurs to it when an index is bad
+            raise ValueError(f"{self.where}: cannot be opened ({error})") from error
+        check_format(items.shuffler.cache._reader.config, self.where)
         require(num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items)
         return items
 
@@ -132,7 +116,11 @@ class StreamedImages:
         indices = torch.arange(len(self))[which].tolist()
         if not indices:
             return torch.empty(0, *self.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
-        return self.unpack([self.items[index] for index in indices])
+        try:
+            items = [self.items[index] for index in indices]
+        except Exception as error:  # as above
+            raise ValueError(f"{self.where}: a chunk is damaged or cannot be had ({error})") from error
+        return self.unpack(items)
 
     def __len__(self) -> int:
         return len(self.items)

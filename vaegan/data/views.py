@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import center_crop, horizontal_flip
 
 from vaegan.data.batches import Pick
 from vaegan.data.datasets import Rows, Split
-from vaegan.data.picture_cache import MappedImages
+from vaegan.data.mapped import MappedImages
 
 PART = 4096  # images that are copied at once
 

@@ -30,7 +30,8 @@ class Scorer:
         self.network, self.data = network, data
         self.references: dict[SplitName, Reference] = {}
         for split in splits:
-            key = f"the number of images in the {split} split (set by keys of dataset, see --help)"
+            keys = f"dataset.{split}_fraction or dataset.num_{split}"
+            key = f"the number of images in the {split} split (which {keys} sets)"
             check_enough(len(data.splits[split]), network.num_features, key)
 
     def start(self, split: SplitName, device: torch.device) -> None:

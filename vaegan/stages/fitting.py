@@ -26,6 +26,7 @@ from vaegan.data.scanning import Skipped
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import DeviceConfig, TrainerConfig
 
+log = logging.getLogger(__name__)
 NUM_EXAMPLES = 32  # real images in the pictures
 
 
@@ -71,6 +72,8 @@ def build_source(config: Any, checkpoint: Checkpoint, named: str) -> ImageSource
     """
     if config is None:
         config = from_plain(ImageSource.Config, checkpoint.vae["dataset"], "dataset")
+    else:
+        warn_of_other_splits(to_plain(config), checkpoint.vae["dataset"])
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:
         raise ValueError(
@@ -79,6 +82,16 @@ def build_source(config: Any, checkpoint: Checkpoint, named: str) -> ImageSource
             f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
         )
     return source
+
+
+def warn_of_other_splits(given: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Where the VAE's own data set comes with other settings, its training images may be in the val or test split."""
+    if given["name"] == trained["name"]:
+        places = ("root", "cache", "num_threads")
+        keys = [key for key, value in given.items() if key not in places and value != trained.get(key, value)]
+        if keys:
+            differ = ", ".join(f"{key}={given[key]} for {trained[key]}" for key in keys)
+            log.warning("the data set differs from the one that the VAE was trained on (%s): splits may mix", differ)
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
@@ -159,6 +172,8 @@ def fit(
     checkpoint = Path(best.best_model_path)
     trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+    if data.skipped and trainer.is_global_zero:
+        list_skipped(folder / "skipped_files.json", data.skipped)  # some are only found while training
     tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
     tensorboard.finalize("success")
     return StageResult(folder, checkpoint, metrics)

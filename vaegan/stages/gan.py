@@ -97,7 +97,7 @@ def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDat
     check_batches(training.trainer, data)
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
-    training.settle_warmup(num_images)
+    training.settle(source.image_shape, num_images)
     every = training.score_every_n_images
     expected = f"at most the {num_images} images of the whole training, or null"
     require(every is None or every <= num_images, "score_every_n_images", expected, every)
@@ -128,7 +128,7 @@ def build_parts(
         aggregate = AggregatePosterior(len(vae.latent_prior().mean))
         with seeded(seed, "aggregate"):
             aggregate.fit(vae, to_float(images[:NUM_AGGREGATE]))
-    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build()
+    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build(vae.image_shape)
     return Parts(vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()), transfers
 
 

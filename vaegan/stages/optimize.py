@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from vaegan.config import require
 from vaegan.data.datasets import Rows, SplitName
 from vaegan.data.streaming import INSTALL, pack
 from vaegan.data.views import ImageDataset
@@ -34,22 +39,41 @@ def optimize(run: OptimizeRun) -> None:
     for name in splits:
         if "://" not in output and Path(output, name).exists():
             raise ValueError(f"{output}/{name} is there already; choose another output, or remove it")
+    logging.getLogger("litdata").setLevel(logging.WARNING)
     for name in splits:
         data = ImageDataset(source.split(name), list(source.image_shape[1:]))
+        is_plain = not data.has_views
+        require(is_plain, "dataset.crop and dataset.flip", "left as they are: a picture is written once", "others")
         order = torch.randperm(len(data), generator=generator(run.seed, "chunks", name))
-        litdata.optimize(
-            functools.partial(item, data.images, data.labels),
-            order.tolist(),
-            f"{output}/{name}",
-            chunk_bytes=f"{run.chunk_mb}MB",
-            num_workers=run.num_workers,
-            verbose=False,
-        )
+        with working_folders():
+            litdata.optimize(
+                functools.partial(item, data.images, data.labels),
+                order.tolist(),
+                f"{output}/{name}",
+                chunk_bytes=f"{run.chunk_mb}MB",
+                num_workers=run.num_workers,
+                verbose=False,
+            )
         log.info("%s: %d images in %s/%s", name, len(data), output, name)
     channels, height, width = source.image_shape
     print(f"\n{len(skipped)} files skipped; to train on the others:")
     print(f"  python train.py dataset=streaming dataset.root={run.output} dataset.channels={channels} ", end="")
     print(f"dataset.image_size=[{height},{width}]")
+
+
+@contextmanager
+def working_folders() -> Iterator[None]:
+    """Folders of our own for litdata, which empties those that it works in: /tmp/data and /tmp/chunks otherwise."""
+    names = ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER")
+    before = {name: os.environ.get(name) for name in names}
+    with tempfile.TemporaryDirectory(prefix="vaegan-") as folder:
+        os.environ.update({name: f"{folder}/{name}" for name in names})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
 
 
 def item(images: Rows, labels: Rows, index: int) -> bytes:
