@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,13 @@ def folder(tmp_path_factory):
         f"output={folder / 'chunks'}",
         *settings(folder),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    for name in ("data", "chunks"):  # where litdata works unless told otherwise: it empties them
+        (folder / "tmp" / name).mkdir(parents=True)
+        (folder / "tmp" / name / "precious").touch()
+    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in (folder / "tmp").rglob("*")) == ["chunks", "data", "precious", "precious"]
     assert "1 files skipped" in ended.stdout and "dataset=streaming" in ended.stdout
     return folder
 
@@ -158,6 +164,29 @@ def test_a_hostile_index_is_refused_before_anything_is_read(folder, tmp_path, ed
     monkeypatch.setattr(StreamedImages, "read", None)
     with pytest.raises(ValueError, match=message):
         streamed(tmp_path).split("train")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"chunks": [], "config": {}}'])
+def test_a_damaged_index_is_said(tmp_path, content):
+    (tmp_path / "chunks" / "train").mkdir(parents=True)
+    (tmp_path / "chunks" / "train" / "index.json").write_text(content)
+    with pytest.raises(ValueError, match="split train: cannot be opened"):
+        streamed(tmp_path).split("train")
+
+
+def test_a_damaged_chunk_is_said(folder, tmp_path):
+    shutil.copytree(folder / "chunks", tmp_path / "chunks")
+    for path in (tmp_path / "chunks" / "val").glob("*.bin"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="split val: a chunk is damaged or cannot be had"):
+        streamed(tmp_path).split("val").images[:]
+
+
+@pytest.mark.parametrize("word", ["dataset.crop=random", "dataset.flip=true"])
+def test_random_views_are_not_written(folder, tmp_path, word):
+    run = compose("stage=optimize", f"output={tmp_path / 'out'}", *settings(folder), word)
+    with pytest.raises(ValueError, match=r"dataset\.crop and dataset\.flip must be left as they are"):
+        run.execute(tmp_path)
 
 
 def test_without_litdata_it_says_what_to_install(folder, monkeypatch):

@@ -46,7 +46,7 @@ def test_the_pipeline_trains_on_a_folder(root, tmp_path, settings):
 
 
 @pytest.mark.slow
-def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root, tmp_path):
+def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root, tmp_path, caplog):
     vae = [word.removeprefix("vae.") for word in SMALL if not word.startswith(("gan.", "discriminator"))]
     compose("stage=vae", *vae, *FOLDER, f"dataset.root={root}").execute(tmp_path / "vae")
     gan = [word.removeprefix("gan.") for word in SMALL if word.startswith(("gan.", "discriminator"))]
@@ -56,6 +56,9 @@ def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root
         compose(*command).execute(tmp_path / "gan")
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]
     assert compose(*command, *moved).execute(tmp_path / "gan").metrics["val/frechet_distance"] > 0
+    assert "differs" not in caplog.text
+    compose(*command, *moved, "dataset.split_seed=1", "dataset.cache=null").execute(tmp_path / "other")
+    assert "differs from the one that the VAE was trained on (split_seed=1 for 0): splits may mix" in caplog.text
 
 
 @pytest.mark.slow
