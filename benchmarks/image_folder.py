@@ -8,6 +8,7 @@ folder into the cache and goes through it once; later ones find it there. Rounds
 """
 
 import io
+import itertools
 import statistics
 import subprocess
 import sys
@@ -39,13 +40,13 @@ def photograph(rng, height, width):
     return Image.fromarray((image * 50 + 120).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def make_photographs(folder):
-    """ImageNet-like files; their mean size in bytes."""
+def make_photographs(folder, quality):
+    """Files as a photographer or a web site makes them; their mean size in bytes."""
     rng, sizes = np.random.default_rng(0), []
     for i in range(NUM_FILES):
         path = folder / f"class{i % 10}" / f"{i:05d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        photograph(rng, int(rng.integers(350, 400)), int(rng.integers(470, 530))).save(path, quality=90)
+        photograph(rng, int(rng.integers(350, 400)), int(rng.integers(470, 530))).save(path, quality=quality)
         sizes.append(path.stat().st_size)
     return statistics.mean(sizes)
 
@@ -86,11 +87,12 @@ def our_later_pass(folder, cache):
 
 
 def speed(rounds):
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
-        folder.mkdir()
-        print(f"{NUM_FILES} files of {make_photographs(folder) / 1000:.0f} kB", flush=True)
-        for workers in (0, 2):
+    for quality, workers in itertools.product((75, 90), (0, 2)):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
+            folder.mkdir()
+            size = make_photographs(folder, quality) / 1000
+            print(f"{NUM_FILES} files of quality {quality}, {size:.0f} kB each", flush=True)
             theirs, first, later = [], [], []
             for i in range(rounds):
                 theirs.append(torchvision_epoch(folder, workers))

@@ -39,7 +39,7 @@ def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
         assert len(images) == len(labels) == len(found[split]) and not is_mirrored
         assert images[:].shape[1:] == source.image_shape and labels.dtype == torch.int64 and (labels == 0).all()
         expected = [source.decoder((root / path).read_bytes()) for path in found[split]]
-        assert np.array_equal(images[:].numpy(), np.stack(expected))
+        assert np.array_equal(images[:].permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
 def test_every_kind_of_picture_counts(tmp_path):

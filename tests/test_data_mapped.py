@@ -6,6 +6,7 @@ import torch
 from vaegan.data.mapped import MappedArray, MappedImages, read_ahead
 
 PIXELS = torch.arange(5 * 2 * 3 * 4, dtype=torch.uint8).view(5, 2, 3, 4)
+IMAGES = PIXELS.permute(0, 3, 1, 2)
 
 
 @pytest.fixture
@@ -17,8 +18,9 @@ def path(tmp_path):
 def test_rows_are_taken_in_any_order(path):
     read_ahead(path)
     images = MappedImages(MappedArray(path, 5, (2, 3, 4)), torch.tensor([4, 0, 2]))
-    assert len(images) == 3 and torch.equal(images[:], PIXELS[[4, 0, 2]])
-    assert torch.equal(images[torch.tensor([2, 0])], PIXELS[[2, 4]]) and images[:0].shape == (0, 2, 3, 4)
+    assert len(images) == 3 and torch.equal(images[:], IMAGES[[4, 0, 2]])
+    assert torch.equal(images[torch.tensor([2, 0])], IMAGES[[2, 4]]) and images[:0].shape == (0, 4, 2, 3)
+    assert images[:].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_is_changed_in_memory_does_not_reach_the_file(path):
@@ -29,7 +31,7 @@ def test_what_is_changed_in_memory_does_not_reach_the_file(path):
 
 def test_it_travels_as_a_path(path):
     images = MappedImages(MappedArray(path, 5, (2, 3, 4)), torch.tensor([1]))
-    assert torch.equal(pickle.loads(pickle.dumps(images))[:], PIXELS[1:2])
+    assert torch.equal(pickle.loads(pickle.dumps(images))[:], IMAGES[1:2])
 
 
 def test_no_rows_need_no_file(tmp_path):

@@ -19,7 +19,7 @@ def images_of(root, paths, max_broken=0.5, fails=False, labels=None):
 
 
 def expected(path):
-    return torch.from_numpy(DECODER(path.read_bytes()))
+    return torch.from_numpy(DECODER(path.read_bytes())).permute(2, 0, 1)
 
 
 def test_pictures_are_decoded_when_they_are_asked_for(tmp_path):

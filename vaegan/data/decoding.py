@@ -44,7 +44,7 @@ class BrokenImage(Exception):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Content of a file to an array (channels, height, width)."""
+    """Content of a file to an array (height, width, channels)."""
 
     channels: int  # 3 colour, 1 grey
     height: int  # pixels
@@ -105,7 +105,7 @@ class Decoder:
         image = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
         box = centre_box(image.size, size) if self.keeps_ratio else None
         pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box))
-        return np.ascontiguousarray(pixels.reshape(self.height, self.width, self.channels).transpose(2, 0, 1))
+        return pixels.reshape(self.height, self.width, self.channels)
 
 
 def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

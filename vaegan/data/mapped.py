@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 class MappedArray:
-    """An array on disk, mapped into memory: uint8 (num_rows, *shape) in `pixels`; nothing is read before it is used.
+    """An array on disk, mapped into memory: uint8 (num_rows, H, W, C) in `pixels`; nothing is read before it is used.
+
+    Args:
+        shape: H, W, C.
 
     Raises:
         ValueError: The file is not there any more.
@@ -33,7 +36,10 @@ class MappedArray:
 
 
 class MappedImages:
-    """Some rows of an array: `images[which]` is uint8 (n, C, H, W). Memory grows with what is asked for."""
+    """Some rows of an array: `images[which]` is uint8 (n, C, H, W), channels last in memory, as networks like it.
+
+    Memory grows with what is asked for.
+    """
 
     def __init__(self, array: MappedArray, rows: Tensor) -> None:
         self.array, self.rows = array, rows
@@ -42,7 +48,7 @@ class MappedImages:
         return len(self.rows)
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
-        return self.array.pixels[self.rows[which]]
+        return self.array.pixels.index_select(0, self.rows[which]).permute(0, 3, 1, 2)
 
 
 def read_ahead(path: Path) -> None:

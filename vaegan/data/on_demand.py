@@ -68,7 +68,7 @@ class ImagesOnDemand:
     def __getitem__(self, which: Tensor | slice) -> Tensor:
         indices = torch.arange(len(self))[which].tolist()
         with ThreadPoolExecutor(1 if get_worker_info() else self.num_threads) as executor:
-            pixels = [torch.from_numpy(found) for found in executor.map(self._read, indices)]
+            pixels = [torch.from_numpy(found).permute(2, 0, 1) for found in executor.map(self._read, indices)]
         shape = (self.decoder.channels, self.decoder.height, self.decoder.width)
         return torch.stack(pixels) if pixels else torch.empty(0, *shape, dtype=torch.uint8)
 

@@ -6,7 +6,7 @@ Later calls decode what is new or has another content; a picture that was only m
 process builds, the others wait for it: a file lock, which ends with the process that holds it. A row that was given
 away is never written again, so that a running training is not disturbed: where rows have to move, a new file is begun.
 
-    pixels-...      rows of channels x height x width bytes
+    pixels-...      rows of height x width x channels bytes
     table.sqlite    see picture_table.py
     settings.json   what it was made from, for people to read
 """
@@ -62,7 +62,7 @@ class PictureCache:
 
     def __init__(self, folder: Path, root: Path, decoder: Decoder, num_threads: int) -> None:
         self.folder, self.root, self.decoder, self.num_threads = folder, root, decoder, num_threads
-        self.shape = (decoder.channels, decoder.height, decoder.width)
+        self.shape = (decoder.height, decoder.width, decoder.channels)
         self.row_bytes = decoder.channels * decoder.height * decoder.width
 
     def update(self, files: Sequence[PictureFile], tally: Tally, may_shrink: bool) -> CachedPictures:
@@ -179,7 +179,7 @@ class PictureCache:
         try:
             with open(self.folder / smaller.array, "xb") as array:
                 for start in range(0, len(rows), COMMIT_FILES):
-                    array.write(old[start : start + COMMIT_FILES].numpy().tobytes())
+                    array.write(old.array.pixels[old.rows[start : start + COMMIT_FILES]].numpy().tobytes())
                 array.flush()
                 os.fsync(array.fileno())
             table.replace(smaller)
@@ -244,7 +244,7 @@ class PictureCache:
         need, free = num_files * self.row_bytes, shutil.disk_usage(self.folder).free
         if need > free:
             raise ValueError(
-                f"{num_files} pictures of shape {self.shape} need {need / 1e9:.2f} GB in {self.folder}, where "
+                f"{num_files} pictures of {self.row_bytes} bytes need {need / 1e9:.2f} GB in {self.folder}, where "
                 f"{free / 1e9:.2f} GB are free; set dataset.cache to a folder on another disk, or to null, which "
                 "decodes at every use, or choose a smaller dataset.image_size"
             )

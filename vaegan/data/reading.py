@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ class Content(NamedTuple):
 
     file: PictureFile
     digest: bytes = b""  # hash of its bytes; empty where they cannot be read
-    pixels: Pixels | None = None  # (channels, height, width); None where they are known, or there are none
+    pixels: Pixels | None = None  # (height, width, channels); None where they are known, or there are none
     reason: str = ""  # why there are none
 
 
@@ -85,12 +86,12 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         BrokenImage: It is none, or larger.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise BrokenImage("no ordinary file")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise BrokenImage(f"its more than {max_bytes} bytes are more than a picture needs")
-    return content
+        if status.st_size > max_bytes:
+            raise BrokenImage(f"its {status.st_size} bytes are more than a picture needs")
+        return file.read(status.st_size)
 
 
 def num_cores() -> int:
@@ -102,6 +103,9 @@ def read_all(
     root: Path, files: Iterable[PictureFile], decode: Decode, max_bytes: int, num_threads: int
 ) -> Iterator[Content]:
     """Content of every file, in order; few are held at a time."""
+    if num_threads == 1:
+        yield from (read_file(root, file, decode, max_bytes) for file in files)
+        return
     executor = ThreadPoolExecutor(num_threads)  # Pillow decodes without the interpreter's lock
     waiting: deque[Future[Content]] = deque()
     try:
@@ -123,8 +127,11 @@ def with_progress(contents: Iterable[Content], total: int, title: str = "decodin
     columns = (TextColumn("{task.fields[rate]:,.0f} a second, {task.fields[skipped]} skipped"), TimeRemainingColumn())
     with Progress(title, BarColumn(), MofNCompleteColumn(), *columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total, rate=0.0, skipped=0)
-        skipped = 0
+        done = skipped = 0
+        shown = time.monotonic()
         for content in contents:
             yield content
-            skipped += bool(content.reason)
-            progress.update(task, advance=1, rate=progress.tasks[0].speed or 0.0, skipped=skipped)
+            done, skipped = done + 1, skipped + bool(content.reason)
+            if done == total or time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                progress.update(task, completed=done, rate=progress.tasks[0].speed or 0.0, skipped=skipped)

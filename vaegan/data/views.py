@@ -66,8 +66,14 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, pick: Pick) -> tuple[Tensor, Tensor]:
         indices, draws = pick
         if draws is None:
-            return self.images[indices], self.labels[indices]
-        return random_views(self.split.images[indices], draws, self.size, self.split.is_mirrored), self.labels[indices]
+            return take(self.images, indices), self.labels[indices]
+        images = random_views(take(self.split.images, indices), draws, self.size, self.split.is_mirrored)
+        return images, self.labels[indices]
+
+
+def take(images: Rows, indices: Tensor) -> Tensor:
+    """The images of these indices; several times faster than indexing a tensor."""
+    return images.index_select(0, indices) if isinstance(images, Tensor) else images[indices]
 
 
 def random_views(images: Tensor, draws: Tensor, size: list[int], mirrors: bool) -> Tensor:
