@@ -14,7 +14,7 @@ import torch
 from omegaconf import MISSING
 
 from vaegan.config import cache_home, require
-from vaegan.data.datasets import PictureSource, Split, SplitName
+from vaegan.data.datasets import PictureSource, Rows, Split, SplitName
 from vaegan.data.decoding import MAX_PIXELS, SUFFIXES, Decoder
 from vaegan.data.on_demand import ImagesOnDemand, digests
 from vaegan.data.picture_cache import PictureCache
@@ -138,8 +138,12 @@ class ImageFolder(PictureSource):
             self.paths[self._split_of(digest, given) if split in (None, "train") else split].append(path)
         for name, paths in self.paths.items():
             labels = torch.tensor([classes[where[path].class_name] for path in paths], dtype=torch.long)
-            on_demand = ImagesOnDemand(self.root, paths, labels, self.decoder, tally, self.num_threads)
-            self.splits[name] = Split(cached.images(paths) if cached else on_demand, labels, self.config.flip)
+            images: Rows
+            if cached:
+                images = cached.images(paths)
+            else:
+                images = ImagesOnDemand(self.root, paths, labels, self.decoder, tally, self.num_threads)
+            self.splits[name] = Split(images, labels, self.config.flip)
 
     def _split_of(self, digest: bytes, given: set[str | None]) -> str:
         """Where a picture belongs that no folder says it of: the lowest hashes validate, the highest ones test."""
