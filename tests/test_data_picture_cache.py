@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from tests.pictures import draw, encode, fill
 from vaegan.data import picture_cache, picture_table, reading
 from vaegan.data.decoding import Decoder
+from vaegan.data.image_folder import FORMAT
 from vaegan.data.picture_cache import PictureCache
 from vaegan.data.picture_table import PictureTable
 from vaegan.data.reading import Tally
@@ -223,6 +225,38 @@ def test_a_whole_cache_is_only_read(tmp_path, folder, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == before
 
 
+def test_files_that_are_not_even_read_do_not_make_a_cache_incomplete(tmp_path, folder, monkeypatch):
+    (folder / "empty.png").write_bytes(b"")
+    with open(folder / "huge.png", "wb") as file:
+        file.truncate(DECODER.max_bytes + 1)
+    build(tmp_path, folder)
+    monkeypatch.setattr(PictureCache, "_locked", None)
+    assert len(build(tmp_path, folder)[0].skipped) == 2
+
+
+def test_a_cache_that_changes_while_it_is_read_is_read_again(tmp_path, folder, monkeypatch):
+    build(tmp_path, folder)
+    mapped = PictureCache._map
+
+    def change(self, contents):
+        monkeypatch.setattr(PictureCache, "_map", mapped)
+        raise ValueError("was made anew meanwhile")
+
+    monkeypatch.setattr(PictureCache, "_map", change)
+    check(folder, build(tmp_path, folder)[1])
+
+
+def test_another_layout_of_the_pixels_wants_another_format(tmp_path):
+    """Whoever changes what a row holds changes FORMAT in image_folder.py, and then this test."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    image = Image.new("RGB", (10, 8), (1, 2, 3))
+    image.putpixel((0, 0), (7, 8, 9))
+    (root / "a.png").write_bytes(encode(image))
+    build(tmp_path, root)
+    assert FORMAT == 2 and array(tmp_path).read_bytes()[:9] == bytes([7, 8, 9, 1, 2, 3, 1, 2, 3])
+
+
 def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, monkeypatch):
     (folder / "bad.png").write_bytes(b"words")
     monkeypatch.setattr(picture_table, "PILLOW_VERSION", "1.0")
@@ -266,7 +300,7 @@ def test_images_are_taken_by_index_and_travel_to_loader_processes_as_a_path(tmp_
 
 def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(ValueError, match=r"12 pictures of 240 bytes need 0\.00 GB .* set dataset\.cache"):
+    with pytest.raises(ValueError, match=r"12 pictures of 240 bytes need 0\.0 MB .* set dataset\.cache"):
         build(tmp_path, folder)
     assert not Counted.calls
 
@@ -301,6 +335,7 @@ import sys, time
 from pathlib import Path
 from vaegan.data import picture_cache, picture_table, reading
 from vaegan.data.decoding import Decoder
+from vaegan.data.image_folder import FORMAT
 from vaegan.data.picture_cache import PictureCache
 from vaegan.data.picture_table import PictureTable
 from vaegan.data.reading import Tally

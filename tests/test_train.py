@@ -50,8 +50,12 @@ def train(tmp_path, monkeypatch, capfd):
             "likelihood.scale is set, but no likelihood: write .* one of gaussian, laplace",
         ),
         (["likelihood=bernoulli", "likelihood.scale=0.1"], "likelihood.scale belongs to another choice: likelihood="),
+        (
+            ["likelihood.scael=0.1"],
+            "unknown key likelihood.scael, and its part is not chosen. Did you mean likelihood.scale",
+        ),
         (["dataset=image_folder"], "dataset.root must be set"),
-        (["dataset=image_folder", "dataset.root=nowhere"], "dataset.root=nowhere is no folder; set it to the folder"),
+        (["dataset=image_folder", "dataset.root=nowhere"], "dataset.root=.*nowhere is no folder; set it to the folder"),
         (["latent_dim=many"], "'many' .* could not be converted to Integer"),
         (["latent_dim=0"], "latent_dim must be at least 1; got 0"),
         (["vae.optimizer.lr=-1"], "vae.optimizer.lr must be positive; got -1.0"),
@@ -212,10 +216,11 @@ def test_the_next_command_of_a_vae_starts_the_gan(train, tmp_path, vae_result):
 
 @pytest.mark.slow
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own(train, tmp_path):
-    ended, _, _ = train("-m", "seed=0,1", *SMALL_VAE, "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    ended, _, _ = train("-m", "seed=0,1", *SMALL_VAE, "trainer.max_epochs=1")
     assert ended is None
+    (sweep,) = (tmp_path / "multirun" / "vae").iterdir()
     for job in "01":
-        checkpoint = tmp_path / "sweep" / job / "vae" / "checkpoints" / "best.ckpt"
+        checkpoint = sweep / job / "vae" / "checkpoints" / "best.ckpt"
         assert torch.load(checkpoint, weights_only=True)["vaegan"]["run"]["seed"] == int(job)
 
 

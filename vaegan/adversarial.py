@@ -239,6 +239,10 @@ class WganGP(LazyPenalty):
         gamma: float | None = 10.0  # weight
         interval: int = 1  # discriminator steps from one penalty to the next
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.gamma is not None, "gamma", "a number: this penalty is the same at every size", self.gamma)
+
     def __call__(self, discriminator: Judge, real: Tensor, fake: Tensor) -> Tensor:
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = torch.lerp(fake.float(), real.float(), share)

@@ -68,10 +68,9 @@ class CheckSweep(Callback):
             for job in batch:
                 try:
                     typed(hydra.compose(config.hydra.job.config_name, list(job)))
-                except (HydraException, ValueError) as error:
-                    raise SystemExit(
-                        f"error: {explain(error, job)}\nin this job of the sweep: {' '.join(job)}"
-                    ) from error
+                except (HydraException, ValueError, AssertionError) as error:
+                    message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
+                    raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
 
 
 @contextmanager
@@ -124,6 +123,8 @@ def explain_null(command: Sequence[str]) -> str:
     words = [word.split("=")[0].lstrip("+") for word in command]
     owners = keys(RUNS.get(stage, PipelineRun))
     for word in words:
+        if word.split(".")[0] in set(GROUPS) - set(words) and word not in owners:
+            return f"unknown key {word}, and its part is not chosen.{did_you_mean(word, owners)}"
         if (owner := owners.get(word)) and (group := owner.split("=")[0]) not in words:
             key = word.rpartition(".")[2]
             choices = [n for n, c in GROUPS[group].choices.items() if key in c.Config.__dataclass_fields__]

@@ -22,7 +22,7 @@ from vaegan.data.reading import Tally, num_cores
 from vaegan.data.scanning import PictureFile, Place, Skipped, places, scan
 
 log = logging.getLogger(__name__)
-FORMAT = 1  # of the cache: a change of it, or of what a decoder makes of a file, starts a new one
+FORMAT = 2  # of the cache: a change of it, or of what a decoder makes of a file, starts a new one
 MARGIN = 8  # crop=random keeps pictures larger than the crop, by an eighth
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ class MappedImages:
 
 def read_ahead(path: Path) -> None:
     """Ask the system to read a file into memory, in the background, if it takes less than half of what is free."""
-    if sys.platform == "linux" and path.is_file():
-        size, free = path.stat().st_size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if size < free // 2:
-            with open(path, "rb") as file:
+    if sys.platform == "linux":
+        with suppress(OSError), open(path, "rb") as file:
+            size, free = os.fstat(file.fileno()).st_size, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            if size < free // 2:
                 os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_WILLNEED)

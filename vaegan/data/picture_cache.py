@@ -78,15 +78,14 @@ class PictureCache:
                 then is kept.
         """
         try:
-            contents = self._complete(files)
-            if contents is None:
+            if whole := self._complete(files):
+                contents, array = whole
+                skip_broken(files, contents, tally)
+            else:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._locked(), closing(self._open_table()) as table:
                     contents = self._build(table, files, tally, may_shrink)
                     array = self._map(contents)
-            else:
-                skip_broken(files, contents, tally)
-                array = self._map(contents)
         except (OSError, sqlite3.DatabaseError, NotImplementedError) as error:
             raise ValueError(
                 f"the cache of decoded pictures in {self.folder} cannot be written ({error}); set dataset.cache to "
@@ -95,19 +94,19 @@ class PictureCache:
         found = {file.path: contents.records[file.path] for file in files if file.path in contents.records}
         return CachedPictures({path: record for path, record in found.items() if record.row is not None}, array)
 
-    def _complete(self, files: Sequence[PictureFile]) -> Contents | None:
-        """What the table says, if it knows all files as they are; None if not, and where it cannot be read."""
+    def _complete(self, files: Sequence[PictureFile]) -> tuple[Contents, MappedArray] | None:
+        """The cache, if it knows all files as they are; None if not, and where it cannot be read."""
         path = self.folder / "table.sqlite"
         if not path.is_file():
             return None
         try:
             with closing(PictureTable(path, is_read_only=True)) as table:
                 contents = table.read()
-        except sqlite3.DatabaseError:
+            if contents is None or not self._is_whole(contents) or missing(files, contents):
+                return None
+            return contents, self._map(contents)
+        except (sqlite3.DatabaseError, ValueError):  # or it was made anew between these two lines
             return None
-        if contents is None or not self._is_whole(contents) or missing(files, contents):
-            return None
-        return contents
 
     def _build(self, table: PictureTable, files: Sequence[PictureFile], tally: Tally, may_shrink: bool) -> Contents:
         """Bring the cache up to date; nobody else does so meanwhile."""
@@ -244,8 +243,8 @@ class PictureCache:
         need, free = num_files * self.row_bytes, shutil.disk_usage(self.folder).free
         if need > free:
             raise ValueError(
-                f"{num_files} pictures of {self.row_bytes} bytes need {need / 1e9:.2f} GB in {self.folder}, where "
-                f"{free / 1e9:.2f} GB are free; set dataset.cache to a folder on another disk, or to null, which "
+                f"{num_files} pictures of {self.row_bytes} bytes need {need / 1e6:,.1f} MB in {self.folder}, where "
+                f"{free / 1e6:,.1f} MB are free; set dataset.cache to a folder on another disk, or to null, which "
                 "decodes at every use, or choose a smaller dataset.image_size"
             )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from vaegan.data.decoding import PILLOW_VERSION
 from vaegan.data.scanning import PictureFile
 
+WAIT_TO_READ, WAIT_TO_WRITE = 5.0, 600.0  # seconds, for others that read or write
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS files
     (path BLOB PRIMARY KEY, num_bytes INTEGER, mtime_ns INTEGER, digest BLOB, row INTEGER, reason TEXT);
@@ -58,7 +59,7 @@ class PictureTable:
 
     def __init__(self, path: Path, is_read_only: bool = False) -> None:
         uri = path.resolve().as_uri() + ("?mode=ro" if is_read_only else "")
-        self.connection = sqlite3.connect(uri, uri=True)
+        self.connection = sqlite3.connect(uri, timeout=WAIT_TO_READ if is_read_only else WAIT_TO_WRITE, uri=True)
 
     def close(self) -> None:
         """Give the file free."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from vaegan.data.decoding import BrokenImage, Pixels
 from vaegan.data.scanning import PictureFile, Skipped
 
+NOT_READ = b"not read"  # in the place of a hash, where the size tells enough
 AHEAD = 16  # files a thread that are read before their turn
 Decode = Callable[[bytes, bytes], Pixels | None]  # from the hash of a file's bytes, and the bytes
 
@@ -24,7 +25,7 @@ class Content(NamedTuple):
     """What a file holds."""
 
     file: PictureFile
-    digest: bytes = b""  # hash of its bytes; empty where they cannot be read
+    digest: bytes = b""  # hash of its bytes; empty where they cannot be read now
     pixels: Pixels | None = None  # (height, width, channels); None where they are known, or there are none
     reason: str = ""  # why there are none
 
@@ -62,7 +63,9 @@ class Tally:
 def read_file(root: Path, file: PictureFile, decode: Decode, max_bytes: int) -> Content:
     """Content of a file; where it cannot be read or decoded, with the reason."""
     if file.num_bytes == 0:  # what says so may be no file on a disk, but one of /proc, and never end
-        return Content(file, reason="the file is empty")
+        return Content(file, NOT_READ, reason="the file is empty")
+    if file.num_bytes > max_bytes:
+        return Content(file, NOT_READ, reason=f"its {file.num_bytes} bytes are more than a picture needs")
     try:
         content = read_bounded(root / file.path, max_bytes)
     except OSError as error:

@@ -43,7 +43,9 @@ def optimize(run: OptimizeRun) -> None:
     for name in splits:
         data = ImageDataset(source.split(name), list(source.image_shape[1:]))
         is_plain = not data.has_views
-        require(is_plain, "dataset.crop and dataset.flip", "left as they are: a picture is written once", "others")
+        require(
+            is_plain, "dataset.crop and dataset.flip", "left as they are: a picture is written once", "random views"
+        )
         order = torch.randperm(len(data), generator=generator(run.seed, "chunks", name))
         with working_folders():
             litdata.optimize(
