@@ -7,7 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    ["images", "config", "random", "metrics.digits_cnn", "data.decoding", "data.mapped"],
+    [
+        "images",
+        "config",
+        "random",
+        "files",
+        "interrupts",
+        "processes",
+        "metrics.digits_cnn",
+        "data.decoding",
+        "data.mapped",
+    ],
     [
         "distributions",
         "scales",
@@ -17,6 +27,7 @@ FLOORS = [
         "augmentation",
         "metrics.scores",
         "comparison",
+        "logs",
     ],
     [
         "likelihoods",
@@ -35,9 +46,11 @@ FLOORS = [
     ["bounds", "data.module", "pictures", "warm_start", "metrics.features", "metrics.train_digits_cnn"],
     ["objectives", "evaluation", "checkpoints", "training", "modules.steps", "metrics.reference"],
     ["modules.scoring"],
-    ["modules.vae", "modules.gan", "modules.evaluation", "callbacks"],
+    ["modules.vae", "modules.gan", "modules.evaluation", "callbacks", "safety"],
     ["stages.runs"],
-    ["stages.fitting", "stages.summary"],
+    ["stages.summary", "commands"],
+    ["stages.folders"],
+    ["stages.fitting"],
     ["stages.vae", "stages.gan", "stages.evaluate", "stages.compare", "stages.optimize"],
     ["stages.pipeline"],
     ["schemas"],
@@ -50,7 +63,14 @@ FILES = {
 }
 MAY_IMPORT = {
     "hydra": ("vaegan.schemas",),
-    "lightning": ("vaegan.modules.", "vaegan.data.module", "vaegan.callbacks", "vaegan.stages."),
+    "lightning": (
+        "vaegan.modules.",
+        "vaegan.data.module",
+        "vaegan.callbacks",
+        "vaegan.logs",
+        "vaegan.safety",
+        "vaegan.stages.",
+    ),
     "torchvision": (
         "vaegan.data.datasets",
         "vaegan.data.views",
@@ -60,7 +80,7 @@ MAY_IMPORT = {
     ),
     "PIL": ("vaegan.data.decoding", "vaegan.stages.compare"),
     "sqlite3": ("vaegan.data.picture_cache", "vaegan.data.picture_table"),
-    "filelock": ("vaegan.data.picture_cache",),
+    "filelock": ("vaegan.data.picture_cache", "vaegan.stages.folders"),
     "litdata": ("vaegan.data.streaming", "vaegan.stages.optimize"),
     "kornia": ("vaegan.augmentation",),
     "matplotlib": ("vaegan.stages.compare",),

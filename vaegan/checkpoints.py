@@ -94,16 +94,16 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str
         raise ValueError(f"{path} holds weights that are not finite ({broken[0]}): its training diverged")
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project.
+def read_content(path: Path) -> dict[str, Any]:
+    """All that a checkpoint holds.
 
     Raises:
-        ValueError: The file is missing, cut short, damaged, holds more than plain data and tensors, or is not ours.
+        ValueError: The file is missing, cut short, damaged, or holds more than plain data and tensors.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds more than plain data and tensors, or is no checkpoint. "
@@ -112,6 +112,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a flipped bit can raise almost anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is cut short or damaged ({reason}); use another copy") from error
+    return content
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of this project.
+
+    Raises:
+        ValueError: as `read_content`; also if the file is not ours.
+    """
+    content = read_content(path)
     try:
         head = content["vaegan"]
         channels, height, width = map(int, head["image_shape"])

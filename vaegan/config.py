@@ -98,6 +98,14 @@ def to_plain(config: Any) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(structured, resolve=True, enum_to_str=True))
 
 
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     """Rebuild a config from `to_plain`.
 

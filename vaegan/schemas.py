@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
+from vaegan.interrupts import Interrupted
 from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, OptimizeRun, PipelineRun, VAERun
 
 RUNS = {
@@ -92,6 +93,9 @@ def readable_errors() -> Iterator[None]:
         message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
     except ValueError as error:
         message = str(error)
+    except Interrupted as end:
+        print(end, file=sys.stderr)
+        raise SystemExit(end.status) from end
     else:
         return
     finally:

@@ -87,6 +87,21 @@ class TrainerConfig(DeviceConfig):
         require(self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps)
 
 
+@dataclass
+class CheckpointConfig:
+    """Checkpoints to go on from (`resume`), beside the best one."""
+
+    every_n_minutes: float | None = 5.0  # from one to the next; null: not by time
+    every_n_images: int | None = None  # training images from one to the next; null: not by their number
+    keep: int = 2  # newest ones that are kept
+
+    def __post_init__(self) -> None:
+        minutes, images = self.every_n_minutes, self.every_n_images
+        require(minutes is None or minutes > 0, "every_n_minutes", "positive, or null", minutes)
+        require(images is None or images >= 1, "every_n_images", "at least 1, or null", images)
+        require(self.keep >= 1, "keep", "at least 1", self.keep)
+
+
 def check_batch_size(loader: LoaderConfig, trainer: TrainerConfig) -> None:
     """The batch of all devices together must divide into equal shares.
 
@@ -106,6 +121,7 @@ class VAETraining:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0))
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     early_stopping_patience: int | None = 10  # validations without a better bound before the training ends; null: never
 
     def __post_init__(self) -> None:
@@ -150,6 +166,7 @@ class GANTraining:
     )
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5))
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         warmup = self.discriminator_warmup

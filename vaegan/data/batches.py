@@ -57,11 +57,17 @@ class ShuffledBatches(Sampler[Pick]):
         has_views: bool = False,
     ) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.rank, self.world_size, self.has_views, self.epoch = rank, world_size, has_views, 0
+        self.rank, self.world_size, self.has_views = rank, world_size, has_views
+        self.epoch, self.num_done = 0, 0
+
+    def go_on(self, epoch: int, num_done: int) -> None:
+        """Begin in an epoch, after so many of its batches."""
+        self.epoch, self.num_done = epoch, num_done
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning when an epoch begins."""
-        self.epoch = epoch
+        """Called by Lightning when an epoch begins, or goes on."""
+        if epoch != self.epoch:
+            self.go_on(epoch, 0)
 
     def __len__(self) -> int:
         return self.num_images // self.batch_size
@@ -71,7 +77,7 @@ class ShuffledBatches(Sampler[Pick]):
         draws = None
         if self.has_views:
             draws = torch.rand(self.num_images, 3, generator=generator(self.seed, "views", self.epoch))
-        for batch in order[: len(self) * self.batch_size].split(self.batch_size):
+        for batch in order[: len(self) * self.batch_size].split(self.batch_size)[self.num_done :]:
             indices = batch[self.rank :: self.world_size]
             yield Pick(indices, None if draws is None else draws[indices])
 

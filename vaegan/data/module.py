@@ -42,6 +42,7 @@ class ImageDataModule(pl.LightningDataModule):
         splits: tuple[SplitName, ...] = ("train", "val", "test")
         self.splits = {name: ImageDataset(source.split(name), list(source.image_shape[1:])) for name in splits}
         self.held: dict[str, ImageDataset] = {}  # splits that are on the device
+        self.done = (0, 0)  # finished epochs, and batches of the one that has begun, where a training goes on
         num_train = len(self.splits["train"])
         require(
             loader.batch_size <= num_train,
@@ -65,9 +66,9 @@ class ImageDataModule(pl.LightningDataModule):
         if isinstance(split.images, StreamedImages):
             return split.images.loader(self.loader.batch_size // world_size, self.loader.num_workers, self.seed)
         batch_size, has_views = self.loader.batch_size, split.has_views
-        return self._loader(
-            "train", ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, has_views=has_views)
-        )
+        batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, has_views=has_views)
+        batches.go_on(*self.done)
+        return self._loader("train", batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("val", self._sequential("val"))
@@ -81,6 +82,17 @@ class ImageDataModule(pl.LightningDataModule):
             batch = self.held[str(self.trainer.state.stage.dataloader_prefix)][batch]
         images, labels = batch
         return to_float(images).contiguous(memory_format=torch.channels_last), labels
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        done = (self.trainer.current_epoch, batches.completed)
+        return {"done": done, "world_size": self._rank()[1]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        was, now = state_dict["world_size"], self._rank()[1]
+        require(was == now, "trainer.devices * trainer.num_nodes", f"{was}, as when the run was begun", now)
+        self.done = state_dict["done"]
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -36,11 +36,16 @@ class Scorer:
 
     def start(self, split: SplitName, device: torch.device) -> None:
         """Begin to collect what is compared with a split."""
+        self.reference(split, device)
+        self.split = split
+        self.collected = CatMetric(nan_strategy="disable").to(device)
+
+    def reference(self, split: SplitName, device: torch.device) -> Reference:
+        """What is known of the real images of a split."""
         if split not in self.references:
             real, other = self.data.splits[split].images, self.data.splits["train"].images
             self.references[split] = reference(self.network, real, other, device)
-        self.split = split
-        self.collected = CatMetric(nan_strategy="disable").to(device)
+        return self.references[split]
 
     def update(self, images: Tensor) -> None:
         """Add generated images, (B, C, H, W), in [0, 1]."""

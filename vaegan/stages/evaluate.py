@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from vaegan.bounds import kind_of_kl
 from vaegan.callbacks import StatelessNoise
 from vaegan.checkpoints import Checkpoint, find_checkpoint, load_checkpoint
-from vaegan.config import from_plain, require, to_plain
+from vaegan.config import flatten, from_plain, require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datasets import Split
 from vaegan.data.module import ImageDataModule
@@ -30,7 +30,7 @@ from vaegan.models import VAE
 from vaegan.modules.evaluation import EvaluationModule, GenerationModule
 from vaegan.modules.scoring import Scorer
 from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, check_devices, device_options, flatten, new_folder, quiet
+from vaegan.stages.fitting import build_source, check_devices, device_options, new_folder, quiet
 from vaegan.stages.runs import EvaluateRun, StageResult
 from vaegan.stages.summary import print_figures
 

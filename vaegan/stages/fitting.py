@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,20 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 
 from vaegan.callbacks import Pictures, StatelessNoise
 from vaegan.checkpoints import Checkpoint
-from vaegan.config import from_plain, require, to_plain
+from vaegan.config import flatten, from_plain, require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
 from vaegan.data.scanning import Skipped
+from vaegan.files import written_whole
+from vaegan.logs import MetricsLogger
+from vaegan.safety import BestCheckpoint, Recovery, WholeCheckpoints
+from vaegan.stages.folders import newest_checkpoint
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import DeviceConfig, TrainerConfig
 
@@ -127,18 +130,16 @@ def fit(
     """
     quiet()
     config = run.trainer
+    begin = newest_checkpoint(folder)
     tensorboard = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
-    best = ModelCheckpoint(
-        folder / "checkpoints", "best", monitor=monitor, mode=mode, enable_version_counter=False, save_top_k=1
-    )
-    last = ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False, save_on_train_epoch_end=True)
+    best = BestCheckpoint(folder / "checkpoints", monitor, mode)
     callbacks = [
+        Recovery(folder, run.checkpoint, run.loader.batch_size),
         StatelessNoise(run.seed),
         Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
         LearningRateMonitor("step"),
         *callbacks,
         best,
-        last,
     ]
     if config.enable_progress_bar:
         callbacks.append(RichProgressBar(refresh_rate=10))
@@ -156,17 +157,20 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         inference_mode=False,  # what a metric keeps from one validation to the next would be locked otherwise
-        logger=[CSVLogger(folder, name="", version=""), tensorboard],  # CSV first: it wants an empty folder
+        logger=[MetricsLogger(folder), tensorboard],
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
     )
+    setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010  ours are in place
     plain = to_plain(run)
-    trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+    if begin is None:
+        trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+        tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
     if data.skipped and trainer.is_global_zero:
         list_skipped(folder / "skipped_files.json", data.skipped)
-    tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
-    trainer.fit(module, data)
+    trainer.fit(module, data, ckpt_path=begin, weights_only=True)
     if not ends_with_a_validation(trainer):
-        score_end(trainer, module, data, best, last)
+        score_end(trainer, module, data, best)
     assert best.best_model_score is not None, "there is a validation in every training"
     metrics = {monitor: float(best.best_model_score)}
     checkpoint = Path(best.best_model_path)
@@ -195,17 +199,17 @@ def ends_with_a_validation(trainer: pl.Trainer) -> bool:
     return int(num_batches) % int(trainer.val_check_batch) <= int(trainer.val_check_batch) // 10
 
 
-def score_end(
-    trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: ModelCheckpoint, last: ModelCheckpoint
-) -> None:
+def score_end(trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint) -> None:
     """Validate what a training ended with, and make it the best checkpoint if it is."""
     trainer.validate(module, data, verbose=False)
     score = trainer.callback_metrics[str(best.monitor)]
     is_better = torch.lt if best.mode == "min" else torch.gt
     if best.best_model_score is None or is_better(score, best.best_model_score.to(score.device)):
-        best.best_model_score, best.best_model_path = score, str(Path(str(best.dirpath)) / "best.ckpt")
+        path = Path(str(best.dirpath)) / "best.ckpt"
+        best.best_model_score, best.best_model_path = score, str(path)
         if trainer.is_global_zero:
-            shutil.copyfile(last.last_model_path or last.best_model_path, best.best_model_path)
+            with written_whole(path) as file:
+                file.write(path.with_name("last.ckpt").read_bytes())
         trainer.strategy.barrier()
 
 
@@ -215,17 +219,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the GAN's VAE is, on purpose
     warnings.filterwarnings("ignore", ".*IterableDataset.*has `__len__` defined.*")  # litdata's is right
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # its order is f(seed, epoch)
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # a run that goes on
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
 
 
 def list_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
     """Write down which files of the data set are not used, and why."""
     path.write_text(json.dumps({file.path: file.reason for file in skipped}, indent=2) + "\n")
-
-
-def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

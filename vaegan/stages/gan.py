@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +9,24 @@ from typing import Any
 
 from vaegan.checkpoints import build_vae, header, load_vae_checkpoint
 from vaegan.config import require, to_plain
-from vaegan.data.datasets import ImageSource
+from vaegan.data.datasets import ImageSource, SplitName
 from vaegan.data.module import ImageDataModule
+from vaegan.files import write_json
 from vaegan.images import to_float
 from vaegan.metrics.features import FeatureNetwork, build_network
 from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.gan import GANModule, Parts
 from vaegan.modules.scoring import Scorer
 from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, check_batches, check_devices, fit, new_folder
+from vaegan.stages.fitting import build_source, check_batches, check_devices, fit
+from vaegan.stages.folders import RunFolder, claimed
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary, shown
 from vaegan.training import GANConfig, GANTraining
 from vaegan.warm_start import AggregatePosterior, Transfer, WarmStartConfig, start_discriminator, start_generator
 
 log = logging.getLogger(__name__)
+SCORED: tuple[SplitName, ...] = ("val", "test")
 NUM_AGGREGATE = 10_000  # training images whose latents a normal is fitted to
 
 
@@ -34,13 +36,16 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
-    result = fit_gan(run, output_dir)
+    with claimed(run, output_dir) as folder:
+        result = fit_gan(run, folder)
     print_summary("GAN", [result], output_dir, [f"python train.py stage=evaluate ckpt={shown(output_dir)}"])
     return result
 
 
-def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
-    """Train a GAN in `output_dir`/gan."""
+def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
+    """Train a GAN in the run folder's gan, or give what it has left there."""
+    if (finished := there.result("gan")) is not None:
+        return finished
     check_devices(run.trainer)
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
@@ -50,19 +55,19 @@ def fit_gan(run: GANRun, output_dir: Path) -> StageResult:
     scorer = build_scorer(run.features, vae, data)
     head = header("gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops)
     module = GANModule(parts, scorer, run, head)
-    folder = new_folder(output_dir / "gan")
+    folder = there.open("gan")
     for transfer in transfers:
         log.info("%s", transfer)
     result = fit(run, module, data, folder, "val/frechet_distance", "min", [])
-    result.floor = {
-        f"{split}/{name}": value for split, there in scorer.references.items() for name, value in there.floor.items()
-    }
+    floors = {split: scorer.reference(split, module.device).floor for split in SCORED}
+    result.floor = {f"{split}/{name}": value for split, floor in floors.items() for name, value in floor.items()}
     spent = checkpoint.training_flops() if uses_vae(run.warm_start, vae, transfers) else 0.0
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
     record["config"] |= {"vae": checkpoint.vae}
     record["transfer"] = [transfer._asdict() for transfer in transfers]
     if module.trainer.is_global_zero:
-        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+        write_json(folder / "run.json", record)
+    there.close("gan", result)
     return result
 
 
@@ -138,4 +143,4 @@ def build_scorer(config: FeatureNetwork.Config | None, vae: VAE, data: ImageData
     Raises:
         ValueError: The feature network does not suit the data, or a split has too few images for it.
     """
-    return Scorer(build_network(config, vae, data.source.CLASSIFIER), data, ("val", "test"))
+    return Scorer(build_network(config, vae, data.source.CLASSIFIER), data, SCORED)

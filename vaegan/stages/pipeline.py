@@ -9,7 +9,8 @@ from pathlib import Path
 from vaegan.config import to_plain
 from vaegan.models import VAE
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_devices, new_folder
+from vaegan.stages.fitting import check_devices
+from vaegan.stages.folders import claimed
 from vaegan.stages.gan import build_parts, build_scorer, fit_gan, load_data
 from vaegan.stages.runs import PipelineRun, StageResult
 from vaegan.stages.summary import print_summary, shown
@@ -22,13 +23,13 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained, in either stage.
     """
-    with naming("gan"):
-        check_gan(run)
-        new_folder(output_dir / "gan")
-    with naming("vae"):
-        vae = fit_vae(run.vae_run(), output_dir)
-    with naming("gan"):
-        gan = fit_gan(run.gan_run(str(vae.checkpoint)), output_dir)
+    with claimed(run, output_dir) as there:
+        with naming("gan"):
+            check_gan(run)
+        with naming("vae"):
+            vae = fit_vae(run.vae_run(), there)
+        with naming("gan"):
+            gan = fit_gan(run.gan_run(str(vae.checkpoint)), there)
     folder = shown(output_dir)
     commands = [f"python train.py stage=evaluate ckpt={folder}/{stage}" for stage in ("vae", "gan")]
     commands.append(f"python train.py stage=gan vae_ckpt={folder}")

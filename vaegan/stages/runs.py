@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -47,6 +47,14 @@ class RunConfig:
 
 
 @dataclass
+class TrainingRun(RunConfig):
+    """What every run that trains has."""
+
+    STAGE: ClassVar[str]
+    resume: bool = False  # go on with the run in hydra.run.dir, if there is one; resume=FOLDER does all by itself
+
+
+@dataclass
 class VAEParts(VAEConfig):
     """The model, its data, and what its training minimises."""
 
@@ -67,8 +75,10 @@ class VAEParts(VAEConfig):
 
 
 @dataclass
-class VAERun(VAETraining, VAEParts, RunConfig):
+class VAERun(VAETraining, VAEParts, TrainingRun):
     """stage=vae"""
+
+    STAGE: ClassVar[str] = "vae"
 
     def __post_init__(self) -> None:
         VAEParts.__post_init__(self)
@@ -86,9 +96,10 @@ class VAERun(VAETraining, VAEParts, RunConfig):
 
 
 @dataclass
-class GANRun(GANTraining, GANConfig, RunConfig):
+class GANRun(GANTraining, GANConfig, TrainingRun):
     """stage=gan"""
 
+    STAGE: ClassVar[str] = "gan"
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
     vae_ckpt: str = ""  # run folder or checkpoint of a stage=vae run
     sweep_metric: str = "val/frechet_distance"
@@ -196,9 +207,10 @@ class OptimizeRun(RunConfig):
 
 
 @dataclass
-class PipelineRun(GANConfig, VAEParts, RunConfig):
+class PipelineRun(GANConfig, VAEParts, TrainingRun):
     """stage=pipeline: both stages. Parts stand at the top, the settings of a stage's training under its name."""
 
+    STAGE: ClassVar[str] = "pipeline"
     vae: VAETraining = field(default_factory=VAETraining)
     gan: GANTraining = field(default_factory=GANTraining)
     sweep_metric: str = "val/frechet_distance"

@@ -18,7 +18,8 @@ from vaegan.images import to_float
 from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_batches, check_devices, fit, new_folder
+from vaegan.stages.fitting import check_batches, check_devices, fit
+from vaegan.stages.folders import RunFolder, claimed
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
 
@@ -31,15 +32,18 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
-    result = fit_vae(run, output_dir)
+    with claimed(run, output_dir) as there:
+        result = fit_vae(run, there)
     folder = shown(output_dir)
     commands = [f"python train.py stage=evaluate ckpt={folder}", f"python train.py stage=gan vae_ckpt={folder}"]
     print_summary("VAE", [result], output_dir, commands)
     return result
 
 
-def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
-    """Train a VAE in `output_dir`/vae."""
+def fit_vae(run: VAERun, folder: RunFolder) -> StageResult:
+    """Train a VAE in `folder`/vae, or give what it has left there."""
+    if (result := folder.result("vae")) is not None:
+        return result
     check_devices(run.trainer)
     source = run.dataset.build()
     data = ImageDataModule(source, run.loader, run.seed)
@@ -55,7 +59,9 @@ def fit_vae(run: VAERun, output_dir: Path) -> StageResult:
     callbacks: list[pl.Callback] = []
     if run.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=run.early_stopping_patience))
-    return fit(run, module, data, new_folder(output_dir / "vae"), monitor, "max", callbacks)
+    result = fit(run, module, data, folder.open("vae"), monitor, "max", callbacks)
+    folder.close("vae", result)
+    return result
 
 
 def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:

@@ -1,0 +1,70 @@
+"""resume=FOLDER, written out."""
+
+import json
+
+import pytest
+
+from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
+from vaegan.commands import overrides, quoted, resumed
+from vaegan.config import to_plain
+from vaegan.files import write_json
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+COMMANDS = [SMALL_VAE, SMALL_PIPELINE, [*SMALL_GAN, "vae_ckpt=x"], ["dataset=image_folder", "dataset.root=a"]]
+COMMANDS += [[f"experiment={name}", *(["dataset.root=a"] if name.startswith("folder") else [])] for name in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_config_becomes_words_that_compose_to_it(words):
+    run = compose(*words)
+    again = compose(*overrides(run.STAGE, to_plain(run)))
+    assert type(again) is type(run) and to_plain(again) == to_plain(run)
+
+
+TEXTS = ["", "a b", "it's", "a\\'b", "ends in \\", "a,b=c:[d]{e}", "null"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_text_can_be_written(text):
+    assert compose("stage=vae", f"label={quoted(text)}").label == text
+
+
+@pytest.fixture
+def begun(tmp_path):
+    write_json(tmp_path / "config.json", {"stage": "vae", "config": to_plain(compose(*SMALL_VAE, "seed=5"))})
+    return tmp_path
+
+
+def test_what_is_given_beside_it_takes_precedence(begun):
+    words = resumed([f"resume={begun}", "seed=6", "likelihood=gaussian"])
+    run = compose(*[word for word in words if not word.startswith("hydra")])
+    assert run.seed == 6 and run.likelihood.name == "gaussian" and run.latent_dim == 8 and run.resume
+    assert f"hydra.run.dir='{begun}'" in words
+
+
+def test_other_commands_stay_as_they_are():
+    assert resumed(["stage=vae", "resume=true"]) == ["stage=vae", "resume=true"]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "cannot be read"),
+        ("{}", "is damaged"),
+        ({"stage": "vae", "config": {"_target_": "os.system"}}, "unknown key _target_"),
+        ({"stage": "vae", "config": {"likelihood": {"name": "os.system"}}}, "unknown likelihood 'os.system'"),
+        ({"stage": "os.system", "config": {}}, "is damaged"),
+    ],
+)
+def test_a_config_that_is_none_is_said(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        resumed([f"resume={tmp_path}"])
+
+
+def test_a_folder_without_a_run_is_said(tmp_path):
+    with pytest.raises(ValueError, match="holds no run .*config.json.*give the folder of a stage=vae"):
+        resumed([f"resume={tmp_path}"])
+    (tmp_path / "multirun.yaml").touch()
+    with pytest.raises(ValueError, match="is the folder of a sweep; repeat the sweep's command"):
+        resumed([f"resume={tmp_path}"])

@@ -1,0 +1,201 @@
+"""The folder of a run: one run writes to it, and another command can go on with it.
+
+config.json    what the run was begun with
+vae/, gan/     a folder for each stage; result.json when the stage has ended
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vaegan.checkpoints import read_content
+from vaegan.config import flatten, to_plain
+from vaegan.files import read_json, remove_partial, write_json
+from vaegan.interrupts import Interrupted, noting_signals
+from vaegan.logs import rewind
+from vaegan.processes import from_first, is_first
+from vaegan.safety import Recovery, numbered
+from vaegan.stages.runs import GANRun, PipelineRun, StageResult, VAERun
+from vaegan.stages.summary import shown
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("torch", "lightning", "numpy", "zuko")
+CHANGEABLE = (  # settings of which the result does not depend, with all that stand below them
+    "resume",
+    "label",
+    "sweep_metric",
+    "checkpoint",
+    "trainer.enable_progress_bar",
+    "loader.num_workers",
+    "loader.device_share",
+    "dataset.root",
+    "dataset.cache",
+    "dataset.num_threads",
+)
+
+
+@dataclass
+class RunFolder:
+    """A run's folder, while it is this process's own.
+
+    Args:
+        path: Where it is.
+        run: The run's config as it was typed: what is left to the data is not settled yet.
+        goes_on: Whether a run that is there is gone on with.
+    """
+
+    path: Path
+    run: dict[str, Any]
+    stage: str
+    goes_on: bool
+
+    def open(self, stage: str) -> Path:
+        """The folder of a stage: a new one, or where the checkpoints are that the stage goes on from.
+
+        Raises:
+            ValueError: It cannot be made.
+        """
+        folder = self.path / stage
+        if is_first():
+            if folder.exists() and not has_checkpoints(folder):
+                shutil.rmtree(folder)  # of a run that was killed before its first checkpoint
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(
+                    f"cannot make the run folder {folder} ({error.strerror}); set hydra.run.dir"
+                ) from error
+            if not (self.path / "config.json").exists():
+                versions = {name: version(name) for name in LIBRARIES}
+                write_json(self.path / "config.json", {"stage": self.stage, "config": self.run, "versions": versions})
+        return from_first(folder)
+
+    def result(self, stage: str) -> StageResult | None:
+        """What a stage that has ended has left; None while it has not."""
+        path = self.path / stage / "result.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        log.info("stage %s has ended already: %s", stage, shown(path.parent))
+        return StageResult(path.parent, path.parent / "checkpoints" / "best.ckpt", found["metrics"], found["floor"])
+
+    def close(self, stage: str, result: StageResult) -> None:
+        """Note that a stage has ended; the checkpoints that it could have gone on from are not needed any more."""
+        if is_first():
+            write_json(result.folder / "result.json", {"metrics": result.metrics, "floor": result.floor})
+            for path in numbered(result.folder):
+                path.unlink()
+
+
+@contextmanager
+def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolder]:
+    """Take a run's folder for this process alone. A signal that ends the run inside tells how to go on with it.
+
+    Raises:
+        ValueError: Another run writes to it, it holds one that shall not be gone on with, or was begun with other
+            settings, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        if is_first():
+            lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another run is writing to {path}; wait for it, or set hydra.run.dir") from error
+    except OSError as error:
+        raise ValueError(f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir") from error
+    plain, stage = to_plain(run), run.STAGE
+    try:
+        if is_first():
+            check_settings(path, stage, plain, run.resume)
+        with noting_signals():
+            yield RunFolder(path, plain, stage, run.resume)
+    except Interrupted as end:
+        command = f"python train.py resume={shown(path)}"
+        raise Interrupted(end.signum, f"{end}. To go on: {command}") from end
+    finally:
+        lock.release()
+
+
+def check_settings(path: Path, stage: str, plain: Mapping[str, Any], resume: bool) -> None:
+    """What is in the folder must be the same run, if anything is.
+
+    Raises:
+        ValueError: It is not, or it shall not be gone on with.
+    """
+    if not (path / "config.json").exists():
+        if any((path / name).is_dir() and any((path / name).iterdir()) for name in ("vae", "gan")):
+            raise ValueError(
+                f"{path} holds a run already, which is never overwritten, and has no config.json to go on with; "
+                "set hydra.run.dir to a new folder"
+            )
+        return
+    if not resume:
+        raise ValueError(
+            f"{path} holds a run already, which is never overwritten; to go on with it: python train.py "
+            f"resume={shown(path)}; for another one set hydra.run.dir to a new folder"
+        )
+    there = read_json(path / "config.json")
+    different = differences(there["config"], plain) if there["stage"] == stage else [f"stage={stage}"]
+    if different:
+        raise ValueError(
+            f"{path} was begun with other settings, which would change the result: {', '.join(different)}; leave them "
+            "as they were, or set hydra.run.dir to a new folder"
+        )
+    for name, was in there["versions"].items():
+        if version(name) != was:
+            log.warning(
+                "%s %s has become %s since the run was begun: it may round differently", name, was, version(name)
+            )
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ and of which a result depends, such as "seed=1 (was 0)"."""
+    before, after = flatten(was), flatten(now)
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not is_changeable(key)]
+    return [f"{key}={after.get(key)} (was {before.get(key)})" for key in keys]
+
+
+def is_changeable(key: str) -> bool:
+    """Whether the result does not depend on a setting."""
+    return any(f".{name}." in f".{key}." for name in CHANGEABLE)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a stage has anything to go on from."""
+    return (folder / "checkpoints" / "last.ckpt").exists() or bool(numbered(folder))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a stage that is whole, its logs taken back to it; None if there is none to go on from.
+
+    Raises:
+        ValueError: There are some, but none is whole.
+    """
+    found = None
+    if is_first():
+        remove_partial(folder / "checkpoints")
+        last = folder / "checkpoints" / "last.ckpt"
+        candidates = [*([last] if last.exists() else []), *numbered(folder)]
+        for path in candidates:
+            try:
+                marks = read_content(path)["callbacks"][Recovery.__name__]["logs"]
+                found = path
+                break
+            except ValueError as error:
+                log.warning("%s; the checkpoint before it is used", error)
+        if candidates and found is None:
+            raise ValueError(f"no checkpoint in {folder / 'checkpoints'} is whole; begin anew in another hydra.run.dir")
+        if found:
+            rewind(folder, marks)
+            log.info("going on from %s", shown(found))
+    return from_first(found)
