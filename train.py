@@ -16,13 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vaegan.commands import resumed
+from vaegan.launching import execute
 from vaegan.schemas import readable_errors, register, typed
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
     run = typed(config)
-    result = run.execute(Path(HydraConfig.get().runtime.output_dir))
+    result = execute(run, Path(HydraConfig.get().runtime.output_dir))
     return None if result is None else result.metrics[run.sweep_metric]
 
 

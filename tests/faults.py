@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
+from vaegan.launching import execute
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5"]
 SMALL += [f"{stage}.trainer.enable_progress_bar=false" for stage in ("vae", "gan")]
@@ -30,7 +31,7 @@ def start(folder, words):
         log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         os.setpgid(0, 0)  # whatever it starts is killed with it
-        compose(*words, "resume=true").execute(Path(folder))
+        execute(compose(*words, "resume=true"), Path(folder))
         os._exit(0)
     except BaseException:
         traceback.print_exc()

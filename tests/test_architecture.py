@@ -46,7 +46,7 @@ FLOORS = [
     ["bounds", "data.module", "pictures", "warm_start", "metrics.features", "metrics.train_digits_cnn"],
     ["objectives", "evaluation", "checkpoints", "training", "modules.steps", "metrics.reference"],
     ["modules.scoring"],
-    ["modules.vae", "modules.gan", "modules.evaluation", "callbacks", "safety"],
+    ["modules.vae", "modules.gan", "modules.evaluation", "callbacks", "safety", "launching"],
     ["stages.runs"],
     ["stages.summary", "commands"],
     ["stages.folders"],

@@ -8,7 +8,9 @@ from vaegan.models import VAE, Generator
 
 
 def noise(hook, **state):
-    trainer = SimpleNamespace(**{"current_epoch": 0, "num_training_batches": 10, "global_rank": 0, **state})
+    trainer = SimpleNamespace(
+        **{"current_epoch": 0, "num_training_batches": 10, "global_rank": 0, "world_size": 1, **state}
+    )
     getattr(StatelessNoise(seed=0), hook)(
         trainer, SimpleNamespace(device=torch.device("cpu")), None, batch_idx=state.get("batch_idx", 0)
     )

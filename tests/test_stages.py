@@ -15,7 +15,7 @@ from vaegan.evaluation import figures, score
 from vaegan.images import to_float
 from vaegan.objectives import Elbo
 from vaegan.random import derive_seed
-from vaegan.stages.fitting import check_devices, flatten, new_folder
+from vaegan.stages.fitting import connect, flatten, new_folder
 from vaegan.training import TrainerConfig
 
 pytestmark = pytest.mark.slow
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 def test_devices_that_are_not_there_are_said():
     with pytest.raises(ValueError, match="trainer: .*'accelerator': 'tpu'.* cannot be had on this machine"):
-        check_devices(TrainerConfig(accelerator="tpu"))
+        connect(TrainerConfig(accelerator="tpu"))
 
 
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,36 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from vaegan.images import to_uint8
 from vaegan.pictures import picture_grids
-from vaegan.random import seed_global, seeded
+from vaegan.random import SharedDraws, seed_global, seeded
 
 
 class StatelessNoise(pl.Callback):
     """Starts torch's global generators anew before each batch, from f(seed, what, iteration, rank).
 
     Noise and latents then depend on nothing that came before: a resumed run draws what an uninterrupted one draws,
-    every rank draws its own, and each validation uses the same noise.
+    every rank draws its own, and each validation uses the same noise. In training the noise of an image does not depend
+    on the number of devices.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.shared = ExitStack()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         iteration = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
-        seed_global(pl_module.device, self.seed, "train", iteration, trainer.global_rank)
+        rank, world_size = trainer.global_rank, trainer.world_size
+        seed_global(pl_module.device, self.seed, "train", iteration, rank)
+        if world_size > 1:
+            key = (self.seed, "train", iteration, 0)
+            self.shared.enter_context(SharedDraws(key, pl_module.device, rank, world_size, len(batch[0])))
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.shared.close()
+
+    def on_exception(self, *args: Any) -> None:
+        self.shared.close()
 
     def on_validation_batch_start(
         self,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+log = logging.getLogger(__name__)
 ENDING = (signal.SIGTERM, signal.SIGINT)
 SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # what SLURM can be told to send before the time is up
 
@@ -17,8 +21,11 @@ class Interrupted(Exception):
     """A signal asked the run to end, and it did so in order."""
 
     def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
+        super().__init__(signum, message)
+        self.signum, self.message = signum, message
+
+    def __str__(self) -> str:
+        return self.message
 
     @property
     def status(self) -> int:
@@ -30,6 +37,8 @@ class Inbox:
     """The signal that came, if any."""
 
     signum = 0
+    is_open = False  # whether signals are noted
+    is_quiet = False  # whether another process tells the user
 
 
 INBOX = Inbox()
@@ -38,10 +47,10 @@ INBOX = Inbox()
 @contextmanager
 def noting_signals() -> Iterator[None]:
     """Inside, the first signal that asks the run to end is noted in `INBOX`; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # a launcher's worker thread, which gets no signals
+    if INBOX.is_open or threading.current_thread() is not threading.main_thread():  # other threads get no signals
+        yield
         return
-    INBOX.signum, owner = 0, os.getpid()
+    INBOX.signum, INBOX.is_open, owner = 0, True, os.getpid()
 
     def note(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a loader's process: its owner tells it when to end
@@ -51,14 +60,16 @@ def noting_signals() -> Iterator[None]:
             end_at_once(signum)
         elif not INBOX.signum:
             INBOX.signum = signum
-            name = signal.Signals(signum).name
-            os.write(2, f"\n{name}: this batch is the last; Ctrl-C ends at once\n".encode())
+            if not INBOX.is_quiet:
+                name = signal.Signals(signum).name
+                os.write(2, f"\n{name}: this batch is the last; another Ctrl-C ends at once\n".encode())
 
     taken = [s for s in (*ENDING, *SCHEDULERS) if s in ENDING or signal.getsignal(s) == signal.SIG_DFL]
     before = {signum: signal.signal(signum, note) for signum in taken}
     try:
         yield
     finally:
+        INBOX.is_open = False
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
@@ -67,3 +78,16 @@ def end_at_once(signum: int) -> None:
     """What the signal does to a program that does not listen."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
+
+
+def requeue() -> None:
+    """Let SLURM start its job anew, as Lightning would: its script goes on with the run where it says `resume=true`."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if re.fullmatch(r"\d+(_\d+)?", job):
+        try:
+            subprocess.run(["scontrol", "requeue", job], check=True)
+            log.info("SLURM job %s is queued again", job)
+        except (OSError, subprocess.CalledProcessError) as error:
+            log.warning("SLURM job %s could not be queued again (%s)", job, error)

@@ -8,8 +8,9 @@ bit, as one that never stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from vaegan.files import written_whole
 from vaegan.interrupts import INBOX, Interrupted
@@ -61,6 +64,83 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
+class NonFiniteStep(ValueError):
+    """A loss or a gradient is not a number, or infinite."""
+
+
+class FiniteSteps(pl.Callback):
+    """Ends a training whose loss or gradient is not finite, before a checkpoint of it is written.
+
+    A module names what its next optimizer step follows from in `terms`. On an accelerator, which must not wait, the
+    values of many steps are looked at together; in any case before a validation and before a checkpoint.
+
+    Args:
+        num_skipped: Bad steps that are left out before the training ends.
+    """
+
+    NUM_TOGETHER = 50
+
+    def __init__(self, num_skipped: int) -> None:
+        self.allowed, self.num_skipped = num_skipped, 0
+        self.steps: list[tuple[int, list[str], Tensor]] = []  # batches done, terms, values; not looked at yet
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_skipped = state_dict["num_skipped"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.votes = Votes()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        terms: dict[str, Tensor] = {name: value.detach().mean() for name, value in pl_module.terms.items()}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # else infinite gradients are part of the method
+            terms[f"the gradient of {next(iter(terms))}"] = get_total_norm(
+                [parameter.grad for parameter in parameters if parameter.grad is not None]
+            )
+        self.steps.append((trainer.fit_loop.total_batch_idx, list(terms), torch.stack(list(terms.values()))))
+        if self.allowed:
+            self.skip(parameters)
+        elif pl_module.device.type == "cpu" or len(self.steps) >= self.NUM_TOGETHER:
+            self.check()
+
+    def skip(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Leave the step out on all devices if it is bad on one of them, and not too many were."""
+        try:
+            self.check()
+            message = "bad on another device"
+        except NonFiniteStep as error:
+            message = str(error)
+            if self.num_skipped == self.allowed:
+                raise
+        is_bad, self.steps = message != "bad on another device", []
+        if self.votes.any(int(is_bad))[0]:
+            self.num_skipped += 1
+            log.warning("step left out (%d of at most %d): %s", self.num_skipped, self.allowed, message)
+            for parameter in parameters:
+                parameter.grad = None  # Adam leaves those alone, with their moments
+
+    def check(self) -> None:
+        """Look at the steps that were not looked at yet.
+
+        Raises:
+            NonFiniteStep: One of them is bad; says which, and what of it.
+        """
+        for iteration, names, values in self.steps:
+            for name, value in zip(names, values.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise NonFiniteStep(
+                        f"{name} is {value} at iteration {iteration}: the training has diverged. No checkpoint holds "
+                        "it. Lower the learning rate, or leave single bad steps out with trainer.skip_bad_steps=10"
+                    )
+        self.steps.clear()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.check()
+
+
 class Recovery(pl.Callback):
     """Writes checkpoints to go on from: every so often, when a signal asks the run to end, and when a training ends.
 
@@ -70,10 +150,11 @@ class Recovery(pl.Callback):
         folder: Of the stage. Checkpoints go to folder/checkpoints: BATCHES.ckpt, in the end last.ckpt.
         config: How often, and how many are kept.
         batch_size: Images of one step.
+        finite_steps: Looks at the last steps before a checkpoint is written.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, batch_size: int) -> None:
-        self.folder, self.config, self.batch_size = folder, config, batch_size
+    def __init__(self, folder: Path, config: CheckpointConfig, batch_size: int, finite_steps: FiniteSteps) -> None:
+        self.folder, self.config, self.batch_size, self.finite_steps = folder, config, batch_size, finite_steps
         self.is_finished = False  # whether the training has ended
         self.num_saved = -1  # batches that are in the newest checkpoint
 
@@ -122,6 +203,7 @@ class Recovery(pl.Callback):
         """Write the newest checkpoint, and then remove the oldest."""
         if num_done == self.num_saved and not self.is_finished:
             return
+        self.finite_steps.check()
         for logger in trainer.loggers:
             logger.save()
         name = "last" if self.is_finished else f"{num_done:08d}"

@@ -89,6 +89,8 @@ def readable_errors() -> Iterator[None]:
         if "Unexpected type for root: NoneType" not in str(error):  # OmegaConf's words for a key of what is null
             raise
         message = explain_null(sys.argv[1:])
+    except ChildProcessError as error:
+        message = str(error)
     except OSError as error:
         message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
     except ValueError as error:

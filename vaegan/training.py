@@ -78,6 +78,7 @@ class TrainerConfig(DeviceConfig):
     limit_train_batches: float = 1.0  # share of each training epoch
     val_check_interval: float = 1.0  # epochs from one validation, with its pictures, to the next; at most 1
     log_every_n_steps: int = 50  # batches from one logged value to the next
+    skip_bad_steps: int = 0  # steps with a loss or gradient that is not finite, left out before the training ends
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +86,7 @@ class TrainerConfig(DeviceConfig):
         require(0 < self.limit_train_batches <= 1, "limit_train_batches", "in (0, 1]", self.limit_train_batches)
         require(0 < self.val_check_interval <= 1, "val_check_interval", "in (0, 1]", self.val_check_interval)
         require(self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps)
+        require(self.skip_bad_steps >= 0, "skip_bad_steps", "at least 0", self.skip_bad_steps)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from torch.nn.utils.parametrize import is_parametrized
 
 from vaegan.config import require
-from vaegan.models import VAE, Generator
+from vaegan.models import VAE, Generator, full_precision
 
 log = logging.getLogger(__name__)
 POWER_ITERATIONS = 15  # from which the normalisation of copied weights starts, as torch does with fresh ones
@@ -247,3 +247,16 @@ def latent_distribution(vae: VAE, aggregate: AggregatePosterior | None) -> Distr
     """The aggregate posterior's normal where there is one, else the VAE's prior: of latents, batch ()."""
     distribution: Distribution = vae.latent_prior() if aggregate is None else aggregate()
     return distribution
+
+
+def anchor_loss(vae: VAE, generator: Generator, images: Tensor) -> Tensor:
+    """-log p(x|z) in nats per dimension, z ~ q(z|x) of the VAE's encoder and p the generator's: the anchor.
+
+    Source: Larsen et al. 2016, arXiv:1512.09300, with the likelihood of pixels.
+    """
+    with torch.no_grad():
+        target = vae.likelihood.target(images)
+        z = vae.encode(target).sample()
+    likelihood = generator.likelihood(full_precision(generator.decoder(z)))
+    log_likelihood: Tensor = likelihood.log_prob(target)
+    return -log_likelihood.mean() / images[0].numel()

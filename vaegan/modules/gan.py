@@ -28,7 +28,7 @@ from vaegan.modules.scoring import Scorer
 from vaegan.modules.steps import FlopCounts, clip_gradients, drop_gradients, gradient_norm, is_logged
 from vaegan.nets.discriminators import Discriminator
 from vaegan.training import GANTraining
-from vaegan.warm_start import AggregatePosterior, latent_distribution, layers
+from vaegan.warm_start import AggregatePosterior, anchor_loss, latent_distribution, layers
 
 ACCURACY_DECAY = 0.9  # of the mean accuracy that ends a warm-up, per batch
 
@@ -84,6 +84,7 @@ class GANModule(pl.LightningModule):
         self.augment_probability: Tensor
         self.scorer, self.training_config, self.header = scorer, training, header
         self.progress, self.flops = Progress(), FlopCounts()
+        self.terms: dict[str, Tensor] = {}  # what the next optimizer step follows from
         self.progress.warmup_images = training.warmup_images
         self.progress.is_warm = training.warmup_images == 0
 
@@ -151,8 +152,8 @@ class GANModule(pl.LightningModule):
             progress.is_warm, progress.warmup_images = True, progress.images
         if is_logged(self.trainer):
             first = ("train/d_loss", "train/d_real", "train/d_fake")
-            self.log_dict({name: values.pop(name) for name in first}, prog_bar=True)
-            self.log_dict(values)
+            self.log_dict({name: values.pop(name) for name in first}, prog_bar=True, sync_dist=True)
+            self.log_dict(values, sync_dist=True)
 
     def _is_warmed_up(self) -> bool:
         wanted, progress = self.training_config.discriminator_warmup_accuracy, self.progress
@@ -173,11 +174,12 @@ class GANModule(pl.LightningModule):
                 loss = self.loss.discriminator(real_logits, fake_logits).mean()
                 accuracy = (real_logits > fake_logits).float().mean()
                 sign = (real_logits - fake_logits if self.loss.PAIRED else real_logits).sign().mean()
-                judged.append(torch.stack([loss, real_logits.mean(), fake_logits.mean(), accuracy, sign]).detach())
-                if weight:
-                    loss = loss + weight * self.penalty(self.judge, real, fake).mean()
-                self.manual_backward(loss / len(reals))
-        *means, sign = torch.stack(judged).mean(0)
+                penalty = weight * self.penalty(self.judge, real, fake).mean() if weight else torch.zeros_like(loss)
+                told = [real_logits.mean(), fake_logits.mean(), accuracy, sign, penalty]
+                judged.append(torch.stack([loss, *told]).detach())
+                self.manual_backward((loss + penalty if weight else loss) / len(reals))
+        *means, sign, penalty = torch.stack(judged).mean(0)
+        self.terms = {"train/d_loss": means[0], "the gradient penalty": penalty}
         values = dict(zip(("train/d_loss", "train/d_real", "train/d_fake", "train/d_accuracy"), means, strict=True))
         values |= self.apply_step(optimizer, self.discriminator, "d", is_counted)
         self._adapt(sign, values["train/d_accuracy"])
@@ -205,7 +207,7 @@ class GANModule(pl.LightningModule):
         anchor_weight = config.anchor_weight_at(num_images)
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            losses = []
+            losses, anchors = [], []
             with self.counted(f"generator {anchor_weight > 0}"):
                 for z, fake, real in zip(latents, fakes, reals, strict=True):
                     fake_logits = self.judge(fake if len(fakes) == 1 else self.generator(z))
@@ -213,26 +215,16 @@ class GANModule(pl.LightningModule):
                     loss = self.loss.generator(fake_logits, real_logits).mean()
                     losses.append(loss.detach())
                     if anchor_weight:
-                        loss = loss + anchor_weight * self.reconstruction_loss(real)
+                        anchors.append(anchor_weight * anchor_loss(self.vae, self.generator, real))
+                        loss = loss + anchors[-1]
                     self.manual_backward(loss / len(fakes))
             if num_images < config.freeze_images:
                 drop_gradients(list(layers(self.generator.decoder).values())[: config.freeze_layers])
             values = {"train/g_loss": torch.stack(losses).mean()}
+            self.terms = values | ({"the anchor": torch.stack(anchors)} if anchors else {})
             values |= self.apply_step(optimizer, self.generator.decoder, "g", is_counted=True)
         self.progress.generator_updates += 1
         return values
-
-    def reconstruction_loss(self, images: Tensor) -> Tensor:
-        """-log p(x|z) in nats per dimension, z ~ q(z|x) of the VAE's encoder and p the generator's: the anchor.
-
-        Source: Larsen et al. 2016, arXiv:1512.09300, with the likelihood of pixels.
-        """
-        with torch.no_grad():
-            target = self.vae.likelihood.target(images)
-            z = self.vae.encode(target).sample()
-        likelihood = self.generator.likelihood(full_precision(self.generator.decoder(z)))
-        log_likelihood: Tensor = likelihood.log_prob(target)
-        return -log_likelihood.mean() / images[0].numel()
 
     def apply_step(
         self, optimizer: LightningOptimizer, network: nn.Module, player: str, is_counted: bool

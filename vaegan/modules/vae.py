@@ -33,6 +33,7 @@ class VAEModule(pl.LightningModule):
         self.vae = vae.to(memory_format=torch.channels_last)
         self.training_config, self.header = training, header
         self.flops = FlopCounts()
+        self.terms: dict[str, Tensor] = {}  # what the next optimizer step follows from
 
     def configure_optimizers(self) -> Any:
         num_batches = int(self.trainer.estimated_stepping_batches)
@@ -45,6 +46,8 @@ class VAEModule(pl.LightningModule):
         beta = self.objective.config.beta_at(epoch)
         with self.flops.counted("forward"):
             estimate = self.objective(self.vae, images, beta)
+        elbo = estimate.elbo
+        self.terms = {"train/log_likelihood": elbo.log_likelihood, "train/kl": elbo.kl, "train/loss": estimate.loss}
         if is_logged(self.trainer):
             report = self.report(estimate, "train")
             self.log_dict(
@@ -71,10 +74,10 @@ class VAEModule(pl.LightningModule):
             self.log_dict(report, prog_bar=split == "val", sync_dist=True, batch_size=len(part))
 
     def report(self, estimate: Estimate, split: str) -> dict[str, Tensor]:
-        """What is logged of a batch, by tag: of every one in validation, which comes before a checkpoint is written.
+        """What is logged of a batch, by tag.
 
         Raises:
-            ValueError: The bound is not a number, or infinite.
+            ValueError: The bound of a batch that is not trained on is not a number, or infinite.
         """
         values = {
             self.objective.BOUND: estimate.bound,
@@ -84,7 +87,7 @@ class VAEModule(pl.LightningModule):
         }
         means = {f"{split}/{name}": value.detach().mean() for name, value in values.items()}
         bound = means[f"{split}/{self.objective.BOUND}"]
-        if not bound.isfinite():
+        if split != "train" and not bound.isfinite():
             raise ValueError(
                 f"{split}/{self.objective.BOUND} is {bound.item()} in epoch {self.current_epoch}: the training has "
                 "diverged; lower optimizer.lr, or raise the likelihood's min_scale. The checkpoints are untouched"

@@ -29,8 +29,9 @@ from vaegan.metrics.features import FeatureNetwork, build_network
 from vaegan.models import VAE
 from vaegan.modules.evaluation import EvaluationModule, GenerationModule
 from vaegan.modules.scoring import Scorer
+from vaegan.processes import from_first, is_first
 from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, check_devices, device_options, new_folder, quiet
+from vaegan.stages.fitting import build_source, connect, device_options, new_folder, quiet
 from vaegan.stages.runs import EvaluateRun, StageResult
 from vaegan.stages.summary import print_figures
 
@@ -43,7 +44,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is scored.
     """
-    check_devices(run.trainer)
+    connect(run.trainer)
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     run.choose_sweep_metric(checkpoint.stage)
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
@@ -59,7 +60,8 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     report: Any
     build, report = {"vae": (vae_module, vae_report), "gan": (gan_module, gan_report)}[checkpoint.stage]
     module = build(run, checkpoint, data)
-    folder = new_folder(output_dir / "evaluate")
+    output_dir = from_first(output_dir)
+    folder = from_first(new_folder(output_dir / "evaluate") if is_first() else output_dir / "evaluate")
     tensorboard = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
     trainer = evaluator(run, tensorboard)
     trainer.test(module, data, verbose=False)

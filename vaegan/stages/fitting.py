@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from vaegan.data.module import ImageDataModule
 from vaegan.data.scanning import Skipped
 from vaegan.files import written_whole
 from vaegan.logs import MetricsLogger
-from vaegan.safety import BestCheckpoint, Recovery, WholeCheckpoints
+from vaegan.processes import is_first
+from vaegan.safety import BestCheckpoint, FiniteSteps, Recovery, WholeCheckpoints
 from vaegan.stages.folders import newest_checkpoint
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import DeviceConfig, TrainerConfig
@@ -54,15 +56,19 @@ def device_options(config: DeviceConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def check_devices(config: DeviceConfig) -> None:
-    """Ask Lightning whether this machine has what the config wants.
+def connect(config: DeviceConfig) -> None:
+    """Ask Lightning whether this machine has what the config wants, and let the processes of a run find each other.
 
     Raises:
         ValueError: It has not.
     """
     quiet()
     try:
-        pl.Trainer(**device_options(config), logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer = pl.Trainer(**device_options(config), logger=False, enable_checkpointing=False)
+        if trainer.world_size > 1:
+            trainer.strategy.setup_environment()
+            if not is_first():
+                logging.getLogger().setLevel(logging.ERROR)
     except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise ValueError(f"trainer: {device_options(config)} cannot be had on this machine: {error}") from error
 
@@ -130,11 +136,12 @@ def fit(
     """
     quiet()
     config = run.trainer
-    begin = newest_checkpoint(folder)
+    begin, finite_steps = newest_checkpoint(folder), FiniteSteps(config.skip_bad_steps)
     tensorboard = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
     best = BestCheckpoint(folder / "checkpoints", monitor, mode)
     callbacks = [
-        Recovery(folder, run.checkpoint, run.loader.batch_size),
+        Recovery(folder, run.checkpoint, run.loader.batch_size, finite_steps),
+        finite_steps,
         StatelessNoise(run.seed),
         Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
         LearningRateMonitor("step"),
@@ -163,24 +170,45 @@ def fit(
     )
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010  ours are in place
     plain = to_plain(run)
-    if begin is None:
-        trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
-        tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
-    if data.skipped and trainer.is_global_zero:
-        list_skipped(folder / "skipped_files.json", data.skipped)
-    trainer.fit(module, data, ckpt_path=begin, weights_only=True)
-    if not ends_with_a_validation(trainer):
-        score_end(trainer, module, data, best)
-    assert best.best_model_score is not None, "there is a validation in every training"
-    metrics = {monitor: float(best.best_model_score)}
-    checkpoint = Path(best.best_model_path)
-    trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+    with explaining_memory(run):
+        if begin is None:
+            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+            tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
+        if data.skipped and trainer.is_global_zero:
+            list_skipped(folder / "skipped_files.json", data.skipped)
+        trainer.fit(module, data, ckpt_path=begin, weights_only=True)
+        if not ends_with_a_validation(trainer):
+            score_end(trainer, module, data, best)
+        assert best.best_model_score is not None, "there is a validation in every training"
+        metrics = {monitor: float(best.best_model_score)}
+        checkpoint = Path(best.best_model_path)
+        trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     if data.skipped and trainer.is_global_zero:
         list_skipped(folder / "skipped_files.json", data.skipped)  # some are only found while training
     tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
     tensorboard.finalize("success")
     return StageResult(folder, checkpoint, metrics)
+
+
+@contextmanager
+def explaining_memory(run: VAERun | GANRun) -> Iterator[None]:
+    """Says what to try where memory does not suffice.
+
+    Raises:
+        ValueError: It does not.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        smaller = f"loader.batch_size={run.loader.batch_size // 2} (it is {run.loader.batch_size})"
+        parts = ", gradient_accumulation=2, which computes the same batch in two parts" if run.STAGE == "gan" else ""
+        raise ValueError(
+            f"out of memory: {str(error).splitlines()[0]}\nTry {smaller}{parts}, loader.eval_batch_size below "
+            f"{run.loader.eval_batch_size}, loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
+        ) from error
 
 
 def validation_options(run: VAERun | GANRun) -> dict[str, Any]:
@@ -216,6 +244,9 @@ def score_end(trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataMo
 def quiet() -> None:
     """Silence Lightning's advice that does not hold here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")  # scores are of all devices
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view.*")  # of channels last; little is lost
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # batches are slices of memory
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the GAN's VAE is, on purpose
     warnings.filterwarnings("ignore", ".*IterableDataset.*has `__len__` defined.*")  # litdata's is right

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from vaegan.checkpoints import read_content
 from vaegan.config import flatten, to_plain
 from vaegan.files import read_json, remove_partial, write_json
-from vaegan.interrupts import Interrupted, noting_signals
+from vaegan.interrupts import Interrupted, noting_signals, requeue
 from vaegan.logs import rewind
 from vaegan.processes import from_first, is_first
 from vaegan.safety import Recovery, numbered
@@ -35,6 +36,7 @@ CHANGEABLE = (  # settings of which the result does not depend, with all that st
     "sweep_metric",
     "checkpoint",
     "trainer.enable_progress_bar",
+    "trainer.skip_bad_steps",
     "loader.num_workers",
     "loader.device_share",
     "dataset.root",
@@ -104,6 +106,7 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
         ValueError: Another run writes to it, it holds one that shall not be gone on with, or was begun with other
             settings, or it cannot be made.
     """
+    path = from_first(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / ".lock", timeout=0)
@@ -113,15 +116,20 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
         raise ValueError(f"another run is writing to {path}; wait for it, or set hydra.run.dir") from error
     except OSError as error:
         raise ValueError(f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir") from error
-    plain, stage = to_plain(run), run.STAGE
+    plain, stage, command = to_plain(run), run.STAGE, f"python train.py resume={shown(path)}"
     try:
         if is_first():
             check_settings(path, stage, plain, run.resume)
         with noting_signals():
             yield RunFolder(path, plain, stage, run.resume)
     except Interrupted as end:
-        command = f"python train.py resume={shown(path)}"
+        if is_first() and end.signum == signal.SIGUSR1:
+            requeue()
         raise Interrupted(end.signum, f"{end}. To go on: {command}") from end
+    except OSError as error:
+        raise ValueError(
+            f"{error}. The run has stopped; its checkpoints are whole. To go on when this is mended: {command}"
+        ) from error
     finally:
         lock.release()
 

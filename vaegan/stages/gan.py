@@ -17,8 +17,9 @@ from vaegan.metrics.features import FeatureNetwork, build_network
 from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.gan import GANModule, Parts
 from vaegan.modules.scoring import Scorer
+from vaegan.processes import is_first
 from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, check_batches, check_devices, fit
+from vaegan.stages.fitting import build_source, check_batches, connect, fit
 from vaegan.stages.folders import RunFolder, claimed
 from vaegan.stages.runs import GANRun, StageResult
 from vaegan.stages.summary import print_summary, shown
@@ -36,9 +37,10 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
-    with claimed(run, output_dir) as folder:
-        result = fit_gan(run, folder)
-    print_summary("GAN", [result], output_dir, [f"python train.py stage=evaluate ckpt={shown(output_dir)}"])
+    connect(run.trainer)
+    with claimed(run, output_dir) as there:
+        result = fit_gan(run, there)
+    print_summary("GAN", [result], there.path, [f"python train.py stage=evaluate ckpt={shown(there.path)}"])
     return result
 
 
@@ -46,7 +48,6 @@ def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
     """Train a GAN in the run folder's gan, or give what it has left there."""
     if (finished := there.result("gan")) is not None:
         return finished
-    check_devices(run.trainer)
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
     data = load_data(source, run, run.seed)
@@ -65,7 +66,7 @@ def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
     record["config"] |= {"vae": checkpoint.vae}
     record["transfer"] = [transfer._asdict() for transfer in transfers]
-    if module.trainer.is_global_zero:
+    if is_first():
         write_json(folder / "run.json", record)
     there.close("gan", result)
     return result

@@ -9,7 +9,7 @@ from pathlib import Path
 from vaegan.config import to_plain
 from vaegan.models import VAE
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_devices
+from vaegan.stages.fitting import connect
 from vaegan.stages.folders import claimed
 from vaegan.stages.gan import build_parts, build_scorer, fit_gan, load_data
 from vaegan.stages.runs import PipelineRun, StageResult
@@ -23,6 +23,9 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained, in either stage.
     """
+    for stage, training in (("vae", run.vae), ("gan", run.gan)):
+        with naming(stage):
+            connect(training.trainer)
     with claimed(run, output_dir) as there:
         with naming("gan"):
             check_gan(run)
@@ -30,17 +33,16 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
             vae = fit_vae(run.vae_run(), there)
         with naming("gan"):
             gan = fit_gan(run.gan_run(str(vae.checkpoint)), there)
-    folder = shown(output_dir)
+    folder = shown(there.path)
     commands = [f"python train.py stage=evaluate ckpt={folder}/{stage}" for stage in ("vae", "gan")]
     commands.append(f"python train.py stage=gan vae_ckpt={folder}")
-    print_summary("VAE, then GAN", [vae, gan], output_dir, commands)
+    print_summary("VAE, then GAN", [vae, gan], there.path, commands)
     return gan
 
 
 def check_gan(run: PipelineRun) -> None:
     """Build what the GAN needs beside the VAE: what cannot be had is said before the VAE is trained."""
     source = run.dataset.build()
-    check_devices(run.gan.trainer)
     data = load_data(source, run.gan, run.seed)
     with seeded(run.seed):
         vae = VAE(run, source.image_shape)

@@ -89,6 +89,9 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         self.sweep_metric = self.sweep_metric or f"val/{bound}"
         self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags))))
 
+    def devices(self) -> DeviceConfig:
+        return self.trainer
+
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.vae import train_vae
 
@@ -113,6 +116,9 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
             "the folder or the checkpoint of a stage=vae run (to make one: python train.py stage=vae)",
             self.vae_ckpt,
         )
+
+    def devices(self) -> DeviceConfig:
+        return self.trainer
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.gan import train_gan
@@ -158,6 +164,9 @@ class EvaluateRun(RunConfig):
         self.sweep_metric = self.sweep_metric or names[0]
         self.check_sweep_metric(names)
 
+    def devices(self) -> DeviceConfig:
+        return self.trainer
+
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.evaluate import evaluate
 
@@ -177,6 +186,9 @@ class CompareRun(RunConfig):
         require(self.baseline != "", "baseline", "the label of the runs to compare with", self.baseline)
         expected = "empty in stage=compare, which trains nothing"
         require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
+
+    def devices(self) -> None:
+        return None
 
     def execute(self, output_dir: Path) -> None:
         from vaegan.stages.compare import compare
@@ -200,10 +212,25 @@ class OptimizeRun(RunConfig):
         expected = "empty in stage=optimize, which trains nothing"
         require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
 
+    def devices(self) -> None:
+        return None
+
     def execute(self, output_dir: Path) -> None:
         from vaegan.stages.optimize import optimize
 
         optimize(self)
+
+
+@dataclass
+class BothTrainers:
+    """Where to run both stages; null: where vae.trainer and gan.trainer say."""
+
+    accelerator: str | None = None
+    devices: int | None = None
+    num_nodes: int | None = None
+    strategy: str | None = None
+    precision: str | None = None
+    enable_progress_bar: bool | None = None
 
 
 @dataclass
@@ -213,16 +240,21 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
     STAGE: ClassVar[str] = "pipeline"
     vae: VAETraining = field(default_factory=VAETraining)
     gan: GANTraining = field(default_factory=GANTraining)
+    trainer: BothTrainers = field(default_factory=BothTrainers)
     sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
         VAEParts.__post_init__(self)
         self.check_schedule(self.vae.trainer)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
-        for stage, trainer in (("vae", self.vae.trainer), ("gan", self.gan.trainer)):
-            expected = "1 in stage=pipeline; on several devices run stage=vae, then stage=gan"
-            devices = trainer.devices * trainer.num_nodes
-            require(devices == 1, f"{stage}.trainer.devices * {stage}.trainer.num_nodes", expected, devices)
+        for key, value in vars(self.trainer).items():
+            if value is not None:
+                for training in (self.vae, self.gan):
+                    setattr(training.trainer, key, value)
+                    training.__post_init__()
+        both = [(trainer.devices, trainer.num_nodes) for trainer in (self.vae.trainer, self.gan.trainer)]
+        expected = "the same in both stages; trainer.devices and trainer.num_nodes set both"
+        require(both[0] == both[1], "vae.trainer.devices and gan.trainer.devices", expected, both)
 
     def vae_run(self) -> VAERun:
         """The first stage."""
@@ -233,6 +265,9 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
         """The second stage."""
         parts = _parts(self, GANConfig) | _parts(self.gan, GANTraining)
         return GANRun(**parts, seed=self.seed, label=self.label, vae_ckpt=vae_ckpt)
+
+    def devices(self) -> DeviceConfig:
+        return self.vae.trainer
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.pipeline import train_pipeline

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from vaegan.processes import is_first
 from vaegan.stages.runs import StageResult
 
 
@@ -21,6 +22,8 @@ def shown(path: Path) -> str:
 
 def print_summary(title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]) -> None:
     """Where the run is, its checkpoints, pictures and metrics, and what to type next."""
+    if not is_first():
+        return
     rows = [("run folder", shown(output_dir))]
     for result in results:
         stage = result.folder.name

@@ -18,7 +18,7 @@ from vaegan.images import to_float
 from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.random import seeded
-from vaegan.stages.fitting import check_batches, check_devices, fit
+from vaegan.stages.fitting import check_batches, connect, fit
 from vaegan.stages.folders import RunFolder, claimed
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
@@ -32,11 +32,12 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
+    connect(run.trainer)
     with claimed(run, output_dir) as there:
         result = fit_vae(run, there)
-    folder = shown(output_dir)
+    folder = shown(there.path)
     commands = [f"python train.py stage=evaluate ckpt={folder}", f"python train.py stage=gan vae_ckpt={folder}"]
-    print_summary("VAE", [result], output_dir, commands)
+    print_summary("VAE", [result], there.path, commands)
     return result
 
 
@@ -44,7 +45,6 @@ def fit_vae(run: VAERun, folder: RunFolder) -> StageResult:
     """Train a VAE in `folder`/vae, or give what it has left there."""
     if (result := folder.result("vae")) is not None:
         return result
-    check_devices(run.trainer)
     source = run.dataset.build()
     data = ImageDataModule(source, run.loader, run.seed)
     check_batches(run.trainer, data)
