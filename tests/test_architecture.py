@@ -14,6 +14,7 @@ FLOORS = [
         "nets.blocks",
         "data.idx",
         "data.scanning",
+        "exports",
         "augmentation",
         "metrics.scores",
         "comparison",
@@ -38,7 +39,7 @@ FLOORS = [
     ["modules.vae", "modules.gan", "modules.evaluation", "callbacks"],
     ["stages.runs"],
     ["stages.fitting", "stages.summary"],
-    ["stages.vae", "stages.gan", "stages.evaluate", "stages.compare", "stages.optimize"],
+    ["stages.vae", "stages.gan", "stages.evaluate", "stages.export", "stages.compare", "stages.optimize"],
     ["stages.pipeline"],
     ["schemas"],
 ]

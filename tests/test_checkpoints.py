@@ -125,7 +125,7 @@ def test_files_of_others_are_refused(tmp_path, content):
 
 
 def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
-    run = {"latent_dim": 2, "likelihood": {"name": "os.system"}}
+    run = {"latent_dim": 2, "dataset": {}, "likelihood": {"name": "os.system"}}
     torch.save({"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}, "epoch": 0}, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match="unknown likelihood 'os.system'"):
         load_checkpoint(tmp_path / "bad.ckpt").build_vae()

@@ -5,6 +5,8 @@ Beside Lightning's own keys a checkpoint holds
     "vaegan": {"format": 2, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
                "vae": the plain config of the VAE's run, so that a GAN's file stands alone;
                "vae_flops": floating-point operations that the VAE's training had cost until then}
+
+An export (`vaegan.exports`) says the same in JSON, and is read wherever a checkpoint is.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import torch
 from torch import Tensor
 
 from vaegan.config import from_plain
+from vaegan.exports import MODEL, read_export
 from vaegan.images import ImageShape
 from vaegan.models import VAE, Generator, VAEConfig
 from vaegan.warm_start import AggregatePosterior, Latents
 
 FORMAT = 2
+NOT_OURS = f"{{}} is no checkpoint of this project in format {FORMAT}"
 
 
 @dataclass
@@ -67,6 +71,19 @@ class Checkpoint:
             load_state(aggregate, self.state, "aggregate.", self.path)
         return Latents(self.build_vae(), aggregate).eval()
 
+    def trained(self) -> dict[str, Tensor]:
+        """The weights of what this file is for, under their names in `state`, without those that only trained it."""
+        if self.stage == "vae":
+            return prefixed(self.build_vae(), "vae.")
+        latents = self.build_latents()
+        tensors = prefixed(latents.vae, "vae.") | prefixed(self.build_generator(), "moving_average.module.")
+        return tensors | (prefixed(latents.aggregate, "aggregate.") if latents.aggregate is not None else {})
+
+    def description(self) -> dict[str, Any]:
+        """What an export says of itself: as `header`, with the cost of the VAE's whole training."""
+        head = header(self.stage, self.image_shape, self.run, self.vae, self.training_flops())
+        return head | {"epoch": self.epoch}
+
 
 def header(
     stage: str, image_shape: ImageShape, run: dict[str, Any], vae: dict[str, Any], vae_flops: float = 0.0
@@ -82,6 +99,11 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     return VAE(from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}), image_shape)
 
 
+def prefixed(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
+    """State dict of a module, as it stands in that of the LightningModule around it."""
+    return {f"{prefix}{key}": value for key, value in module.state_dict().items()}
+
+
 def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
     """Load the entries of a state dict that begin with the prefix; all must fit."""
     part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -95,15 +117,30 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project.
+    """Read a checkpoint of this project, or an export of one, by the path of its tensors.
 
     Raises:
         ValueError: The file is missing, cut short, damaged, holds more than plain data and tensors, or is not ours.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
+    if path.suffix == ".safetensors":
+        return checked(path, *read_export(path))
+    content = read_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return checked(path, content["vaegan"] | {"epoch": content["epoch"] + 1}, content["state_dict"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(NOT_OURS.format(path)) from error
+
+
+def read_archive(path: Path) -> Any:
+    """What torch.save wrote: plain data and tensors.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it holds more than plain data and tensors, or is no checkpoint. "
@@ -112,19 +149,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a flipped bit can raise almost anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is cut short or damaged ({reason}); use another copy") from error
+
+
+def checked(path: Path, head: Mapping[str, Any], state: dict[str, Tensor]) -> Checkpoint:
+    """A checkpoint from what a file says of itself, and its tensors.
+
+    Raises:
+        ValueError: It is not ours.
+    """
     try:
-        head = content["vaegan"]
         channels, height, width = map(int, head["image_shape"])
-        shape, state = (channels, height, width), content["state_dict"]
-        epoch = content["epoch"] + 1
-        flops = float(head["vae_flops"])
-        checkpoint = Checkpoint(path, head["stage"], shape, head["run"], head["vae"], flops, state, epoch)
-        is_ours = head["format"] == FORMAT
-    except (KeyError, TypeError, IndexError, ValueError):
+        stage, run, vae = head["stage"], head["run"], head["vae"]
+        flops, epoch = float(head["vae_flops"]), int(head["epoch"])
+        is_ours = head["format"] == FORMAT and {"latent_dim", "dataset", "likelihood"} <= dict(vae).keys()
+        is_ours = is_ours and {"vae": set(), "gan": {"features"}}[stage] <= dict(run).keys()
+        is_ours = is_ours and all(isinstance(key, str) and isinstance(state[key], Tensor) for key in state)
+    except (KeyError, TypeError, ValueError, OverflowError):
         is_ours = False
     if not is_ours:
-        raise ValueError(f"{path} is no checkpoint of this project in format {FORMAT}")
-    return checkpoint
+        raise ValueError(NOT_OURS.format(path))
+    return Checkpoint(path, stage, (channels, height, width), run, vae, flops, state, epoch)
 
 
 def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
@@ -143,11 +187,14 @@ def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
     for folder in (given, given / "checkpoints", *(given / stage / "checkpoints" for stage in stages)):
         if (folder / "best.ckpt").is_file():
             return folder / "best.ckpt"
+    for folder in (given, given / "export"):
+        if (folder / MODEL).is_file():
+            return folder / MODEL
     wanted = f"{' or '.join(stages)}/checkpoints/best.ckpt"
     what = f"has no checkpoint ({wanted})" if given.is_dir() else "does not exist"
     raise ValueError(
-        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, or its .ckpt file. "
-        "To make one: python train.py stage=vae"
+        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, its .ckpt file "
+        "or an export of it. To make one: python train.py stage=vae"
     )
 
 

@@ -20,17 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
-from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, OptimizeRun, PipelineRun, VAERun
+from vaegan.stages.runs import CompareRun, EvaluateRun, ExportRun, GANRun, OptimizeRun, PipelineRun, VAERun
 
 RUNS = {
     "vae": VAERun,
     "gan": GANRun,
     "pipeline": PipelineRun,
     "evaluate": EvaluateRun,
+    "export": ExportRun,
     "compare": CompareRun,
     "optimize": OptimizeRun,
 }
-Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun | OptimizeRun
+Run = VAERun | GANRun | PipelineRun | EvaluateRun | ExportRun | CompareRun | OptimizeRun
 
 
 def register() -> None:
