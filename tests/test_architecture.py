@@ -14,6 +14,7 @@ FLOORS = [
         "nets.blocks",
         "data.idx",
         "data.scanning",
+        "archives",
         "exports",
         "augmentation",
         "metrics.scores",
