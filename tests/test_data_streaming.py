@@ -148,7 +148,8 @@ def test_what_is_there_is_not_overwritten(folder):
 
 
 IMPORTED = {"default_factory_module": "evil_module", "default_factory_name": "x", "dict_context": []}
-IMPORTS = json.dumps([1, {"type": "collections.defaultdict", "context": IMPORTED, "children_spec": []}])  # a description of nested items that names a module, which litdata would import
+# a description of nested items that names a module, which litdata would import
+IMPORTS = json.dumps([1, {"type": "collections.defaultdict", "context": IMPORTED, "children_spec": []}])
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,12 @@ def readable_errors() -> Iterator[None]:
         return
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
-    raise SystemExit(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+    raise SystemExit(f"error: {printable(message)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+
+
+def printable(message: str) -> str:
+    """The message with escapes in the place of what a terminal would obey: it may name what stands in a file."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)
 
 
 def explain(error: Exception, command: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from vaegan.data.scanning import Skipped
 from vaegan.images import ImageShape
 
 LABEL_BYTES = 8
-LEAF = {"type": None, "context": None, "children_spec": []}  # how litdata describes what is not nested
+LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}  # how litdata describes what is not nested
 INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
 
 
