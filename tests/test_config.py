@@ -6,6 +6,7 @@ from omegaconf import MISSING
 from vaegan.config import GROUPS, Component, ComponentConfig, did_you_mean, from_plain, require, to_plain
 from vaegan.data.datasets import Mnist
 from vaegan.likelihoods import Gaussian, Likelihood
+from vaegan.models import VAEConfig
 
 CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
 
@@ -111,6 +112,11 @@ def test_what_would_be_looked_up_is_refused(root):
 def test_a_part_that_is_no_group_of_settings_is_refused(plain):
     with pytest.raises(ValueError, match="dataset must be settings by name"):
         from_plain(Mnist.Config, plain, "dataset")
+
+
+def test_a_part_that_is_missing_is_refused():
+    with pytest.raises(ValueError, match="missing mandatory value: prior"):
+        from_plain(VAEConfig, {"latent_dim": 2, "likelihood": {"name": "bernoulli"}})
 
 
 def test_dollars_that_look_up_nothing_stay():

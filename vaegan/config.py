@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
         values[key] = value if nested is None or value is None else from_plain(nested, value, path)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.structured(schema(**values))))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ValueError(f"{where}.{error}".lstrip(".")) from error
 
 
