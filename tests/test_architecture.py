@@ -24,6 +24,8 @@ FLOORS = [
         "nets.blocks",
         "data.idx",
         "data.scanning",
+        "archives",
+        "exports",
         "augmentation",
         "metrics.scores",
         "comparison",
@@ -51,7 +53,7 @@ FLOORS = [
     ["stages.summary", "commands"],
     ["stages.folders"],
     ["stages.fitting"],
-    ["stages.vae", "stages.gan", "stages.evaluate", "stages.compare", "stages.optimize"],
+    ["stages.vae", "stages.gan", "stages.evaluate", "stages.export", "stages.compare", "stages.optimize"],
     ["stages.pipeline"],
     ["schemas"],
 ]

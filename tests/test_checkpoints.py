@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from vaegan.checkpoints import find_checkpoint, header, load_checkpoint, load_vae_checkpoint
+from vaegan.checkpoints import build_vae, find_checkpoint, header, load_checkpoint, load_vae_checkpoint
 
 
 class Payload:
@@ -125,10 +125,108 @@ def test_files_of_others_are_refused(tmp_path, content):
 
 
 def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
-    run = {"latent_dim": 2, "likelihood": {"name": "os.system"}}
+    run = {"latent_dim": 2, "dataset": {}, "likelihood": {"name": "os.system"}}
     torch.save({"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}, "epoch": 0}, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match="unknown likelihood 'os.system'"):
         load_checkpoint(tmp_path / "bad.ckpt").build_vae()
+
+
+PLAIN = {
+    "latent_dim": 2,
+    "dataset": {"name": "mnist"},
+    "likelihood": {"name": "bernoulli"},
+    "prior": {"name": "standard_normal"},
+    "posterior": {"name": "diagonal_normal"},
+    "encoder": {"name": "mlp"},
+    "decoder": {"name": "mlp"},
+}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"likelihood": {"name": "gaussian", "_target_": "os.system"}}, "unknown key likelihood._target_"),
+        ({"likelihood": {"_target_": "os.system"}}, "unknown likelihood None"),
+        ({"likelihood": {"name": ["os.system"]}}, r"unknown likelihood \['os.system'\]"),
+        ({"likelihood": {"name": "gaussian", 3: 3}}, "unknown key likelihood.3"),
+        (
+            {"likelihood": {"name": "gaussian", "scale": "${oc.env:HOME}"}},
+            r"likelihood.scale must be plain data.*got '\$\{oc.env",
+        ),
+        ({"latent_dim": "${oc.env:HOME}"}, "latent_dim must be plain data, without"),
+        ({"latent_dim": torch.ones(3)}, "latent_dim must be plain data, without"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1"),
+        ({"latent_dim": 10**9}, "it would be larger than the weights in the file"),
+        ({"latent_dim": 10**30}, ""),
+        ({"encoder": {"name": "mlp", "hidden_dims": [10**7]}}, "it would be larger than the weights in the file"),
+        ({"prior": {"name": "vamp_prior", "num_pseudo_inputs": 10**9}}, "it would be larger than the weights"),
+    ],
+)
+def test_a_config_that_describes_no_model_is_refused(tmp_path, changes, message):
+    content = {"vaegan": header("vae", (1, 8, 8), {}, PLAIN | changes), "state_dict": {}, "epoch": 0}
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=f"bad.ckpt describes no model of this project: .*{message}"):
+        load_checkpoint(tmp_path / "bad.ckpt").build_vae()
+
+
+@pytest.mark.parametrize(
+    "head, state",
+    [
+        ({"stage": "os.system"}, {}),
+        ({"stage": "gan"}, {}),
+        ({"image_shape": [1, 8]}, {}),
+        ({"image_shape": 10**400}, {}),
+        ({"vae": [1]}, {}),
+        ({"vae": {}}, {}),
+        ({"vae": PLAIN | {"likelihood": "os.system"}}, {}),
+        ({"vae": PLAIN | {"dataset": None}}, {}),
+        ({"vae_flops": "many"}, {}),
+        ({}, {3: torch.ones(1)}),
+        ({}, {"vae.a": "os.system"}),
+        ({}, [1]),
+        ({}, {"vae.a": torch.zeros(1).expand(10**12)}),
+    ],
+)
+def test_a_file_that_says_something_else_of_itself_is_refused(tmp_path, head, state):
+    content = {"vaegan": header("vae", (1, 8, 8), {}, PLAIN) | head, "state_dict": state, "epoch": 0}
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match="bad.ckpt is no checkpoint of this project"):
+        load_checkpoint(tmp_path / "bad.ckpt")
+
+
+def test_the_file_of_these_tests_is_read_when_nothing_is_wrong_with_it(tmp_path):
+    vae = build_vae(PLAIN, (1, 8, 8))
+    state = {f"vae.{key}": value for key, value in vae.state_dict().items()}
+    content = {"vaegan": header("vae", (1, 8, 8), {}, PLAIN), "state_dict": state, "epoch": 0}
+    torch.save(content, tmp_path / "good.ckpt")
+    built = load_checkpoint(tmp_path / "good.ckpt").build_vae()
+    assert all(torch.equal(value, vae.state_dict()[key]) for key, value in built.state_dict().items())
+
+
+@pytest.mark.slow
+def test_an_aggregate_posterior_of_another_size_is_refused(gan_result, tmp_path):
+    state = load_checkpoint(gan_result[1].checkpoint).state
+    state |= {"aggregate.mean": torch.zeros(3), "aggregate.scale_tril": torch.eye(3)}
+    path = altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="its aggregate posterior has not latent_dim=8"):
+        load_checkpoint(path).build_latents()
+
+
+@pytest.mark.slow
+def test_the_last_checkpoint_beside_is_read_with_the_same_care(vae_result, tmp_path):
+    """It tells what the VAE's training cost."""
+    shutil.copy(vae_result[1].checkpoint, tmp_path / "best.ckpt")
+    torch.save({"vaegan": Payload(tmp_path / "executed")}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt is refused.*Nothing in it was executed"):
+        load_checkpoint(tmp_path / "best.ckpt").training_flops()
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "s3", "gs", "hf", "file", "ftp"])
+@pytest.mark.parametrize("key", ["ckpt", "vae_ckpt"])
+def test_every_url_is_refused(scheme, key):
+    with pytest.raises(ValueError, match=f"{key}={scheme}://x/vae.ckpt: URLs are refused"):
+        find_checkpoint(f"{scheme}://x/vae.ckpt", key, ["vae"])
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,12 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
         ({"seed": "1"}, "run.json is damaged: .*seed must be"),
         ({"distance": [50.0]}, "metrics.csv must hold a validation at 0 images"),
         ({"distance": [0.0, 1.0]}, "metrics.csv must hold a validation at 0 images"),
+        ({"label": "\x1b[31mred"}, r"run.json is damaged: .*every name must be .*got '\\x1b\[31mred'"),
+        ({"label": "two\nlines"}, r"run.json is damaged: .*got 'two\\nlines'"),
+        ({"features": "\x07"}, "run.json is damaged: .*every name must be"),
+        ({"config": {"\x1b": {"\n": 1}}}, "run.json is damaged: .*every name must be"),
+        ({"floor": {"frechet_distance": 1.5, "\r": 1}}, "run.json is damaged: .*every name must be"),
+        ({"metrics": {"test/frechet_distance": 10**400}}, "run.json is damaged: OverflowError"),
         ({"distance": ["5O", 1.0]}, "metrics.csv is damaged: ValueError"),
         ({"recall": ""}, "metrics.csv is damaged: ValueError"),
         ({"recall": "nan"}, "metrics.csv is damaged: .* must rise, and be finite"),
@@ -239,6 +245,33 @@ def test_damaged_files_are_named(tmp_path):
         read_curve(gan / "none.csv", 0.0)
     (gan / "run.json").write_text('{"label": "co')
     with pytest.raises(ValueError, match="run.json is damaged: JSONDecodeError"):
+        compare([str(gan)], "cold", tmp_path)
+
+
+def test_names_are_only_names(tmp_path, pair, capsys):
+    """No markup of a terminal, no path, no formula of matplotlib, no command, no setting that is looked up."""
+    label = "[red]x[/red] | $x^{ ../../$(touch y) ${oc.env:HOME}"
+    config = {"x": "\x1b[31m", "y": "${oc.env:HOME}", "_target_": "os.system"}
+    third = write_run(tmp_path / "third", label, 0, WARM, config=config)
+    compare([*pair, str(third)], "cold", tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "[red]x[/red] " in out and "${oc.env:HOME}" in out and "\x1b" not in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"comparison.{end}" for end in ("json", "md", "png")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"cold", "warm", "third", "out"}
+
+
+@pytest.mark.parametrize("place", ["https://example.org/run", "s3://bucket/run", "file:///etc", "[0-9"])
+def test_places_that_are_no_folders_are_refused(place):
+    with pytest.raises(ValueError, match="runs must be folders of stage=gan"):
+        find_runs([place])
+
+
+def test_a_json_without_end_is_damaged(tmp_path):
+    gan = write_run(tmp_path / "run", "cold", 0, COLD) / "gan"
+    (gan / "run.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="run.json is damaged: RecursionError"):
         compare([str(gan)], "cold", tmp_path)
 
 

@@ -4,7 +4,9 @@ import pytest
 from omegaconf import MISSING
 
 from vaegan.config import GROUPS, Component, ComponentConfig, did_you_mean, from_plain, require, to_plain
+from vaegan.data.datasets import Mnist
 from vaegan.likelihoods import Gaussian, Likelihood
+from vaegan.models import VAEConfig
 
 CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
 
@@ -95,3 +97,27 @@ def test_two_choices_of_one_name_are_refused():
 def test_nearest_word():
     assert did_you_mean("gausian", ["bernoulli", "gaussian"]) == " Did you mean gaussian?"
     assert did_you_mean("xyz", ["bernoulli", "gaussian"]) == ""
+
+
+@pytest.mark.parametrize(
+    "root", ["${oc.env:HOME}", "x/${oc.env:HOME}", "${name}", ["${name}"], {"a": "${name}"}, {3: 4}, b"x", (1,), ...]
+)
+def test_what_would_be_looked_up_is_refused(root):
+    """OmegaConf would put the environment's value in its place: what a file says is data."""
+    with pytest.raises(ValueError, match=r"dataset.root must be plain data, without \$\{...\}"):
+        from_plain(Mnist.Config, {"name": "mnist", "root": root}, "dataset")
+
+
+@pytest.mark.parametrize("plain", ["mnist", ["mnist"], 3, [("name", "mnist")]])
+def test_a_part_that_is_no_group_of_settings_is_refused(plain):
+    with pytest.raises(ValueError, match="dataset must be settings by name"):
+        from_plain(Mnist.Config, plain, "dataset")
+
+
+def test_a_part_that_is_missing_is_refused():
+    with pytest.raises(ValueError, match="missing mandatory value: prior"):
+        from_plain(VAEConfig, {"latent_dim": 2, "likelihood": {"name": "bernoulli"}})
+
+
+def test_dollars_that_look_up_nothing_stay():
+    assert from_plain(Mnist.Config, {"name": "mnist", "root": "$(x) $HOME {a}"}, "dataset").root == "$(x) $HOME {a}"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from tests.pictures import KINDS, content, draw, encode
-from vaegan.data.decoding import ORIENTATION, UPRIGHT, BrokenImage, Decoder, centre_box, quiet
+from vaegan.data.decoding import ORIENTATION, UPRIGHT, BrokenImage, Decoder, centre_box, quiet, reason
 
 COLOUR = Decoder(3, 16, 24, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
 LARGE = Decoder(3, 16, 24, keeps_ratio=True, background=(255, 255, 255), max_pixels=200_000)
@@ -198,3 +198,7 @@ def test_damaged_pictures_do_no_harm(kind, length, edits):
 def test_every_size_comes_out_at_the_size_that_is_wanted(kind, width, height, to_width, to_height, keeps_ratio):
     decoder = Decoder(3, to_height, to_width, keeps_ratio, (0, 0, 0), 10_000)
     assert decoder(content(kind, width=width, height=height)).shape == (to_height, to_width, 3)
+
+
+def test_a_reason_is_one_line_that_commands_no_terminal():
+    assert reason(ValueError("\x1b[31mred\x07\ntwo\u202e lines")) == "ValueError: [31mred two lines"

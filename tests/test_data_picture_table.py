@@ -42,6 +42,30 @@ def test_another_pillow_gets_another_chance(table, monkeypatch):
     assert table.read() == Contents("pixels-1", 1, {"a.png": GOOD})
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state SET array = '../../../home/important'",
+        "UPDATE state SET array = '/etc/passwd'",
+        "UPDATE state SET array = 3",
+        "UPDATE state SET num_rows = -1",
+        "UPDATE state SET num_rows = 'many'",
+        "UPDATE files SET row = 1",
+        "UPDATE files SET row = -1",
+        "UPDATE files SET row = 'one'",
+        "UPDATE files SET path = 3",
+        "UPDATE files SET reason = char(27) || '[31m'",
+        "UPDATE files SET digest = 'text'",
+    ],
+)
+def test_a_table_that_somebody_else_wrote_counts_as_damaged(table, statement):
+    table.replace(Contents("pixels-1", 1, {"a.png": GOOD}))
+    with table.connection:
+        table.connection.execute(statement)
+    with pytest.raises(sqlite3.DatabaseError, match="names another file, or rows that cannot be"):
+        table.read()
+
+
 def test_reading_alone_makes_no_file(tmp_path):
     with pytest.raises(sqlite3.OperationalError):
         PictureTable(tmp_path / "none.sqlite", is_read_only=True).read()

@@ -147,10 +147,16 @@ def test_what_is_there_is_not_overwritten(folder):
         run.execute(folder)
 
 
+IMPORTED = {"default_factory_module": "evil_module", "default_factory_name": "x", "dict_context": []}
+# a description of nested items that names a module, which litdata would import
+IMPORTS = json.dumps([1, {"type": "collections.defaultdict", "context": IMPORTED, "children_spec": []}])
+
+
 @pytest.mark.parametrize(
     "edit, message",
     [
         (lambda index: index["config"].update(data_format=["pickle"]), r"its items are \['pickle'\].*refused"),
+        (lambda index: index["config"].update(data_spec=IMPORTS), r"not what stage=optimize writes: refused"),
         (lambda index: index["chunks"][0].update(filename="../../evil.bin"), r"names a chunk '\.\./\.\./evil\.bin'"),
     ],
 )
@@ -162,8 +168,11 @@ def test_a_hostile_index_is_refused_before_anything_is_read(folder, tmp_path, ed
     edit(index)
     (tmp_path / "chunks" / "train" / "index.json").write_text(json.dumps(index))
     monkeypatch.setattr(StreamedImages, "read", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     with pytest.raises(ValueError, match=message):
         streamed(tmp_path).split("train")
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"chunks": [], "config": {}}'])

@@ -5,11 +5,13 @@ Beside Lightning's own keys a checkpoint holds
     "vaegan": {"format": 2, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
                "vae": the plain config of the VAE's run, so that a GAN's file stands alone;
                "vae_flops": floating-point operations that the VAE's training had cost until then}
+
+An export (`vaegan.exports`) says the same in JSON, and is read wherever a checkpoint is.
 """
 
 from __future__ import annotations
 
-import pickle
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,13 +19,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vaegan.archives import read_content
 from vaegan.config import from_plain
+from vaegan.exports import MODEL, read_export
 from vaegan.images import ImageShape
 from vaegan.models import VAE, Generator, VAEConfig
 from vaegan.warm_start import AggregatePosterior, Latents
 
 FORMAT = 2
+SLACK = 10_000_000  # numbers that building a model may take beside its weights
+NOT_OURS = f"{{}} is no checkpoint of this project in format {FORMAT}"
 
 
 @dataclass
@@ -39,9 +46,21 @@ class Checkpoint:
     state: dict[str, Tensor]  # of the LightningModule
     epoch: int  # finished ones
 
+    def build_fresh(self) -> VAE:
+        """A VAE as the file describes it.
+
+        Raises:
+            ValueError: There is no such model, or it would be larger than the weights in the file.
+        """
+        try:
+            with Budget(2 * sum(value.numel() for value in self.state.values()) + SLACK):
+                return build_vae(self.vae, self.image_shape)
+        except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+            raise ValueError(f"{self.path} describes no model of this project: {error}") from error
+
     def build_vae(self) -> VAE:
         """The VAE with its trained weights, in eval mode, on the CPU."""
-        vae = build_vae(self.vae, self.image_shape)
+        vae = self.build_fresh()
         load_state(vae, self.state, "vae.", self.path)
         return vae.eval()
 
@@ -49,7 +68,7 @@ class Checkpoint:
         """The moving average of a stage=gan generator, in eval mode, on the CPU."""
         if self.stage != "gan":
             raise ValueError(f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a generator")
-        vae = build_vae(self.vae, self.image_shape)
+        vae = self.build_fresh()
         generator = Generator(vae.decoder, vae.likelihood)
         load_state(generator, self.state, "moving_average.module.", self.path)
         return generator.eval()
@@ -61,11 +80,43 @@ class Checkpoint:
 
     def build_latents(self) -> Latents:
         """What the generator's latents are drawn from, on the CPU: call it for their distribution."""
-        aggregate = None
-        if any(key.startswith("aggregate.") for key in self.state):
-            aggregate = AggregatePosterior(int(self.vae["latent_dim"]))
+        vae, aggregate = self.build_vae(), None
+        if "aggregate.scale_tril" in self.state:
+            num = int(self.vae["latent_dim"])
+            if self.state["aggregate.scale_tril"].shape != (num, num):
+                raise ValueError(f"{self.path}: its aggregate posterior has not latent_dim={num}; use another copy")
+            aggregate = AggregatePosterior(num)
             load_state(aggregate, self.state, "aggregate.", self.path)
-        return Latents(self.build_vae(), aggregate).eval()
+        return Latents(vae, aggregate).eval()
+
+    def trained(self) -> dict[str, Tensor]:
+        """The weights of what this file is for, under their names in `state`, without those that only trained it."""
+        if self.stage == "vae":
+            return prefixed(self.build_vae(), "vae.")
+        latents = self.build_latents()
+        tensors = prefixed(latents.vae, "vae.") | prefixed(self.build_generator(), "moving_average.module.")
+        return tensors | (prefixed(latents.aggregate, "aggregate.") if latents.aggregate is not None else {})
+
+    def description(self) -> dict[str, Any]:
+        """What an export says of itself: as `header`, with the cost of the VAE's whole training."""
+        head = header(self.stage, self.image_shape, self.run, self.vae, self.training_flops())
+        return head | {"epoch": self.epoch}
+
+
+class Budget(TorchDispatchMode):
+    """Lets only so many numbers be allocated: a config describes a model of any size in a few bytes."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.left = numbers
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        size = args[0] if args else None
+        if isinstance(size, list) and all(isinstance(length, int) for length in size):  # of a new tensor
+            self.left -= math.prod(size)
+            if self.left < 0:
+                raise ValueError("it would be larger than the weights in the file")
+        return func(*args, **(kwargs or {}))
 
 
 def header(
@@ -82,6 +133,11 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     return VAE(from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}), image_shape)
 
 
+def prefixed(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
+    """State dict of a module, as it stands in that of the LightningModule around it."""
+    return {f"{prefix}{key}": value for key, value in module.state_dict().items()}
+
+
 def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
     """Load the entries of a state dict that begin with the prefix; all must fit."""
     part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -94,47 +150,41 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str
         raise ValueError(f"{path} holds weights that are not finite ({broken[0]}): its training diverged")
 
 
-def read_content(path: Path) -> dict[str, Any]:
-    """All that a checkpoint holds.
-
-    Raises:
-        ValueError: The file is missing, cut short, damaged, or holds more than plain data and tensors.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is refused: it holds more than plain data and tensors, or is no checkpoint. "
-            "Nothing in it was executed"
-        ) from error
-    except Exception as error:  # a flipped bit can raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is cut short or damaged ({reason}); use another copy") from error
-    return content
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project.
+    """Read a checkpoint of this project, or an export of one, by the path of its tensors.
 
     Raises:
-        ValueError: as `read_content`; also if the file is not ours.
+        ValueError: The file is missing, cut short, damaged, holds more than plain data and tensors, or is not ours.
     """
+    if path.suffix == ".safetensors":
+        return checked(path, *read_export(path))
     content = read_content(path)
     try:
-        head = content["vaegan"]
+        return checked(path, content["vaegan"] | {"epoch": content["epoch"] + 1}, content["state_dict"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(NOT_OURS.format(path)) from error
+
+
+def checked(path: Path, head: Mapping[str, Any], state: dict[str, Tensor]) -> Checkpoint:
+    """A checkpoint from what a file says of itself, and its tensors.
+
+    Raises:
+        ValueError: It is not ours.
+    """
+    try:
         channels, height, width = map(int, head["image_shape"])
-        shape, state = (channels, height, width), content["state_dict"]
-        epoch = content["epoch"] + 1
-        flops = float(head["vae_flops"])
-        checkpoint = Checkpoint(path, head["stage"], shape, head["run"], head["vae"], flops, state, epoch)
-        is_ours = head["format"] == FORMAT
-    except (KeyError, TypeError, IndexError, ValueError):
+        stage, run, vae = head["stage"], head["run"], head["vae"]
+        flops, epoch = float(head["vae_flops"]), int(head["epoch"])
+        is_ours = head["format"] == FORMAT and "latent_dim" in vae
+        is_ours = is_ours and isinstance(vae["dataset"], dict) and isinstance(vae["likelihood"], dict)
+        is_ours = is_ours and {"vae": set(), "gan": {"features"}}[stage] <= dict(run).keys()
+        is_ours = is_ours and all(isinstance(key, str) and isinstance(state[key], Tensor) for key in state)
+        is_ours = is_ours and sum(value.nbytes for value in state.values()) <= path.stat().st_size
+    except (KeyError, TypeError, ValueError, OverflowError):
         is_ours = False
     if not is_ours:
-        raise ValueError(f"{path} is no checkpoint of this project in format {FORMAT}")
-    return checkpoint
+        raise ValueError(NOT_OURS.format(path))
+    return Checkpoint(path, stage, (channels, height, width), run, vae, flops, state, epoch)
 
 
 def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
@@ -153,11 +203,14 @@ def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
     for folder in (given, given / "checkpoints", *(given / stage / "checkpoints" for stage in stages)):
         if (folder / "best.ckpt").is_file():
             return folder / "best.ckpt"
+    for folder in (given, given / "export"):
+        if (folder / MODEL).is_file():
+            return folder / MODEL
     wanted = f"{' or '.join(stages)}/checkpoints/best.ckpt"
     what = f"has no checkpoint ({wanted})" if given.is_dir() else "does not exist"
     raise ValueError(
-        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, or its .ckpt file. "
-        "To make one: python train.py stage=vae"
+        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, its .ckpt file "
+        "or an export of it. To make one: python train.py stage=vae"
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from vaegan.config import require
+from vaegan.config import flatten, require
 
 NOT_SETTINGS = ("label", "seed", "vae_ckpt", "sweep_metric")  # what repeats of one arm may differ in
 FLOOR_TOLERANCE = 0.02  # relative; devices round differently, other features or images differ by more
@@ -212,14 +212,6 @@ def settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, list[str]]]:
         if key.split(".")[-1] not in NOT_SETTINGS
     }
     return {key: of for key, of in found.items() if len({value for values in of.values() for value in values}) > 1}
-
-
-def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in plain.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def judge(arm: Curve, baseline: Curve) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 
@@ -115,27 +116,39 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
         where: Key of this part in the whole, for messages.
 
     Raises:
-        ValueError: An unknown choice or key, or a value that the config refuses.
+        ValueError: An unknown choice or key, a value that the config refuses, or one that is no plain data.
     """
+    require(isinstance(plain, Mapping), where or schema.__name__, "settings by name", plain)
     if issubclass(schema, ComponentConfig):
         group, choices, name = schema.base.group, schema.base.choices, plain.get("name")
-        if name not in choices:
+        if not isinstance(name, str) or name not in choices:
             raise ValueError(f"{where or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}")
         schema = cast(type[T], choices[name].Config)
     hints = typing.get_type_hints(schema)
     values = {}
     for key, value in plain.items():
         path = f"{where}.{key}".lstrip(".")
-        require(value != MISSING, path, "set", "nothing")
         if key not in hints:
             known = [field.name for field in dataclasses.fields(cast(Any, schema))]
-            raise ValueError(f"unknown key {path}.{did_you_mean(key, known)} Known here: {', '.join(sorted(known))}")
+            near = did_you_mean(str(key), known)
+            raise ValueError(f"unknown key {path}.{near} Known here: {', '.join(sorted(known))}")
         nested = _dataclass_of(hints[key])
+        require(nested is not None or is_plain(value), path, "plain data, without ${...}", value)
+        require(value != MISSING, path, "set", "nothing")
         values[key] = value if nested is None or value is None else from_plain(nested, value, path)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.structured(schema(**values))))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ValueError(f"{where}.{error}".lstrip(".")) from error
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is plain data, in which nothing would be looked up: OmegaConf resolves ${oc.env:HOME} and the like."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
 
 
 def _dataclass_of(hint: Any) -> Any:

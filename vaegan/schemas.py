@@ -21,17 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
 from vaegan.interrupts import Interrupted
-from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, OptimizeRun, PipelineRun, VAERun
+from vaegan.stages.runs import CompareRun, EvaluateRun, ExportRun, GANRun, OptimizeRun, PipelineRun, VAERun
 
 RUNS = {
     "vae": VAERun,
     "gan": GANRun,
     "pipeline": PipelineRun,
     "evaluate": EvaluateRun,
+    "export": ExportRun,
     "compare": CompareRun,
     "optimize": OptimizeRun,
 }
-Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun | OptimizeRun
+Run = VAERun | GANRun | PipelineRun | EvaluateRun | ExportRun | CompareRun | OptimizeRun
 
 
 def register() -> None:
@@ -102,7 +103,12 @@ def readable_errors() -> Iterator[None]:
         return
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
-    raise SystemExit(f"error: {message}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+    raise SystemExit(f"error: {printable(message)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
+
+
+def printable(message: str) -> str:
+    """The message with escapes in the place of what a terminal would obey: it may name what stands in a file."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)
 
 
 def explain(error: Exception, command: Sequence[str]) -> str:

@@ -156,7 +156,8 @@ def reason(error: Exception) -> str:
         return f"no picture of a known format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS} pixels"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return "".join(c for c in text if c.isprintable())  # it may come from the file, and goes to a terminal
 
 
 def quiet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ class Record(NamedTuple):
     digest: bytes  # hash of the content
     row: int | None  # of the array; None for a broken picture
     reason: str  # why it is broken
+
+    def is_possible(self, num_rows: int) -> bool:
+        """Whether an array of so many rows may have it."""
+        has_row = self.row is None or 0 <= self.row < num_rows
+        return has_row and isinstance(self.digest, bytes) and self.reason.isprintable()
 
     def is_of(self, file: PictureFile) -> bool:
         """Whether the file is still what it was."""
@@ -80,7 +86,14 @@ class PictureTable:
                 return None
             array, num_rows, version = state
             rows = self.connection.execute("SELECT path, num_bytes, mtime_ns, digest, row, reason FROM files")
-            records = {os.fsdecode(path): Record(*rest) for path, *rest in rows}
+            try:
+                records = {os.fsdecode(path): Record(*rest) for path, *rest in rows}
+                is_ours = re.fullmatch(r"pixels-[0-9a-f]+", array) and num_rows >= 0
+                is_ours = is_ours and all(record.is_possible(num_rows) for record in records.values())
+            except TypeError:
+                is_ours = False
+            if not is_ours:
+                raise sqlite3.DatabaseError("the table names another file, or rows that cannot be")
         if version != PILLOW_VERSION:
             records = {path: record for path, record in records.items() if record.row is not None}
         return Contents(array, num_rows, records)

@@ -6,6 +6,7 @@ are: reading one executes nothing, and a store of any other format is refused be
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from vaegan.data.scanning import Skipped
 from vaegan.images import ImageShape
 
 LABEL_BYTES = 8
+LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}  # how litdata describes what is not nested
 INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
 
 
@@ -80,10 +82,10 @@ class StreamedImages:
         where = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
         try:
             items = StreamingDataset(f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options)
-            num_items = len(items)
+            check_format(json.loads(Path(items.input_dir.path, "index.json").read_text()))
+            num_items = len(items)  # from here on litdata does what the index says
         except Exception as error:  # litdata raises whatever occurs to it when an index is bad
             raise ValueError(f"{self.where}: cannot be opened ({error})") from error
-        check_format(items.shuffler.cache._reader.config, self.where)
         require(num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items)
         return items
 
@@ -142,17 +144,19 @@ class StreamedLabels:
         return self.images.read(which)[1]
 
 
-def check_format(config: Any, where: str) -> None:
+def check_format(index: Any) -> None:
     """What the index of a store says is believed only so far as it cannot do harm.
 
     Raises:
-        ValueError: Items are no plain bytes (litdata would execute pickled ones), or a chunk's name is a path.
+        ValueError: Items are no plain bytes (litdata would execute pickled ones, and import what the description of
+            nested ones names), or a chunk's name is a path.
     """
-    if config.data_format != ["bytes"]:
-        raise ValueError(f"{where}: its items are {config.data_format}, and not what stage=optimize writes: refused")
-    for chunk in config._chunks:
+    data_format = index["config"]["data_format"]
+    if data_format != ["bytes"] or json.loads(index["config"]["data_spec"])[1] != LEAF:
+        raise ValueError(f"its items are {data_format}, and not what stage=optimize writes: refused")
+    for chunk in index["chunks"]:
         if os.path.basename(chunk["filename"]) != chunk["filename"]:
-            raise ValueError(f"{where}: its index names a chunk {chunk['filename']!r} elsewhere: refused")
+            raise ValueError(f"its index names a chunk {chunk['filename']!r} elsewhere: refused")
 
 
 def pack(image: Tensor, label: int) -> bytes:

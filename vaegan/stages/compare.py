@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from vaegan.comparison import AIMS, Curve, Run, compare_runs
-from vaegan.config import require
+from vaegan.config import flatten, require
 from vaegan.stages.summary import shown
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ def read_run(folder: Path) -> Run:
             require(isinstance(fields[key], kind), key, str(kind), fields[key])
         for key in ("floor", "metrics"):
             fields[key] = {tag: float(value) for tag, value in fields[key].items()}
+        about = [fields[key] for key in ("label", "dataset", "features")]
+        for name in (*about, *fields["floor"], *flatten(fields["config"])):
+            require(name.isprintable(), "every name", "of characters that can be printed, in one line", name)
         require("frechet_distance" in fields["floor"], "floor", "that of frechet_distance at least", fields["floor"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"runs: {path} is damaged: {type(error).__name__}: {error}") from error
     if not fields["label"]:
         raise ValueError(f"runs: {folder} has no label; train with label=cold, label=warm, ...: one for each arm")
@@ -251,7 +254,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes = part.subplots(1, 3)
         for (x, y), axis in zip(views, axes, strict=True):
             draw_panel(axis, panel, x, y, styles)
-        title = f"{panel['dataset']}, features {panel['features']}"
+        title = f"{panel['dataset']}, features {panel['features']}".replace("$", r"\$")
         legend = part.legend(
             *axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=5, frameon=False, title=title
         )
@@ -271,7 +274,8 @@ def draw_panel(axis: Axes, panel: dict[str, Any], x: str, y: str, styles: dict[s
             key: [point[key] if math.isfinite(point[key]) else math.nan for point in curve[y]]
             for key in ("median", "min", "max")
         }
-        label = f"{arm['label']} ({len(arm['seeds'])} seed{'s' * (len(arm['seeds']) > 1)})"
+        name = arm["label"].replace("$", r"\$")  # matplotlib reads a formula between two of them
+        label = f"{name} ({len(arm['seeds'])} seed{'s' * (len(arm['seeds']) > 1)})"
         axis.fill_between(curve[x], lines["min"], lines["max"], color=color, alpha=0.18, linewidth=0)
         axis.plot(curve[x], lines["median"], dashes, color=color, linewidth=1.6, label=label)
     if y in panel["floor"]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vaegan.checkpoints import read_content
+from vaegan.archives import read_content
 from vaegan.config import flatten, to_plain
 from vaegan.files import read_json, remove_partial, write_json
 from vaegan.interrupts import Interrupted, noting_signals, requeue

@@ -131,7 +131,7 @@ def build_parts(
     transfers = [transfer, start_discriminator(vae, discriminator, warm_start)]
     aggregate = None
     if warm_start.aggregate_posterior:
-        aggregate = AggregatePosterior(len(vae.latent_prior().mean))
+        aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
         with seeded(seed, "aggregate"):
             aggregate.fit(vae, to_float(images[:NUM_AGGREGATE]))
     loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build(vae.image_shape)

@@ -174,6 +174,27 @@ class EvaluateRun(RunConfig):
 
 
 @dataclass
+class ExportRun(RunConfig):
+    """stage=export"""
+
+    ckpt: str = ""  # run folder or checkpoint of a stage=vae or stage=gan run; of a folder with both, the VAE
+
+    def __post_init__(self) -> None:
+        expected = "the folder or the checkpoint of a stage=vae or stage=gan run (to make one: python train.py)"
+        require(self.ckpt != "", "ckpt", expected, self.ckpt)
+        expected = "empty in stage=export, which trains nothing"
+        require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
+
+    def devices(self) -> None:
+        return None
+
+    def execute(self, output_dir: Path) -> None:
+        from vaegan.stages.export import export
+
+        export(self, output_dir)
+
+
+@dataclass
 class CompareRun(RunConfig):
     """stage=compare"""
 

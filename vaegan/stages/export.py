@@ -1,0 +1,33 @@
+"""Stage export: a trained model as safetensors and JSON, which other programs can read, and this one takes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from vaegan.checkpoints import find_checkpoint, load_checkpoint
+from vaegan.exports import write_export
+from vaegan.stages.fitting import new_folder
+from vaegan.stages.runs import ExportRun
+from vaegan.stages.summary import shown
+
+
+def export(run: ExportRun, output_dir: Path) -> Path:
+    """Write a VAE, or a GAN's generator with what its latents come from, and say what to type next.
+
+    Returns:
+        Path of the tensors.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it is damaged, or the export cannot be written.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
+    description, tensors = checkpoint.description(), checkpoint.trained()
+    path = write_export(new_folder(output_dir / "export"), description, tensors)
+    folder = shown(path.parent)
+    lines = [f"  {checkpoint.stage} of {shown(checkpoint.path)}, {len(tensors)} tensors: {shown(path)}"]
+    lines += ["", "next", f"  python train.py stage=evaluate ckpt={folder}"]
+    lines += [f"  python train.py stage=gan vae_ckpt={folder}"] if checkpoint.stage == "vae" else []
+    Console(soft_wrap=True, highlight=False, markup=False).print("", "Export", *lines, sep="\n")
+    return path
