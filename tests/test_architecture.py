@@ -50,7 +50,7 @@ FLOORS = [
     ["modules.scoring"],
     ["modules.vae", "modules.gan", "modules.evaluation", "callbacks", "safety", "launching"],
     ["stages.runs"],
-    ["stages.summary", "commands"],
+    ["stages.summary", "stages.other_runs", "commands"],
     ["stages.folders"],
     ["stages.fitting"],
     ["stages.vae", "stages.gan", "stages.evaluate", "stages.export", "stages.compare", "stages.optimize"],

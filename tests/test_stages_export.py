@@ -69,7 +69,7 @@ def test_every_learned_part_comes_back(tmp_path):
     short = ["likelihood.scale=optimal", "trainer.max_epochs=1", "trainer.limit_train_batches=0.5"]
     vae = compose("stage=vae", *SMALL_VAE[1:], *parts, *short).execute(tmp_path)
     words = [*SMALL_GAN, "warm_start.aggregate_posterior=true", "trainer.max_epochs=1", f"vae_ckpt={vae.folder}"]
-    gan = compose(*words).execute(tmp_path)
+    gan = compose(*words).execute(tmp_path / "gan")
     for result in (vae, gan):
         before = load_checkpoint(result.checkpoint)
         after = load_checkpoint(export(result, tmp_path / f"of_{before.stage}") / "model.safetensors")

@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
 from vaegan.interrupts import Interrupted
-from vaegan.stages.runs import CompareRun, EvaluateRun, ExportRun, GANRun, OptimizeRun, PipelineRun, VAERun
+from vaegan.stages.other_runs import CompareRun, EvaluateRun, ExportRun, OptimizeRun
+from vaegan.stages.runs import GANRun, PipelineRun, VAERun
 
 RUNS = {
     "vae": VAERun,

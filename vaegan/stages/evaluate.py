@@ -32,7 +32,8 @@ from vaegan.modules.scoring import Scorer
 from vaegan.processes import from_first, is_first
 from vaegan.random import seeded
 from vaegan.stages.fitting import build_source, connect, device_options, new_folder, quiet
-from vaegan.stages.runs import EvaluateRun, StageResult
+from vaegan.stages.other_runs import EvaluateRun
+from vaegan.stages.runs import StageResult
 from vaegan.stages.summary import print_figures
 
 NUM_SPLIT = 1000  # images whose KL is split at their aggregate posterior: its cost is quadratic

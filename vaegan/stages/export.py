@@ -9,7 +9,7 @@ from rich.console import Console
 from vaegan.checkpoints import find_checkpoint, load_checkpoint
 from vaegan.exports import write_export
 from vaegan.stages.fitting import new_folder
-from vaegan.stages.runs import ExportRun
+from vaegan.stages.other_runs import ExportRun
 from vaegan.stages.summary import shown
 
 

@@ -17,7 +17,7 @@ from vaegan.data.datasets import Rows, SplitName
 from vaegan.data.streaming import INSTALL, pack
 from vaegan.data.views import ImageDataset
 from vaegan.random import generator
-from vaegan.stages.runs import OptimizeRun
+from vaegan.stages.other_runs import OptimizeRun
 
 log = logging.getLogger(__name__)
 
