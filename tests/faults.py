@@ -1,14 +1,13 @@
-"""Runs that are killed, in processes of their own: `python -m tests.faults FOLDER SEED NUM_KILLS WORD...`.
+"""Runs in processes of their own, which are killed, stopped and hindered; and what two runs must have in common."""
 
-All are forks of one process that has imported everything and computed nothing: to start one costs no time.
-"""
-
+import contextlib
+import logging
 import os
-import random
 import signal
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -17,50 +16,92 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.launching import execute
+from vaegan.schemas import readable_errors
 
-SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5"]
-SMALL += [f"{stage}.trainer.enable_progress_bar=false" for stage in ("vae", "gan")]
+SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
+TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-def start(folder, words):
-    """Begin a run, or go on with it; returns the process."""
-    if pid := os.fork():
-        return pid
+def start(folder, words=()):
+    """Begin a small pipeline, or go on with it; returns the process, which leads a group of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fork of a process with threads: the child uses one alone
+        if pid := os.fork():
+            return pid
+    status = 1
     try:
+        torch.set_num_threads(1)
+        os.setpgid(0, 0)
         log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
-        os.setpgid(0, 0)  # whatever it starts is killed with it
-        execute(compose(*words, "resume=true"), Path(folder))
-        os._exit(0)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_DFL)
+        with readable_errors():
+            execute(compose(*SMALL, *words, "resume=true"), Path(folder))
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+        print(end.code)
     except BaseException:
         traceback.print_exc()
-        os._exit(1)
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
 
 
-def finish(folder, words, seconds=None):
-    """Run until it ends, or for so long and then kill it; returns whether it was killed."""
-    pid, deadline = start(folder, words), time.monotonic() + (seconds or 300)
+def wait(pid, seconds=60.0):
+    """Exit status of a process as a shell tells it, or None if it has not ended in time."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            assert status == 0, Path(f"{folder}.log").read_text()
-            return False
+            return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         time.sleep(0.002)
+    return None
+
+
+def finish(folder, words=()):
+    """Run to the end."""
+    pid = start(folder, words)
+    status = wait(pid)
+    if status is None:
+        kill(pid)
+    assert status == 0, log(folder)
+    return folder
+
+
+def kill(pid):
+    """End a run and all its processes, with no warning."""
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert seconds, f"{folder}.log: it hangs"
-    return True
 
 
-def kill_and_go_on(folder, seed, num_kills, words):
-    """One run that is left alone, folder/calm, and others that are killed and gone on with until they end."""
-    begun = time.monotonic()
-    finish(folder / "calm", words)
-    total, rng, run = time.monotonic() - begun, random.Random(seed), 0
-    for _ in range(num_kills):
-        run += not finish(folder / f"killed{run}", words, rng.uniform(0.05, 0.95) * total)
-    finish(folder / f"killed{run}", words)
+def until(condition, seconds=60.0):
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def log(folder):
+    """All that a run has said."""
+    return Path(f"{folder}.log").read_text()
+
+
+def saved(folder, stage="vae"):
+    """Checkpoints that a stage could go on from, the oldest first."""
+    return sorted((folder / stage / "checkpoints").glob("[0-9]*.ckpt"))
+
+
+def children(pid):
+    """Processes that a process has started."""
+    with contextlib.suppress(FileNotFoundError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def differences(a, b, where=""):
@@ -109,8 +150,3 @@ def assert_same(one, other, stages=("vae", "gan")):
             assert not differences(*pair, f"{stage}/{name}")
         assert not differences(curves(one / stage), curves(other / stage), stage)
         assert files(one / stage) == files(other / stage)
-
-
-if __name__ == "__main__":
-    root, seed, num_kills, *words = sys.argv[1:]
-    kill_and_go_on(Path(root), int(seed), int(num_kills), [*SMALL, *words])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -78,7 +79,7 @@ def watch(run: Any, output_dir: Path, num_processes: int) -> Any:
             for process in processes:
                 process.kill()
                 process.join()
-    return judge(told, ends)
+    return judge(told, ends, output_dir)
 
 
 def listen(processes: list[BaseProcess], tellings: list[Connection]) -> list[tuple[int, Any]]:
@@ -103,7 +104,7 @@ def listen(processes: list[BaseProcess], tellings: list[Connection]) -> list[tup
     return told
 
 
-def judge(told: list[tuple[int, Any]], ends: list[int | None]) -> Any:
+def judge(told: list[tuple[int, Any]], ends: list[int | None], output_dir: Path) -> Any:
     """The first process's result, or what went wrong first; `ends` are the exit statuses, None of who had not ended."""
     errors = [what for _, what in told if isinstance(what, Exception)]
     lost = [error for error in errors if isinstance(error, RuntimeError)]  # that another process does not answer
@@ -112,8 +113,8 @@ def judge(told: list[tuple[int, Any]], ends: list[int | None]) -> Any:
         status = ends[died[0]] or 0
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise ChildProcessError(
-            f"process {died[0] + 1} of {len(ends)} {how}, and the others with it. The run's checkpoints are whole: "
-            "resume=FOLDER goes on from the newest"
+            f"process {died[0] + 1} of {len(ends)} {how}, and the others with it. The run's checkpoints are whole. "
+            f"To go on: python train.py resume={shlex.quote(str(output_dir))}"
         )
     if errors:
         raise errors[0]
@@ -136,7 +137,7 @@ def work(rank: int, num_processes: int, port: int, telling: Connection, run: Any
     except Exception as error:
         told = error
         if not isinstance(error, ValueError | OSError | Interrupted):
-            traceback.print_exc()
+            error.add_note(f"in process {rank + 1} of {num_processes}:\n{traceback.format_exc()}")
     telling.send(told)
     telling.close()
     sys.stdout.flush()
