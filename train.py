@@ -11,15 +11,21 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vaegan.schemas import readable_errors, register, typed
+from vaegan.stages.jobs import run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        return run_job(lambda: typed(config), list(job.overrides.task), folder)
     run = typed(config)
-    result = run.execute(Path(HydraConfig.get().runtime.output_dir))
+    result = run.execute(folder)
     return None if result is None else result.metrics[run.sweep_metric]
 
 

@@ -11,6 +11,7 @@ FLOORS = [
     [
         "distributions",
         "scales",
+        "outcomes",
         "nets.blocks",
         "data.idx",
         "data.scanning",
@@ -37,8 +38,8 @@ FLOORS = [
     ["modules.scoring"],
     ["modules.vae", "modules.gan", "modules.evaluation", "callbacks"],
     ["stages.runs"],
-    ["stages.fitting", "stages.summary"],
-    ["stages.vae", "stages.gan", "stages.evaluate", "stages.compare", "stages.optimize"],
+    ["stages.fitting", "stages.summary", "stages.jobs"],
+    ["stages.vae", "stages.gan", "stages.evaluate", "stages.compare", "stages.optimize", "stages.sweep"],
     ["stages.pipeline"],
     ["schemas"],
 ]
@@ -63,7 +64,7 @@ MAY_IMPORT = {
     "filelock": ("vaegan.data.picture_cache",),
     "litdata": ("vaegan.data.streaming", "vaegan.stages.optimize"),
     "kornia": ("vaegan.augmentation",),
-    "matplotlib": ("vaegan.stages.compare",),
+    "matplotlib": ("vaegan.stages.compare", "vaegan.stages.sweep"),
 }
 
 

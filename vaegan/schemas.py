@@ -9,11 +9,13 @@ import sys
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +32,7 @@ RUNS = {
     "compare": CompareRun,
     "optimize": OptimizeRun,
 }
+PLUGINS = ("optuna", "joblib", "ray", "submitit_local", "submitit_slurm")  # of the extra `sweep`
 Run = VAERun | GANRun | PipelineRun | EvaluateRun | CompareRun | OptimizeRun
 
 
@@ -55,22 +58,49 @@ def typed(config: DictConfig) -> Run:
 
 
 class CheckSweep(Callback):
-    """Types every job of a sweep before the first one starts: a bad value in the third is said at once."""
+    """Types every job of a sweep before the first one starts: a bad value in the third is said at once.
+
+    Of sweepers that choose their values as they go, it types the jobs at both ends of all ranges.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            return  # other sweepers choose their values as they go
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]  # of an experiment
         overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
-        for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None):
-            for job in batch:
-                try:
-                    typed(hydra.compose(config.hydra.job.config_name, list(job)))
-                except (HydraException, ValueError, AssertionError) as error:
-                    message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
-                    raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        else:
+            jobs = [list({word.get_key_element(): end(word, last) for word in overrides}.values()) for last in (0, 1)]
+        for job in jobs:
+            try:
+                typed(hydra.compose(config.hydra.job.config_name, list(job)))
+            except (HydraException, ValueError, AssertionError) as error:
+                message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
+                raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # a study's data base may lie in it
+
+
+class SummariseSweep(Callback):
+    """Shows the jobs of a sweep at its end, however they were launched, and says which ones failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from vaegan.stages.sweep import summarise
+
+        jobs = summarise(Path(config.hydra.sweep.dir))
+        failed = [name for name, job in jobs.items() if job.status == "failed"]
+        if failed:
+            raise SystemExit(f"error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+
+
+def end(word: Override, last: int) -> str:
+    """An override, of a range or a list of values with its first (0) or its last (1) one."""
+    value = word.value()
+    if isinstance(value, IntervalSweep):
+        return f"{word.get_key_element()}={(value.start, value.end)[last]}"
+    if word.is_sweep_override():
+        return f"{word.get_key_element()}={list(word.sweep_string_iterator())[-last]}"
+    return str(word.input_line)
 
 
 @contextmanager
@@ -102,6 +132,9 @@ def readable_errors() -> Iterator[None]:
 def explain(error: Exception, command: Sequence[str]) -> str:
     """What is wrong with a command line that does not compose, with the nearest known key or choice."""
     message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    plugin = re.search(r"Could not (?:find|load) '(hydra/(?:sweeper|launcher))/(\w+)'", message)
+    if plugin and plugin[2] in PLUGINS:
+        return f"{plugin[1]}={plugin[2]} needs a plugin that is not installed: pip install 'vaegan[sweep]'"
     if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
         known = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
         return f"{choice[1]}={choice[2]}: no such choice.{did_you_mean(choice[2], known)} Known: {', '.join(known)}"
