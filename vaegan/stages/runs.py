@@ -20,6 +20,8 @@ from vaegan.models import VAEConfig
 from vaegan.objectives import Objective
 from vaegan.training import DeviceConfig, GANConfig, GANTraining, TrainerConfig, VAETraining
 
+NUM_NLL_IMAGES, NUM_NLL_SAMPLES = 1000, 100  # of sweep_metric=val/nll: enough to rank models, in seconds
+
 
 @dataclass
 class StageResult:
@@ -77,12 +79,28 @@ class VAERun(VAETraining, VAEParts, RunConfig):
         bound = self.objective.bound
         tags = {"elbo", bound, "log_likelihood", "kl"}
         self.sweep_metric = self.sweep_metric or f"val/{bound}"
-        self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags))))
+        self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags)), "val/nll"))
 
     def execute(self, output_dir: Path) -> StageResult:
         from vaegan.stages.vae import train_vae
 
-        return train_vae(self, output_dir)
+        result = train_vae(self, output_dir)
+        if self.sweep_metric == "val/nll":
+            result.metrics["val/nll"] = self.evaluation(output_dir).execute(output_dir).metrics["val/nll"]
+        return result
+
+    def evaluation(self, output_dir: Path) -> EvaluateRun:
+        """What finds the NLL of a finished run for a sweep."""
+        num_images = min(NUM_NLL_IMAGES, len(self.dataset.build().split("val").images))
+        devices = DeviceConfig(**_parts(self.trainer, DeviceConfig))
+        return EvaluateRun(
+            ckpt=str(output_dir),
+            split="val",
+            num_images=num_images,
+            num_samples=NUM_NLL_SAMPLES,
+            seed=self.seed,
+            trainer=devices,
+        )
 
 
 @dataclass
