@@ -14,14 +14,16 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
+from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain, to_plain
+from vaegan.outcomes import finished_before
 from vaegan.stages.runs import CompareRun, EvaluateRun, GANRun, OptimizeRun, PipelineRun, VAERun
 
 RUNS = {
@@ -60,21 +62,30 @@ def typed(config: DictConfig) -> Run:
 class CheckSweep(Callback):
     """Types every job of a sweep before the first one starts: a bad value in the third is said at once.
 
-    Of sweepers that choose their values as they go, it types the jobs at both ends of all ranges.
+    So is a folder that holds a finished job of other settings.
+
+    Of sweepers that choose their values as they go, it types the jobs at both ends of all ranges alone.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]  # of an experiment
-        overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        typed_in: Any = OmegaConf.to_container(config.hydra.overrides)  # unresolved: ${...} in them is for a job
+        overrides = OverridesParser.create().parse_overrides([*words, *typed_in["task"]])
+        is_basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        if is_basic:
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         else:
             jobs = [list({word.get_key_element(): end(word, last) for word in overrides}.values()) for last in (0, 1)]
-        for job in jobs:
+        for number, job in enumerate(jobs):
             try:
-                typed(hydra.compose(config.hydra.job.config_name, list(job)))
+                words = [*typed_in["hydra"], *job]
+                composed = hydra.compose(config.hydra.job.config_name, words, return_hydra_config=True)
+                folder = Path(config.hydra.sweep.dir) / subdir(composed, number)
+                run = typed(composed)
+                if is_basic:
+                    finished_before(folder, to_plain(run))
             except (HydraException, ValueError, AssertionError) as error:
                 message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
                 raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
@@ -91,6 +102,19 @@ class SummariseSweep(Callback):
         failed = [name for name, job in jobs.items() if job.status == "failed"]
         if failed:
             raise SystemExit(f"error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+
+
+def subdir(config: DictConfig, number: int) -> str:
+    """Folder of a job in its sweep's; takes Hydra's own part out of the job's config."""
+    with open_dict(config):
+        config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # what ${hydra:...} looks at
+        try:
+            name = str(config.hydra.sweep.subdir)
+        finally:
+            HydraConfig.instance().cfg = None
+        del config["hydra"]
+    return name
 
 
 def end(word: Override, last: int) -> str:
@@ -131,7 +155,8 @@ def readable_errors() -> Iterator[None]:
 
 def explain(error: Exception, command: Sequence[str]) -> str:
     """What is wrong with a command line that does not compose, with the nearest known key or choice."""
-    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    cause = "" if error.__cause__ is None else str(error.__cause__)
+    message = str(error) if cause in str(error) else f"{error}\n{cause}"
     plugin = re.search(r"Could not (?:find|load) '(hydra/(?:sweeper|launcher))/(\w+)'", message)
     if plugin and plugin[2] in PLUGINS:
         return f"{plugin[1]}={plugin[2]} needs a plugin that is not installed: pip install 'vaegan[sweep]'"

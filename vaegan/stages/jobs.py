@@ -37,7 +37,8 @@ def run_job(compose: Callable[[], Executable], overrides: list[str], folder: Pat
         trial as failed and goes on, while a nan would end its sweep.
 
     Raises:
-        SystemExit: The sweep must end: a signal came, or the folder holds a finished job of other settings.
+        OtherSettings: The folder holds a finished job of other settings.
+        SystemExit: A signal came, and the sweep must end.
     """
     config: dict[str, Any] = {}
     try:
@@ -48,7 +49,9 @@ def run_job(compose: Callable[[], Executable], overrides: list[str], folder: Pat
             return earlier.value
         set_aside(folder)
         result = run.execute(folder)
-    except (Interrupted, OtherSettings) as error:
+    except OtherSettings:
+        raise
+    except Interrupted as error:
         raise SystemExit(f"error: {error}") from error  # Hydra runs the other jobs after an Exception
     except Exception as error:
         known = isinstance(error, ValueError | OSError)

@@ -48,9 +48,7 @@ def summarise(sweep_dir: Path) -> Jobs:
     if any(job.value is not None for job in jobs.values()):
         draw({name: job for name, job in jobs.items() if job.value is not None}, best, sweep_dir / "summary.png")
         files.append("summary.png")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in names:
-        table.add_column(name, overflow="fold", justify="right" if name == "value" else "left")
+    table = Table(*names, box=None, padding=(0, 2, 0, 0))
     for cells in rows:
         table.add_row(*cells)
     console = Console(soft_wrap=True, highlight=False, markup=False)
