@@ -70,7 +70,7 @@ def test_a_failed_job_leaves_its_message_and_its_value_is_none(tmp_path, caplog,
     assert job(tmp_path, error) is None
     found = read_outcome(tmp_path)
     assert (found.status, found.value, found.error) == ("failed", None, message)
-    assert found.config["lr"] == 1.0
+    assert found.config["lr"] == 1.0 and found.metric == "val/elbo"
     (record,) = caplog.records
     assert message in record.getMessage() and bool(record.exc_info) == has_traceback
 

@@ -61,6 +61,16 @@ def test_the_summary_is_a_table_of_what_varies_with_the_best_job_marked(tmp_path
         assert picture.size[0] > 300
 
 
+def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
+    key = "a_part_with_a_long_name.and_a_setting_with_a_longer_one"
+    for job, lr in enumerate(("0.0027113869941317406", "0.002")):
+        write(tmp_path / f"2026-01-31_12-00-0{job}_0", [f"optimizer.lr={lr}", f"{key}={job}", f"seed={job}"], -90.0)
+    summarise(tmp_path)
+    (found,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("2026-01-31_12-00-00")]
+    assert found == ["2026-01-31_12-00-00_0", "0.002711", "0", "0", "finished", "val/elbo", "-90", "best"]
+    assert "0.0027113869941317406" in (tmp_path / "summary.csv").read_text()
+
+
 @pytest.mark.parametrize(
     "tag, best",
     [
@@ -186,7 +196,7 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(train, t
         train(*words, "hydra.sweeper.n_trials=2")
     ended, out, _ = train(*words, "loader.batch_size=512", "hydra.sweeper.n_trials=2")
     assert ended == f"error: 2 of 3 jobs failed: {', '.join(folder.name for folder in calls[2:])}", out
-    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/study/study.db")
+    study = optuna.load_study(study_name="vae", storage=f"sqlite:///{tmp_path}/study/study.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL", "FAIL"]
     finished = read_outcome(calls[0])
     assert study.best_value == finished.value == finished.metrics["val/nll"]

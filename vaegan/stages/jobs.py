@@ -41,9 +41,10 @@ def run_job(compose: Callable[[], Executable], overrides: list[str], folder: Pat
         SystemExit: A signal came, and the sweep must end.
     """
     config: dict[str, Any] = {}
+    tag = ""
     try:
         run = compose()
-        config = to_plain(run)
+        config, tag = to_plain(run), run.sweep_metric
         if (earlier := finished_before(folder, config)) is not None:
             log.info("skipped: %s has its outcome, %s=%s", folder, earlier.metric or "no metric", earlier.value)
             return earlier.value
@@ -57,10 +58,10 @@ def run_job(compose: Callable[[], Executable], overrides: list[str], folder: Pat
         known = isinstance(error, ValueError | OSError)
         message = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("this job of the sweep failed: %s", message, exc_info=not known)
-        Outcome("failed", overrides, config, "", None, {}, message).write(folder)
+        Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
         return None
     metrics = {} if result is None else {tag: v if is_finite(v) else None for tag, v in result.metrics.items()}
-    tag = "" if result is None else run.sweep_metric
+    tag = "" if result is None else run.sweep_metric  # stage=evaluate chooses it when it knows the model
     outcome = Outcome("finished", overrides, config, tag, metrics[tag] if tag else None, metrics)
     outcome.write(folder)
     return outcome.value

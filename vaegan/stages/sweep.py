@@ -51,7 +51,7 @@ def summarise(sweep_dir: Path) -> Jobs:
     table = Table(*names, box=None, padding=(0, 2, 0, 0))
     for cells in rows:
         table.add_row(*cells)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, width=1000)  # long rows are wrapped, not cut
     console.print("", f"sweep {shown(sweep_dir)}", sep="\n")
     console.print(table)
     console.print(*failures, f"also in {', '.join(shown(sweep_dir / file) for file in files)}", sep="\n")
@@ -99,7 +99,20 @@ def row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[str]:
     """Cells of a job."""
     words = overrides_of(job)
     value = "" if job.value is None else f"{job.value:.6g}"
-    return [name, *(words.get(key, "") for key in keys), job.status, job.metric, value, "best" if is_best else ""]
+    return [
+        name,
+        *(short(words.get(key, "")) for key in keys),
+        job.status,
+        job.metric,
+        value,
+        "best" if is_best else "",
+    ]
+
+
+def short(text: str) -> str:
+    """A value as typed, but of a long number 4 digits."""
+    found = numbers((text,))
+    return f"{found[0]:.4g}" if found and len(text) > 8 else text
 
 
 def write_markdown(names: list[str], rows: list[list[str]], failures: list[str], path: Path) -> None:
@@ -122,13 +135,7 @@ def write_csv(jobs: Jobs, keys: list[str], path: Path) -> None:
 
 
 def draw(jobs: Jobs, best: set[str], path: Path) -> None:
-    """Figure: a row for each metric, a panel for each override that varies; seeds are points of one value.
-
-    Args:
-        jobs: Those that have a value.
-        best: The best of each metric.
-        path: PNG file.
-    """
+    """Figure of jobs that have a value: a row for each metric, a panel for each override that varies but the seed."""
     from matplotlib.figure import Figure  # slow to import
 
     keys = varying(jobs) or ["job"]
