@@ -97,16 +97,9 @@ def best_jobs(jobs: Jobs) -> set[str]:
 
 def row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[str]:
     """Cells of a job."""
-    words = overrides_of(job)
+    cells = [short(overrides_of(job).get(key, "")) for key in keys]
     value = "" if job.value is None else f"{job.value:.6g}"
-    return [
-        name,
-        *(short(words.get(key, "")) for key in keys),
-        job.status,
-        job.metric,
-        value,
-        "best" if is_best else "",
-    ]
+    return [name, *cells, job.status, job.metric, value, "best" if is_best else ""]
 
 
 def short(text: str) -> str:
@@ -155,12 +148,9 @@ def draw(jobs: Jobs, best: set[str], path: Path) -> None:
 
 def draw_panel(axis: Axes, jobs: Jobs, key: str, tag: str, best: set[str]) -> None:
     """A metric along one override: all jobs, and where a value has several, their median."""
-    points = []
-    for name, job in jobs.items():
-        if job.metric == tag:
-            words = overrides_of(job) | {"job": name}
-            points.append((words.get(key, "(unset)"), job.value, name in best))
-    texts, values, marks = zip(*points, strict=True)
+    here = {name: job for name, job in jobs.items() if job.metric == tag}
+    texts = tuple((overrides_of(job) | {"job": name}).get(key, "(unset)") for name, job in here.items())
+    values = [job.value for job in here.values() if job.value is not None]  # all of them
     places = lay_out(axis, texts)
     if spans(values):
         axis.set_yscale("log")
@@ -172,7 +162,7 @@ def draw_panel(axis: Axes, jobs: Jobs, key: str, tag: str, best: set[str]) -> No
     if len(medians) < len(places):
         style = "-" if numbers(texts) else ""
         axis.plot([*medians], [*medians.values()], style, marker="_", markersize=16, color=MEDIAN_COLOR, label="median")
-    top = [(place, value) for place, value, mark in zip(places, values, marks, strict=True) if mark]
+    top = [point for name, *point in zip(here, places, values, strict=True) if name in best]
     if top:
         axis.plot(*zip(*top, strict=True), "*", color=BEST_COLOR, markersize=13, linestyle="", label="best")
     axis.set_xlabel(key)
