@@ -160,8 +160,8 @@ def draw_panel(axis: Axes, jobs: Jobs, key: str, tag: str, best: set[str]) -> No
         by_place.setdefault(place, []).append(value)
     medians = {place: statistics.median(found) for place, found in sorted(by_place.items())}
     if len(medians) < len(places):
-        style = "-" if numbers(texts) else ""
-        axis.plot([*medians], [*medians.values()], style, marker="_", markersize=16, color=MEDIAN_COLOR, label="median")
+        style = "_-" if numbers(texts) else "_"  # categories are not joined
+        axis.plot([*medians], [*medians.values()], style, markersize=16, color=MEDIAN_COLOR, label="median")
     top = [point for name, *point in zip(here, places, values, strict=True) if name in best]
     if top:
         axis.plot(*zip(*top, strict=True), "*", color=BEST_COLOR, markersize=13, linestyle="", label="best")
