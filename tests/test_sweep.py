@@ -181,7 +181,7 @@ def test_a_plugin_that_is_missing_is_named_with_the_command_that_brings_it(train
 @pytest.mark.slow
 def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(train, tmp_path, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
-    optuna = pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna")  # its import warns
     words = ["experiment=tune_vae", *TINY_VAE, "objective.beta_warmup_epochs=0", "hydra.sweep.dir=study"]
     real, calls = VAERun.execute, []
 
@@ -200,6 +200,17 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(train, t
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL", "FAIL"]
     finished = read_outcome(calls[0])
     assert study.best_value == finished.value == finished.metrics["val/nll"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweeper", ["study", "optuna"])
+def test_a_study_without_any_finished_trial_says_so(train, tmp_path, sweeper):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
+    pytest.importorskip("optuna")  # its import warns
+    words = [f"hydra/sweeper={sweeper}", "hydra.sweeper.n_trials=1"]
+    ended, out, _ = train("-m", "stage=compare", "runs=[no_such]", *words, "hydra.sweep.dir=sweep")
+    assert ended.startswith("error: every trial of the study failed") and "no_such" in out
+    assert "no_such" in read_outcome(tmp_path / "sweep" / "0").error
 
 
 @pytest.mark.slow

@@ -146,6 +146,8 @@ def readable_errors() -> Iterator[None]:
         message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
     except ValueError as error:
         message = str(error)
+        if message in ("Record does not exist.", "No trials are completed yet."):  # optuna's words
+            message = "every trial of the study failed; the log above and their outcome.json say why"
     else:
         return
     finally:
