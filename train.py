@@ -13,17 +13,24 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vaegan.commands import resumed
 from vaegan.launching import execute
 from vaegan.schemas import readable_errors, register, typed
+from vaegan.stages.jobs import run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> float | None:
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        return run_job(lambda: typed(config), list(job.overrides.task), folder)
     run = typed(config)
-    result = execute(run, Path(HydraConfig.get().runtime.output_dir))
+    with readable_errors():
+        result = execute(run, folder)
     return None if result is None else result.metrics[run.sweep_metric]
 
 

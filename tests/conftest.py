@@ -1,5 +1,7 @@
 """Seeds every test, and trains one small pipeline for all tests that look at a finished run."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import hydra
@@ -10,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from vaegan.schemas import register, typed
 
 CONF = Path(__file__).parents[1] / "conf"
+TRAIN = Path(__file__).parents[1] / "train.py"
 SMALL_NETS = ["encoder.width=8", "decoder.width=8", "encoder.hidden_dim=32", "decoder.hidden_dim=32", "latent_dim=8"]
 SMALL_DATA = ["dataset=shapes", "dataset.num_train=256", "dataset.num_val=64", "dataset.num_test=64"]
 SMALL_TRAINER = ["trainer.max_epochs=2", "loader.batch_size=64", "trainer.log_every_n_steps=1"]
@@ -39,6 +42,25 @@ def compose(*overrides):
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return typed(hydra.compose("config", list(overrides)))
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capfd):
+    """Runs train.py in an empty folder; returns (what ended it, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        GlobalHydra.instance().clear()
+        ended = None
+        try:
+            runpy.run_path(str(TRAIN), run_name="__main__")
+        except SystemExit as error:
+            ended = error.code
+        out, err = capfd.readouterr()
+        return ended, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
-from vaegan.launching import execute
+from vaegan import launching
 from vaegan.schemas import readable_errors
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
@@ -32,6 +32,7 @@ def start(folder, words=()):
     status = 1
     try:
         torch.set_num_threads(1)
+        launching.has_computed = False  # no threads that a fork could miss
         os.setpgid(0, 0)
         log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
@@ -40,7 +41,7 @@ def start(folder, words=()):
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
         with readable_errors():
-            execute(compose(*SMALL, *words, "resume=true"), Path(folder))
+            launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder))
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1

@@ -21,6 +21,7 @@ FLOORS = [
     [
         "distributions",
         "scales",
+        "outcomes",
         "nets.blocks",
         "data.idx",
         "data.scanning",
@@ -30,6 +31,7 @@ FLOORS = [
         "metrics.scores",
         "comparison",
         "logs",
+        "settings",
     ],
     [
         "likelihoods",
@@ -52,8 +54,16 @@ FLOORS = [
     ["stages.runs"],
     ["stages.summary", "stages.other_runs", "commands"],
     ["stages.folders"],
-    ["stages.fitting"],
-    ["stages.vae", "stages.gan", "stages.evaluate", "stages.export", "stages.compare", "stages.optimize"],
+    ["stages.fitting", "stages.jobs"],
+    [
+        "stages.vae",
+        "stages.gan",
+        "stages.evaluate",
+        "stages.export",
+        "stages.compare",
+        "stages.optimize",
+        "stages.sweep",
+    ],
     ["stages.pipeline"],
     ["schemas"],
 ]
@@ -85,7 +95,7 @@ MAY_IMPORT = {
     "filelock": ("vaegan.data.picture_cache", "vaegan.stages.folders"),
     "litdata": ("vaegan.data.streaming", "vaegan.stages.optimize"),
     "kornia": ("vaegan.augmentation",),
-    "matplotlib": ("vaegan.stages.compare",),
+    "matplotlib": ("vaegan.stages.compare", "vaegan.stages.sweep"),
 }
 
 

@@ -2,38 +2,14 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 
-from tests.conftest import SMALL_PIPELINE, SMALL_VAE
+from tests.conftest import SMALL_PIPELINE, SMALL_VAE, TRAIN
 from vaegan.config import GROUPS
-
-TRAIN = Path(__file__).parents[1] / "train.py"
-
-
-@pytest.fixture
-def train(tmp_path, monkeypatch, capfd):
-    """Runs train.py in an empty folder; returns (what ended it, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
-        GlobalHydra.instance().clear()
-        ended = None
-        try:
-            runpy.run_path(str(TRAIN), run_name="__main__")
-        except SystemExit as error:
-            ended = error.code
-        out, err = capfd.readouterr()
-        return ended, out, err
-
-    return run
 
 
 @pytest.mark.parametrize(

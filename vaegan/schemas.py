@@ -9,18 +9,23 @@ import sys
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain
+from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain, to_plain
 from vaegan.interrupts import Interrupted
+from vaegan.launching import is_started_from_outside
+from vaegan.outcomes import finished_before
 from vaegan.stages.other_runs import CompareRun, EvaluateRun, ExportRun, OptimizeRun
 from vaegan.stages.runs import GANRun, PipelineRun, VAERun
 
@@ -33,6 +38,7 @@ RUNS = {
     "compare": CompareRun,
     "optimize": OptimizeRun,
 }
+PLUGINS = ("optuna", "joblib", "ray", "submitit_local", "submitit_slurm")  # of the extra `sweep`
 Run = VAERun | GANRun | PipelineRun | EvaluateRun | ExportRun | CompareRun | OptimizeRun
 
 
@@ -58,30 +64,89 @@ def typed(config: DictConfig) -> Run:
 
 
 class CheckSweep(Callback):
-    """Types every job of a sweep before the first one starts: a bad value in the third is said at once."""
+    """Types every job of a sweep before the first one starts: a bad value in the third is said at once.
+
+    So is a folder that holds a finished job of other settings.
+
+    Of sweepers that choose their values as they go, it types the jobs at both ends of all ranges alone.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            return  # other sweepers choose their values as they go
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+        if is_started_from_outside():
+            raise SystemExit(
+                "error: torchrun or SLURM has started several processes, and each would run this sweep with values of "
+                "its own; start it once, and let trainer.devices=N start the processes of each job"
+            )
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]  # of an experiment
-        overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
-        for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None):
-            for job in batch:
-                try:
-                    typed(hydra.compose(config.hydra.job.config_name, list(job)))
-                except (HydraException, ValueError, AssertionError) as error:
-                    message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
-                    raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
+        typed_in: Any = OmegaConf.to_container(config.hydra.overrides)  # unresolved: ${...} in them is for a job
+        overrides = OverridesParser.create().parse_overrides([*words, *typed_in["task"]])
+        is_basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        if is_basic:
+            (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        else:
+            jobs = [list({word.get_key_element(): end(word, last) for word in overrides}.values()) for last in (0, 1)]
+        for number, job in enumerate(jobs):
+            try:
+                words = [*typed_in["hydra"], *job]
+                composed = hydra.compose(config.hydra.job.config_name, words, return_hydra_config=True)
+                folder = Path(config.hydra.sweep.dir) / subdir(composed, number)
+                run = typed(composed)
+                if is_basic:
+                    finished_before(folder, to_plain(run))
+            except (HydraException, ValueError, AssertionError) as error:
+                message = explain_null(job) if isinstance(error, AssertionError) else explain(error, job)
+                raise SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}") from error
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # a study's data base may lie in it
+
+
+class SummariseSweep(Callback):
+    """Shows the jobs of a sweep at its end, however they were launched, and says which ones failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from vaegan.stages.sweep import summarise
+
+        jobs = summarise(Path(config.hydra.sweep.dir))
+        failed = [name for name, job in jobs.items() if job.status == "failed"]
+        if failed:
+            raise SystemExit(f"error: {len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+
+
+def subdir(config: DictConfig, number: int) -> str:
+    """Folder of a job in its sweep's; takes Hydra's own part out of the job's config."""
+    with open_dict(config):
+        config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # what ${hydra:...} looks at
+        try:
+            name = str(config.hydra.sweep.subdir)
+        finally:
+            HydraConfig.instance().cfg = None
+        del config["hydra"]
+    return name
+
+
+def end(word: Override, last: int) -> str:
+    """An override, of a range or a list of values with its first (0) or its last (1) one."""
+    value = word.value()
+    if isinstance(value, IntervalSweep):
+        return f"{word.get_key_element()}={(value.start, value.end)[last]}"
+    if word.is_sweep_override():
+        return f"{word.get_key_element()}={list(word.sweep_string_iterator())[-last]}"
+    return str(word.input_line)
+
+
+is_reading = False  # whether errors are made readable
 
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """What the user can mend becomes one message and exit status 1; HYDRA_FULL_ERROR=1 shows the traceback instead."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    global is_reading
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and not is_reading:
         yield
         return
+    was_reading, is_reading = is_reading, True
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise, and not print for itself
     try:
         yield
@@ -97,13 +162,17 @@ def readable_errors() -> Iterator[None]:
         message = f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to another one"
     except ValueError as error:
         message = str(error)
+        if message in ("Record does not exist.", "No trials are completed yet."):  # optuna's words
+            message = "every trial of the study failed; the log above and their outcome.json say why"
     except Interrupted as end:
         print(end, file=sys.stderr)
         raise SystemExit(end.status) from end
     else:
         return
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
+        is_reading = was_reading
+        if not is_reading:
+            del os.environ["HYDRA_FULL_ERROR"]
     raise SystemExit(f"error: {printable(message)}\n(HYDRA_FULL_ERROR=1 shows where it was raised)")
 
 
@@ -114,7 +183,11 @@ def printable(message: str) -> str:
 
 def explain(error: Exception, command: Sequence[str]) -> str:
     """What is wrong with a command line that does not compose, with the nearest known key or choice."""
-    message = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    cause = "" if error.__cause__ is None else str(error.__cause__)
+    message = str(error) if cause in str(error) else f"{error}\n{cause}"
+    plugin = re.search(r"Could not (?:find|load) '(hydra/(?:sweeper|launcher))/(\w+)'", message)
+    if plugin and plugin[2] in PLUGINS:
+        return f"{plugin[1]}={plugin[2]} needs a plugin that is not installed: pip install 'vaegan[sweep]'"
     if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
         known = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
         return f"{choice[1]}={choice[2]}: no such choice.{did_you_mean(choice[2], known)} Known: {', '.join(known)}"

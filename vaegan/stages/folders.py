@@ -19,30 +19,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from vaegan.archives import read_content
-from vaegan.config import flatten, to_plain
+from vaegan.config import to_plain
 from vaegan.files import read_json, remove_partial, write_json
 from vaegan.interrupts import Interrupted, noting_signals, requeue
 from vaegan.logs import rewind
 from vaegan.processes import from_first, is_first
 from vaegan.safety import Recovery, numbered
+from vaegan.settings import differences
 from vaegan.stages.runs import GANRun, PipelineRun, StageResult, VAERun
 from vaegan.stages.summary import shown
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "lightning", "numpy", "zuko")
-CHANGEABLE = (  # settings of which the result does not depend, with all that stand below them
-    "resume",
-    "label",
-    "sweep_metric",
-    "checkpoint",
-    "trainer.enable_progress_bar",
-    "trainer.skip_bad_steps",
-    "loader.num_workers",
-    "loader.device_share",
-    "dataset.root",
-    "dataset.cache",
-    "dataset.num_threads",
-)
 
 
 @dataclass
@@ -164,18 +152,6 @@ def check_settings(path: Path, stage: str, plain: Mapping[str, Any], resume: boo
             log.warning(
                 "%s %s has become %s since the run was begun: it may round differently", name, was, version(name)
             )
-
-
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ and of which a result depends, such as "seed=1 (was 0)"."""
-    before, after = flatten(was), flatten(now)
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not is_changeable(key)]
-    return [f"{key}={after.get(key)} (was {before.get(key)})" for key in keys]
-
-
-def is_changeable(key: str) -> bool:
-    """Whether the result does not depend on a setting."""
-    return any(f".{name}." in f".{key}." for name in CHANGEABLE)
 
 
 def has_checkpoints(folder: Path) -> bool:

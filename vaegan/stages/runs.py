@@ -86,7 +86,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         bound = self.objective.bound
         tags = {"elbo", bound, "log_likelihood", "kl"}
         self.sweep_metric = self.sweep_metric or f"val/{bound}"
-        self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags))))
+        self.check_sweep_metric((f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags)), "val/nll"))
 
     def devices(self) -> DeviceConfig:
         return self.trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -17,12 +18,16 @@ from vaegan.data.module import ImageDataModule
 from vaegan.images import to_float
 from vaegan.models import NUM_CONSTANT, VAE
 from vaegan.modules.vae import VAEModule
+from vaegan.processes import is_first
 from vaegan.random import seeded
 from vaegan.stages.fitting import check_batches, connect, fit
 from vaegan.stages.folders import RunFolder, claimed
+from vaegan.stages.other_runs import EvaluateRun
 from vaegan.stages.runs import StageResult, VAERun
 from vaegan.stages.summary import print_summary, shown
+from vaegan.training import DeviceConfig
 
+NUM_NLL_IMAGES, NUM_NLL_SAMPLES = 1000, 100  # of sweep_metric=val/nll: enough to rank models, in seconds
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +42,8 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         result = fit_vae(run, there)
     folder = shown(there.path)
     commands = [f"python train.py stage=evaluate ckpt={folder}", f"python train.py stage=gan vae_ckpt={folder}"]
+    if run.sweep_metric == "val/nll":
+        result.metrics["val/nll"] = validation_nll(run, there.path)
     print_summary("VAE", [result], there.path, commands)
     return result
 
@@ -62,6 +69,25 @@ def fit_vae(run: VAERun, folder: RunFolder) -> StageResult:
     result = fit(run, module, data, folder.open("vae"), monitor, "max", callbacks)
     folder.close("vae", result)
     return result
+
+
+def validation_nll(run: VAERun, folder: Path) -> float:
+    """Importance-weighted -log p(x) of the best checkpoint on images of the val split, nats per image: for sweeps."""
+    from vaegan.stages.evaluate import evaluate
+
+    if is_first():
+        shutil.rmtree(folder / "evaluate", ignore_errors=True)  # of a run that was stopped here
+    num_images = min(NUM_NLL_IMAGES, len(run.dataset.build().split("val").images))
+    devices = DeviceConfig(**{name: getattr(run.trainer, name) for name in DeviceConfig.__dataclass_fields__})
+    evaluation = EvaluateRun(
+        ckpt=str(folder),
+        split="val",
+        num_images=num_images,
+        num_samples=NUM_NLL_SAMPLES,
+        seed=run.seed,
+        trainer=devices,
+    )
+    return evaluate(evaluation, folder).metrics["val/nll"]
 
 
 def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:

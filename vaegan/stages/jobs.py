@@ -1,0 +1,87 @@
+"""One job of a sweep: skipped if it is finished, and where it fails, the others go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vaegan.config import to_plain
+from vaegan.files import read_json
+from vaegan.interrupts import Interrupted
+from vaegan.launching import execute
+from vaegan.outcomes import OtherSettings, Outcome, finished_before, is_finite
+from vaegan.settings import differences
+from vaegan.stages.runs import TrainingRun
+
+log = logging.getLogger(__name__)
+ATTEMPT = "attempt_"
+
+
+def run_job(compose: Callable[[], Any], overrides: list[str], folder: Path) -> float | None:
+    """Run a job, unless its folder has its outcome already, and write outcome.json.
+
+    A training that was stopped goes on, if it was begun with the same settings.
+
+    Args:
+        compose: Makes the typed run, or raises what is wrong with it.
+        overrides: Of the task, as typed.
+        folder: The job's output folder.
+
+    Returns:
+        The metric named by the run. None where there is no finite one, as of a failed job: optuna then counts the
+        trial as failed and goes on, while a nan would end its sweep.
+
+    Raises:
+        OtherSettings: The folder holds a finished job of other settings.
+        SystemExit: A signal came, and the sweep must end.
+    """
+    config: dict[str, Any] = {}
+    tag = ""
+    try:
+        run = compose()
+        config, tag = to_plain(run), run.sweep_metric
+        if (earlier := finished_before(folder, config)) is not None:
+            log.info("skipped: %s has its outcome, %s=%s", folder, earlier.metric or "no metric", earlier.value)
+            return earlier.value
+        if isinstance(run, TrainingRun) and is_begun(folder, config):
+            run.resume = True
+        else:
+            set_aside(folder)
+        result = execute(run, folder)
+    except OtherSettings:
+        raise
+    except Interrupted as error:
+        log.error("%s; the same command with hydra.sweep.dir=%s goes on with the sweep", error, folder.parent)
+        raise SystemExit(error.status) from error  # Hydra runs the other jobs after an Exception
+    except Exception as error:
+        known = isinstance(error, ValueError | OSError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error("this job of the sweep failed: %s", message, exc_info=not known)
+        Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
+        return None
+    metrics = {} if result is None else {tag: v if is_finite(v) else None for tag, v in result.metrics.items()}
+    tag = "" if result is None else run.sweep_metric  # stage=evaluate chooses it when it knows the model
+    outcome = Outcome("finished", overrides, config, tag, metrics[tag] if tag else None, metrics)
+    outcome.write(folder)
+    return outcome.value
+
+
+def is_begun(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a training of the same settings was begun in the folder."""
+    path = folder / "config.json"
+    return path.exists() and not differences(read_json(path)["config"], config)
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an attempt that failed or was killed has left of its stages, so that the job can start anew."""
+    stays = (".", ATTEMPT)
+    left = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(stays)]
+    left += [path for path in (folder / "config.json",) if path.exists()]
+    if left:
+        aside = folder / f"{ATTEMPT}{len(list(folder.glob(f'{ATTEMPT}*'))) + 1}"
+        aside.mkdir()
+        log.info("an earlier attempt did not finish; what it left is now in %s", aside)
+        for path in left:
+            path.rename(aside / path.name)
