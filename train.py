@@ -31,7 +31,7 @@ def main(config: DictConfig) -> float | None:
     run = typed(config)
     with readable_errors():
         result = execute(run, folder)
-    return None if result is None else result.metrics[run.sweep_metric]
+    return None if result is None else result.metrics[run.sweep_metric or result.tag]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ FLOORS = [
     [
         "distributions",
         "scales",
-        "outcomes",
         "nets.blocks",
         "data.idx",
         "data.scanning",
@@ -44,6 +43,7 @@ FLOORS = [
         "data.datasets",
         "data.reading",
         "data.picture_table",
+        "outcomes",
     ],
     ["data.batches", "data.shapes", "data.stacked", "data.streaming", "data.picture_cache", "data.on_demand", "models"],
     ["data.views", "data.image_folder"],

@@ -79,13 +79,9 @@ def test_only_a_finished_job_of_the_same_config_is_skipped(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"seed": 1}, r"\(seed=0 for 1\)"),
-        ({"optimizer": {"lr": 2e-3, "betas": [0.9, 0.999]}}, r"\(optimizer.lr=0.001 for 0.002\)"),
-        (
-            {"likelihood": {"name": "gaussian"}},
-            r"\(likelihood=None for \(none\), likelihood.name=\(none\) for gaussian",
-        ),
-        ({"depth": None}, r"\(depth=\(none\) for None\)"),
+        ({"seed": 1}, r"\(seed=1 \(was 0\)\)"),
+        ({"optimizer": {"lr": 2e-3, "betas": [0.9, 0.999]}}, r"\(optimizer.lr=0.002 \(was 0.001\)\)"),
+        ({"likelihood": {"name": "gaussian"}}, r"\(likelihood.name=gaussian \(was None\)\)"),
     ],
 )
 def test_a_finished_job_of_other_settings_is_refused_with_the_keys_that_differ(tmp_path, changes, message):

@@ -153,7 +153,7 @@ def test_a_failed_job_leaves_the_others_and_the_same_sweep_again_runs_only_what_
     assert read_outcome(sweep / "0").status == "finished"
 
     ended, out, _ = train("-m", *TINY_VAE, "loader.batch_size=128,32", "hydra.sweep.dir=sweep")
-    assert "holds a finished job of other settings (loader.batch_size=64 for 32)" in ended
+    assert "holds a finished job of other settings (loader.batch_size=32 (was 64))" in ended
     assert "Launching" not in out and read_outcome(sweep / "1") == finished
 
 

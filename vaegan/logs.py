@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 from vaegan.files import written_whole
+from vaegan.processes import is_first
 
 TABLE = "metrics.csv"
 EVENTS = "events.out.tfevents*"
@@ -32,8 +34,26 @@ class MetricsLogger(CSVLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if is_first():
             self._experiment = MetricsWriter(str(folder))
+
+
+class EventsLogger(TensorBoardLogger):
+    """TensorBoard's curves of a folder: one file for each start of a run, where Lightning begins one for each loop."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.parent, name=folder.name, version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:
+            self._experiment.flush()
+
+    @rank_zero_only
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        if self._experiment is not None:
+            self._experiment.close()
 
 
 def read_table(folder: Path) -> tuple[list[str], list[dict[str, str]]]:

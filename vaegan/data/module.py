@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig, Pick, SequentialBatches, ShuffledBatches
 from vaegan.data.datasets import ImageSource, SplitName
-from vaegan.data.streaming import StreamedImages
+from vaegan.data.streaming import StreamedBatches, StreamedImages
 from vaegan.data.views import ImageDataset
 from vaegan.images import to_float
 
@@ -60,11 +60,12 @@ class ImageDataModule(pl.LightningDataModule):
         """The first images of the val split, in [0, 1], (num, C, H, W)."""
         return to_float(self.splits["val"].images[:num])
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | StreamedBatches:
         rank, world_size = self._rank()
         split = self.splits["train"]
         if isinstance(split.images, StreamedImages):
-            return split.images.loader(self.loader.batch_size // world_size, self.loader.num_workers, self.seed)
+            batch_size = self.loader.batch_size // world_size
+            return split.images.loader(batch_size, self.loader.num_workers, self.seed, self.done)
         batch_size, has_views = self.loader.batch_size, split.has_views
         batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, has_views=has_views)
         batches.go_on(*self.done)

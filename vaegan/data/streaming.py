@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import MISSING
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vaegan.config import require
 from vaegan.data.datasets import PictureSource, Split, SplitName
@@ -89,15 +89,19 @@ class StreamedImages:
         require(num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items)
         return items
 
-    def loader(self, batch_size: int, num_workers: int, seed: int) -> DataLoader[Any]:
-        """Batches of this rank in an order that is f(seed, epoch); it can be stopped and resumed by its state_dict."""
+    def loader(self, batch_size: int, num_workers: int, seed: int, done: tuple[int, int] = (0, 0)) -> StreamedBatches:
+        """Batches of this rank in an order that is f(seed, epoch).
+
+        Args:
+            done: Finished epochs, and batches of the next one that are not wanted again.
+        """
         from litdata import StreamingDataLoader
 
         items = self.open(shuffle=True, drop_last=True, seed=seed)
-        loader: DataLoader[Any] = StreamingDataLoader(
+        loader = StreamingDataLoader(
             items, batch_size=batch_size, num_workers=num_workers, drop_last=True, collate_fn=self.unpack
         )
-        return loader
+        return StreamedBatches(loader, *done)
 
     def unpack(self, items: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """Images and labels.
@@ -129,6 +133,24 @@ class StreamedImages:
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
         return self.read(which)[0]
+
+
+class StreamedBatches:
+    """A loader of litdata that begins in an epoch, after some of its batches: these are read again, and passed over.
+
+    It has no state of its own to save: by the time that Lightning asks for litdata's, one batch too many is read.
+    """
+
+    def __init__(self, loader: Any, epoch: int, num_done: int) -> None:
+        self.loader, self.num_done = loader, num_done
+        loader.current_epoch = epoch  # litdata counts one further when it begins
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        num_done, self.num_done = self.num_done, 0
+        return islice(iter(self.loader), num_done, None)
 
 
 class StreamedLabels:

@@ -74,7 +74,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         tensorboard.log_hyperparams(flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate."), metrics=found)
         tensorboard.finalize("success")
         print_figures(found, record, folder)
-    return StageResult(folder, checkpoint.path, found)
+    return StageResult(folder, checkpoint.path, found, tag=run.sweep_metric)
 
 
 def vae_module(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) -> EvaluationModule:

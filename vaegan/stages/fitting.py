@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from vaegan.callbacks import Pictures, StatelessNoise
@@ -23,8 +22,8 @@ from vaegan.config import flatten, from_plain, require, to_plain
 from vaegan.data.datasets import ImageSource
 from vaegan.data.module import ImageDataModule
 from vaegan.data.scanning import Skipped
-from vaegan.files import written_whole
-from vaegan.logs import MetricsLogger
+from vaegan.files import write_json, written_whole
+from vaegan.logs import EventsLogger, MetricsLogger
 from vaegan.processes import is_first
 from vaegan.safety import BestCheckpoint, FiniteSteps, Recovery, WholeCheckpoints
 from vaegan.stages.folders import newest_checkpoint
@@ -130,26 +129,50 @@ def fit(
         run: The stage's config.
         module: What to train, on `data`.
         data: The data set.
-        folder: The stage's folder, new.
+        folder: The stage's folder, new or with checkpoints to go on from.
         monitor: Tag of the metric that chooses the best checkpoint; `mode` is "min" or "max".
         callbacks: Those of this stage alone.
     """
     quiet()
-    config = run.trainer
-    begin, finite_steps = newest_checkpoint(folder), FiniteSteps(config.skip_bad_steps)
-    tensorboard = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
-    best = BestCheckpoint(folder / "checkpoints", monitor, mode)
-    callbacks = [
-        Recovery(folder, run.checkpoint, run.loader.batch_size, finite_steps),
+    begin, plain = newest_checkpoint(folder), to_plain(run)
+    best, events = BestCheckpoint(folder / "checkpoints", monitor, mode), EventsLogger(folder)
+    trainer = make_trainer(run, module, data, [MetricsLogger(folder), events], [*callbacks, best], folder)
+    with closing(events), explaining_memory(run):
+        if begin is None:
+            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+            events.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
+        list_skipped(folder, data.skipped)
+        trainer.fit(module, data, ckpt_path=begin, weights_only=True)
+        if not ends_with_a_validation(trainer):
+            score_end(trainer, module, data, best)
+        assert best.best_model_score is not None, "there is a validation in every training"
+        metrics = {monitor: float(best.best_model_score)}
+        checkpoint = Path(best.best_model_path)
+        trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+        metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        list_skipped(folder, data.skipped)  # some are only found while training
+        events.log_hyperparams(flatten(plain), metrics=metrics)
+    return StageResult(folder, checkpoint, metrics)
+
+
+def make_trainer(
+    run: VAERun | GANRun,
+    module: pl.LightningModule,
+    data: ImageDataModule,
+    loggers: list[Logger],
+    callbacks: list[pl.Callback],
+    folder: Path,
+) -> pl.Trainer:
+    """Lightning's Trainer of a stage, with the callbacks that every training has before those given."""
+    config, finite_steps = run.trainer, FiniteSteps(run.trainer.skip_bad_steps)
+    every = [
+        Recovery(folder, run.checkpoint, run.loader.batch_size, finite_steps),  # the first one: see there
         finite_steps,
         StatelessNoise(run.seed),
         Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
         LearningRateMonitor("step"),
-        *callbacks,
-        best,
+        *([RichProgressBar(refresh_rate=10)] if config.enable_progress_bar else []),
     ]
-    if config.enable_progress_bar:
-        callbacks.append(RichProgressBar(refresh_rate=10))
     options = device_options(config)
     if config.strategy == "auto" and config.devices * config.num_nodes > 1 and not module.automatic_optimization:
         options["strategy"] = "ddp_find_unused_parameters_true"  # each player's step leaves the other without gradients
@@ -164,31 +187,12 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         inference_mode=False,  # what a metric keeps from one validation to the next would be locked otherwise
-        logger=[MetricsLogger(folder), tensorboard],
-        callbacks=callbacks,
+        logger=loggers,
+        callbacks=[*every, *callbacks],
         plugins=[WholeCheckpoints()],
     )
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010  ours are in place
-    plain = to_plain(run)
-    with explaining_memory(run):
-        if begin is None:
-            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
-            tensorboard.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
-        if data.skipped and trainer.is_global_zero:
-            list_skipped(folder / "skipped_files.json", data.skipped)
-        trainer.fit(module, data, ckpt_path=begin, weights_only=True)
-        if not ends_with_a_validation(trainer):
-            score_end(trainer, module, data, best)
-        assert best.best_model_score is not None, "there is a validation in every training"
-        metrics = {monitor: float(best.best_model_score)}
-        checkpoint = Path(best.best_model_path)
-        trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
-    metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-    if data.skipped and trainer.is_global_zero:
-        list_skipped(folder / "skipped_files.json", data.skipped)  # some are only found while training
-    tensorboard.log_hyperparams(flatten(plain), metrics=metrics)
-    tensorboard.finalize("success")
-    return StageResult(folder, checkpoint, metrics)
+    return trainer
 
 
 @contextmanager
@@ -255,6 +259,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
 
 
-def list_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
-    """Write down which files of the data set are not used, and why."""
-    path.write_text(json.dumps({file.path: file.reason for file in skipped}, indent=2) + "\n")
+def list_skipped(folder: Path, skipped: Sequence[Skipped]) -> None:
+    """Write down which files of the data set are not used, and why, if there are any."""
+    if skipped and is_first():
+        write_json(folder / "skipped_files.json", {file.path: file.reason for file in skipped})

@@ -62,7 +62,7 @@ def run_job(compose: Callable[[], Any], overrides: list[str], folder: Path) -> f
         Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
         return None
     metrics = {} if result is None else {tag: v if is_finite(v) else None for tag, v in result.metrics.items()}
-    tag = "" if result is None else run.sweep_metric  # stage=evaluate chooses it when it knows the model
+    tag = "" if result is None else run.sweep_metric or result.tag
     outcome = Outcome("finished", overrides, config, tag, metrics[tag] if tag else None, metrics)
     outcome.write(folder)
     return outcome.value

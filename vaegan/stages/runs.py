@@ -28,6 +28,7 @@ class StageResult:
     checkpoint: Path  # the best one
     metrics: dict[str, float]  # by tag, such as test/elbo
     floor: dict[str, float] = field(default_factory=dict)  # by tag: what real images score in the place of fakes
+    tag: str = ""  # of the metric that a sweep gets, where the run's config leaves it open
 
 
 @dataclass
@@ -136,6 +137,17 @@ class BothTrainers:
     precision: str | None = None
     enable_progress_bar: bool | None = None
 
+    def settle(self, stage: str, training: VAETraining | GANTraining) -> None:
+        """Put what is set into the place of what a stage's own trainer says."""
+        for key, value in vars(self).items():
+            if value is not None:
+                setattr(training.trainer, key, value)
+        try:
+            training.trainer.__post_init__()
+            training.__post_init__()
+        except ValueError as error:
+            raise ValueError(f"{stage}.{error}") from error
+
 
 @dataclass
 class PipelineRun(GANConfig, VAEParts, TrainingRun):
@@ -151,11 +163,8 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
         VAEParts.__post_init__(self)
         self.check_schedule(self.vae.trainer)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
-        for key, value in vars(self.trainer).items():
-            if value is not None:
-                for training in (self.vae, self.gan):
-                    setattr(training.trainer, key, value)
-                    training.__post_init__()
+        self.trainer.settle("vae", self.vae)
+        self.trainer.settle("gan", self.gan)
         both = [(trainer.devices, trainer.num_nodes) for trainer in (self.vae.trainer, self.gan.trainer)]
         expected = "the same in both stages; trainer.devices and trainer.num_nodes set both"
         require(both[0] == both[1], "vae.trainer.devices and gan.trainer.devices", expected, both)

@@ -1,0 +1,35 @@
+import pytest
+
+from tests.conftest import SMALL_PIPELINE, compose
+from vaegan.config import flatten, to_plain
+from vaegan.settings import CHANGEABLE, differences, is_changeable
+
+PLAIN = to_plain(compose(*SMALL_PIPELINE))
+
+
+def changed(key):
+    """The small pipeline's config with another value at a dotted key."""
+    *path, last = key.split(".")
+    plain = to_plain(compose(*SMALL_PIPELINE))
+    part = plain
+    for name in path:
+        part = part[name]
+    part[last] = "other"
+    return plain
+
+
+@pytest.mark.parametrize("key", flatten(PLAIN))
+def test_every_setting_matters_but_for_the_few_that_cannot_change_a_result(key):
+    found = differences(PLAIN, changed(key))
+    assert found == ([] if is_changeable(key) else [f"{key}=other (was {flatten(PLAIN)[key]})"])
+
+
+def test_what_cannot_change_a_result_exists_and_is_little():
+    keys = [key for key in flatten(PLAIN) if is_changeable(key)]
+    for name in set(CHANGEABLE) - {"dataset.root", "dataset.cache", "dataset.num_threads"}:
+        assert any(f".{name}." in f".{key}." for key in keys), name
+    assert "vae.loader.batch_size" not in keys and "gan.trainer.devices" not in keys and "seed" not in keys
+
+
+def test_a_setting_that_is_new_and_null_is_no_difference():
+    assert not differences({"a": 1}, {"a": 1, "b": None})
