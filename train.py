@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from vaegan.commands import resumed
+from vaegan.commands import for_rank, resumed
 from vaegan.launching import execute
 from vaegan.schemas import readable_errors, register, typed
 from vaegan.stages.jobs import run_job
@@ -37,5 +37,5 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     register()
     with readable_errors():
-        sys.argv[1:] = resumed(sys.argv[1:])
+        sys.argv[1:] = for_rank(resumed(sys.argv[1:]))
         main()

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.distributions import Normal
 
-from vaegan.random import derive_seed, generator, image_noise, seed_global, seeded
+from vaegan.random import SharedDraws, derive_seed, generator, image_noise, seed_global, seeded
 
 
 def test_seeds_are_a_fixed_function_of_the_key():
@@ -56,3 +57,51 @@ def test_one_grey_level_changes_all_the_noise():
     changed = image.clone()
     changed[0, 0, 3, 4] = 101 / 255
     assert (image_noise(image, 0) == image_noise(changed, 0)).float().mean() < 0.01
+
+
+LAST = torch.channels_last
+DRAWS = {  # each of a batch of so many images
+    "rand": lambda num: torch.rand(num, 3),
+    "rand of a size": lambda num: torch.rand((num, 1, 1, 1), dtype=torch.float64),
+    "randn": lambda num: torch.randn(num, 3),
+    "rand_like": lambda num: torch.rand_like(torch.zeros(num, 3, 4, 4)),
+    "rand_like, channels last": lambda num: torch.rand_like(torch.zeros(num, 3, 4, 4).to(memory_format=LAST)),
+    "randn_like": lambda num: torch.randn_like(torch.zeros(num, 5)),
+    "rsample": lambda num: Normal(torch.ones(num, 4), 2.0).rsample(),
+    "several samples": lambda num: Normal(torch.ones(num, 4), 2.0).rsample((7,)),
+    "latents": lambda num: Normal(torch.ones(4), 2.0).sample((num,)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_the_noise_that_one_would_draw(draw, world_size):
+    """Each draws for its images alone; put together it is what one process draws, draw after draw."""
+    num = 12
+    seed_global(torch.device("cpu"), 0, "train", 5, 0)
+    whole = [draw(num), draw(num)]
+    dim = list(whole[0].shape).index(num)
+    for rank in range(world_size):
+        seed_global(torch.device("cpu"), 0, "train", 5, rank)
+        with SharedDraws((0, "train", 5, 0), torch.device("cpu"), rank, world_size, num // world_size):
+            shares = [draw(num // world_size), draw(num // world_size)]
+        for share, all_of_it in zip(shares, whole, strict=True):
+            mine = all_of_it.movedim(dim, 0)[rank::world_size].movedim(0, dim)
+            assert share.dtype == mine.dtype and torch.equal(share, mine)
+
+
+def test_real_and_fake_images_behind_each_other_share_alike():
+    seed_global(torch.device("cpu"), 0)
+    real, fake = torch.rand(2 * 8, 3).split(8)
+    for rank in range(2):
+        with SharedDraws((0,), torch.device("cpu"), rank, 2, 4):
+            assert torch.equal(torch.rand(2 * 4, 3), torch.cat([real[rank::2], fake[rank::2]]))
+
+
+def test_what_is_of_no_batch_is_each_processs_own():
+    with SharedDraws((0,), torch.device("cpu"), 1, 2, 4):
+        seed_global(torch.device("cpu"), 3)
+        inside = [torch.rand(()), torch.rand(5), torch.zeros(7).exponential_(), torch.randperm(9)]
+    seed_global(torch.device("cpu"), 3)
+    outside = [torch.rand(()), torch.rand(5), torch.zeros(7).exponential_(), torch.randperm(9)]
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))

@@ -1,13 +1,17 @@
 """Sweeps: what a user sees at their end, after failures, and when they run again."""
 
 import csv
+import os
+import subprocess
+import sys
 
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from PIL import Image
 
-from tests.conftest import SMALL_VAE
+from tests.conftest import SMALL_VAE, TRAIN
 from vaegan.outcomes import FILE, Outcome, read_outcome
 from vaegan.stages.runs import VAERun
 from vaegan.stages.sweep import summarise
@@ -222,3 +226,18 @@ def test_failed_jobs_of_other_processes_are_summed_up_too(train, tmp_path):
     for job, folder in enumerate(["no_such", "nor_such"]):
         assert folder in read_outcome(tmp_path / "sweep" / str(job)).error
     assert "nor_such" in (tmp_path / "sweep" / "summary.md").read_text()
+
+
+@pytest.mark.slow
+def test_jobs_on_several_devices_have_settings_of_their_own_and_mixtures_are_refused(tmp_path):
+    words = [*TINY_VAE, "trainer.accelerator=cpu", "hydra.sweep.dir=sweep"]
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run([sys.executable, TRAIN, "-m", *words, "trainer.devices=2", "seed=0,1"], **run)
+    assert done.returncode == 0, done.stderr
+    found = [read_outcome(tmp_path / "sweep" / job) for job in "01"]
+    assert [job.config["seed"] for job in found] == [0, 1] and found[0].value != found[1].value
+    for job in "01":
+        checkpoint = torch.load(tmp_path / "sweep" / job / "vae" / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["ImageDataModule"]["world_size"] == 2 and checkpoint["vaegan"]["run"]["seed"] == int(job)
+    mixed = subprocess.run([sys.executable, TRAIN, "-m", *words[:-1], "trainer.devices=1,2"], **run)
+    assert mixed.returncode == 1 and "trainer.devices must be 1 in all jobs of a sweep, or in none" in mixed.stderr

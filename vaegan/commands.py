@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.files import read_json
+from vaegan.launching import is_started_from_outside
 from vaegan.stages.runs import GANRun, PipelineRun, VAERun
 
 TRAINING = {run.STAGE: run for run in (VAERun, GANRun, PipelineRun)}
@@ -43,6 +45,14 @@ def resumed(words: Sequence[str]) -> list[str]:
     keys = [word.split("=")[0].lstrip("+~") for word in given]
     began = [word for word in overrides(there["stage"], config) if not is_given(word.split("=")[0], keys)]
     return [*began, *given, f"hydra.run.dir={quoted(str(folder))}", "resume=true"]
+
+
+def for_rank(words: Sequence[str]) -> list[str]:
+    """The command line of a process that torchrun or SLURM has started: only the first one writes what Hydra writes."""
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    if not is_started_from_outside() or rank == "0":
+        return list(words)
+    return [*words, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 def is_given(key: str, keys: Sequence[str]) -> bool:

@@ -41,7 +41,7 @@ def execute(run: Any, output_dir: Path) -> Any:
     """
     global has_computed
     config: DeviceConfig | None = run.devices()
-    if config is None or is_started_from_outside() or config.devices * config.num_nodes == 1:
+    if config is None or is_started_from_outside() or num_processes(run) == 1:
         has_computed = True
         return run.execute(output_dir)
     if config.num_nodes > 1:
@@ -50,8 +50,14 @@ def execute(run: Any, output_dir: Path) -> Any:
             f"--nnodes={config.num_nodes} --nproc-per-node={config.devices} train.py ... or with SLURM's srun"
         )
     if has_computed or torch.cuda.is_initialized():
-        raise ValueError("a sweep cannot mix jobs on one device with jobs on several: make two sweeps of it")
+        raise ValueError("this process has done a run on one device, and can start none on several; use another one")
     return watch(run, output_dir, config.devices)
+
+
+def num_processes(run: Any) -> int:
+    """How many take part in a run."""
+    config: DeviceConfig | None = run.devices()
+    return 1 if config is None else config.devices * config.num_nodes
 
 
 def is_started_from_outside() -> bool:
@@ -59,16 +65,16 @@ def is_started_from_outside() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def watch(run: Any, output_dir: Path, num_processes: int) -> Any:
+def watch(run: Any, output_dir: Path, num: int) -> Any:
     """Start the processes, pass signals on, and end all when one of them has failed."""
     context, port = multiprocessing.get_context("fork"), free_port()
     processes: list[BaseProcess] = []
     tellings: list[Connection] = []
     with noting_signals():
         try:
-            for rank in range(num_processes):
+            for rank in range(num):
                 listening, telling = context.Pipe(duplex=False)
-                arguments = (rank, num_processes, port, telling, run, output_dir)
+                arguments = (rank, num, port, telling, run, output_dir)
                 processes.append(context.Process(target=work, args=arguments))
                 processes[-1].start()
                 telling.close()
@@ -121,14 +127,14 @@ def judge(told: list[tuple[int, Any]], ends: list[int | None], output_dir: Path)
     return dict(told)[0]
 
 
-def work(rank: int, num_processes: int, port: int, telling: Connection, run: Any, output_dir: Path) -> None:
+def work(rank: int, num: int, port: int, telling: Connection, run: Any, output_dir: Path) -> None:
     """What one process does."""
     INBOX.is_quiet, INBOX.is_open = True, False  # what is noted is noted here
     os.environ.pop("SLURM_NTASKS", None)  # what SLURM has started is the parent
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
+        torch.set_num_threads(max(1, torch.get_num_threads() // num))
     if rank:
         logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -137,7 +143,7 @@ def work(rank: int, num_processes: int, port: int, telling: Connection, run: Any
     except Exception as error:
         told = error
         if not isinstance(error, ValueError | OSError | Interrupted):
-            error.add_note(f"in process {rank + 1} of {num_processes}:\n{traceback.format_exc()}")
+            error.add_note(f"in process {rank + 1} of {num}:\n{traceback.format_exc()}")
     telling.send(told)
     telling.close()
     sys.stdout.flush()

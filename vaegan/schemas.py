@@ -22,9 +22,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain, to_plain
+from vaegan.config import GROUPS, ComponentConfig, did_you_mean, from_plain, require, to_plain
 from vaegan.interrupts import Interrupted
-from vaegan.launching import is_started_from_outside
+from vaegan.launching import is_started_from_outside, num_processes
 from vaegan.outcomes import finished_before
 from vaegan.stages.other_runs import CompareRun, EvaluateRun, ExportRun, OptimizeRun
 from vaegan.stages.runs import GANRun, PipelineRun, VAERun
@@ -87,12 +87,15 @@ class CheckSweep(Callback):
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         else:
             jobs = [list({word.get_key_element(): end(word, last) for word in overrides}.values()) for last in (0, 1)]
+        in_processes = set()
         for number, job in enumerate(jobs):
             try:
                 words = [*typed_in["hydra"], *job]
                 composed = hydra.compose(config.hydra.job.config_name, words, return_hydra_config=True)
                 folder = Path(config.hydra.sweep.dir) / subdir(composed, number)
                 run = typed(composed)
+                in_processes.add(num_processes(run) > 1)
+                require(len(in_processes) == 1, "trainer.devices", "1 in all jobs of a sweep, or in none", "both")
                 if is_basic:
                     finished_before(folder, to_plain(run))
             except (HydraException, ValueError, AssertionError) as error:
