@@ -79,3 +79,10 @@ def test_the_bar_passes_everything_on(capsys):
     contents = [Content(PictureFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
     assert list(with_progress(iter(contents), 20)) == contents
     assert "20/20" in capsys.readouterr().err and num_cores() >= 1
+
+
+def test_a_file_counts_once_however_often_it_is_met():
+    tally = Tally(4, 0.5, False)
+    for _ in range(9):
+        tally.skip(Skipped("a.png", "empty"))
+    assert tally.skipped == [("a.png", "empty")]

@@ -42,13 +42,16 @@ class Tally:
     def __init__(self, num_files: int, max_broken: float, fails: bool) -> None:
         self.num_files, self.max_broken, self.fails = num_files, max_broken, fails
         self.skipped: list[Skipped] = []
+        self.counted: dict[str, Skipped] = {}  # by path
 
     def skip(self, skipped: Skipped) -> None:
-        """Count one.
+        """Count one, once: threads may meet the same one.
 
         Raises:
             ValueError: It is one too many.
         """
+        if self.counted.setdefault(skipped.path, skipped) is not skipped:
+            return
         self.skipped.append(skipped)
         count, last = len(self.skipped), f"{skipped.path!r}: {skipped.reason}"
         if self.fails:
