@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.func import functional_call
 
@@ -32,6 +33,7 @@ from vaegan.bounds import (
 )
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.models import VAE, full_precision
+from vaegan.processes import mean_of_all
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # share of beta at a number of warm-ups since the start
     "constant": lambda progress: 1.0,
@@ -118,10 +120,16 @@ class Elbo(Objective):
         if self.config.free_bits > 0:
             dimensions = kl_by_dimension(posterior, prior)
             if dimensions is None:  # the latents share what is free
-                cost = cost.clamp(min=self.config.free_bits * vae.prior.latent_dim)
+                cost = at_least(cost, self.config.free_bits * vae.prior.latent_dim)
             else:
-                cost = dimensions.mean(0).clamp(min=self.config.free_bits).sum()
+                cost = at_least(dimensions.mean(0), self.config.free_bits).sum()
         return Estimate(beta * cost - terms.log_likelihood.mean(), terms, terms.value)
+
+
+def at_least(mean: Tensor, free: float) -> Tensor:
+    """A mean over the batch, or what is free where this is more; in training by the mean over all devices' images."""
+    whole = mean_of_all(mean.detach()) if mean.requires_grad else mean
+    return torch.where(whole > free, mean, free)
 
 
 class ImportanceWeighted(Objective, abc.ABC):

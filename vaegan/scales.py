@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from vaegan.processes import mean_of_all
+
 
 class Scale(nn.Module, abc.ABC):
     """Maps the decoder's raw scales to scales; the raw ones may have no channels."""
@@ -96,10 +98,7 @@ class Optimal(Scale):
 
     @torch.no_grad()
     def observe(self, residuals: Tensor) -> None:
-        found = residuals.abs().pow(self.power).mean().to(self.mean_power.dtype)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(found)
-            found /= torch.distributed.get_world_size()
+        found = mean_of_all(residuals.abs().pow(self.power).mean().to(self.mean_power.dtype))
         self.num_batches += 1
         self.mean_power.lerp_(found, 1 / self.num_batches.clamp(max=self.HORIZON))
 
