@@ -39,14 +39,13 @@ class RunFolder:
 
     Args:
         path: Where it is.
-        run: The run's config as it was typed: what is left to the data is not settled yet.
-        goes_on: Whether a run that is there is gone on with.
+        run: The run's plain config as it was typed: what is left to the data is not settled yet.
+        stage: Of the run: vae, gan, pipeline.
     """
 
     path: Path
     run: dict[str, Any]
     stage: str
-    goes_on: bool
 
     def open(self, stage: str) -> Path:
         """The folder of a stage: a new one, or where the checkpoints are that the stage goes on from.
@@ -109,7 +108,7 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
         if is_first():
             check_settings(path, stage, plain, run.resume)
         with noting_signals():
-            yield RunFolder(path, plain, stage, run.resume)
+            yield RunFolder(path, plain, stage)
     except Interrupted as end:
         if is_first() and end.signum == signal.SIGUSR1:
             requeue()
