@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
-from vaegan.commands import overrides, quoted, resumed
+from vaegan.commands import for_rank, overrides, quoted, resumed
 from vaegan.config import to_plain
 from vaegan.files import write_json
 
@@ -41,6 +41,20 @@ def test_what_is_given_beside_it_takes_precedence(begun):
     run = compose(*[word for word in words if not word.startswith("hydra")])
     assert run.seed == 6 and run.likelihood.name == "gaussian" and run.latent_dim == 8 and run.resume
     assert f"hydra.run.dir='{begun}'" in words
+
+
+def test_another_stage_is_refused(begun):
+    with pytest.raises(ValueError, match="holds a run of stage=vae; leave the stage out"):
+        resumed([f"resume={begun}", "stage=gan"])
+    assert resumed([f"resume={begun}", "stage=vae", "--cfg", "job"])[-2:] == ["--cfg", "job"]
+
+
+def test_only_the_first_of_many_processes_writes_what_hydra_writes(monkeypatch):
+    assert for_rank(["seed=1"]) == ["seed=1"]
+    for rank, expected in (("0", []), ("1", ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setenv("RANK", rank)
+        assert for_rank(["seed=1"]) == ["seed=1", *expected]
 
 
 def test_other_commands_stay_as_they_are():

@@ -17,7 +17,7 @@ def test_a_signal_is_noted_and_all_is_as_before_afterwards(signum, capfd):
         with noting_signals():
             assert INBOX.signum == signum
     assert signal.getsignal(signum) == before
-    assert f"{signum.name}: this batch is the last" in capfd.readouterr().err
+    assert f"{signum.name}: the run will end in order" in capfd.readouterr().err
 
 
 def test_a_handler_of_a_launcher_stays(monkeypatch):

@@ -1,12 +1,13 @@
 """One job of a sweep, with runs that do as they are told."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import pytest
 
 from vaegan.interrupts import Interrupted
-from vaegan.outcomes import FILE, OtherSettings, read_outcome
+from vaegan.outcomes import FILE, OtherSettings, Outcome, read_outcome
 from vaegan.stages.jobs import run_job
 from vaegan.stages.runs import RunConfig, StageResult
 
@@ -108,3 +109,11 @@ def test_what_an_unfinished_attempt_left_is_set_aside_and_kept(tmp_path):
     places = ("attempt_1/vae", "attempt_2/vae", "vae")
     assert [(tmp_path / place / "weights").read_text() for place in places] == ["1.0", "2.0", "3.0"]
     assert (tmp_path / ".hydra").is_dir()
+
+
+def test_a_signal_at_the_very_end_of_a_job_ends_the_sweep_too(tmp_path, monkeypatch):
+    write = Outcome.write
+    monkeypatch.setattr(Outcome, "write", lambda self, folder: (write(self, folder), os.kill(os.getpid(), 15)))
+    with pytest.raises(SystemExit) as caught:
+        job(tmp_path, {"val/elbo": -90.0})
+    assert caught.value.code == 143 and read_outcome(tmp_path).status == "finished"

@@ -8,6 +8,7 @@ from vaegan.data.shapes import Shapes
 from vaegan.models import VAE
 from vaegan.modules.vae import VAEModule
 from vaegan.objectives import Dreg, Elbo
+from vaegan.safety import FiniteSteps, NonFiniteStep
 from vaegan.stages.fitting import quiet
 
 SOURCE = Shapes.Config(num_train=256, num_val=70, num_test=64).build()
@@ -22,7 +23,7 @@ def module_of(run):
     return VAEModule(VAE(run, SOURCE.image_shape), run.objective.build(), run, {})
 
 
-def trainer(max_epochs=1):
+def trainer(max_epochs=1, callbacks=()):
     quiet()
     return pl.Trainer(
         accelerator="cpu",
@@ -33,6 +34,7 @@ def trainer(max_epochs=1):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
+        callbacks=list(callbacks),
     )
 
 
@@ -116,9 +118,9 @@ def test_training_and_validation_report_the_bound_of_the_objective(run, objectiv
 def test_a_training_that_diverges_is_said_and_not_saved(run):
     module, data = module_of(run), ImageDataModule(SOURCE, run.loader, seed=0)
     torch.nn.init.constant_(next(module.vae.decoder.parameters()), torch.nan)
-    with pytest.raises(ValueError, match="train/elbo is nan in epoch 0: the training has diverged; lower optimizer.lr"):
-        trainer().fit(module, data)
-    with pytest.raises(ValueError, match="val/elbo is nan"):
+    with pytest.raises(NonFiniteStep, match="train/log_likelihood is nan at iteration 0: the training has diverged"):
+        trainer(callbacks=[FiniteSteps(0)]).fit(module, data)
+    with pytest.raises(ValueError, match="val/elbo is nan in epoch 0: the training has diverged; lower optimizer.lr"):
         trainer().validate(module, data, verbose=False)
 
 

@@ -69,6 +69,8 @@ DRAWS = {  # each of a batch of so many images
     "randn_like": lambda num: torch.randn_like(torch.zeros(num, 5)),
     "rsample": lambda num: Normal(torch.ones(num, 4), 2.0).rsample(),
     "several samples": lambda num: Normal(torch.ones(num, 4), 2.0).rsample((7,)),
+    "as many samples as images": lambda num: Normal(torch.ones(num, 4), 2.0).rsample((4,)),
+    "as many latents as images": lambda num: Normal(torch.ones(num, 4), 2.0).rsample(),
     "latents": lambda num: Normal(torch.ones(4), 2.0).sample((num,)),
 }
 

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.data.module import ImageDataModule
 from vaegan.interrupts import INBOX, Interrupted
-from vaegan.safety import FiniteSteps, NonFiniteStep, Recovery, WholeCheckpoints, stop_between
+from vaegan.safety import BestCheckpoint, FiniteSteps, NonFiniteStep, Recovery, WholeCheckpoints, stop_between
 from vaegan.training import CheckpointConfig
 
 GAUSSIAN = [*SMALL_VAE, "likelihood=gaussian"]
@@ -160,3 +160,14 @@ def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
     stop_between(SimpleNamespace(training=False, state=SimpleNamespace(fn="fit")))
     with pytest.raises(Interrupted, match="nothing was under way"):
         stop_between(SimpleNamespace(training=False, state=SimpleNamespace(fn="validate")))
+
+
+@pytest.mark.slow
+def test_the_score_that_is_told_is_that_of_the_file(vae_result, caplog):
+    folder, result = vae_result
+    best = BestCheckpoint(folder / "vae" / "checkpoints", "val/elbo", "max")
+    best.best_model_score = torch.tensor(result.metrics["val/elbo"])
+    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"]) and not caplog.records
+    best.best_model_score = torch.tensor(-1.0)  # of a run that went on elsewhere, and rounded differently
+    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"])
+    assert "the best checkpoint is of before the run was stopped: val/elbo=" in caplog.text

@@ -60,3 +60,16 @@ def test_the_optimal_scale_never_vanishes():
     scale = Optimal(2, 0.2, 0.001)
     scale.observe(torch.zeros(2, 1, 2, 2))
     assert scale(torch.empty(0)).item() == pytest.approx(0.001)
+
+
+def test_a_bad_batch_leaves_no_trace_in_an_optimal_scale():
+    good, disturbed = (build_scale("optimal", 1, 2, 1.0, 1e-3) for _ in range(2))
+    for scale in (good, disturbed):
+        scale.observe(torch.full((4,), 0.5))
+    disturbed.observe(torch.full((4,), torch.nan))
+    for scale in (good, disturbed):
+        scale.observe(torch.full((4,), 0.1))
+    assert torch.equal(good(torch.zeros(1)), disturbed(torch.zeros(1))) and disturbed.num_batches == 2
+    fresh = build_scale("optimal", 1, 2, 1.0, 1e-3)
+    fresh.observe(torch.tensor([torch.inf]))
+    assert fresh(torch.zeros(1)) == 1.0

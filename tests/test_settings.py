@@ -2,7 +2,7 @@ import pytest
 
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.config import flatten, to_plain
-from vaegan.settings import CHANGEABLE, differences, is_changeable
+from vaegan.settings import CHANGEABLE, PLACES, differences, is_among
 
 PLAIN = to_plain(compose(*SMALL_PIPELINE))
 
@@ -21,15 +21,21 @@ def changed(key):
 @pytest.mark.parametrize("key", flatten(PLAIN))
 def test_every_setting_matters_but_for_the_few_that_cannot_change_a_result(key):
     found = differences(PLAIN, changed(key))
-    assert found == ([] if is_changeable(key) else [f"{key}=other (was {flatten(PLAIN)[key]})"])
+    assert found == ([] if is_among(key, CHANGEABLE) else [f"{key}=other (was {flatten(PLAIN)[key]})"])
 
 
 def test_what_cannot_change_a_result_exists_and_is_little():
-    keys = [key for key in flatten(PLAIN) if is_changeable(key)]
-    for name in set(CHANGEABLE) - {"dataset.root", "dataset.cache", "dataset.num_threads"}:
+    keys = [key for key in flatten(PLAIN) if is_among(key, CHANGEABLE)]
+    for name in set(CHANGEABLE) - {"dataset.cache", "dataset.num_threads"}:
         assert any(f".{name}." in f".{key}." for key in keys), name
     assert "vae.loader.batch_size" not in keys and "gan.trainer.devices" not in keys and "seed" not in keys
 
 
 def test_a_setting_that_is_new_and_null_is_no_difference():
     assert not differences({"a": 1}, {"a": 1, "b": None})
+
+
+def test_places_matter_unless_they_are_looked_at_otherwise():
+    was, now = {"dataset": {"root": "a"}, "vae_ckpt": "b"}, {"dataset": {"root": "c"}, "vae_ckpt": "d"}
+    assert differences(was, now) == ["dataset.root=c (was a)", "vae_ckpt=d (was b)"]
+    assert not differences(was, now, (*CHANGEABLE, *PLACES))

@@ -27,7 +27,7 @@ def resumed(words: Sequence[str]) -> list[str]:
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(words)
-    folder = Path(folders[-1].strip("'\"")).expanduser()
+    folder = Path(folders[-1].strip("'\""))
     if (folder / "multirun.yaml").exists():
         raise ValueError(
             f"resume={folder} is the folder of a sweep; repeat the sweep's command with hydra.sweep.dir={folder}"
@@ -42,9 +42,11 @@ def resumed(words: Sequence[str]) -> list[str]:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged ({error!r})") from error
     given = [word for word in words if not word.startswith("resume=")]
+    if f"stage={there['stage']}" not in given and any(word.startswith("stage=") for word in given):
+        raise ValueError(f"{folder} holds a run of stage={there['stage']}; leave the stage out")
     keys = [word.split("=")[0].lstrip("+~") for word in given]
     began = [word for word in overrides(there["stage"], config) if not is_given(word.split("=")[0], keys)]
-    return [*began, *given, f"hydra.run.dir={quoted(str(folder))}", "resume=true"]
+    return [*began, f"hydra.run.dir={quoted(str(folder))}", "resume=true", *given]
 
 
 def for_rank(words: Sequence[str]) -> list[str]:

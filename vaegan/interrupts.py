@@ -8,9 +8,10 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 log = logging.getLogger(__name__)
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -38,7 +39,8 @@ class Inbox:
 
     signum = 0
     is_open = False  # whether signals are noted
-    is_quiet = False  # whether another process tells the user
+    is_quiet = False  # whether another process tells the user, and passes signals on
+    handlers: Mapping[signal.Signals, Any] = {}  # those that were in the place of ours
 
 
 INBOX = Inbox()
@@ -53,25 +55,37 @@ def noting_signals() -> Iterator[None]:
     INBOX.signum, INBOX.is_open, owner = 0, True, os.getpid()
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a loader's process: its owner tells it when to end
-            if signum == signal.SIGTERM:
-                end_at_once(signum)
-        elif signum == signal.SIGINT and INBOX.signum:
+        if os.getpid() != owner:
+            return  # a process that it has started
+        if signum == signal.SIGINT and INBOX.signum and not INBOX.is_quiet:
             end_at_once(signum)
         elif not INBOX.signum:
             INBOX.signum = signum
             if not INBOX.is_quiet:
                 name = signal.Signals(signum).name
-                os.write(2, f"\n{name}: this batch is the last; another Ctrl-C ends at once\n".encode())
+                os.write(2, f"\n{name}: the run will end in order; another Ctrl-C ends it at once\n".encode())
 
     taken = [s for s in (*ENDING, *SCHEDULERS) if s in ENDING or signal.getsignal(s) == signal.SIG_DFL]
-    before = {signum: signal.signal(signum, note) for signum in taken}
+    INBOX.handlers = before = {signum: signal.signal(signum, note) for signum in taken}
     try:
         yield
     finally:
-        INBOX.is_open = False
+        INBOX.is_open, INBOX.signum = False, 0
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def note_anew() -> None:
+    """In a process that was forked from one that notes signals: forget what that one has noted, and how."""
+    INBOX.is_open = False
+    for signum, handler in INBOX.handlers.items():
+        signal.signal(signum, handler)
+
+
+def leave_signals(worker: int) -> None:
+    """For a loader's process: its owner tells it when to end, and needs it until then."""
+    for signum in ENDING:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def end_at_once(signum: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from vaegan.interrupts import INBOX, Interrupted, noting_signals
+from vaegan.interrupts import INBOX, Interrupted, note_anew, noting_signals
 from vaegan.training import DeviceConfig
 
 GRACE = 2.0  # seconds that the others have to say what went wrong when one has ended, before they are killed
@@ -129,7 +129,8 @@ def judge(told: list[tuple[int, Any]], ends: list[int | None], output_dir: Path)
 
 def work(rank: int, num: int, port: int, telling: Connection, run: Any, output_dir: Path) -> None:
     """What one process does."""
-    INBOX.is_quiet, INBOX.is_open = True, False  # what is noted is noted here
+    INBOX.is_quiet = True
+    note_anew()
     os.environ.pop("SLURM_NTASKS", None)  # what SLURM has started is the parent
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
@@ -153,7 +154,7 @@ def work(rank: int, num: int, port: int, telling: Connection, run: Any, output_d
 def end_with(parent: int) -> None:
     """End this process when its parent has ended."""
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -95,11 +95,12 @@ class SharedDraws(TorchFunctionMode):
 
     def batch_dim(self, shape: torch.Size) -> tuple[int | None, int]:
         """Which dimension is the batch's, and how many batches lie behind each other in it: real and fake images."""
-        if self.num_images in shape:
-            return list(shape).index(self.num_images), 1
-        if shape and shape[0] > self.num_images and shape[0] % self.num_images == 0:
-            return 0, shape[0] // self.num_images
-        if shape and shape[0] > 1 and self.num_images % shape[0] == 0:
+        num = self.num_images
+        if len(shape) in (3, 5) and shape[1] == num:
+            return 1, 1  # several samples of each image or latent
+        if shape and shape[0] % num == 0:
+            return 0, shape[0] // num
+        if shape and shape[0] > 1 and num % shape[0] == 0:
             return 0, 1  # a part of the batch, in gradient accumulation
         return None, 1
 

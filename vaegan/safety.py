@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from vaegan.archives import read_content
 from vaegan.files import written_whole
 from vaegan.interrupts import INBOX, Interrupted
 from vaegan.logs import mark
@@ -29,6 +30,10 @@ from vaegan.processes import Votes
 from vaegan.training import CheckpointConfig
 
 log = logging.getLogger(__name__)
+DIVERGED = (
+    "{}: the training has diverged. No checkpoint holds it. Lower the learning rate, or leave more single bad steps "
+    "out with trainer.skip_bad_steps=10"
+)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -62,6 +67,14 @@ class BestCheckpoint(ModelCheckpoint):
             moved = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
             state_dict = state_dict | moved | {"best_k_models": {path: score}}
         super().load_state_dict(state_dict)
+
+    def kept_score(self) -> float:
+        """Score of the file: where a run rounds differently after a stop, it may be of a validation before that."""
+        content = read_content(Path(str(self.dirpath)) / "best.ckpt")
+        score: Tensor = content["callbacks"][self.state_key]["best_model_score"]
+        if self.best_model_score is None or not torch.equal(score.cpu(), self.best_model_score.cpu()):
+            log.warning("the best checkpoint is of before the run was stopped: %s=%s", self.monitor, score.item())
+        return float(score)
 
 
 class NonFiniteStep(ValueError):
@@ -108,17 +121,14 @@ class FiniteSteps(pl.Callback):
 
     def skip(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Leave the step out on all devices if it is bad on one of them, and not too many were."""
-        try:
-            self.check()
-            message = "bad on another device"
-        except NonFiniteStep as error:
-            message = str(error)
+        bad = next(self.bad(), None)
+        self.steps.clear()
+        if self.votes.any(int(bad is not None))[0]:
+            what = bad or "the step is bad on another device"
             if self.num_skipped == self.allowed:
-                raise
-        is_bad, self.steps = message != "bad on another device", []
-        if self.votes.any(int(is_bad))[0]:
+                raise NonFiniteStep(DIVERGED.format(what))
             self.num_skipped += 1
-            log.warning("step left out (%d of at most %d): %s", self.num_skipped, self.allowed, message)
+            log.warning("step left out (%d of at most %d): %s", self.num_skipped, self.allowed, what)
             for parameter in parameters:
                 parameter.grad = None  # Adam leaves those alone, with their moments
 
@@ -128,14 +138,16 @@ class FiniteSteps(pl.Callback):
         Raises:
             NonFiniteStep: One of them is bad; says which, and what of it.
         """
+        if what := next(self.bad(), None):
+            raise NonFiniteStep(DIVERGED.format(what))
+        self.steps.clear()
+
+    def bad(self) -> Iterator[str]:
+        """What is not finite in the steps that were not looked at yet."""
         for iteration, names, values in self.steps:
             for name, value in zip(names, values.tolist(), strict=True):
                 if not math.isfinite(value):
-                    raise NonFiniteStep(
-                        f"{name} is {value} at iteration {iteration}: the training has diverged. No checkpoint holds "
-                        "it. Lower the learning rate, or leave single bad steps out with trainer.skip_bad_steps=10"
-                    )
-        self.steps.clear()
+                    yield f"{name} is {value} at iteration {iteration}"
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.check()

@@ -99,8 +99,10 @@ class Optimal(Scale):
     @torch.no_grad()
     def observe(self, residuals: Tensor) -> None:
         found = mean_of_all(residuals.abs().pow(self.power).mean().to(self.mean_power.dtype))
-        self.num_batches += 1
-        self.mean_power.lerp_(found, 1 / self.num_batches.clamp(max=self.HORIZON))
+        is_good = found.isfinite()  # a bad batch, which may be left out, leaves no trace
+        self.num_batches += is_good
+        found = torch.where(is_good, found, self.mean_power)
+        self.mean_power.lerp_(found, 1 / self.num_batches.clamp(min=1, max=self.HORIZON))
 
 
 KINDS = ("learned", "per_channel", "per_pixel", "optimal")

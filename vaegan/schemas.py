@@ -167,6 +167,8 @@ def readable_errors() -> Iterator[None]:
         message = str(error)
         if message in ("Record does not exist.", "No trials are completed yet."):  # optuna's words
             message = "every trial of the study failed; the log above and their outcome.json say why"
+    except KeyboardInterrupt as error:
+        raise SystemExit(130) from error
     except Interrupted as end:
         print(end, file=sys.stderr)
         raise SystemExit(end.status) from end

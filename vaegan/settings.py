@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaegan.config import flatten
@@ -15,19 +15,20 @@ CHANGEABLE = (  # a result does not depend on these, nor on what stands below th
     "trainer.skip_bad_steps",
     "loader.num_workers",
     "loader.device_share",
-    "dataset.root",
     "dataset.cache",
     "dataset.num_threads",
 )
+PLACES = ("dataset.root", "vae_ckpt")  # of what may have moved; a training that goes on looks whether it is the same
 
 
-def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], passed_over: Sequence[str] = CHANGEABLE) -> list[str]:
     """Settings that differ between two plain configs and that matter, such as "seed=1 (was 0)"."""
     before, after = flatten(was), flatten(now)
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not is_changeable(key)]
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    keys = [key for key in keys if not is_among(key, passed_over)]
     return [f"{key}={after.get(key)} (was {before.get(key)})" for key in keys]
 
 
-def is_changeable(key: str) -> bool:
-    """Whether a result does not depend on a setting."""
-    return any(f".{name}." in f".{key}." for name in CHANGEABLE)
+def is_among(key: str, names: Sequence[str]) -> bool:
+    """Whether a setting is one of those, or stands below one, in whatever stage."""
+    return any(f".{name}." in f".{key}." for name in names)

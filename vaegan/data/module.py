@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -17,8 +18,10 @@ from vaegan.data.datasets import ImageSource, SplitName
 from vaegan.data.streaming import StreamedBatches, StreamedImages
 from vaegan.data.views import ImageDataset
 from vaegan.images import to_float
+from vaegan.interrupts import leave_signals
 
 log = logging.getLogger(__name__)
+NUM_HASHED = 64  # training images by which a data set is known again
 Batch = tuple[Tensor, Tensor]  # images and labels
 
 
@@ -88,12 +91,26 @@ class ImageDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         done = (self.trainer.current_epoch, batches.completed)
-        return {"done": done, "world_size": self._rank()[1]}
+        return {"done": done, "world_size": self._rank()[1], "data": self.fingerprint()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         was, now = state_dict["world_size"], self._rank()[1]
         require(was == now, "trainer.devices * trainer.num_nodes", f"{was}, as when the run was begun", now)
+        if self.fingerprint() != state_dict["data"]:
+            raise ValueError(
+                "the data set is not the one that the run was begun with (its images, their number, or for "
+                "dataset=streaming loader.num_workers); go on with that one"
+            )
         self.done = state_dict["done"]
+
+    def fingerprint(self) -> list[int | str]:
+        """What tells data sets, and their orders, apart: sizes of the splits, and a hash of some training images."""
+        train = self.splits["train"]
+        sizes: list[int | str] = [len(split) for split in self.splits.values()]
+        if isinstance(train.images, StreamedImages):
+            return [*sizes, self.loader.num_workers]
+        some = torch.linspace(0, len(train) - 1, NUM_HASHED).long()
+        return [*sizes, hashlib.sha256(train.images[some].numpy().tobytes()).hexdigest()]
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -111,6 +128,7 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals,
         )
 
     def _hold(self, name: SplitName) -> bool:

@@ -23,6 +23,7 @@ from vaegan.config import require
 from vaegan.data.datasets import PictureSource, Split, SplitName
 from vaegan.data.scanning import Skipped
 from vaegan.images import ImageShape
+from vaegan.interrupts import leave_signals
 
 LABEL_BYTES = 8
 LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}  # how litdata describes what is not nested
@@ -99,7 +100,12 @@ class StreamedImages:
 
         items = self.open(shuffle=True, drop_last=True, seed=seed)
         loader = StreamingDataLoader(
-            items, batch_size=batch_size, num_workers=num_workers, drop_last=True, collate_fn=self.unpack
+            items,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            drop_last=True,
+            collate_fn=self.unpack,
+            worker_init_fn=leave_signals,
         )
         return StreamedBatches(loader, *done)
 
@@ -149,8 +155,8 @@ class StreamedBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        num_done, self.num_done = self.num_done, 0
-        return islice(iter(self.loader), num_done, None)
+        num_done, self.num_done = self.num_done, 0  # not before a batch is asked for: Lightning calls iter() twice
+        yield from islice(iter(self.loader), num_done, None)
 
 
 class StreamedLabels:

@@ -290,3 +290,6 @@ class GANModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = Progress(**checkpoint["gan_progress"])
+        for name, value in self.vae.state_dict().items():  # the scores may look through its encoder
+            if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
+                raise ValueError("vae_ckpt is another VAE than the one that this GAN was begun with")

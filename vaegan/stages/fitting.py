@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -143,11 +144,9 @@ def fit(
             events.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
         list_skipped(folder, data.skipped)
         trainer.fit(module, data, ckpt_path=begin, weights_only=True)
-        if not ends_with_a_validation(trainer):
-            score_end(trainer, module, data, best)
-        assert best.best_model_score is not None, "there is a validation in every training"
-        metrics = {monitor: float(best.best_model_score)}
-        checkpoint = Path(best.best_model_path)
+        is_scored = ends_with_a_validation(trainer)
+        checkpoint = Path(str(best.dirpath)) / "best.ckpt"
+        metrics = {monitor: best.kept_score() if is_scored else score_end(trainer, module, data, best)}
         trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
         metrics |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         list_skipped(folder, data.skipped)  # some are only found while training
@@ -205,7 +204,7 @@ def explaining_memory(run: VAERun | GANRun) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not re.search("out of memory|can't allocate memory", str(error)):
             raise
         smaller = f"loader.batch_size={run.loader.batch_size // 2} (it is {run.loader.batch_size})"
         parts = ", gradient_accumulation=2, which computes the same batch in two parts" if run.STAGE == "gan" else ""
@@ -231,8 +230,8 @@ def ends_with_a_validation(trainer: pl.Trainer) -> bool:
     return int(num_batches) % int(trainer.val_check_batch) <= int(trainer.val_check_batch) // 10
 
 
-def score_end(trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint) -> None:
-    """Validate what a training ended with, and make it the best checkpoint if it is."""
+def score_end(trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint) -> float:
+    """Validate what a training ended with, and make it the best checkpoint if it is; returns that one's score."""
     trainer.validate(module, data, verbose=False)
     score = trainer.callback_metrics[str(best.monitor)]
     is_better = torch.lt if best.mode == "min" else torch.gt
@@ -243,6 +242,8 @@ def score_end(trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataMo
             with written_whole(path) as file:
                 file.write(path.with_name("last.ckpt").read_bytes())
         trainer.strategy.barrier()
+    assert best.best_model_score is not None
+    return float(best.best_model_score)
 
 
 def quiet() -> None:

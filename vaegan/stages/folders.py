@@ -25,7 +25,7 @@ from vaegan.interrupts import Interrupted, noting_signals, requeue
 from vaegan.logs import rewind
 from vaegan.processes import from_first, is_first
 from vaegan.safety import Recovery, numbered
-from vaegan.settings import differences
+from vaegan.settings import CHANGEABLE, PLACES, differences
 from vaegan.stages.runs import GANRun, PipelineRun, StageResult, VAERun
 from vaegan.stages.summary import shown
 
@@ -74,15 +74,21 @@ class RunFolder:
         if not path.exists():
             return None
         found = read_json(path)
+        self.tidy(path.parent)
         log.info("stage %s has ended already: %s", stage, shown(path.parent))
         return StageResult(path.parent, path.parent / "checkpoints" / "best.ckpt", found["metrics"], found["floor"])
 
     def close(self, stage: str, result: StageResult) -> None:
-        """Note that a stage has ended; the checkpoints that it could have gone on from are not needed any more."""
+        """Note that a stage has ended."""
         if is_first():
             write_json(result.folder / "result.json", {"metrics": result.metrics, "floor": result.floor})
-            for path in numbered(result.folder):
-                path.unlink()
+        self.tidy(result.folder)
+
+    def tidy(self, folder: Path) -> None:
+        """Remove the checkpoints that a stage could have gone on from, and what is broken of them."""
+        if is_first():
+            for path in (*numbered(folder), *(folder / "checkpoints").glob("*.broken")):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -96,7 +102,7 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
     path = from_first(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
+        lock = FileLock(path / ".lock", timeout=1)  # processes of a run that was killed may need a moment
         if is_first():
             lock.acquire()
     except Timeout as error:
@@ -140,7 +146,9 @@ def check_settings(path: Path, stage: str, plain: Mapping[str, Any], resume: boo
             f"resume={shown(path)}; for another one set hydra.run.dir to a new folder"
         )
     there = read_json(path / "config.json")
-    different = differences(there["config"], plain) if there["stage"] == stage else [f"stage={stage}"]
+    different = (
+        differences(there["config"], plain, (*CHANGEABLE, *PLACES)) if there["stage"] == stage else [f"stage={stage}"]
+    )
     if different:
         raise ValueError(
             f"{path} was begun with other settings, which would change the result: {', '.join(different)}; leave them "
@@ -168,6 +176,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     if is_first():
         remove_partial(folder / "checkpoints")
         last = folder / "checkpoints" / "last.ckpt"
+        broken: list[Path] = []
         candidates = [*([last] if last.exists() else []), *numbered(folder)]
         for path in candidates:
             try:
@@ -176,9 +185,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
                 break
             except ValueError as error:
                 log.warning("%s; the checkpoint before it is used", error)
+                broken.append(path)
         if candidates and found is None:
             raise ValueError(f"no checkpoint in {folder / 'checkpoints'} is whole; begin anew in another hydra.run.dir")
         if found:
+            for path in broken:
+                path.rename(path.with_suffix(".broken"))  # else it would count as one of the newest
             rewind(folder, marks)
             log.info("going on from %s", shown(found))
     return from_first(found)

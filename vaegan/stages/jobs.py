@@ -9,7 +9,7 @@ from typing import Any
 
 from vaegan.config import to_plain
 from vaegan.files import read_json
-from vaegan.interrupts import Interrupted
+from vaegan.interrupts import INBOX, Interrupted, noting_signals
 from vaegan.launching import execute
 from vaegan.outcomes import OtherSettings, Outcome, finished_before, is_finite
 from vaegan.settings import differences
@@ -37,6 +37,15 @@ def run_job(compose: Callable[[], Any], overrides: list[str], folder: Path) -> f
         OtherSettings: The folder holds a finished job of other settings.
         SystemExit: A signal came, and the sweep must end.
     """
+    with noting_signals():
+        value = attempt(compose, overrides, folder)
+        if INBOX.signum:
+            raise SystemExit(128 + INBOX.signum)  # it came too late to end this job
+    return value
+
+
+def attempt(compose: Callable[[], Any], overrides: list[str], folder: Path) -> float | None:
+    """What `run_job` does, but for a signal that comes at a job's very end."""
     config: dict[str, Any] = {}
     tag = ""
     try:

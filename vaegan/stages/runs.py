@@ -116,6 +116,8 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
             "the folder or the checkpoint of a stage=vae run (to make one: python train.py stage=vae)",
             self.vae_ckpt,
         )
+        if "://" not in self.vae_ckpt:
+            self.vae_ckpt = str(Path(self.vae_ckpt).expanduser().absolute())  # for who goes on from elsewhere
 
     def devices(self) -> DeviceConfig:
         return self.trainer

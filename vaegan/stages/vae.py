@@ -40,10 +40,10 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     connect(run.trainer)
     with claimed(run, output_dir) as there:
         result = fit_vae(run, there)
+        if run.sweep_metric == "val/nll":
+            result.metrics["val/nll"] = validation_nll(run, there.path)
     folder = shown(there.path)
     commands = [f"python train.py stage=evaluate ckpt={folder}", f"python train.py stage=gan vae_ckpt={folder}"]
-    if run.sweep_metric == "val/nll":
-        result.metrics["val/nll"] = validation_nll(run, there.path)
     print_summary("VAE", [result], there.path, commands)
     return result
 
