@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -25,6 +26,16 @@ TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 def start(folder, words=()):
     """Begin a small pipeline, or go on with it; returns the process, which leads a group of its own."""
+    return fork(f"{folder}.log", lambda: launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder)))
+
+
+def do(path, function):
+    """Do something in a process of its own, which writes what it says to a file, and which must end well."""
+    assert wait(fork(path, function)) == 0, Path(path).read_text()
+
+
+def fork(path, function):
+    """Begin to do something in another process, as from the command line; returns the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fork of a process with threads: the child uses one alone
         if pid := os.fork():
@@ -33,15 +44,16 @@ def start(folder, words=()):
     try:
         torch.set_num_threads(1)
         launching.has_computed = False  # no threads that a fork could miss
+        multiprocessing.util._run_after_forkers()  # what its own Process does: threads of the parent are none here
         os.setpgid(0, 0)
-        log = os.open(f"{folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
         with readable_errors():
-            launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder))
+            function()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
+from tests.faults import TWO, assert_same, do, fork, kill, saved, until
 from tests.pictures import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.module import ImageDataModule
 from vaegan.data.streaming import StreamedImages, Streaming, pack
+from vaegan.launching import execute
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "val", "test")
@@ -51,6 +53,12 @@ def folder(tmp_path_factory):
 
 def settings(folder):
     return [f"dataset.root={folder / 'pictures'}", "dataset.image_size=[6,8]", f"dataset.cache={folder / 'cache'}"]
+
+
+def training(folder):
+    """Words of a small training on the chunks."""
+    words = ["stage=vae", *SMALL_NETS, *SMALL_TRAINER, "trainer.enable_progress_bar=false", "dataset=streaming"]
+    return [*words, f"dataset.root={folder / 'chunks'}", "dataset.image_size=[6,8]", "trainer.accelerator=cpu"]
 
 
 def streamed(folder, **config):
@@ -111,12 +119,21 @@ def test_the_data_module_trains_from_the_loader_and_validates_in_order(folder):
 
 
 def test_two_ranks_train_on_chunks(folder, tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "stage=vae", *SMALL_NETS, *SMALL_TRAINER, "dataset=streaming"]
-    command += [f"dataset.root={folder / 'chunks'}", "dataset.image_size=[6,8]", "loader.batch_size=16"]
-    command += ["trainer.devices=2", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert ended.returncode == 0, ended.stderr
+    words = [*training(folder), "loader.batch_size=16", *TWO]
+    do(tmp_path / "log", lambda: execute(compose(*words), tmp_path / "run"))
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_a_training_from_chunks_that_was_killed_goes_on_as_if_it_never_had_been(folder, tmp_path):
+    words = [*training(folder), "loader.batch_size=8", "checkpoint.every_n_images=16", "trainer.max_epochs=3"]
+    calm, run = tmp_path / "calm", tmp_path / "run"
+    do(tmp_path / "log", lambda: execute(compose(*words), calm))
+    pid = fork(tmp_path / "log", lambda: execute(compose(*words), run))
+    until(lambda: len(saved(run)) == 2)
+    kill(pid)
+    do(tmp_path / "log", lambda: execute(compose(*words, "resume=true"), run))
+    assert "going on from" in (tmp_path / "log").read_text()
+    assert_same(calm, run, ["vae"])
 
 
 def test_ranks_read_images_of_their_own(folder, monkeypatch):

@@ -394,7 +394,7 @@ def test_what_scoring_draws_changes_nothing_in_training():
 def test_progress_survives_in_a_checkpoint():
     module, other = make("discriminator_warmup=64"), make("discriminator_warmup=64")
     fit(module)
-    checkpoint = {}
+    checkpoint = {"state_dict": other.state_dict()}
     module.on_save_checkpoint(checkpoint)
     other.on_load_checkpoint(checkpoint)
     assert other.progress == module.progress and other.progress.generator_updates == NUM_BATCHES - 1

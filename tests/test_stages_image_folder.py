@@ -1,15 +1,14 @@
 """Both stages on a folder of pictures, as a user runs them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
+from tests.faults import TWO, do
 from tests.pictures import fill
+from vaegan.launching import execute
 
 ROOT = Path(__file__).parents[1]
 SMALL = [*SMALL_NETS, "latent_dim=4", "discriminator.width=8", "gan.discriminator_warmup=16"]
@@ -91,24 +90,10 @@ def test_a_file_that_goes_while_training_does_not_matter(root, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_two_ranks_build_one_cache_and_train(root, tmp_path):
-    """Both start at once, as under torchrun: one decodes, the other waits."""
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "stage=vae",
-        *SMALL_NETS,
-        "latent_dim=4",
-        *SMALL_TRAINER,
-        *FOLDER,
-    ]
-    command += ["loader.batch_size=16", f"dataset.root={root}", f"dataset.cache={tmp_path / 'cache'}"]
-    command += ["trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command[1:]]
-    ended = subprocess.run(
-        launch, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "run" / "train.log").read_text().count("decoding 82 pictures") == 1
+    """Both start at once: one decodes, the other waits."""
+    words = ["stage=vae", *SMALL_NETS, "latent_dim=4", *SMALL_TRAINER, *FOLDER, "loader.batch_size=16"]
+    words += [f"dataset.root={root}", f"dataset.cache={tmp_path / 'cache'}", *TWO]
+    do(tmp_path / "log", lambda: execute(compose(*words), tmp_path / "run"))
     (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
     assert pixels.stat().st_size == 80 * 3 * 12 * 16
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()

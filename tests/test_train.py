@@ -8,8 +8,10 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import SMALL_PIPELINE, SMALL_VAE, TRAIN
+from tests.conftest import SMALL_PIPELINE, SMALL_VAE, TRAIN, compose
+from tests.faults import do
 from vaegan.config import GROUPS
+from vaegan.launching import execute
 
 
 @pytest.mark.parametrize(
@@ -219,10 +221,9 @@ def test_two_processes_evaluate_every_image_once(vae_result, tmp_path):
     words = ["stage=evaluate", f"ckpt={vae_result[0]}", "num_samples=20", "num_images=61", "trainer.accelerator=cpu"]
     found = []
     for devices in (1, 2):
-        command = [*words, f"trainer.devices={devices}", f"hydra.run.dir={tmp_path / str(devices)}"]
-        done = subprocess.run([sys.executable, str(TRAIN), *command], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        assert done.stdout.count("test/nll ") == 1
+        run, log = compose(*words, f"trainer.devices={devices}"), tmp_path / f"{devices}.log"
+        do(log, lambda run=run, devices=devices: execute(run, tmp_path / str(devices)))
+        assert log.read_text().count("test/nll ") == 1 and "Traceback" not in log.read_text()
         found.append(json.loads((tmp_path / str(devices) / "evaluate" / "evaluation.json").read_text()))
     one, two = (report["figures"] for report in found)
     assert found[1]["num_images"] == 61
