@@ -236,3 +236,9 @@ def test_jobs_on_several_devices_have_settings_of_their_own_and_mixtures_are_ref
         assert checkpoint["ImageDataModule"]["world_size"] == 2 and checkpoint["vaegan"]["run"]["seed"] == int(job)
     ended, out, _ = train(*words, "trainer.devices=1,2")
     assert "trainer.devices must be 1 in all jobs of a sweep, or in none" in ended and "Launching" not in out
+
+
+def test_a_sweep_in_processes_from_outside_is_refused(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    ended, out, _ = train("-m", *TINY_VAE, "seed=0,1")
+    assert "let trainer.devices=N start the processes of each job" in ended and "Launching" not in out

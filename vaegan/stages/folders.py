@@ -109,10 +109,11 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
         raise ValueError(f"another run is writing to {path}; wait for it, or set hydra.run.dir") from error
     except OSError as error:
         raise ValueError(f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir") from error
+    resume, run.resume = run.resume, False  # what is kept of a run does not tell whether it was stopped
     plain, stage, command = to_plain(run), run.STAGE, f"python train.py resume={shown(path)}"
     try:
         if is_first():
-            check_settings(path, stage, plain, run.resume)
+            check_settings(path, stage, plain, resume)
         with noting_signals():
             yield RunFolder(path, plain, stage)
     except Interrupted as end:
