@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import compose
-from tests.faults import SMALL, TWO, assert_same, children, finish, kill, log, saved, start, until, wait
+from tests.faults import SMALL, TWO, assert_same, children, finish, fork, kill, log, saved, start, until, wait
+from vaegan import launching
 
 pytestmark = pytest.mark.slow
 
@@ -221,3 +222,12 @@ def test_two_runs_never_write_to_one_folder(tmp_path):
     with pytest.raises(ValueError, match="another run is writing to .*; wait for it, or set hydra.run.dir"):
         compose(*SMALL, "resume=true").execute(run)
     kill(pid)
+
+
+def test_an_evaluation_in_two_processes_ends_when_a_signal_comes(calm, tmp_path):
+    words = ["stage=evaluate", f"ckpt={calm}", "num_samples=2000", "batch_size=1", "chunk_size=1", *TWO]
+    words.append("trainer.enable_progress_bar=false")
+    pid = fork(tmp_path / "log", lambda: launching.execute(compose(*words), tmp_path / "run"))
+    until(lambda: (tmp_path / "run" / "evaluate").exists() and len(children(pid)) == 2)
+    os.kill(pid, signal.SIGTERM)
+    assert wait(pid, 20) == 143

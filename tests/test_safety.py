@@ -8,7 +8,7 @@ import torch
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.data.module import ImageDataModule
 from vaegan.interrupts import INBOX, Interrupted
-from vaegan.safety import BestCheckpoint, FiniteSteps, NonFiniteStep, Recovery, WholeCheckpoints, stop_between
+from vaegan.safety import BestCheckpoint, FiniteSteps, Interruptible, NonFiniteStep, Recovery, WholeCheckpoints
 from vaegan.training import CheckpointConfig
 
 GAUSSIAN = [*SMALL_VAE, "likelihood=gaussian"]
@@ -155,11 +155,14 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
 
 
 def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
-    stop_between(SimpleNamespace(training=False, state=SimpleNamespace(fn="validate")))
+    fitting, validating = (SimpleNamespace(state=SimpleNamespace(fn=fn)) for fn in ("fit", "validate"))
+    callback = Interruptible()
+    callback.on_validation_batch_start(validating)
     monkeypatch.setattr(INBOX, "signum", 15)
-    stop_between(SimpleNamespace(training=False, state=SimpleNamespace(fn="fit")))
-    with pytest.raises(Interrupted, match="nothing was under way"):
-        stop_between(SimpleNamespace(training=False, state=SimpleNamespace(fn="validate")))
+    callback.on_validation_batch_start(fitting)
+    for hook in (callback.on_validation_batch_start, callback.on_test_batch_start):
+        with pytest.raises(Interrupted, match="nothing was under way"):
+            hook(validating)
 
 
 @pytest.mark.slow

@@ -95,7 +95,9 @@ def listen(processes: list[BaseProcess], tellings: list[Connection]) -> list[tup
     while not all(telling.closed for telling in tellings) and time.monotonic() < deadline:
         if INBOX.signum and not passed_on:
             passed_on = True
-            os.kill(processes[0].pid or 0, INBOX.signum)  # they agree among each other
+            for process in processes:
+                if process.is_alive():
+                    os.kill(process.pid or 0, INBOX.signum)
         for ready in wait([telling for telling in tellings if not telling.closed], timeout=0.1):
             assert isinstance(ready, Connection)
             try:

@@ -229,19 +229,23 @@ class Recovery(pl.Callback):
         for path in numbered(self.folder)[self.config.keep :]:
             path.unlink()
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        stop_between(trainer)
-
-    def on_test_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        stop_between(trainer)
-
 
 def numbered(folder: Path) -> Sequence[Path]:
     """A stage's checkpoints to go on from, the newest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*.ckpt"), reverse=True)
 
 
-def stop_between(trainer: pl.Trainer) -> None:
-    """Outside of a training there is nothing to finish and to save: a signal ends the run at once."""
-    if INBOX.signum and not trainer.training and trainer.state.fn != "fit":
-        raise Interrupted(INBOX.signum, "ended in order; nothing was under way that is not repeated")
+class Interruptible(pl.Callback):
+    """Outside of a training there is nothing to finish and to save: a signal ends the run at the next batch."""
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.state.fn != "fit":
+            self.heed()
+
+    def on_test_batch_start(self, *args: Any) -> None:
+        self.heed()
+
+    def heed(self) -> None:
+        """End if a signal came."""
+        if INBOX.signum:
+            raise Interrupted(INBOX.signum, "ended in order; nothing was under way that is not repeated")

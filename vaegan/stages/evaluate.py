@@ -25,13 +25,15 @@ from vaegan.data.module import ImageDataModule
 from vaegan.data.views import ImageDataset
 from vaegan.evaluation import split_kl
 from vaegan.images import to_float
+from vaegan.interrupts import noting_signals
 from vaegan.metrics.features import FeatureNetwork, build_network
 from vaegan.models import VAE
 from vaegan.modules.evaluation import EvaluationModule, GenerationModule
 from vaegan.modules.scoring import Scorer
 from vaegan.processes import from_first, is_first
 from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, connect, device_options, new_folder, quiet
+from vaegan.safety import Interruptible
+from vaegan.stages.fitting import build_source, connect, device_options, keep_signals, new_folder, quiet
 from vaegan.stages.other_runs import EvaluateRun
 from vaegan.stages.runs import StageResult
 from vaegan.stages.summary import print_figures
@@ -65,7 +67,8 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     folder = from_first(new_folder(output_dir / "evaluate") if is_first() else output_dir / "evaluate")
     tensorboard = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
     trainer = evaluator(run, tensorboard)
-    trainer.test(module, data, verbose=False)
+    with noting_signals():
+        trainer.test(module, data, verbose=False)
     evaluated = report(run, module, data)
     found = {f"{run.split}/{name}": value for name, value in evaluated.pop("figures").items()}
     if trainer.is_global_zero:
@@ -124,15 +127,17 @@ def evaluator(run: EvaluateRun, logger: TensorBoardLogger) -> pl.Trainer:
     """Lightning's Trainer for one pass over a split."""
     quiet()
     bars = [RichProgressBar()] if run.trainer.enable_progress_bar else []
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **device_options(run.trainer),
         logger=logger,
-        callbacks=[StatelessNoise(run.seed), *bars],
+        callbacks=[Interruptible(), StatelessNoise(run.seed), *bars],
         enable_progress_bar=run.trainer.enable_progress_bar,
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
+    keep_signals(trainer)
+    return trainer
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from vaegan.data.scanning import Skipped
 from vaegan.files import write_json, written_whole
 from vaegan.logs import EventsLogger, MetricsLogger
 from vaegan.processes import is_first
-from vaegan.safety import BestCheckpoint, FiniteSteps, Recovery, WholeCheckpoints
+from vaegan.safety import BestCheckpoint, FiniteSteps, Interruptible, Recovery, WholeCheckpoints
 from vaegan.stages.folders import newest_checkpoint
 from vaegan.stages.runs import GANRun, StageResult, VAERun
 from vaegan.training import DeviceConfig, TrainerConfig
@@ -167,6 +167,7 @@ def make_trainer(
     every = [
         Recovery(folder, run.checkpoint, run.loader.batch_size, finite_steps),  # the first one: see there
         finite_steps,
+        Interruptible(),
         StatelessNoise(run.seed),
         Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
         LearningRateMonitor("step"),
@@ -190,8 +191,13 @@ def make_trainer(
         callbacks=[*every, *callbacks],
         plugins=[WholeCheckpoints()],
     )
-    setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010  ours are in place
+    keep_signals(trainer)
     return trainer
+
+
+def keep_signals(trainer: pl.Trainer) -> None:
+    """Leave signals to our handlers: Lightning's save in the middle of a batch, and wait for other processes there."""
+    setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
 
 
 @contextmanager
