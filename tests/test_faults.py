@@ -83,7 +83,7 @@ def test_a_signal_ends_a_run_in_order(calm, tmp_path, signum):
     until(lambda: saved(run))
     os.kill(pid, signum)
     assert wait(pid) == 128 + signum
-    assert f"To go on: python train.py resume={run}" in log(run)
+    assert f"python train.py resume={run}" in log(run)
     assert signum.name in log(run) and "Traceback" not in log(run)
     assert_same(calm, finish(run))
 
@@ -106,7 +106,7 @@ def test_a_signal_ends_all_processes_in_order_whoever_gets_it(calm_two, tmp_path
     for process in {"parent": [pid], "one": children(pid)[1:], "all": [pid, *children(pid)]}[whom]:
         os.kill(process, signum)
     assert wait(pid) == 128 + signum, log(run)
-    assert f"To go on: python train.py resume={run}" in log(run)
+    assert f"python train.py resume={run}" in log(run)
     assert_same(calm_two, finish(run, TWO))
 
 
@@ -118,7 +118,7 @@ def test_a_signal_to_all_leaves_the_loaders_processes_at_work(tmp_path, signum):
     until(lambda: saved(run))
     os.killpg(pid, signum)
     assert wait(pid) == 128 + signum, log(run)
-    assert saved(run) and f"To go on: python train.py resume={run}" in log(run)
+    assert saved(run) and f"python train.py resume={run}" in log(run)
 
 
 def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
@@ -159,7 +159,7 @@ def test_a_full_disk_ends_a_run_and_leaves_what_was_there(calm, tmp_path):
     until(lambda: saved(run))
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, 1000))  # no file can get longer
     assert wait(pid) == 1
-    assert "File too large" in log(run) and f"To go on when this is mended: python train.py resume={run}" in log(run)
+    assert "File too large" in log(run) and f"python train.py resume={run}" in log(run)
     assert not list(run.rglob("*.partial"))
     assert_same(calm, finish(run))
 

@@ -27,7 +27,7 @@ from vaegan.processes import from_first, is_first
 from vaegan.safety import Recovery, numbered
 from vaegan.settings import CHANGEABLE, PLACES, differences
 from vaegan.stages.runs import GANRun, PipelineRun, StageResult, VAERun
-from vaegan.stages.summary import shown
+from vaegan.stages.summary import shown, to_type
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "lightning", "numpy", "zuko")
@@ -110,7 +110,7 @@ def claimed(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolde
     except OSError as error:
         raise ValueError(f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir") from error
     resume, run.resume = run.resume, False  # what is kept of a run does not tell whether it was stopped
-    plain, stage, command = to_plain(run), run.STAGE, f"python train.py resume={shown(path)}"
+    plain, stage, command = to_plain(run), run.STAGE, to_type(f"python train.py resume={shown(path)}")
     try:
         if is_first():
             check_settings(path, stage, plain, resume)
@@ -143,8 +143,8 @@ def check_settings(path: Path, stage: str, plain: Mapping[str, Any], resume: boo
         return
     if not resume:
         raise ValueError(
-            f"{path} holds a run already, which is never overwritten; to go on with it: python train.py "
-            f"resume={shown(path)}; for another one set hydra.run.dir to a new folder"
+            f"{path} holds a run already, which is never overwritten; to go on with it: "
+            f"{to_type(f'python train.py resume={shown(path)}')}; for another one set hydra.run.dir to a new folder"
         )
     there = read_json(path / "config.json")
     different = (

@@ -20,6 +20,11 @@ def shown(path: Path) -> str:
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
+def to_type(command: str) -> str:
+    """A command as the user types it: what sets UV is `uv run`, whose programs are on no other path."""
+    return f"uv run {command}" if "UV" in os.environ else command
+
+
 def print_summary(title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]) -> None:
     """Where the run is, its checkpoints, pictures and metrics, and what to type next."""
     if not is_first():
@@ -33,8 +38,7 @@ def print_summary(title: str, results: list[StageResult], output_dir: Path, next
             floor = f"  (real images: {result.floor[tag]:.3f})" if tag in result.floor else ""
             rows.append((f"{stage} {tag}", f"{value:.3f}{floor}"))
     width = max(len(label) for label, _ in rows)
-    uv = "uv run " if "UV" in os.environ else ""  # set by `uv run`: its programs are on no other path
-    commands = [f"{uv}{command}" for command in (f"tensorboard --logdir {shown(output_dir)}", *next_commands)]
+    commands = [to_type(command) for command in (f"tensorboard --logdir {shown(output_dir)}", *next_commands)]
     lines = [f"  {label:<{width}}  {value}" for label, value in rows]
     console = Console(soft_wrap=True, highlight=False, markup=False)  # a path in one piece can be copied
     console.print("", title, *lines, "", "next", *(f"  {command}" for command in commands), sep="\n")
