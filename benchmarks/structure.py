@@ -1,0 +1,221 @@
+"""Measure the structure of the package: python benchmarks/structure.py [ROOT]
+
+Nothing is imported or run: all figures come from the source files. `ROOT` is another checkout to measure.
+
+tokens per line     tokens on lines that hold code; comments, docstrings and blank lines do not count
+function length     lines from `def` to the end, decorators excluded, docstring and blank lines included
+import cycle        files that import each other, imports inside functions and under TYPE_CHECKING included
+upward import       from a folder or file of `LAYERS` to one above it
+config travel       functions outside stages/gan.py with a parameter annotated as a run's config (VAERun, GANRun, ...)
+"""
+
+import ast
+import io
+import statistics
+import sys
+import tokenize
+from pathlib import Path
+
+# A folder or file imports only those below it.
+LAYERS = (
+    "cli",
+    "sweeps",
+    "stages",
+    "reports",
+    "checkpoints",
+    "gan",
+    "metrics",
+    "vae",
+    "training",
+    "data",
+    "networks",
+    "probability",
+    "runtime",
+    "config",
+    "images",
+)
+RUN_CONFIGS = {"VAERun", "GANRun", "PipelineRun", "GANTraining", "VAETraining", "GANConfig"}
+MAX_COLUMNS = 100
+MAX_FUNCTION_LINES = 40
+LAYOUT_TOKENS = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+
+
+def module_name(path: Path, root: Path) -> str:
+    """Dotted name of a file: vaegan/vae/bounds.py is vaegan.vae.bounds, an __init__.py its folder."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def source_files(root: Path) -> dict[str, Path]:
+    """All modules of the package by dotted name."""
+    return {module_name(path, root): path for path in sorted((root / "vaegan").rglob("*.py"))}
+
+
+def imported_modules(path: Path, inside_functions: bool = True) -> set[str]:
+    """Dotted names that a file imports; of `from a import b` both a and a.b."""
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in ast.walk(tree) if inside_functions else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def import_graph(files: dict[str, Path]) -> dict[str, set[str]]:
+    """Modules of the package that each module imports, itself excluded."""
+    return {
+        name: {module for module in imported_modules(path) if module in files} - {name, "vaegan"}
+        for name, path in files.items()
+    }
+
+
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that can reach each other."""
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for module in graph[todo.pop()] - seen:
+                seen.add(module)
+                todo.append(module)
+        return seen
+
+    reach = {name: reachable(name) for name in graph}
+    groups = {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in graph
+        if name in reach[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def layer_of(module: str) -> str | None:
+    """Entry of the package that a module belongs to; None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    """Imports from a layer to one above it, or to or from an entry that is no layer."""
+    height = {layer: -i for i, layer in enumerate(LAYERS)}
+    found = []
+    for name, modules in graph.items():
+        for module in sorted(modules):
+            importer, imported = layer_of(name), layer_of(module)
+            if importer is None or importer == imported:
+                continue
+            is_known = importer in height and imported in height
+            if not is_known or height[imported] > height[importer]:
+                found.append(f"{name} -> {module}")
+    return found
+
+
+def docstring_lines(tree: ast.AST) -> set[int]:
+    """Line numbers that docstrings take."""
+    lines: set[int] = set()
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            lines |= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
+    return lines
+
+
+def tokens_per_line(source: str) -> tuple[int, int]:
+    """Number of tokens, and of lines that hold at least one."""
+    excluded = docstring_lines(ast.parse(source))
+    lines: set[int] = set()
+    num_tokens = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in LAYOUT_TOKENS and token.start[0] not in excluded:
+            num_tokens += 1
+            lines.add(token.start[0])
+    return num_tokens, len(lines)
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions and methods, nested ones included."""
+    return [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def takes_run_config(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """True if a parameter is annotated as the config of a run."""
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    names = [
+        name.id
+        for argument in arguments
+        if argument.annotation is not None
+        for name in ast.walk(argument.annotation)
+        if isinstance(name, ast.Name)
+    ]
+    return bool(RUN_CONFIGS & set(names))
+
+
+def report(root: Path) -> None:
+    """Print all figures of a checkout."""
+    files = source_files(root)
+    sources = {name: path.read_text() for name, path in files.items()}
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    num_lines = {name: len(source.splitlines()) for name, source in sources.items()}
+
+    print("lines by entry of the package")
+    entries = sorted({layer_of(name) for name in files if layer_of(name)}, key=str)
+    for entry in entries:
+        inside = [name for name in files if layer_of(name) == entry]
+        print(f"  {entry:<16} {len(inside):>3} files {sum(num_lines[n] for n in inside):>6} lines")
+    total = sum(num_lines.values())
+    print(f"  {'all':<16} {len(files):>3} files {total:>6} lines")
+    print(f"top-level entries: {len(entries)}")
+
+    lengths = sorted(
+        (function.end_lineno or function.lineno) - function.lineno + 1
+        for tree in trees.values()
+        for function in functions(tree)
+    )
+    over = sum(length > MAX_FUNCTION_LINES for length in lengths)
+    print(
+        f"functions: {len(lengths)}, median {statistics.median(lengths):g} lines, "
+        f"longest {lengths[-1]}, over {MAX_FUNCTION_LINES} lines: {over}"
+    )
+    counts = [tokens_per_line(source) for source in sources.values()]
+    num_tokens, num_code = (sum(count[i] for count in counts) for i in (0, 1))
+    print(f"tokens per line: {num_tokens / num_code:.1f} ({num_code} lines of code)")
+    wide = [
+        len(line) > MAX_COLUMNS
+        for source in sources.values()
+        for line in source.splitlines()
+        if line.strip()
+    ]
+    print(f"lines over {MAX_COLUMNS} columns: {sum(wide)} ({sum(wide) / len(wide):.1%})")
+    print(f"files over 300 lines: {sum(lines > 300 for lines in num_lines.values())}")
+
+    graph = import_graph(files)
+    cycles = import_cycles(graph)
+    print(f"import cycles: {len(cycles)}" + "".join(f"\n  {', '.join(c)}" for c in cycles))
+    upward = upward_imports(graph)
+    print(f"upward imports: {len(upward)}" + "".join(f"\n  {line}" for line in upward[:20]))
+    travel = [
+        f"{name}:{function.name}"
+        for name, tree in trees.items()
+        for function in functions(tree)
+        if not name.startswith("vaegan.stages.gan") and takes_run_config(function)
+    ]
+    print(f"functions outside stages/gan.py that take a run's config: {len(travel)}")
+
+
+if __name__ == "__main__":
+    report(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1])
