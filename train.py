@@ -16,10 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from vaegan.commands import for_rank, resumed
-from vaegan.launching import execute
-from vaegan.schemas import readable_errors, register, typed
-from vaegan.stages.jobs import run_job
+from vaegan.cli.errors import readable_errors
+from vaegan.cli.registration import register, to_run_config
+from vaegan.cli.resume import expand_resume, with_rank_overrides
+from vaegan.runtime.launch import execute
+from vaegan.sweeps.jobs import run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -27,8 +28,8 @@ def main(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
-        return run_job(lambda: typed(config), list(job.overrides.task), folder)
-    run = typed(config)
+        return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
+    run = to_run_config(config)
     with readable_errors():
         result = execute(run, folder)
     return None if result is None else result.metrics[run.sweep_metric or result.tag]
@@ -37,5 +38,5 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     register()
     with readable_errors():
-        sys.argv[1:] = for_rank(resumed(sys.argv[1:]))
+        sys.argv[1:] = with_rank_overrides(expand_resume(sys.argv[1:]))
         main()

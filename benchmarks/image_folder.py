@@ -24,8 +24,8 @@ from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
 
 from vaegan.data.batches import LoaderConfig
+from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.image_folder import ImageFolder
-from vaegan.data.module import ImageDataModule
 
 NUM_FILES, BATCH = 2000, 128
 
@@ -35,8 +35,8 @@ def photograph(rng, height, width):
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / height
     spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / frequency
     image = np.fft.irfft2(spectrum, (height, width))
-    grey = image[:1] * 0.8
-    image = grey / grey.std() + image / image.std() * 0.4
+    gray = image[:1] * 0.8
+    image = gray / gray.std() + image / image.std() * 0.4
     return Image.fromarray((image * 50 + 120).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
@@ -46,7 +46,9 @@ def make_photographs(folder, quality):
     for i in range(NUM_FILES):
         path = folder / f"class{i % 10}" / f"{i:05d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        photograph(rng, int(rng.integers(350, 400)), int(rng.integers(470, 530))).save(path, quality=quality)
+        photograph(rng, int(rng.integers(350, 400)), int(rng.integers(470, 530))).save(
+            path, quality=quality
+        )
         sizes.append(path.stat().st_size)
     return statistics.mean(sizes)
 
@@ -56,7 +58,9 @@ def torchvision_epoch(folder, num_workers):
     steps = [v2.Resize(64), v2.CenterCrop(64), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     data = TorchvisionFolder(str(folder), transform=v2.Compose(steps))
     start = time.perf_counter()
-    seen = sum(len(images) for images, _ in DataLoader(data, BATCH, shuffle=True, num_workers=num_workers))
+    seen = sum(
+        len(images) for images, _ in DataLoader(data, BATCH, shuffle=True, num_workers=num_workers)
+    )
     return seen / (time.perf_counter() - start)
 
 
@@ -98,8 +102,14 @@ def speed(rounds):
                 theirs.append(torchvision_epoch(folder, workers))
                 first.append(our_first_pass(folder, workers))
                 later.append(our_later_pass(folder, cache))
-                print(f"round {i}: {theirs[-1]:.0f}, {first[-1]:.0f}, {later[-1]:.0f} images/s", flush=True)
-            base, first_ratio = statistics.median(theirs), statistics.median(first) / statistics.median(theirs)
+                print(
+                    f"round {i}: {theirs[-1]:.0f}, {first[-1]:.0f}, {later[-1]:.0f} images/s",
+                    flush=True,
+                )
+            base, first_ratio = (
+                statistics.median(theirs),
+                statistics.median(first) / statistics.median(theirs),
+            )
             print(
                 f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); our first pass {first_ratio:.2f}, "
                 f"later ones {statistics.median(later) / base:.0f}",
@@ -124,7 +134,12 @@ def make_small_files(folder, num):
 def memory():
     """Resident memory of this process: its own, and that of mapped files, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return [int(line.split()[1]) / 1024 for name in ("RssAnon", "RssFile") for line in lines if line.startswith(name)]
+    return [
+        int(line.split()[1]) / 1024
+        for name in ("RssAnon", "RssFile")
+        for line in lines
+        if line.startswith(name)
+    ]
 
 
 def one_run(folder, cache):
@@ -149,9 +164,14 @@ def size():
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             build = time.perf_counter() - start
-            runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(3)]
+            runs = [
+                subprocess.run(command, check=True, capture_output=True, text=True)
+                for _ in range(3)
+            ]
             figures = [[float(word) for word in run.stdout.split()] for run in runs]
-            seconds, own, mapped = (statistics.median(column) for column in zip(*figures, strict=True))
+            seconds, own, mapped = (
+                statistics.median(column) for column in zip(*figures, strict=True)
+            )
             print(
                 f"{num} files: built in {build:.1f} s; found in {seconds:.2f} s; memory of its own {own:.0f} MiB, "
                 f"with {mapped:.0f} MiB of mapped files (libraries and cache; the system takes them back at need)",

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 import lightning.pytorch as pl
 
-from vaegan.schemas import register, typed
+from vaegan.cli.registration import register, to_run_config
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -33,10 +33,14 @@ class Watch(pl.Callback):
 
 def main():
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    settings = ["dataset=shapes", f"vae.trainer.max_epochs={epochs}", f"gan.trainer.max_epochs={epochs}"]
+    settings = [
+        "dataset=shapes",
+        f"vae.trainer.max_epochs={epochs}",
+        f"gan.trainer.max_epochs={epochs}",
+    ]
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run = typed(hydra.compose("config", [*settings, "gan.discriminator_warmup=640"]))
+        run = to_run_config(hydra.compose("config", [*settings, "gan.discriminator_warmup=640"]))
     watches, original = [], pl.Trainer.fit
 
     def watched(trainer, *args, **kwargs):
@@ -48,8 +52,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run.execute(Path(folder))
     for stage, watch in zip(("vae", "gan"), watches, strict=True):
-        print(f"stage {stage}, MiB after each epoch: {' '.join(f'{size:.0f}' for size in watch.sizes)}")
-        print(f"stage {stage}: the last epoch holds {watch.sizes[-1] / watch.sizes[2]:.3f} of the third's memory")
+        print(
+            f"stage {stage}, MiB after each epoch: {' '.join(f'{size:.0f}' for size in watch.sizes)}"
+        )
+        print(
+            f"stage {stage}: the last epoch holds {watch.sizes[-1] / watch.sizes[2]:.3f} of the third's memory"
+        )
 
 
 if __name__ == "__main__":

@@ -25,16 +25,27 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch.distributions import Independent, Normal
 from torch.nn.functional import softplus
 
-from vaegan.checkpoints import load_checkpoint
-from vaegan.data.datasets import Mnist
-from vaegan.evaluation import figures, score
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.cli.registration import register, to_run_config
+from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
-from vaegan.models import VAE
-from vaegan.schemas import register, typed
+from vaegan.vae.evaluation import figures, score
+from vaegan.vae.model import VAE
 
 CONF = Path(__file__).parents[1] / "conf"
-PLAIN = ["optimizer.lr=1e-3", "optimizer.lr_warmup=0", "optimizer.lr_final=1", "objective.beta_schedule=constant"]
-SETTINGS = ["stage=vae", "encoder=mlp", "decoder=mlp", "likelihood.static_seed=0", "trainer.enable_progress_bar=false"]
+PLAIN = [
+    "optimizer.lr=1e-3",
+    "optimizer.lr_warmup=0",
+    "optimizer.lr_final=1",
+    "objective.beta_schedule=constant",
+]
+SETTINGS = [
+    "stage=vae",
+    "encoder=mlp",
+    "decoder=mlp",
+    "likelihood.static_seed=0",
+    "trainer.enable_progress_bar=false",
+]
 
 
 class Encoder(BaseEncoder):
@@ -74,7 +85,9 @@ class Images(torch.utils.data.Dataset):
 
 def for_pythae(vae, reads_scale):
     """pythae's model around the networks of a vaegan one."""
-    config = PythaeConfig(input_dim=(1, 28, 28), latent_dim=vae.prior.latent_dim, reconstruction_loss="bce")
+    config = PythaeConfig(
+        input_dim=(1, 28, 28), latent_dim=vae.prior.latent_dim, reconstruction_loss="bce"
+    )
     return PythaeVAE(config, Encoder(vae.encoder, reads_scale), Decoder(vae.decoder))
 
 
@@ -86,7 +99,7 @@ def train_vaegan(run):
 
 
 def train_pythae(run, train, val):
-    """vaegan's networks, freshly initialised, in pythae's model, trained by pythae's trainer."""
+    """vaegan's networks, freshly initialized, in pythae's model, trained by pythae's trainer."""
     torch.manual_seed(run.seed)
     vae = VAE(run, (1, 28, 28))
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +112,9 @@ def train_pythae(run, train, val):
             steps_saving=None,
             no_cuda=True,
         )
-        trainer = BaseTrainer(for_pythae(vae, reads_scale=False), Images(train), Images(val), config)
+        trainer = BaseTrainer(
+            for_pythae(vae, reads_scale=False), Images(train), Images(val), config
+        )
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
@@ -113,7 +128,9 @@ def train_pythae(run, train, val):
 def log_variance_posterior(features):
     """The posterior as pythae reads it."""
     mean, log_variance = features.chunk(2, 1)
-    return Independent(Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False)
+    return Independent(
+        Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False
+    )
 
 
 def main():
@@ -123,12 +140,16 @@ def main():
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         run, plain = (
-            typed(hydra.compose("config", [*SETTINGS, *settings, f"trainer.max_epochs={epochs}"]))
+            to_run_config(
+                hydra.compose("config", [*SETTINGS, *settings, f"trainer.max_epochs={epochs}"])
+            )
             for settings in ([], PLAIN)
         )
     likelihood = VAE(run, (1, 28, 28)).likelihood
     source = Mnist.Config().build()
-    train, val, test = (likelihood.target(to_float(source.split(name).images)) for name in ("train", "val", "test"))
+    train, val, test = (
+        likelihood.target(to_float(source.split(name).images)) for name in ("train", "val", "test")
+    )
     test = test[:num_images]
     models = {
         "vaegan": (*train_vaegan(run), True),
@@ -140,7 +161,9 @@ def main():
     for name, (vae, seconds, reads_scale) in models.items():
         with torch.no_grad():
             parts = [score(vae, images, num_samples, 20_000) for images in test.split(100)]
-            ours = figures(vae, type(parts[0])(*(torch.cat(part) for part in zip(*parts, strict=True))))
+            ours = figures(
+                vae, type(parts[0])(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            )
             theirs = -for_pythae(vae, reads_scale).eval().get_nll(test, num_samples, batch_size=100)
         print(f"{name:<15}{seconds:>10.0f}{ours['nll']:>14.2f}{theirs:>14.2f}", flush=True)
 

@@ -18,20 +18,20 @@ import lightning.pytorch as pl
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vaegan.checkpoints import load_vae_checkpoint
-from vaegan.data.datasets import Mnist
-from vaegan.data.module import ImageDataModule
+from vaegan.checkpoints.checkpoint import load_vae_checkpoint
+from vaegan.cli.registration import register, to_run_config
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
-from vaegan.models import VAE
-from vaegan.schemas import register, typed
-from vaegan.stages.gan import build_parts, build_scorer
+from vaegan.stages.gan import build_components, build_scorer
+from vaegan.vae.model import VAE
 
 CONF = Path(__file__).parents[1] / "conf"
 
 
 def compose(*overrides):
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(hydra.compose("config", list(overrides)))
+        return to_run_config(hydra.compose("config", list(overrides)))
 
 
 def real(run):
@@ -78,7 +78,10 @@ def bare_vae(run, data):
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        sum(objective(vae, x, 1.0).bound.sum() for x in validation_batches(data, run.loader.eval_batch_size))
+        sum(
+            objective(vae, x, 1.0).bound.sum()
+            for x in validation_batches(data, run.loader.eval_batch_size)
+        )
     return time.perf_counter() - start
 
 
@@ -86,11 +89,11 @@ def bare_gan(run, data):
     """Seconds of the same epoch in a bare loop."""
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     vae = checkpoint.build_vae()
-    parts, _ = build_parts(run, run, vae, checkpoint.vae, data, 0)
+    parts, _ = build_components(run, run, vae, checkpoint.vae, data, 0)
     generator = parts.generator.to(memory_format=torch.channels_last)
     vae.requires_grad_(False)
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)
-    decay = 0.5 ** (run.loader.batch_size / run.average_half_life)
+    decay = 0.5 ** (run.loader.batch_size / run.ema_half_life)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
     g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), lambda: 1)
     d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), lambda: 1)
@@ -130,9 +133,15 @@ def compare(name, run, bare, rounds):
     for i in range(rounds):
         ours.append(num_images / real(run))
         theirs.append(num_images / bare(run, data))
-        print(f"{name} round {i}: vaegan {ours[-1]:.0f}, bare loop {theirs[-1]:.0f} images/s", flush=True)
+        print(
+            f"{name} round {i}: vaegan {ours[-1]:.0f}, bare loop {theirs[-1]:.0f} images/s",
+            flush=True,
+        )
     ratio = statistics.median(ours) / statistics.median(theirs)
-    print(f"{name}: vaegan {ratio:.3f} of the bare loop's images per second (medians of {rounds} rounds)", flush=True)
+    print(
+        f"{name}: vaegan {ratio:.3f} of the bare loop's images per second (medians of {rounds} rounds)",
+        flush=True,
+    )
 
 
 def main():
@@ -142,7 +151,12 @@ def main():
     compare("stage vae", vae_run, bare_vae, rounds)
     with tempfile.TemporaryDirectory() as folder:
         vae_run.execute(Path(folder))
-        gan_run = compose("stage=gan", f"vae_ckpt={folder}", "trainer.max_epochs=1", "trainer.val_check_interval=1")
+        gan_run = compose(
+            "stage=gan",
+            f"vae_ckpt={folder}",
+            "trainer.max_epochs=1",
+            "trainer.val_check_interval=1",
+        )
         compare("stage gan", gan_run, bare_gan, rounds)
 
 

@@ -9,15 +9,37 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from vaegan.schemas import register, typed
+from vaegan.cli.registration import register, to_run_config
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"
-SMALL_NETS = ["encoder.width=8", "decoder.width=8", "encoder.hidden_dim=32", "decoder.hidden_dim=32", "latent_dim=8"]
-SMALL_DATA = ["dataset=shapes", "dataset.num_train=256", "dataset.num_val=64", "dataset.num_test=64"]
+SMALL_NETS = [
+    "encoder.width=8",
+    "decoder.width=8",
+    "encoder.hidden_dim=32",
+    "decoder.hidden_dim=32",
+    "latent_dim=8",
+]
+SMALL_DATA = [
+    "dataset=shapes",
+    "dataset.num_train=256",
+    "dataset.num_val=64",
+    "dataset.num_test=64",
+]
 SMALL_TRAINER = ["trainer.max_epochs=2", "loader.batch_size=64", "trainer.log_every_n_steps=1"]
-SMALL_VAE = ["stage=vae", *SMALL_DATA, *SMALL_NETS, *SMALL_TRAINER, "trainer.enable_progress_bar=false"]
-SMALL_GAN = ["stage=gan", "discriminator.width=8", *SMALL_TRAINER, "trainer.enable_progress_bar=false"]
+SMALL_VAE = [
+    "stage=vae",
+    *SMALL_DATA,
+    *SMALL_NETS,
+    *SMALL_TRAINER,
+    "trainer.enable_progress_bar=false",
+]
+SMALL_GAN = [
+    "stage=gan",
+    "discriminator.width=8",
+    *SMALL_TRAINER,
+    "trainer.enable_progress_bar=false",
+]
 SMALL_GAN += ["discriminator_warmup=128"]
 SMALL_PIPELINE = [*SMALL_DATA, *SMALL_NETS, "discriminator.width=8", "gan.discriminator_warmup=128"]
 SMALL_PIPELINE += [f"{stage}.{setting}" for stage in ("vae", "gan") for setting in SMALL_TRAINER]
@@ -41,7 +63,7 @@ def compose(*overrides):
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(hydra.compose("config", list(overrides)))
+        return to_run_config(hydra.compose("config", list(overrides)))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
-from vaegan import launching
-from vaegan.schemas import readable_errors
+from vaegan.cli.errors import readable_errors
+from vaegan.runtime import launch as launching
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
@@ -26,7 +26,10 @@ TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 def start(folder, words=()):
     """Begin a small pipeline, or go on with it; returns the process, which leads a group of its own."""
-    return fork(f"{folder}.log", lambda: launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder)))
+    return fork(
+        f"{folder}.log",
+        lambda: launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
+    )
 
 
 def do(path, function):
@@ -37,7 +40,9 @@ def do(path, function):
 def fork(path, function):
     """Begin to do something in another process, as from the command line; returns the process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fork of a process with threads: the child uses one alone
+        warnings.simplefilter(
+            "ignore"
+        )  # a fork of a process with threads: the child uses one alone
         if pid := os.fork():
             return pid
     status = 1
@@ -71,7 +76,11 @@ def wait(pid, seconds=60.0):
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+            return (
+                os.waitstatus_to_exitcode(status)
+                if os.WIFEXITED(status)
+                else 128 + os.WTERMSIG(status)
+            )
         time.sleep(0.002)
     return None
 
@@ -113,27 +122,41 @@ def saved(folder, stage="vae"):
 def children(pid):
     """Processes that a process has started."""
     with contextlib.suppress(FileNotFoundError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     return []
 
 
-def differences(a, b, where=""):
+def diff_configs(a, b, where=""):
     """Where two values differ, tensors bit for bit; paths do not count."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, dict):
         keys = [f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"] if a.keys() != b.keys() else []
-        return keys + [found for key in a.keys() & b.keys() for found in differences(a[key], b[key], f"{where}.{key}")]
+        return keys + [
+            found
+            for key in a.keys() & b.keys()
+            for found in diff_configs(a[key], b[key], f"{where}.{key}")
+        ]
     if isinstance(a, list | tuple) and len(a) == len(b):
-        return [found for i, pair in enumerate(zip(a, b, strict=True)) for found in differences(*pair, f"{where}[{i}]")]
+        return [
+            found
+            for i, pair in enumerate(zip(a, b, strict=True))
+            for found in diff_configs(*pair, f"{where}[{i}]")
+        ]
     return [] if a == b or isinstance(a, str) and "/" in a else [f"{where}: {a} {b}"]
 
 
 def checkpoint(path):
     """What a checkpoint holds that must be the same, whenever the run was killed."""
     content = torch.load(path, weights_only=True)
-    content["callbacks"]["Recovery"].pop("logs")  # event files have as many parts as a run had starts
-    loops = content["loops"]["fit_loop"].items()  # Lightning's count of validation batches is for its bar alone
+    content["callbacks"]["Recovery"].pop(
+        "logs"
+    )  # event files have as many parts as a run had starts
+    loops = content["loops"][
+        "fit_loop"
+    ].items()  # Lightning's count of validation batches is for its bar alone
     content["loops"] = {name: state for name, state in loops if "val_loop" not in name}
     for name, state in content["callbacks"].items():
         if name.startswith("BestCheckpoint"):
@@ -144,8 +167,13 @@ def checkpoint(path):
 def curves(folder):
     """All that TensorBoard shows of a stage, but for the time of day."""
     events = EventAccumulator(str(folder), {"images": 0, "scalars": 0, "tensors": 0}).Reload()
-    scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    images = {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in events.Tags()["images"]}
+    scalars = {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+    images = {
+        tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)]
+        for tag in events.Tags()["images"]
+    }
     return scalars | images
 
 
@@ -159,7 +187,9 @@ def assert_same(one, other, stages=("vae", "gan")):
     """Two runs left the same: weights, optimizers, counters, curves, tables, pictures, results."""
     for stage in stages:
         for name in ("best", "last"):
-            pair = [checkpoint(run / stage / "checkpoints" / f"{name}.ckpt") for run in (one, other)]
-            assert not differences(*pair, f"{stage}/{name}")
-        assert not differences(curves(one / stage), curves(other / stage), stage)
+            pair = [
+                checkpoint(run / stage / "checkpoints" / f"{name}.ckpt") for run in (one, other)
+            ]
+            assert not diff_configs(*pair, f"{stage}/{name}")
+        assert not diff_configs(curves(one / stage), curves(other / stage), stage)
         assert files(one / stage) == files(other / stage)

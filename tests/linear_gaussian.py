@@ -5,7 +5,7 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
 from tests.conftest import compose
-from vaegan.models import VAE
+from vaegan.vae.model import VAE
 
 SHAPE, DIM, SCALE = (1, 4, 4), 2, 0.5
 
@@ -30,7 +30,9 @@ class LinearGaussian:
     """z ~ N(0, I), x = z W + noise; the posterior is exact up to an offset of its mean."""
 
     def __init__(self, offset):
-        config = compose("stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", f"latent_dim={DIM}")
+        config = compose(
+            "stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", f"latent_dim={DIM}"
+        )
         self.vae = VAE(config, SHAPE).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(1)
         self.weight = torch.randn(DIM, 16, generator=generator) * 0.3

@@ -42,12 +42,27 @@ FLOORS = [
         "nets.discriminators",
         "data.datasets",
         "data.reading",
-        "data.picture_table",
+        "data.cache_table",
         "outcomes",
     ],
-    ["data.batches", "data.shapes", "data.stacked", "data.streaming", "data.picture_cache", "data.on_demand", "models"],
+    [
+        "data.batches",
+        "data.shapes",
+        "data.stacked",
+        "data.streaming",
+        "data.image_cache",
+        "data.on_demand",
+        "models",
+    ],
     ["data.views", "data.image_folder"],
-    ["bounds", "data.module", "pictures", "warm_start", "metrics.features", "metrics.train_digits_cnn"],
+    [
+        "bounds",
+        "data.module",
+        "pictures",
+        "warm_start",
+        "metrics.features",
+        "metrics.train_digits_cnn",
+    ],
     ["objectives", "evaluation", "checkpoints", "training", "modules.steps", "metrics.reference"],
     ["modules.scoring"],
     ["modules.vae", "modules.gan", "modules.evaluation", "callbacks", "safety", "launching"],
@@ -91,8 +106,8 @@ MAY_IMPORT = {
         "vaegan.metrics.train_digits_cnn",
     ),
     "PIL": ("vaegan.data.decoding", "vaegan.stages.compare"),
-    "sqlite3": ("vaegan.data.picture_cache", "vaegan.data.picture_table"),
-    "filelock": ("vaegan.data.picture_cache", "vaegan.stages.folders"),
+    "sqlite3": ("vaegan.data.image_cache", "vaegan.data.cache_table"),
+    "filelock": ("vaegan.data.image_cache", "vaegan.stages.folders"),
     "litdata": ("vaegan.data.streaming", "vaegan.stages.optimize"),
     "kornia": ("vaegan.augmentation",),
     "matplotlib": ("vaegan.stages.compare", "vaegan.stages.sweep"),
@@ -104,7 +119,9 @@ def imports(path: Path, inside_functions: bool = True) -> set[str]:
     tree = ast.parse(path.read_text())
     nodes = list(ast.walk(tree)) if inside_functions else tree.body
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return found | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return found | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
+    }
 
 
 def test_every_file_has_a_floor():
@@ -113,7 +130,11 @@ def test_every_file_has_a_floor():
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_imports_only_lower_floors(name):
-    ours = {module for module in imports(FILES[name], inside_functions=False) if module.startswith("vaegan")}
+    ours = {
+        module
+        for module in imports(FILES[name], inside_functions=False)
+        if module.startswith("vaegan")
+    }
     assert not {module for module in ours if FLOOR[module] >= FLOOR[name]}
 
 
@@ -130,8 +151,12 @@ def test_a_typo_does_not_wait_for_lightning_and_torchvision():
     while todo:
         name = todo.pop()
         seen.add(name)
-        todo += [m for m in imports(FILES[name], inside_functions=False) if m in FILES and m not in seen]
-    libraries = {m.split(".")[0] for name in seen for m in imports(FILES[name], inside_functions=False)}
+        todo += [
+            m for m in imports(FILES[name], inside_functions=False) if m in FILES and m not in seen
+        ]
+    libraries = {
+        m.split(".")[0] for name in seen for m in imports(FILES[name], inside_functions=False)
+    }
     assert not libraries & {
         "lightning",
         "torchvision",
@@ -145,4 +170,6 @@ def test_a_typo_does_not_wait_for_lightning_and_torchvision():
 
 
 def test_files_stay_small():
-    assert not {name: n for name, path in FILES.items() if (n := len(path.read_text().splitlines())) > 300}
+    assert not {
+        name: n for name, path in FILES.items() if (n := len(path.read_text().splitlines())) > 300
+    }

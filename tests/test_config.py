@@ -3,10 +3,19 @@ from dataclasses import dataclass, field, fields
 import pytest
 from omegaconf import MISSING
 
-from vaegan.config import GROUPS, Component, ComponentConfig, did_you_mean, from_plain, require, to_plain
-from vaegan.data.datasets import Mnist
-from vaegan.likelihoods import Gaussian, Likelihood
-from vaegan.models import VAEConfig
+from vaegan.config import (
+    GROUPS,
+    Component,
+    ComponentConfig,
+    did_you_mean,
+    from_plain,
+    require,
+    to_plain,
+)
+from vaegan.data.mnist import Mnist
+from vaegan.probability.likelihoods.likelihood import Likelihood
+from vaegan.probability.likelihoods.location_scale import Gaussian
+from vaegan.vae.model import VAEConfig
 
 CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
 
@@ -52,7 +61,10 @@ def test_nested_choices_are_built_by_name():
     [
         (outer(inner={"size": 0}), r"^inner\.size must be positive; got 0"),
         (outer(inner={"siz": 1}), r"unknown key inner\.siz\. Did you mean size\?"),
-        (outer(likelihood={"name": "gausian"}), "likelihood: unknown likelihood 'gausian'; known: .*gaussian"),
+        (
+            outer(likelihood={"name": "gausian"}),
+            "likelihood: unknown likelihood 'gausian'; known: .*gaussian",
+        ),
         (outer(likelihood={"name": "os.system"}), "unknown likelihood"),
         (
             outer(likelihood={"name": "gaussian", "scale": -1.0}),
@@ -73,7 +85,7 @@ def test_the_name_of_a_choice_is_fixed():
 
 
 def test_two_choices_of_one_name_are_refused():
-    class Colour(Component, group="colour"):
+    class Colour(Component, group="color"):
         @dataclass
         class Config(ComponentConfig): ...
 
@@ -83,14 +95,14 @@ def test_two_choices_of_one_name_are_refused():
             name: str = "red"
 
     try:
-        with pytest.raises(ValueError, match="two classes are called colour=red"):
+        with pytest.raises(ValueError, match="two classes are called color=red"):
 
             class AlsoRed(Colour):
                 @dataclass
                 class Config(Colour.Config):
                     name: str = "red"
     finally:
-        del GROUPS["colour"]
+        del GROUPS["color"]
     assert Colour.choices == {"red": Red}
 
 
@@ -100,7 +112,18 @@ def test_nearest_word():
 
 
 @pytest.mark.parametrize(
-    "root", ["${oc.env:HOME}", "x/${oc.env:HOME}", "${name}", ["${name}"], {"a": "${name}"}, {3: 4}, b"x", (1,), ...]
+    "root",
+    [
+        "${oc.env:HOME}",
+        "x/${oc.env:HOME}",
+        "${name}",
+        ["${name}"],
+        {"a": "${name}"},
+        {3: 4},
+        b"x",
+        (1,),
+        ...,
+    ],
 )
 def test_what_would_be_looked_up_is_refused(root):
     """OmegaConf would put the environment's value in its place: what a file says is data."""
@@ -120,4 +143,7 @@ def test_a_part_that_is_missing_is_refused():
 
 
 def test_dollars_that_look_up_nothing_stay():
-    assert from_plain(Mnist.Config, {"name": "mnist", "root": "$(x) $HOME {a}"}, "dataset").root == "$(x) $HOME {a}"
+    assert (
+        from_plain(Mnist.Config, {"name": "mnist", "root": "$(x) $HOME {a}"}, "dataset").root
+        == "$(x) $HOME {a}"
+    )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-import vaegan.likelihoods
-from tests.test_stages import TRAIN_TAGS, VAL_TAGS
+import vaegan.probability.likelihoods.likelihood
+from tests.stages.test_stages import TRAIN_TAGS, VAL_TAGS
 from vaegan.config import GROUPS
-from vaegan.likelihoods import Likelihood
+from vaegan.probability.likelihoods.likelihood import Likelihood
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -16,13 +16,17 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 def test_the_noise_model_of_the_readme_works():
     code = re.search(r"```python\n(class StudentT.*?)```", README, re.DOTALL)[1]
     try:
-        exec(code, vars(vaegan.likelihoods))
+        exec(code, vars(vaegan.probability.likelihoods.likelihood))
         likelihood = Likelihood.choices["student_t"].Config().build((1, 4, 4))
         x = torch.rand(2, 1, 4, 4)
-        expected = torch.distributions.StudentT(5.0, torch.full_like(x, 0.5), 0.1).log_prob(x).sum((1, 2, 3))
+        expected = (
+            torch.distributions.StudentT(5.0, torch.full_like(x, 0.5), 0.1)
+            .log_prob(x)
+            .sum((1, 2, 3))
+        )
         torch.testing.assert_close(likelihood(torch.zeros_like(x)).log_prob(x), expected)
     finally:
-        del Likelihood.choices["student_t"], vaegan.likelihoods.StudentT
+        del Likelihood.choices["student_t"], vaegan.probability.likelihoods.likelihood.StudentT
 
 
 def test_every_choice_and_every_tag_is_named():

@@ -11,30 +11,76 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_GAN, compose
-from tests.pictures import fill
-from tests.test_archives import Call
-from vaegan.schemas import printable
+from tests.image_files import fill
+from tests.runtime.test_safe_load import Call
+from vaegan.cli.errors import printable
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", *sorted((ROOT / "vaegan").rglob("*.py"))]
 EXECUTING = {
-    *("eval", "exec", "compile", "__import__", "importlib.import_module", "runpy.run_path", "runpy.run_module"),
-    *("os.system", "os.popen", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "shelve.open"),
-    *("subprocess.run", "subprocess.call", "subprocess.Popen", "subprocess.check_output", "subprocess.check_call"),
-    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "joblib.load", "torch.jit.load", "torch.hub.load"),
-    *("hydra.utils.instantiate", "instantiate", "hydra.utils.get_class", "hydra.utils.get_method", "tempfile.mktemp"),
+    *(
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "importlib.import_module",
+        "runpy.run_path",
+        "runpy.run_module",
+    ),
+    *(
+        "os.system",
+        "os.popen",
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "marshal.loads",
+        "shelve.open",
+    ),
+    *(
+        "subprocess.run",
+        "subprocess.call",
+        "subprocess.Popen",
+        "subprocess.check_output",
+        "subprocess.check_call",
+    ),
+    *(
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "joblib.load",
+        "torch.jit.load",
+        "torch.hub.load",
+    ),
+    *(
+        "hydra.utils.instantiate",
+        "instantiate",
+        "hydra.utils.get_class",
+        "hydra.utils.get_method",
+        "tempfile.mktemp",
+    ),
 }
 
 
 def dangers(code):
     """What in a file's text may execute what it reads."""
-    code = code.replace('subprocess.run(["scontrol", "requeue", job], check=True)', "")  # job is a checked number
+    code = code.replace(
+        'subprocess.run(["scontrol", "requeue", job], check=True)', ""
+    )  # job is a checked number
     found = []
     for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
-        name, given = ast.unparse(call.func), {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        loads = name == "torch.load" or name.endswith(".load_from_checkpoint") or "ckpt_path" in given
+        name, given = (
+            ast.unparse(call.func),
+            {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords},
+        )
+        loads = (
+            name == "torch.load" or name.endswith(".load_from_checkpoint") or "ckpt_path" in given
+        )
         unsafe = name in EXECUTING or (loads and given.get("weights_only") != "True")
-        unsafe = unsafe or given.get("shell", "False") != "False" or given.get("allow_pickle", "False") != "False"
+        unsafe = (
+            unsafe
+            or given.get("shell", "False") != "False"
+            or given.get("allow_pickle", "False") != "False"
+        )
         found += [ast.unparse(call)] if unsafe else []
     return found
 
@@ -62,7 +108,9 @@ def test_no_file_of_the_package_executes_what_it_reads(path):
 )
 def test_what_would_be_dangerous_is_noticed(code):
     assert dangers(code) == [code]
-    assert not dangers("net.eval(); torch.load(p, weights_only=True); trainer.test(m, ckpt_path=p, weights_only=True)")
+    assert not dangers(
+        "net.eval(); torch.load(p, weights_only=True); trainer.test(m, ckpt_path=p, weights_only=True)"
+    )
 
 
 @pytest.mark.parametrize("folder", ["", "checkpoints", "vae/checkpoints"])
@@ -70,13 +118,16 @@ def test_what_would_be_dangerous_is_noticed(code):
     "command", [["stage=evaluate"], ["stage=export"], SMALL_GAN], ids=["evaluate", "export", "gan"]
 )
 def test_a_run_folder_with_a_malicious_checkpoint_executes_nothing(tmp_path, folder, command):
-    place, mark = tmp_path / "run" / folder, tmp_path / "executed"
+    place, marker = tmp_path / "run" / folder, tmp_path / "executed"
     place.mkdir(parents=True)
-    torch.save({"vaegan": Call(os.system, f"touch {mark}")}, place / "best.ckpt")
+    torch.save({"vaegan": Call(os.system, f"touch {marker}")}, place / "best.ckpt")
     key = "vae_ckpt" if command is SMALL_GAN else "ckpt"
-    with pytest.raises(ValueError, match=r"best.ckpt is refused: .*it names '\w+ system'.*Nothing in it was executed"):
+    with pytest.raises(
+        ValueError,
+        match=r"best.ckpt is refused: .*it names '\w+ system'.*Nothing in it was executed",
+    ):
         compose(*command, f"{key}={tmp_path / 'run'}").execute(tmp_path / "out")
-    assert not mark.exists() and not list((tmp_path / "out").glob("[!.]*"))
+    assert not marker.exists() and not list((tmp_path / "out").glob("[!.]*"))
 
 
 def test_a_message_does_not_command_the_terminal():
@@ -96,17 +147,45 @@ def test_names_of_pictures_reach_neither_shell_nor_terminal(tmp_path):
         "new\nline",
         "\x1b[31mred\x07",
     ]
-    evil += ["..\\..\\up", "-rf", "~", "%n%s", "[red]", "${oc.env:HOME}", "x" * 251, os.fsdecode(b"\xff\xfe")]
+    evil += [
+        "..\\..\\up",
+        "-rf",
+        "~",
+        "%n%s",
+        "[red]",
+        "${oc.env:HOME}",
+        "x" * 251,
+        os.fsdecode(b"\xff\xfe"),
+    ]
     for i, path in enumerate(fill(folder, 40)):
         path.rename(folder / f"{evil[i % len(evil)][:249]}{i:02}.png")
     for name in evil:
         (folder / f"{name[:251]}.jpg").write_bytes(b"no picture \x1b[31m")
     work.mkdir()
-    words = ["stage=vae", "dataset=image_folder", f"dataset.root={folder}", "dataset.image_size=8", "hydra.run.dir=run"]
-    words += ["dataset.max_broken=1", "dataset.val_fraction=0.3", "dataset.test_fraction=0.3", "trainer.max_epochs=1"]
-    words += ["encoder=mlp", "decoder=mlp", "latent_dim=2", "loader.batch_size=8", "trainer.enable_progress_bar=false"]
+    words = [
+        "stage=vae",
+        "dataset=image_folder",
+        f"dataset.root={folder}",
+        "dataset.image_size=8",
+        "hydra.run.dir=run",
+    ]
+    words += [
+        "dataset.max_broken=1",
+        "dataset.val_fraction=0.3",
+        "dataset.test_fraction=0.3",
+        "trainer.max_epochs=1",
+    ]
+    words += [
+        "encoder=mlp",
+        "decoder=mlp",
+        "latent_dim=2",
+        "loader.batch_size=8",
+        "trainer.enable_progress_bar=false",
+    ]
     words += ["trainer.accelerator=cpu", f"dataset.cache={tmp_path / 'cache'}"]
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert b"14 files are skipped" in done.stdout + done.stderr
     assert b"\x1b" not in (work / "run" / "train.log").read_bytes() + done.stdout + done.stderr

@@ -17,19 +17,16 @@ choices and never imported, so that no config and no checkpoint can execute anyt
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
-
 GROUPS: dict[str, type[Component]] = {}
 
 
@@ -88,11 +85,6 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     return f" Did you mean {matches[0]}?" if matches else ""
 
 
-def cache_home() -> Path:
-    """Where things are kept from one run to the next: $XDG_CACHE_HOME/vaegan, or ~/.cache/vaegan."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaegan"
-
-
 def to_plain(config: Any) -> dict[str, Any]:
     """Config as nested dicts, lists, numbers and strings: what a checkpoint may hold."""
     structured = OmegaConf.structured(config)
@@ -103,7 +95,11 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in plain.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -122,7 +118,9 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     if issubclass(schema, ComponentConfig):
         group, choices, name = schema.base.group, schema.base.choices, plain.get("name")
         if not isinstance(name, str) or name not in choices:
-            raise ValueError(f"{where or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}")
+            raise ValueError(
+                f"{where or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}"
+            )
         schema = cast(type[T], choices[name].Config)
     hints = typing.get_type_hints(schema)
     values = {}
@@ -148,7 +146,11 @@ def is_plain(value: object) -> bool:
         return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
     if isinstance(value, list):
         return all(map(is_plain, value))
-    return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
+    return (
+        "${" not in value
+        if isinstance(value, str)
+        else value is None or isinstance(value, bool | int | float)
+    )
 
 
 def _dataclass_of(hint: Any) -> Any:

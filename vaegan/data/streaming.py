@@ -20,26 +20,32 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from vaegan.config import require
-from vaegan.data.datasets import PictureSource, Split, SplitName
-from vaegan.data.scanning import Skipped
+from vaegan.data.dataset import NaturalImageSource, Split, SplitName
+from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
-from vaegan.interrupts import leave_signals
+from vaegan.runtime.signals import ignore_signals
 
 LABEL_BYTES = 8
-LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}  # how litdata describes what is not nested
+LEAF: dict[str, Any] = {
+    "type": None,
+    "context": None,
+    "children_spec": [],
+}  # how litdata describes what is not nested
 INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
 
 
-class Streaming(PictureSource):
+class Streaming(NaturalImageSource):
     """Three folders of chunks, `train`, `val` and `test`, below `dataset.root`.
 
     Every rank and node of a training reads chunks of its own. `image_size` and `channels` are those that were written.
     """
 
     @dataclass
-    class Config(PictureSource.Config):
+    class Config(NaturalImageSource.Config):
         name: str = "streaming"
-        root: str = MISSING  # a folder, or an address such as s3://bucket/folder or gs://bucket/folder
+        root: str = (
+            MISSING  # a folder, or an address such as s3://bucket/folder or gs://bucket/folder
+        )
         cache: str | None = None  # folder for chunks that come from a store; null: litdata's
         cache_gb: float = 100.0  # size that it may have
 
@@ -47,7 +53,7 @@ class Streaming(PictureSource):
             super().__post_init__()
             require(self.cache_gb > 0, "cache_gb", "positive", self.cache_gb)
 
-    def prepare(self) -> Sequence[Skipped]:
+    def prepare(self) -> Sequence[SkippedFile]:
         root = self.config.root
         if "://" not in root and not (Path(root).expanduser() / "train" / "index.json").is_file():
             raise ValueError(
@@ -82,15 +88,21 @@ class StreamedImages:
         root, size = self.config.root, f"{self.config.cache_gb}GB"
         where = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
         try:
-            items = StreamingDataset(f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options)
+            items = StreamingDataset(
+                f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options
+            )
             check_format(json.loads(Path(items.input_dir.path, "index.json").read_text()))
             num_items = len(items)  # from here on litdata does what the index says
         except Exception as error:  # litdata raises whatever occurs to it when an index is bad
             raise ValueError(f"{self.where}: cannot be opened ({error})") from error
-        require(num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items)
+        require(
+            num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items
+        )
         return items
 
-    def loader(self, batch_size: int, num_workers: int, seed: int, done: tuple[int, int] = (0, 0)) -> StreamedBatches:
+    def loader(
+        self, batch_size: int, num_workers: int, seed: int, done: tuple[int, int] = (0, 0)
+    ) -> StreamedBatches:
         """Batches of this rank in an order that is f(seed, epoch).
 
         Args:
@@ -105,7 +117,7 @@ class StreamedImages:
             num_workers=num_workers,
             drop_last=True,
             collate_fn=self.unpack,
-            worker_init_fn=leave_signals,
+            worker_init_fn=ignore_signals,
         )
         return StreamedBatches(loader, *done)
 
@@ -118,7 +130,12 @@ class StreamedImages:
         size = LABEL_BYTES + math.prod(self.shape)
         for item in items:
             expected = f"{size - LABEL_BYTES}, which is {self.shape} (channels, height, width), as they were written"
-            require(len(item) == size, "dataset.image_size and dataset.channels", expected, len(item) - LABEL_BYTES)
+            require(
+                len(item) == size,
+                "dataset.image_size and dataset.channels",
+                expected,
+                len(item) - LABEL_BYTES,
+            )
         data = torch.frombuffer(bytearray(b"".join(items)), dtype=torch.uint8).view(-1, size)
         labels, pixels = data.split([LABEL_BYTES, size - LABEL_BYTES], dim=1)
         return pixels.reshape(-1, *self.shape), labels.contiguous().view(torch.int64).flatten()
@@ -131,7 +148,9 @@ class StreamedImages:
         try:
             items = [self.items[index] for index in indices]
         except Exception as error:  # as above
-            raise ValueError(f"{self.where}: a chunk is damaged or cannot be had ({error})") from error
+            raise ValueError(
+                f"{self.where}: a chunk is damaged or cannot be had ({error})"
+            ) from error
         return self.unpack(items)
 
     def __len__(self) -> int:
@@ -155,7 +174,10 @@ class StreamedBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        num_done, self.num_done = self.num_done, 0  # not before a batch is asked for: Lightning calls iter() twice
+        num_done, self.num_done = (
+            self.num_done,
+            0,
+        )  # not before a batch is asked for: Lightning calls iter() twice
         yield from islice(iter(self.loader), num_done, None)
 
 
@@ -181,7 +203,9 @@ def check_format(index: Any) -> None:
     """
     data_format = index["config"]["data_format"]
     if data_format != ["bytes"] or json.loads(index["config"]["data_spec"])[1] != LEAF:
-        raise ValueError(f"its items are {data_format}, and not what stage=optimize writes: refused")
+        raise ValueError(
+            f"its items are {data_format}, and not what stage=optimize writes: refused"
+        )
     for chunk in index["chunks"]:
         if os.path.basename(chunk["filename"]) != chunk["filename"]:
             raise ValueError(f"its index names a chunk {chunk['filename']!r} elsewhere: refused")

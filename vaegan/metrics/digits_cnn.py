@@ -1,4 +1,4 @@
-"""A small classifier of 28 x 28 grey images, whose penultimate features are the feature space of the GAN's scores.
+"""A small classifier of 28 x 28 gray images, whose penultimate features are the feature space of the GAN's scores.
 
 Features tuned to one data set tell a sharp digit from a smudge, which features of photographs do not, and they cost a
 thousandth of Inception's. Scores in this space compare with each other only, never with published FIDs.
@@ -37,7 +37,12 @@ class DigitsCnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            conv(1, 16), conv(16, 32, stride=2), conv(32, 32), conv(32, 64, stride=2), conv(64, 64), conv(64, 64)
+            conv(1, 16),
+            conv(16, 32, stride=2),
+            conv(32, 32),
+            conv(32, 64, stride=2),
+            conv(64, 64),
+            conv(64, 64),
         )
         layers: list[tuple[str, nn.Module]] = [
             ("pool", nn.MaxPool2d(2, ceil_mode=True)),
@@ -69,8 +74,12 @@ class DigitsCnn(nn.Module):
             ValueError: The images have another shape.
         """
         if images.shape[1:] != (1, 28, 28):
-            raise ValueError(f"DigitsCnn expects images of shape (B, 1, 28, 28); got {tuple(images.shape)}")
-        features: Tensor = self.head(self.convolutions(images.contiguous(memory_format=channels_last)))
+            raise ValueError(
+                f"DigitsCnn expects images of shape (B, 1, 28, 28); got {tuple(images.shape)}"
+            )
+        features: Tensor = self.head(
+            self.convolutions(images.contiguous(memory_format=channels_last))
+        )
         return features
 
 
@@ -87,7 +96,9 @@ def load_digits_cnn(name: str, path: Path | None = None) -> DigitsCnn:
     if name not in NAMES:
         raise ValueError(f"a DigitsCnn has weights for {' and '.join(NAMES)}; got {name!r}")
     path = path or WEIGHTS / f"{name}.safetensors"
-    with torch.random.fork_rng(devices=[]):  # the numbers of its initialisation are not missed in a run
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the numbers of its initialization are not missed in a run
         net = DigitsCnn()
     try:
         net.load_state_dict(load_file(path))

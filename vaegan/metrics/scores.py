@@ -7,7 +7,7 @@
     density           mean number of real balls around a fake, over k          fidelity, higher is better, may exceed 1
     coverage          share of the real balls that hold a fake                 variety, higher is better
 
-A ball reaches to the k-th nearest neighbour within its own set. Everything is computed in float64, on the device of
+A ball reaches to the k-th nearest neighbor within its own set. Everything is computed in float64, on the device of
 the features, out of autocast's reach, from this process's features alone, and depends on nothing but the features:
 the same features give the same numbers, and torch's global generators stay as they were.
 """
@@ -26,17 +26,19 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 KERNEL_SUBSET_SIZE = 1000
 KERNEL_SUBSETS = 20
 CHUNK = 256  # rows of a distance matrix held at a time: fits the cache of one core, and 20 MB at 10,000 columns
 
 
-class Features(NamedTuple):
+class FeatureBatch(NamedTuple):
     """What a feature network says of N images."""
 
     features: Tensor  # (N, D)
-    logits: Tensor | None = None  # (N, K) class logits or log-probabilities, None of a network without classes
+    logits: Tensor | None = (
+        None  # (N, K) class logits or log-probabilities, None of a network without classes
+    )
 
 
 class ManifoldScores(NamedTuple):
@@ -71,7 +73,9 @@ class PassThrough(nn.Module):
         return features
 
 
-def scores(real: Features, fake: Features, *, real_radii: Tensor | None = None) -> dict[str, float]:
+def scores(
+    real: FeatureBatch, fake: FeatureBatch, *, real_radii: Tensor | None = None
+) -> dict[str, float]:
     """All scores under their names, in the order of the module's formulas.
 
     `class_coverage`, `class_kl` and `inception_score` are there if the feature network has classes.
@@ -84,7 +88,12 @@ def scores(real: Features, fake: Features, *, real_radii: Tensor | None = None) 
     Raises:
         ValueError: Features that are not finite, do not fit together, or are of too few images.
     """
-    require((real.logits is None) == (fake.logits is None), "logits", "there for real and fake or for neither", "one")
+    require(
+        (real.logits is None) == (fake.logits is None),
+        "logits",
+        "there for real and fake or for neither",
+        "one",
+    )
     named = {
         "frechet_distance": frechet_distance(real.features, fake.features),
         "kernel_distance": kernel_distance(real.features, fake.features),
@@ -105,11 +114,13 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6.
     """
     real, fake = _checked(real, fake)
-    # torchmetrics subtracts large numbers, E[x x^T] - mu mu^T: around a common centre they are small ones
-    centre = real.mean(0)
-    metric = FrechetInceptionDistance(feature=PassThrough(real.shape[1]), sync_on_compute=False).to(real.device)
-    metric.update(real - centre, real=True)
-    metric.update(fake - centre, real=False)
+    # torchmetrics subtracts large numbers, E[x x^T] - mu mu^T: around a common center they are small ones
+    center = real.mean(0)
+    metric = FrechetInceptionDistance(feature=PassThrough(real.shape[1]), sync_on_compute=False).to(
+        real.device
+    )
+    metric.update(real - center, real=True)
+    metric.update(fake - center, real=False)
     return max(float(metric.compute()), 0.0)  # round-off takes the distance of equal sets below 0
 
 
@@ -122,7 +133,9 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     """
     real, fake = _checked(real, fake)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted features")
+        warnings.filterwarnings(
+            "ignore", message="Metric `Kernel Inception Distance` will save all extracted features"
+        )
         metric = KernelInceptionDistance(
             feature=PassThrough(real.shape[1]),
             subsets=KERNEL_SUBSETS,
@@ -131,29 +144,39 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
         )
     metric.update(real, real=True)
     metric.update(fake, real=False)
-    with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from the CPU's global generator
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torchmetrics draws the subsets from the CPU's global generator
         torch.default_generator.manual_seed(0)
         mean, _ = metric.compute()
     return float(mean)
 
 
-def radii(features: Tensor, k: int = NEIGHBOURS) -> Tensor:
-    """Euclidean distance of each feature vector (N, D) to its k-th nearest neighbour among the others, (N,).
+def radii(features: Tensor, k: int = NEIGHBORS) -> Tensor:
+    """Euclidean distance of each feature vector (N, D) to its k-th nearest neighbor among the others, (N,).
 
     Raises:
         ValueError: Features that are not finite, or of k images or fewer.
     """
     features = _finite(features, "features")
     require(k >= 1, "k", "1 or more", k)
-    require(len(features) > k, "number of images", f"more than the k = {k} nearest neighbours", len(features))
-    nearest = [d.topk(k + 1, largest=False, sorted=False).values.amax(1) for d in _distances(features, features)]
+    require(
+        len(features) > k,
+        "number of images",
+        f"more than the k = {k} nearest neighbors",
+        len(features),
+    )
+    nearest = [
+        d.topk(k + 1, largest=False, sorted=False).values.amax(1)
+        for d in _distances(features, features)
+    ]
     return torch.cat(nearest)
 
 
 def manifold_scores(
-    real: Tensor, fake: Tensor, k: int = NEIGHBOURS, *, real_radii: Tensor | None = None
+    real: Tensor, fake: Tensor, k: int = NEIGHBORS, *, real_radii: Tensor | None = None
 ) -> ManifoldScores:
-    """Fidelity and variety told apart, from balls that reach to the k-th nearest neighbour in the same set.
+    """Fidelity and variety told apart, from balls that reach to the k-th nearest neighbor in the same set.
 
     A point on the surface of a ball is outside. 10,000 real and fake images are compared pair by pair, but only
     `CHUNK` rows of that matrix are in memory at a time.
@@ -161,14 +184,19 @@ def manifold_scores(
     Args:
         real: Features, (N, D).
         fake: Features, (M, D).
-        k: The neighbour that a ball reaches to.
+        k: The neighbor that a ball reaches to.
         real_radii: `radii(real, k)`, if at hand.
 
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 1-2; Naeem et al. 2020, arXiv:2002.09797.
     """
     real, fake = _checked(real, fake)
     real_radii = radii(real, k) if real_radii is None else real_radii.to(real.device)
-    require(len(real_radii) == len(real), "real_radii", f"one for each of {len(real)} real images", len(real_radii))
+    require(
+        len(real_radii) == len(real),
+        "real_radii",
+        f"one for each of {len(real)} real images",
+        len(real_radii),
+    )
     fake_radii = radii(fake, k)
     inside_real = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
     balls, recalled, covered = torch.zeros(3, dtype=torch.long, device=real.device)
@@ -256,7 +284,12 @@ def _checked(real: Tensor, fake: Tensor, what: str = "features") -> tuple[Tensor
 
 def _finite(features: Tensor, name: str) -> Tensor:
     """Features (N, D) in float64 without their graph. On Apple's GPU, which has no float64, they go to the CPU."""
-    require(features.ndim == 2 and len(features) >= 2, name, "of shape (N, D), N at least 2", tuple(features.shape))
+    require(
+        features.ndim == 2 and len(features) >= 2,
+        name,
+        "of shape (N, D), N at least 2",
+        tuple(features.shape),
+    )
     bad = int((~features.isfinite()).any(1).sum())
     if bad:
         raise NonFiniteError(
@@ -271,10 +304,10 @@ def _distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
     """Euclidean distances of `CHUNK` rows of `a` (N, D) at a time to all of `b` (M, D): float32, (CHUNK, M).
 
     The product |a|^2 + |b|^2 - 2 a.b is five times faster than differences. In float32 it would lose the distances of
-    near neighbours; in float64 it is exact to about 1e-8 of the features' size, and rounding it to float32 makes
+    near neighbors; in float64 it is exact to about 1e-8 of the features' size, and rounding it to float32 makes
     equal pairs equal again, which the strict comparison with a radius rests on.
     """
-    centre = b.mean(0)
-    a, b = a - centre, b - centre
+    center = b.mean(0)
+    a, b = a - center, b - center
     for rows in a.split(CHUNK):
         yield torch.cdist(rows, b, compute_mode="use_mm_for_euclid_dist").float()

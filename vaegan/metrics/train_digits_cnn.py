@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from vaegan.data.datasets import ImageSource, Split
+from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float
 from vaegan.metrics.digits_cnn import WEIGHTS, DigitsCnn
-from vaegan.random import seeded
+from vaegan.runtime.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,20 @@ def augment(images: Tensor, recipe: Recipe) -> Tensor:
     num, half = len(images), images.shape[-1] / 2
     angle, zoom = torch.deg2rad(uniform(num, recipe.degrees)), 1 + uniform(num, recipe.scale)
     mirror = 1 - 2 * (torch.rand(num) < 0.5).float() if recipe.flip else torch.ones(num)
-    across = torch.stack([angle.cos() * mirror, -angle.sin(), uniform(num, recipe.shift).round() / half], dim=1)
-    down = torch.stack([angle.sin() * mirror, angle.cos(), uniform(num, recipe.shift).round() / half], dim=1)
-    theta = torch.stack([across, down], dim=1) * torch.stack([zoom, zoom, torch.ones(num)], dim=1).unsqueeze(1)
-    moved = grid_sample(images, affine_grid(theta, list(images.shape), align_corners=False), align_corners=False)
-    pixel, centre = torch.arange(images.shape[-1]), torch.rand(2, num, 1) * images.shape[-1]
-    inside = (pixel - centre).abs() < recipe.hole / 2
+    across = torch.stack(
+        [angle.cos() * mirror, -angle.sin(), uniform(num, recipe.shift).round() / half], dim=1
+    )
+    down = torch.stack(
+        [angle.sin() * mirror, angle.cos(), uniform(num, recipe.shift).round() / half], dim=1
+    )
+    theta = torch.stack([across, down], dim=1) * torch.stack(
+        [zoom, zoom, torch.ones(num)], dim=1
+    ).unsqueeze(1)
+    moved = grid_sample(
+        images, affine_grid(theta, list(images.shape), align_corners=False), align_corners=False
+    )
+    pixel, center = torch.arange(images.shape[-1]), torch.rand(2, num, 1) * images.shape[-1]
+    inside = (pixel - center).abs() < recipe.hole / 2
     return moved.masked_fill((inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1), 0.0)
 
 
@@ -69,9 +77,13 @@ def train_epoch(
     """One pass over the data in a random order; the last incomplete batch is left out."""
     net.train()
     loss_function = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
-    for batch in torch.randperm(len(data.labels)).split(BATCH_SIZE)[: len(data.labels) // BATCH_SIZE]:
+    for batch in torch.randperm(len(data.labels)).split(BATCH_SIZE)[
+        : len(data.labels) // BATCH_SIZE
+    ]:
         images = augment(to_float(data.images[batch]), recipe)
-        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; the weights themselves stay float32
+        with torch.autocast(
+            "cpu", torch.bfloat16
+        ):  # twice as fast; the weights themselves stay float32
             logits = net(images)
         optimizer.zero_grad()
         loss_function(logits.float(), data.labels[batch]).backward()
@@ -95,18 +107,30 @@ def train(name: str, root: str | None) -> None:
     data, val, start = source.split("train"), source.split("val"), time.perf_counter()
     with seeded("digits_cnn", name):
         net = DigitsCnn()
-        optimizer = torch.optim.SGD(net.parameters(), MAX_LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
+        optimizer = torch.optim.SGD(
+            net.parameters(), MAX_LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True
+        )
         num_steps = recipe.epochs * (len(data.labels) // BATCH_SIZE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, num_steps, pct_start=0.25)
         for epoch in range(recipe.epochs):
             train_epoch(net, data, recipe, optimizer, schedule)
-            print(f"epoch {epoch + 1}: val {accuracy(net, val):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"epoch {epoch + 1}: val {accuracy(net, val):.4f}, {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
     test = accuracy(net, source.split("test"))
     command = f"python -m vaegan.metrics.train_digits_cnn {name}"
-    metadata = {"dataset": name, "test_accuracy": f"{test:.4f}", "command": command, "torch": torch.__version__}
+    metadata = {
+        "dataset": name,
+        "test_accuracy": f"{test:.4f}",
+        "command": command,
+        "torch": torch.__version__,
+    }
     weights = {key: value.contiguous() for key, value in net.state_dict().items()}
     save_file(weights, WEIGHTS / f"{name}.safetensors", metadata)
-    print(f"{name}: test accuracy {test:.4f}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{name}: test accuracy {test:.4f}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":

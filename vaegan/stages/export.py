@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vaegan.checkpoints import find_checkpoint, load_checkpoint
-from vaegan.exports import write_export
-from vaegan.stages.fitting import new_folder
-from vaegan.stages.other_runs import ExportRun
-from vaegan.stages.summary import shown
+from vaegan.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from vaegan.checkpoints.exports import write_export
+from vaegan.runtime.paths import display_path
+from vaegan.stages.run_folder import new_folder
+from vaegan.stages.tool_configs import ExportRun
 
 
 def export(run: ExportRun, output_dir: Path) -> Path:
@@ -25,8 +25,10 @@ def export(run: ExportRun, output_dir: Path) -> Path:
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     description, tensors = checkpoint.description(), checkpoint.trained()
     path = write_export(new_folder(output_dir / "export"), description, tensors)
-    folder = shown(path.parent)
-    lines = [f"  {checkpoint.stage} of {shown(checkpoint.path)}, {len(tensors)} tensors: {shown(path)}"]
+    folder = display_path(path.parent)
+    lines = [
+        f"  {checkpoint.stage} of {display_path(checkpoint.path)}, {len(tensors)} tensors: {display_path(path)}"
+    ]
     lines += ["", "next", f"  python train.py stage=evaluate ckpt={folder}"]
     lines += [f"  python train.py stage=gan vae_ckpt={folder}"] if checkpoint.stage == "vae" else []
     Console(soft_wrap=True, highlight=False, markup=False).print("", "Export", *lines, sep="\n")

@@ -7,24 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaegan.checkpoints import build_vae, header, load_vae_checkpoint
+from vaegan.checkpoints.checkpoint import build_vae, header, load_vae_checkpoint
 from vaegan.config import require, to_plain
-from vaegan.data.datasets import ImageSource, SplitName
-from vaegan.data.module import ImageDataModule
-from vaegan.files import write_json
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.dataset import ImageSource, SplitName
+from vaegan.gan.latents import AggregatePosterior
+from vaegan.gan.module import GANComponents, GANModule
+from vaegan.gan.training_config import GANConfig, GANTraining
+from vaegan.gan.warm_start import Transfer, WarmStartConfig, start_discriminator, start_generator
 from vaegan.images import to_float
-from vaegan.metrics.features import FeatureNetwork, build_network
-from vaegan.models import NUM_CONSTANT, VAE
-from vaegan.modules.gan import GANModule, Parts
-from vaegan.modules.scoring import Scorer
-from vaegan.processes import is_first
-from vaegan.random import seeded
-from vaegan.stages.fitting import build_source, check_batches, connect, fit
-from vaegan.stages.folders import RunFolder, claimed
-from vaegan.stages.runs import GANRun, StageResult
-from vaegan.stages.summary import print_summary, shown
-from vaegan.training import GANConfig, GANTraining
-from vaegan.warm_start import AggregatePosterior, Transfer, WarmStartConfig, start_discriminator, start_generator
+from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.scorer import Scorer
+from vaegan.reports.run_summary import print_summary
+from vaegan.runtime.atomic_files import write_json
+from vaegan.runtime.collectives import is_rank_zero
+from vaegan.runtime.paths import display_path
+from vaegan.runtime.seeding import seeded
+from vaegan.stages.data_source import build_source
+from vaegan.stages.run_folder import RunFolder, locked_run_folder
+from vaegan.stages.training_runs import GANRun
+from vaegan.training.devices import check_devices
+from vaegan.training.fit import check_batches, fit
+from vaegan.training.stage_result import StageResult
+from vaegan.vae.model import NUM_CONSTANT, VAE
 
 log = logging.getLogger(__name__)
 SCORED: tuple[SplitName, ...] = ("val", "test")
@@ -37,10 +42,15 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: Something that the run asks for cannot be had; before anything is trained.
     """
-    connect(run.trainer)
-    with claimed(run, output_dir) as there:
+    check_devices(run.trainer)
+    with locked_run_folder(run, output_dir) as there:
         result = fit_gan(run, there)
-    print_summary("GAN", [result], there.path, [f"python train.py stage=evaluate ckpt={shown(there.path)}"])
+    print_summary(
+        "GAN",
+        [result],
+        there.path,
+        [f"python train.py stage=evaluate ckpt={display_path(there.path)}"],
+    )
     return result
 
 
@@ -52,21 +62,25 @@ def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
     data = load_data(source, run, run.seed)
     vae = checkpoint.build_vae()
-    parts, transfers = build_parts(run, run, vae, checkpoint.vae, data, run.seed)
+    parts, transfers = build_components(run, run, vae, checkpoint.vae, data, run.seed)
     scorer = build_scorer(run.features, vae, data)
-    head = header("gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops)
+    head = header(
+        "gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops
+    )
     module = GANModule(parts, scorer, run, head)
     folder = there.open("gan")
     for transfer in transfers:
         log.info("%s", transfer)
     result = fit(run, module, data, folder, "val/frechet_distance", "min", [])
-    floors = {split: scorer.reference(split, module.device).floor for split in SCORED}
-    result.floor = {f"{split}/{name}": value for split, floor in floors.items() for name, value in floor.items()}
+    floors = {split: scorer.real_statistics(split, module.device).floor for split in SCORED}
+    result.floor = {
+        f"{split}/{name}": value for split, floor in floors.items() for name, value in floor.items()
+    }
     spent = checkpoint.training_flops() if uses_vae(run.warm_start, vae, transfers) else 0.0
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
     record["config"] |= {"vae": checkpoint.vae}
     record["transfer"] = [transfer._asdict() for transfer in transfers]
-    if is_first():
+    if is_rank_zero():
         write_json(folder / "run.json", record)
     there.close("gan", result)
     return result
@@ -76,10 +90,17 @@ def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bo
     """Whether the GAN gains anything from the VAE's training, so that its cost counts."""
     has_learned_prior = any(True for _ in vae.prior.parameters())
     takes_over = any(transfer.copied for transfer in transfers)
-    return takes_over or config.aggregate_posterior or config.anchor_weight > 0 or has_learned_prior
+    return (
+        takes_over
+        or config.aggregate_posterior
+        or config.reconstruction_weight > 0
+        or has_learned_prior
+    )
 
 
-def describe(run: GANRun, source: ImageSource, scorer: Scorer, result: StageResult) -> dict[str, Any]:
+def describe(
+    run: GANRun, source: ImageSource, scorer: Scorer, result: StageResult
+) -> dict[str, Any]:
     """What was run and what came out: what stage=compare reads."""
     return {
         "label": run.label,
@@ -87,7 +108,7 @@ def describe(run: GANRun, source: ImageSource, scorer: Scorer, result: StageResu
         "dataset": type(source).Config.name,
         "features": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
-        "floor": scorer.references["val"].floor,
+        "floor": scorer.real_statistics_by_split["val"].floor,
         "metrics": result.metrics,
         "config": to_plain(run),
     }
@@ -110,9 +131,14 @@ def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDat
     return data
 
 
-def build_parts(
-    run: GANConfig, training: GANTraining, vae: VAE, vae_config: Mapping[str, Any], data: ImageDataModule, seed: int
-) -> tuple[Parts, list[Transfer]]:
+def build_components(
+    run: GANConfig,
+    training: GANTraining,
+    vae: VAE,
+    vae_config: Mapping[str, Any],
+    data: ImageDataModule,
+    seed: int,
+) -> tuple[GANComponents, list[Transfer]]:
     """The players, started warm or cold, and what each of them took over.
 
     A cold generator gets what a VAE gets before its first step: its output begins at the best constant image.
@@ -124,7 +150,7 @@ def build_parts(
     images = data.splits["train"].images
     with seeded(seed, "init", "cold"):
         fresh = build_vae(vae_config, vae.image_shape)
-        fresh.initialise(to_float(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)]))
+        fresh.initialize(to_float(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)]))
     generator, transfer = start_generator(vae, fresh, warm_start)
     with seeded(seed, "init", "discriminator"):
         discriminator = run.discriminator.build(vae.image_shape)
@@ -135,13 +161,15 @@ def build_parts(
         with seeded(seed, "aggregate"):
             aggregate.fit(vae, to_float(images[:NUM_AGGREGATE]))
     loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build(vae.image_shape)
-    return Parts(vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()), transfers
+    return GANComponents(
+        vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()
+    ), transfers
 
 
-def build_scorer(config: FeatureNetwork.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
+def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
     """Scorer against the val and test splits.
 
     Raises:
         ValueError: The feature network does not suit the data, or a split has too few images for it.
     """
-    return Scorer(build_network(config, vae, data.source.CLASSIFIER), data, SCORED)
+    return Scorer(build_feature_extractor(config, vae, data.source.CLASSIFIER), data, SCORED)

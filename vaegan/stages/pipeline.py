@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vaegan.config import to_plain
-from vaegan.models import VAE
-from vaegan.random import seeded
-from vaegan.stages.fitting import connect
-from vaegan.stages.folders import claimed
-from vaegan.stages.gan import build_parts, build_scorer, fit_gan, load_data
-from vaegan.stages.runs import PipelineRun, StageResult
-from vaegan.stages.summary import print_summary, shown
+from vaegan.reports.run_summary import print_summary
+from vaegan.runtime.paths import display_path
+from vaegan.runtime.seeding import seeded
+from vaegan.stages.gan import build_components, build_scorer, fit_gan, load_data
+from vaegan.stages.run_folder import locked_run_folder
+from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
+from vaegan.training.devices import check_devices
+from vaegan.training.stage_result import StageResult
+from vaegan.vae.model import VAE
 
 
 def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
@@ -25,15 +27,15 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     """
     for stage, training in (("vae", run.vae), ("gan", run.gan)):
         with naming(stage):
-            connect(training.trainer)
-    with claimed(run, output_dir) as there:
+            check_devices(training.trainer)
+    with locked_run_folder(run, output_dir) as there:
         with naming("gan"):
             check_gan(run)
         with naming("vae"):
             vae = fit_vae(run.vae_run(), there)
         with naming("gan"):
             gan = fit_gan(run.gan_run(str(vae.checkpoint)), there)
-    folder = shown(there.path)
+    folder = display_path(there.path)
     commands = [f"python train.py stage=evaluate ckpt={folder}/{stage}" for stage in ("vae", "gan")]
     commands.append(f"python train.py stage=gan vae_ckpt={folder}")
     print_summary("VAE, then GAN", [vae, gan], there.path, commands)
@@ -46,7 +48,7 @@ def check_gan(run: PipelineRun) -> None:
     data = load_data(source, run.gan, run.seed)
     with seeded(run.seed):
         vae = VAE(run, source.image_shape)
-    build_parts(run, run.gan, vae, to_plain(run.vae_run()), data, run.seed)
+    build_components(run, run.gan, vae, to_plain(run.vae_run()), data, run.seed)
     build_scorer(run.features, vae, data)
 
 

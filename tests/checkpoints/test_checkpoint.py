@@ -1,0 +1,277 @@
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from vaegan.checkpoints.checkpoint import (
+    build_vae,
+    find_checkpoint,
+    header,
+    load_checkpoint,
+    load_vae_checkpoint,
+)
+
+
+class Payload:
+    """A pickle that makes a file when it is read carelessly."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def altered(result, path, **changes):
+    """A copy of a run's best checkpoint with some keys changed."""
+    content = torch.load(result.checkpoint, weights_only=True)
+    torch.save(content | changes, path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_plain_data_and_its_own_description(vae_result, gan_result):
+    for _, result in (vae_result, gan_result):
+        content = torch.load(result.checkpoint, weights_only=True)
+        assert content["vaegan"]["stage"] == result.folder.name
+        assert content["vaegan"]["image_shape"] == [1, 28, 28]
+        assert content["vaegan"]["vae"]["likelihood"] == {"name": "bernoulli", "static_seed": None}
+
+
+@pytest.mark.slow
+def test_the_vae_comes_back_as_it_was(vae_result):
+    checkpoint = load_checkpoint(vae_result[1].checkpoint)
+    vae = checkpoint.build_vae()
+    assert not vae.training
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, checkpoint.state[f"vae.{name}"])
+
+
+@pytest.mark.slow
+def test_a_gan_file_stands_alone(vae_result, gan_result, tmp_path):
+    path = shutil.copy(gan_result[1].checkpoint, tmp_path / "gan.ckpt")
+    checkpoint = load_checkpoint(path)
+    original = load_checkpoint(vae_result[1].checkpoint).build_vae()
+    for name, value in checkpoint.build_vae().state_dict().items():
+        assert torch.equal(value, original.state_dict()[name])
+    images = checkpoint.build_generator()(checkpoint.build_latents()().sample((3,)))
+    assert images.shape == (3, 1, 28, 28)
+    assert checkpoint.vae_flops == load_checkpoint(vae_result[1].checkpoint).vae_flops > 0
+
+
+@pytest.mark.slow
+def test_a_folder_with_both_stages_means_the_first_one_that_is_asked_for(
+    vae_result, gan_result, tmp_path
+):
+    for _, result in (vae_result, gan_result):
+        shutil.copytree(result.folder, tmp_path / result.folder.name)
+    for stages in (["vae", "gan"], ["gan", "vae"]):
+        expected = tmp_path / stages[0] / "checkpoints" / "best.ckpt"
+        assert find_checkpoint(str(tmp_path), "ckpt", stages) == expected
+
+
+@pytest.mark.slow
+def test_a_vae_has_no_generator(vae_result):
+    with pytest.raises(ValueError, match="only a stage=gan one has a generator"):
+        load_checkpoint(vae_result[1].checkpoint).build_generator()
+
+
+@pytest.mark.slow
+def test_folders_mean_their_best_checkpoint(vae_result):
+    folder, result = vae_result
+    for path in (folder, folder / "vae", folder / "vae" / "checkpoints", result.checkpoint):
+        assert find_checkpoint(str(path), "ckpt", ["vae"]) == result.checkpoint
+    last = folder / "vae" / "checkpoints" / "last.ckpt"
+    assert find_checkpoint(str(last), "ckpt", ["vae"]) == last
+
+
+@pytest.mark.slow
+def test_a_gans_checkpoint_is_refused_as_a_start(gan_result):
+    with pytest.raises(ValueError, match=r"is a stage=gan checkpoint; give the stage=vae one"):
+        load_vae_checkpoint(str(gan_result[1].checkpoint), "vae_ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [0, 10, 1000, 0.5, 0.99])
+def test_a_cut_file_is_refused(vae_result, tmp_path, keep):
+    content = vae_result[1].checkpoint.read_bytes()
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match="cut.ckpt is (cut short or damaged|refused)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.slow
+def test_missing_weights_are_refused(vae_result, tmp_path):
+    state = load_checkpoint(vae_result[1].checkpoint).state
+    state = {key: value for key, value in state.items() if "decoder" not in key}
+    path = altered(vae_result[1], tmp_path / "less.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="less.ckpt do not fit the model that it describes"):
+        load_checkpoint(path).build_vae()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_malicious_pickle_executes_nothing(tmp_path, monkeypatch, new_format, forced):
+    if forced:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, marker = tmp_path / "bad.ckpt", tmp_path / "executed"
+    content = {"vaegan": {"format": 1}, "state_dict": Payload(marker)}
+    torch.save(content, path) if new_format else path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ValueError, match="bad.ckpt is refused.*Nothing in it was executed"):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"vaegan": {"format": 99}}, [1], {"vaegan": 3}, {"vaegan": {"format": 1}}]
+)
+def test_files_of_others_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="other.ckpt is no checkpoint of this project"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
+    run = {"latent_dim": 2, "dataset": {}, "likelihood": {"name": "os.system"}}
+    torch.save(
+        {"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}, "epoch": 0},
+        tmp_path / "bad.ckpt",
+    )
+    with pytest.raises(ValueError, match="unknown likelihood 'os.system'"):
+        load_checkpoint(tmp_path / "bad.ckpt").build_vae()
+
+
+PLAIN = {
+    "latent_dim": 2,
+    "dataset": {"name": "mnist"},
+    "likelihood": {"name": "bernoulli"},
+    "prior": {"name": "standard_normal"},
+    "posterior": {"name": "diagonal_normal"},
+    "encoder": {"name": "mlp"},
+    "decoder": {"name": "mlp"},
+}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"likelihood": {"name": "gaussian", "_target_": "os.system"}},
+            "unknown key likelihood._target_",
+        ),
+        ({"likelihood": {"_target_": "os.system"}}, "unknown likelihood None"),
+        ({"likelihood": {"name": ["os.system"]}}, r"unknown likelihood \['os.system'\]"),
+        ({"likelihood": {"name": "gaussian", 3: 3}}, "unknown key likelihood.3"),
+        (
+            {"likelihood": {"name": "gaussian", "scale": "${oc.env:HOME}"}},
+            r"likelihood.scale must be plain data.*got '\$\{oc.env",
+        ),
+        ({"latent_dim": "${oc.env:HOME}"}, "latent_dim must be plain data, without"),
+        ({"latent_dim": torch.ones(3)}, "latent_dim must be plain data, without"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1"),
+        ({"latent_dim": 10**9}, "it would be larger than the weights in the file"),
+        ({"latent_dim": 10**30}, ""),
+        (
+            {"encoder": {"name": "mlp", "hidden_dims": [10**7]}},
+            "it would be larger than the weights in the file",
+        ),
+        (
+            {"prior": {"name": "vamp_prior", "num_pseudo_inputs": 10**9}},
+            "it would be larger than the weights",
+        ),
+    ],
+)
+def test_a_config_that_describes_no_model_is_refused(tmp_path, changes, message):
+    content = {
+        "vaegan": header("vae", (1, 8, 8), {}, PLAIN | changes),
+        "state_dict": {},
+        "epoch": 0,
+    }
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(
+        ValueError, match=f"bad.ckpt describes no model of this project: .*{message}"
+    ):
+        load_checkpoint(tmp_path / "bad.ckpt").build_vae()
+
+
+@pytest.mark.parametrize(
+    "head, state",
+    [
+        ({"stage": "os.system"}, {}),
+        ({"stage": "gan"}, {}),
+        ({"image_shape": [1, 8]}, {}),
+        ({"image_shape": 10**400}, {}),
+        ({"vae": [1]}, {}),
+        ({"vae": {}}, {}),
+        ({"vae": PLAIN | {"likelihood": "os.system"}}, {}),
+        ({"vae": PLAIN | {"dataset": None}}, {}),
+        ({"vae_flops": "many"}, {}),
+        ({}, {3: torch.ones(1)}),
+        ({}, {"vae.a": "os.system"}),
+        ({}, [1]),
+        ({}, {"vae.a": torch.zeros(1).expand(10**12)}),
+    ],
+)
+def test_a_file_that_says_something_else_of_itself_is_refused(tmp_path, head, state):
+    content = {
+        "vaegan": header("vae", (1, 8, 8), {}, PLAIN) | head,
+        "state_dict": state,
+        "epoch": 0,
+    }
+    torch.save(content, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match="bad.ckpt is no checkpoint of this project"):
+        load_checkpoint(tmp_path / "bad.ckpt")
+
+
+def test_the_file_of_these_tests_is_read_when_nothing_is_wrong_with_it(tmp_path):
+    vae = build_vae(PLAIN, (1, 8, 8))
+    state = {f"vae.{key}": value for key, value in vae.state_dict().items()}
+    content = {"vaegan": header("vae", (1, 8, 8), {}, PLAIN), "state_dict": state, "epoch": 0}
+    torch.save(content, tmp_path / "good.ckpt")
+    built = load_checkpoint(tmp_path / "good.ckpt").build_vae()
+    assert all(
+        torch.equal(value, vae.state_dict()[key]) for key, value in built.state_dict().items()
+    )
+
+
+@pytest.mark.slow
+def test_an_aggregate_posterior_of_another_size_is_refused(gan_result, tmp_path):
+    state = load_checkpoint(gan_result[1].checkpoint).state
+    state |= {"aggregate.mean": torch.zeros(3), "aggregate.scale_tril": torch.eye(3)}
+    path = altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="its aggregate posterior has not latent_dim=8"):
+        load_checkpoint(path).build_latents()
+
+
+@pytest.mark.slow
+def test_the_last_checkpoint_beside_is_read_with_the_same_care(vae_result, tmp_path):
+    """It tells what the VAE's training cost."""
+    shutil.copy(vae_result[1].checkpoint, tmp_path / "best.ckpt")
+    torch.save({"vaegan": Payload(tmp_path / "executed")}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt is refused.*Nothing in it was executed"):
+        load_checkpoint(tmp_path / "best.ckpt").training_flops()
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "s3", "gs", "hf", "file", "ftp"])
+@pytest.mark.parametrize("key", ["ckpt", "vae_ckpt"])
+def test_every_url_is_refused(scheme, key):
+    with pytest.raises(ValueError, match=f"{key}={scheme}://x/vae.ckpt: URLs are refused"):
+        find_checkpoint(f"{scheme}://x/vae.ckpt", key, ["vae"])
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("/no/such/run", "does not exist; give the folder of a stage=vae run"),
+        ("https://example.org/vae.ckpt", "URLs are refused; download the file"),
+        (".", r"has no checkpoint \(vae/checkpoints/best.ckpt\)"),
+    ],
+)
+def test_paths_that_lead_nowhere_are_refused(path, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"vae_ckpt={path}.*{message}"):
+        find_checkpoint(path, "vae_ckpt", ["vae"])

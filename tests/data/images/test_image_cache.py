@@ -1,0 +1,423 @@
+import os
+import pickle
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+
+from tests.image_files import draw, encode, fill
+from vaegan.data.image_folder import FORMAT
+from vaegan.data.images import cache_table as cache_table
+from vaegan.data.images import image_cache as image_cache
+from vaegan.data.images import reading
+from vaegan.data.images.cache_table import CacheTable
+from vaegan.data.images.decoding import Decoder
+from vaegan.data.images.image_cache import ImageCache
+from vaegan.data.images.reading import BrokenFileLimit
+from vaegan.data.images.scanning import scan
+
+DECODER = Decoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
+ROW = 3 * 8 * 10
+
+
+class Counted(Decoder):
+    """A decoder that knows how often it was used."""
+
+    calls = []
+
+    def __call__(self, content):
+        Counted.calls.append(content)
+        return super().__call__(content)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 12)
+    return root
+
+
+def build(tmp_path, root, decoder=DECODER, **limits):
+    """What a cache makes of a folder: its records, its images by path, and how many pictures were decoded for that."""
+    Counted.calls.clear()
+    files, _ = scan(root)
+    broken_files = BrokenFileLimit(
+        len(files), limits.get("max_broken", 0.5), limits.get("fails", False)
+    )
+    cache = ImageCache(tmp_path / "cache", root, Counted(*vars(decoder).values()), num_threads=2)
+    found = cache.update(files, broken_files, limits.get("may_shrink", True))
+    images = found.images(list(found.records))[:]
+    return broken_files, dict(zip(found.records, images, strict=True)), len(Counted.calls)
+
+
+def array(tmp_path):
+    """The one file of pixels."""
+    (path,) = (tmp_path / "cache").glob("pixels-*")
+    return path
+
+
+def open_images(tmp_path, root, **limits):
+    """Images as a training holds them."""
+    files, _ = scan(root)
+    cache = ImageCache(tmp_path / "cache", root, DECODER, 1)
+    found = cache.update(
+        files, BrokenFileLimit(len(files), 0.5, False), limits.get("may_shrink", True)
+    )
+    return found.images(list(found.records))
+
+
+def check(root, images):
+    """Every image is what its file decodes to."""
+    for path, image in images.items():
+        assert np.array_equal(
+            image.permute(1, 2, 0).numpy(), DECODER((root / path).read_bytes())
+        ), path
+
+
+def test_a_folder_is_decoded_once(tmp_path, folder):
+    broken_files, images, decoded = build(tmp_path, folder)
+    assert len(images) == decoded == 12 and not broken_files.skipped
+    check(folder, images)
+    _, again, decoded = build(tmp_path, folder)
+    assert decoded == 0 and all(torch.equal(again[path], images[path]) for path in images)
+
+
+def test_only_what_changed_is_decoded(tmp_path, folder):
+    build(tmp_path, folder)
+    (folder / "0003.png").write_bytes(encode(draw(seed=99)))  # another content
+    fill(folder, 2, start=20)  # new ones
+    (folder / "0005.png").unlink()
+    os.utime(folder / "0006.png", (1, 1))  # touched
+    (folder / "sub").mkdir()
+    (folder / "0007.png").rename(folder / "sub" / "moved.png")
+    shutil.copy(folder / "0008.png", folder / "twin.png")
+    _, images, decoded = build(tmp_path, folder)
+    assert decoded == 3
+    assert len(images) == 14 and "sub/moved.png" in images and "0005.png" not in images
+    check(folder, images)
+
+
+def test_broken_files_are_skipped_once_known_and_looked_at_again_when_they_change(tmp_path, folder):
+    (folder / "bad.png").write_bytes(b"words")
+    for decoded in (13, 0):
+        broken_files, images, calls = build(tmp_path, folder)
+        assert (
+            [skipped.path for skipped in broken_files.skipped] == ["bad.png"]
+            and len(images) == 12
+            and calls == decoded
+        )
+    (folder / "bad.png").write_bytes(encode(draw(seed=50)))
+    broken_files, images, calls = build(tmp_path, folder)
+    assert not broken_files.skipped and len(images) == 13 and calls == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_first_broken_file_stops_where_that_is_wanted(tmp_path, folder, again):
+    (folder / "0004.png").write_bytes(b"words")
+    if again:
+        build(tmp_path, folder)
+    with pytest.raises(
+        ValueError, match=r"'0004\.png': no picture of a known format.*dataset\.on_error=skip"
+    ):
+        build(tmp_path, folder, fails=True)
+
+
+def test_too_many_broken_files_stop_the_build_and_what_is_decoded_is_kept(tmp_path, folder):
+    for i in (5, 6, 7, 8):
+        (folder / f"{i:04d}.png").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"3 of 12 files cannot be used, more than dataset.max_broken=0\.2"
+    ):
+        build(tmp_path, folder, max_broken=0.2)
+    _, images, decoded = build(tmp_path, folder, max_broken=0.5)
+    assert len(images) == 8 and decoded < 12
+
+
+def test_a_file_that_goes_or_cannot_be_read_is_skipped_and_not_remembered(
+    tmp_path, folder, monkeypatch
+):
+    read_bounded, refused = reading.read_bounded, "0002.png"
+
+    def read(path, max_bytes):
+        if path.name == refused:
+            raise PermissionError(13, "Permission denied")
+        return read_bounded(path, max_bytes)
+
+    monkeypatch.setattr(reading, "read_bounded", read)
+    broken_files, images, _ = build(tmp_path, folder)
+    assert (
+        broken_files.skipped == [("0002.png", "cannot be read (Permission denied)")]
+        and len(images) == 11
+    )
+    refused = None
+    broken_files, images, decoded = build(tmp_path, folder)
+    assert not broken_files.skipped and len(images) == 12 and decoded == 1
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path, folder):
+    with open(folder / "huge.png", "wb") as file:
+        file.truncate(DECODER.max_bytes + 1)
+    broken_files, images, decoded = build(tmp_path, folder)
+    assert (
+        "bytes are more than a picture needs" in broken_files.skipped[0].reason
+        and len(images) == decoded == 12
+    )
+
+
+def test_a_cache_of_mostly_dead_rows_shrinks_when_it_next_grows(tmp_path, folder):
+    build(tmp_path, folder)
+    for path in sorted(folder.iterdir())[:9]:
+        path.unlink()
+    assert build(tmp_path, folder)[2] == 0 and array(tmp_path).stat().st_size == 12 * ROW
+    fill(folder, 1, start=30)
+    _, images, decoded = build(tmp_path, folder)
+    assert decoded == 1 and array(tmp_path).stat().st_size == 4 * ROW
+    check(folder, images)
+    fill(folder, 2, start=40)
+    check(folder, build(tmp_path, folder)[1])
+
+
+def test_nothing_is_thrown_away_while_a_part_of_the_folder_cannot_be_seen(tmp_path, folder):
+    build(tmp_path, folder)
+    (tmp_path / "away").mkdir()
+    for path in sorted(folder.iterdir())[:9]:
+        path.rename(tmp_path / "away" / path.name)
+    fill(folder, 1, start=30)
+    build(tmp_path, folder, may_shrink=False)
+    for path in (tmp_path / "away").iterdir():
+        path.rename(folder / path.name)
+    assert build(tmp_path, folder)[2] == 0
+
+
+def test_a_cache_that_cannot_shrink_for_lack_of_space_stays(tmp_path, folder, monkeypatch, caplog):
+    build(tmp_path, folder)
+    for path in sorted(folder.iterdir())[:9]:
+        path.unlink()
+    fill(folder, 1, start=30)
+
+    def full(self, contents):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(CacheTable, "replace", full)
+    caplog.set_level("INFO")
+    check(folder, build(tmp_path, folder)[1])
+    assert "stays larger than it need be" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["shrinks", "is damaged", "grows", "has its last row replaced"])
+def test_a_running_reader_keeps_its_images_whatever_becomes_of_the_cache(tmp_path, folder, change):
+    images = open_images(tmp_path, folder)
+    before = images[:].clone()
+    if change == "shrinks":
+        for path in sorted(folder.iterdir())[:9]:
+            path.unlink()
+    elif change == "is damaged":
+        (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
+    elif change == "has its last row replaced":
+        shutil.copy(folder / "0000.png", folder / "0011.png")
+    fill(folder, 3, start=30)
+    check(folder, build(tmp_path, folder)[1])
+    (folder / "0030.png").write_bytes(encode(draw(seed=77)))
+    check(folder, build(tmp_path, folder)[1])
+    assert torch.equal(images[:], before)
+
+
+def test_a_loader_process_that_comes_too_late_says_so(tmp_path, folder):
+    frozen = pickle.dumps(open_images(tmp_path, folder))
+    for path in sorted(folder.iterdir())[:9]:
+        path.unlink()
+    fill(folder, 1, start=30)
+    build(tmp_path, folder)
+    with pytest.raises(ValueError, match="was made anew meanwhile; start again"):
+        pickle.loads(frozen)
+
+
+def test_a_whole_cache_is_only_read(tmp_path, folder, monkeypatch):
+    """It may lie on read-only storage, and nobody has to wait for a lock."""
+    build(tmp_path, folder)
+    monkeypatch.setattr(ImageCache, "_locked", None)
+    with FileLock(tmp_path / "cache" / "lock"):
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+        check(folder, build(tmp_path, folder)[1])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == before
+
+
+def test_files_that_are_not_even_read_do_not_make_a_cache_incomplete(tmp_path, folder, monkeypatch):
+    (folder / "empty.png").write_bytes(b"")
+    with open(folder / "huge.png", "wb") as file:
+        file.truncate(DECODER.max_bytes + 1)
+    build(tmp_path, folder)
+    monkeypatch.setattr(ImageCache, "_locked", None)
+    assert len(build(tmp_path, folder)[0].skipped) == 2
+
+
+def test_a_cache_that_changes_while_it_is_read_is_read_again(tmp_path, folder, monkeypatch):
+    build(tmp_path, folder)
+    mapped = ImageCache._map
+
+    def change(self, contents):
+        monkeypatch.setattr(ImageCache, "_map", mapped)
+        raise ValueError("was made anew meanwhile")
+
+    monkeypatch.setattr(ImageCache, "_map", change)
+    check(folder, build(tmp_path, folder)[1])
+
+
+def test_another_layout_of_the_pixels_wants_another_format(tmp_path):
+    """Whoever changes what a row holds changes FORMAT in image_folder.py, and then this test."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    image = Image.new("RGB", (10, 8), (1, 2, 3))
+    image.putpixel((0, 0), (7, 8, 9))
+    (root / "a.png").write_bytes(encode(image))
+    build(tmp_path, root)
+    assert FORMAT == 2 and array(tmp_path).read_bytes()[:9] == bytes([7, 8, 9, 1, 2, 3, 1, 2, 3])
+
+
+def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, monkeypatch):
+    (folder / "bad.png").write_bytes(b"words")
+    monkeypatch.setattr(cache_table, "PILLOW_VERSION", "1.0")
+    assert build(tmp_path, folder)[2] == 13
+    monkeypatch.undo()
+    assert [build(tmp_path, folder)[2] for _ in range(2)] == [1, 0]
+
+
+def test_too_little_memory_is_no_fault_of_the_picture(tmp_path, folder, monkeypatch):
+    def exhausted(self, image):
+        raise MemoryError
+
+    monkeypatch.setattr(Decoder, "_decode", exhausted)
+    with pytest.raises(ValueError, match="not enough memory"):
+        build(tmp_path, folder)
+    monkeypatch.undo()
+    broken_files, images, _ = build(tmp_path, folder)
+    assert len(images) == 12 and not broken_files.skipped
+
+
+@pytest.mark.parametrize("damage", ["table", "pixels", "lost"])
+def test_a_damaged_cache_is_built_anew(tmp_path, folder, damage, caplog):
+    build(tmp_path, folder)
+    if damage == "table":
+        (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
+    elif damage == "pixels":
+        os.truncate(array(tmp_path), 5 * ROW)
+    else:
+        array(tmp_path).unlink()
+    _, images, decoded = build(tmp_path, folder)
+    assert len(images) == decoded == 12 and "is damaged: all are decoded anew" in caplog.text
+    check(folder, images)
+
+
+def test_images_are_taken_by_index_and_travel_to_loader_processes_as_a_path(tmp_path, folder):
+    images = open_images(tmp_path, folder)
+    assert len(images) == 12 and images[torch.tensor([5, 2])].shape == (2, 3, 8, 10)
+    assert len(pickle.dumps(images)) < 3000
+    assert torch.equal(pickle.loads(pickle.dumps(images))[:], images[:])
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    )
+    with pytest.raises(
+        ValueError, match=r"12 pictures of 240 bytes need 0\.0 MB .* set dataset\.cache"
+    ):
+        build(tmp_path, folder)
+    assert not Counted.calls
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(image_cache, "COMMIT_FILES", 4)
+    add, done = CacheTable.add, []
+
+    def full(self, contents, records):
+        if len(done) == 2:
+            raise sqlite3.OperationalError("database or disk is full")
+        done.append(records)
+        add(self, contents, records)
+
+    monkeypatch.setattr(CacheTable, "add", full)
+    with pytest.raises(
+        ValueError, match=r"cannot be written .*disk is full.* set dataset\.cache .* is kept"
+    ):
+        build(tmp_path, folder)
+    monkeypatch.undo()
+    _, images, decoded = build(tmp_path, folder)
+    assert decoded == 4
+    check(folder, images)
+
+
+def test_a_cache_that_cannot_be_made_says_what_to_do(tmp_path, folder):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(
+        ValueError, match=r"cannot be written .*set dataset\.cache to another folder, or to null"
+    ):
+        build(tmp_path, folder)
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from vaegan.data import image_cache, cache_table, reading
+from vaegan.data.decoding import Decoder
+from vaegan.data.image_folder import FORMAT
+from vaegan.data.image_cache import ImageCache
+from vaegan.data.cache_table import CacheTable
+from vaegan.data.reading import BrokenFileLimit
+from vaegan.data.scanning import scan
+image_cache.COMMIT_FILES = 8
+class Slow(Decoder):
+    def __call__(self, content):
+        time.sleep(0.02)
+        print(end="x", flush=True)
+        return super().__call__(content)
+root = Path(sys.argv[1])
+files, _ = scan(root)
+cache = ImageCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000), 1)
+print("y" * len(cache.update(files, BrokenFileLimit(len(files), 0.1, False), True).records), flush=True)
+"""
+
+
+def start(tmp_path, root):
+    command = [sys.executable, "-c", BUILD, str(root), str(tmp_path / "cache")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 60)
+    process = start(tmp_path, root)
+    assert process.stdout.read(30) == "x" * 30
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, images, decoded = build(tmp_path, root)
+    assert len(images) == 60 and 30 <= decoded <= 60 - 8
+    check(root, images)
+
+
+@pytest.mark.slow
+def test_two_processes_build_one_cache(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 40)
+    processes = [start(tmp_path, root) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [output.count("y") for output in outputs] == [40, 40]
+    assert sum(output.count("x") for output in outputs) == 40
+    check(root, build(tmp_path, root)[1])
+
+
+def test_time_too_makes_a_commit(tmp_path, folder, monkeypatch):
+    """Large pictures: what was decoded is written down after a while, even if they are few."""
+    monkeypatch.setattr(image_cache, "COMMIT_SECONDS", 0.0)
+    sizes, add = [], CacheTable.add
+    monkeypatch.setattr(CacheTable, "add", lambda *args: (sizes.append(len(args[2])), add(*args)))
+    build(tmp_path, folder)
+    assert sizes == [1] * 12 + [0]

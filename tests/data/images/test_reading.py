@@ -1,0 +1,104 @@
+import os
+import threading
+import time
+
+import pytest
+
+from vaegan.data.images.decoding import BrokenImage
+from vaegan.data.images.reading import (
+    AHEAD,
+    BrokenFileLimit,
+    Content,
+    num_cores,
+    read_all,
+    read_bounded,
+    read_file,
+    with_progress,
+)
+from vaegan.data.images.scanning import ImageFile, SkippedFile, scan
+
+
+def write(folder, num):
+    for i in range(num):
+        (folder / f"{i:03d}.png").write_bytes(bytes([i]))
+    return scan(folder)[0]
+
+
+def test_contents_come_in_order_and_few_are_held(tmp_path):
+    files, read = write(tmp_path, 100), []
+
+    def decode(digest, content):
+        time.sleep(0.001 * (content[0] % 3))
+        read.append(content[0])
+
+    contents = read_all(tmp_path, files, decode, 100, num_threads=2)
+    assert next(contents).file == files[0]
+    time.sleep(0.2)
+    assert len(read) <= 2 * AHEAD + 2
+    assert [content.file for content in contents] == files[1:] and sorted(read) == list(range(100))
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def test_equal_contents_have_equal_digests(tmp_path):
+    for name, data in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+        (tmp_path / f"{name}.png").write_bytes(data)
+    a, b, c = (
+        content.digest for content in read_all(tmp_path, scan(tmp_path)[0], lambda *_: None, 10, 1)
+    )
+    assert a == b != c and len(a) == 16
+
+
+@pytest.mark.parametrize(
+    "error, reason, is_known",
+    [(BrokenImage("bad"), "bad", True), (MemoryError(), "not enough memory", False)],
+)
+def test_what_cannot_be_decoded_has_a_reason_and_only_the_files_own_fault_a_digest(
+    tmp_path, error, reason, is_known
+):
+    (file,) = write(tmp_path, 1)
+
+    def decode(digest, content):
+        raise error
+
+    content = read_file(tmp_path, file, decode, 10)
+    assert reason in content.reason and bool(content.digest) == is_known and content.pixels is None
+
+
+def test_only_ordinary_files_of_a_bounded_size_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_bounded(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(BrokenImage, match="its 5 bytes are more than a picture needs"):
+        read_bounded(tmp_path / "a", 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BrokenImage, match="no ordinary file"):
+        read_bounded(tmp_path / "pipe", 4)
+
+
+def test_what_says_that_it_is_empty_is_not_opened(tmp_path):
+    content = read_file(tmp_path, ImageFile("none.png", 0, 0), lambda *_: None, 10)
+    assert content.reason == "the file is empty"
+
+
+def test_a_tally_stops_at_one_too_many():
+    broken_files = BrokenFileLimit(10, 0.2, fails=False)
+    broken_files.skip(SkippedFile("a", "bad"))
+    broken_files.skip(SkippedFile("b\n", "bad"))
+    with pytest.raises(
+        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows; .*'c': worse"
+    ):
+        broken_files.skip(SkippedFile("c", "worse"))
+    with pytest.raises(ValueError, match=r"'a': bad \(dataset\.on_error=skip"):
+        BrokenFileLimit(10, 1.0, fails=True).skip(SkippedFile("a", "bad"))
+
+
+def test_the_bar_passes_everything_on(capsys):
+    contents = [Content(ImageFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
+    assert list(with_progress(iter(contents), 20)) == contents
+    assert "20/20" in capsys.readouterr().err and num_cores() >= 1
+
+
+def test_a_file_counts_once_however_often_it_is_met():
+    broken_files = BrokenFileLimit(4, 0.5, False)
+    for _ in range(9):
+        broken_files.skip(SkippedFile("a.png", "empty"))
+    assert broken_files.skipped == [("a.png", "empty")]

@@ -1,0 +1,121 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+
+import vaegan.data.datamodule as module_file
+from tests.image_files import fill
+from vaegan.data.batches import LoaderConfig
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.image_folder import ImageFolder
+from vaegan.data.shapes import Shapes
+from vaegan.training.devices import quiet
+
+SOURCE = Shapes.Config(num_train=40, num_val=12, num_test=10).build()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_batches_are_floats_in_range(num_workers):
+    data = ImageDataModule(
+        SOURCE, LoaderConfig(batch_size=16, eval_batch_size=5, num_workers=num_workers), seed=0
+    )
+    batches = list(data.train_dataloader())
+    assert [len(images) for images, _ in batches] == [16, 16] and data.num_train_batches == 2
+    images, labels = data.on_after_batch_transfer(batches[0], 0)
+    assert (
+        images.shape == (16, 1, 28, 28) and images.dtype == torch.float32 and labels.shape == (16,)
+    )
+    assert 0 <= images.min() and images.max() <= 1
+    assert [len(images) for images, _ in data.val_dataloader()] == [5, 5, 2]
+    assert [len(images) for images, _ in data.test_dataloader()] == [5, 5]
+
+
+def test_test_images_are_not_trained_on():
+    data = ImageDataModule(SOURCE, LoaderConfig(batch_size=8), seed=0)
+    train, test = data.splits["train"].images, data.splits["test"].images
+    assert not {bytes(x) for x in train.flatten(1).numpy()} & {
+        bytes(x) for x in test.flatten(1).numpy()
+    }
+
+
+def test_example_images_are_the_first_of_val():
+    data = ImageDataModule(SOURCE, LoaderConfig(batch_size=8), seed=0)
+    assert torch.equal(data.example_images(99) * 255, SOURCE.split("val").images.float())
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(
+        ValueError, match=r"loader\.batch_size must be at most the 40 training images; got 41"
+    ):
+        ImageDataModule(SOURCE, LoaderConfig(batch_size=41), seed=0)
+
+
+def picture_folder(tmp_path, num=40, **settings):
+    fill(tmp_path / "pictures", num)
+    return ImageFolder.Config(
+        root=str(tmp_path / "pictures"), image_size=8, cache=str(tmp_path / "cache"), **settings
+    )
+
+
+def epoch(data, **trainer):
+    """What a training sees: the images of every batch."""
+    module = Record()
+    quiet()
+    options = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+    }
+    pl.Trainer(**options, max_epochs=1, enable_model_summary=False, **trainer).fit(module, data)
+    return module.seen
+
+
+class Record(pl.LightningModule):
+    """Learns nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization, self.seen = False, []
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters())
+
+    def training_step(self, batch, batch_idx):
+        self.seen += [image.clone() for image in batch[0]]
+
+    def validation_step(self, batch, batch_idx):
+        self.seen += [image.clone() for image in batch[0]]
+
+
+@pytest.mark.parametrize(
+    "crop, flip", [("center", False), ("random", False), ("none", True), ("random", True)]
+)
+def test_images_that_are_held_on_the_device_are_the_same(tmp_path, monkeypatch, crop, flip):
+    source = picture_folder(tmp_path, crop=crop, flip=flip, on_error="fail").build()
+    loader = LoaderConfig(batch_size=8)
+    expected = epoch(ImageDataModule(source, loader, seed=0))
+    monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
+    data = ImageDataModule(source, loader, seed=0)
+    found = epoch(data)
+    assert set(data.held) == {"train", "val"} and len(found) == len(expected) > 20
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("share, cache", [(0.0, True), (0.25, None)])
+def test_what_does_not_fit_or_is_decoded_on_demand_is_not_held(tmp_path, monkeypatch, share, cache):
+    monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
+    config = picture_folder(tmp_path)
+    config.cache = config.cache if cache else None
+    data = ImageDataModule(config.build(), LoaderConfig(batch_size=8, device_share=share), seed=0)
+    assert len(epoch(data)) > 20 and not data.held
+
+
+def test_skipped_files_are_told_once(tmp_path, caplog):
+    config = picture_folder(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "pictures" / name).write_bytes(b"")
+    data = ImageDataModule(config.build(), LoaderConfig(batch_size=8), seed=0)
+    assert [skipped.path for skipped in data.skipped] == ["a.png", "b.png"]
+    assert caplog.text.count("2 files are skipped; the first is 'a.png': the file is empty") == 1

@@ -1,0 +1,333 @@
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.image_files import KINDS, content, draw, encode, fill
+from vaegan.data.image_folder import ImageFolder
+
+SPLITS = ("train", "val", "test")
+
+
+def source_of(root, **config):
+    config = {
+        "image_size": 8,
+        "cache": str(root.parent / "cache"),
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+    } | config
+    return ImageFolder.Config(root=str(root), **config).build()
+
+
+def names(source):
+    """Paths of each split."""
+    return source.paths
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"channels": 1, "image_size": [6, 12], "crop": "none"}])
+def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
+    root = tmp_path / "pictures"
+    fill(root, 40)
+    source = source_of(root, **settings, **({} if cache else {"cache": None}))
+    assert source.prepare() == []
+    found = names(source)
+    assert (
+        sorted(sum(found.values(), [])) == sorted(os.listdir(root))
+        and min(map(len, found.values())) >= 2
+    )
+    for split in SPLITS:
+        images, labels, is_mirrored = source.split(split)
+        assert len(images) == len(labels) == len(found[split]) and not is_mirrored
+        assert (
+            images[:].shape[1:] == source.image_shape
+            and labels.dtype == torch.int64
+            and (labels == 0).all()
+        )
+        expected = [source.decoder((root / path).read_bytes()) for path in found[split]]
+        assert np.array_equal(images[:].permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
+def test_every_kind_of_picture_counts(tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for kind in KINDS:
+        (root / kind).write_bytes(content(kind))
+    source = source_of(root, on_error="fail", val_fraction=0.3, test_fraction=0.3)
+    source.prepare()
+    assert sum(map(len, names(source).values())) == len(KINDS)
+
+
+def test_class_folders_give_labels(tmp_path):
+    root = tmp_path / "pictures"
+    for i, name in enumerate(("bird", "cat", "dog")):
+        fill(root / name / "deeper", 12, start=20 * i)
+    (root / "empty").mkdir()
+    source = source_of(root)
+    for split in SPLITS:
+        labels, paths = source.split(split).labels, source.paths[split]
+        assert [("bird", "cat", "dog")[label] for label in labels] == [
+            path.split("/")[0] for path in paths
+        ]
+
+
+def test_folders_for_splits_are_kept_and_the_missing_split_is_taken_from_train(tmp_path, caplog):
+    root = tmp_path / "pictures"
+    fill(root / "train" / "a", 30)
+    fill(root / "train" / "b", 30, start=30)
+    fill(root / "val" / "b", 5, start=60)
+    fill(root, 2, start=70)
+    source = source_of(root)
+    source.prepare()
+    found = names(source)
+    assert found["val"] == [f"val/b/{i:04d}.png" for i in range(60, 65)]
+    assert 3 <= len(found["test"]) <= 25 and all(
+        path.startswith("train/") for path in found["test"] + found["train"]
+    )
+    assert len(found["test"] + found["train"]) == 60 and (source.split("val").labels == 1).all()
+    assert "2 pictures in" in caplog.text and "lie outside of train/, val/ and test/" in caplog.text
+
+
+def test_splits_follow_the_content_and_stay_when_pictures_come_or_move(tmp_path):
+    root = tmp_path / "pictures"
+    paths = fill(root, 60)
+    source = source_of(root)
+    source.prepare()
+    before = names(source)
+    shutil.copy(paths[0], root / "twin.png")
+    paths[1].rename(root / "renamed.png")
+    fill(root, 30, start=100)
+    again = source_of(root)
+    again.prepare()
+    after = names(again)
+    for split in SPLITS:
+        assert {path for path in before[split] if path != "0001.png"} <= set(after[split])
+    home = {path: split for split in SPLITS for path in after[split]}
+    assert home["twin.png"] == home["0000.png"]
+    assert home["renamed.png"] == next(split for split in SPLITS if "0001.png" in before[split])
+    other = source_of(root, split_seed=1)
+    other.prepare()
+    assert names(other) != after
+
+
+def test_a_picture_changes_its_split_only_with_the_fraction_of_that_split(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "train", 80)
+    source = source_of(root)
+    source.prepare()
+    before = {split: set(paths) for split, paths in names(source).items()}
+    other = source_of(root, val_fraction=0.1)
+    other.prepare()
+    assert set(names(other)["test"]) == before["test"] and set(names(other)["val"]) < before["val"]
+    fill(root / "val", 3, start=90)
+    given = source_of(root)
+    given.prepare()
+    assert set(names(given)["test"]) == before["test"]
+    assert set(names(given)["train"]) == before["train"] | before["val"]
+
+
+def test_a_folder_for_a_split_counts_even_if_all_in_it_is_broken(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "train", 40)
+    (root / "val").mkdir()
+    (root / "val" / "broken.png").write_bytes(b"words")
+    with pytest.raises(ValueError, match=r"too few pictures for three splits .*val 0"):
+        source_of(root).prepare()
+
+
+def test_the_folders_of_our_own_runs_are_passed_over(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "a", 30)
+    fill(root / "outputs" / "run" / "pictures", 5, start=50)
+    (root / "outputs" / "run" / ".hydra").mkdir()
+    source = source_of(root)
+    source.prepare()
+    assert sum(map(len, names(source).values())) == 30 and (source.split("train").labels == 0).all()
+
+
+def test_a_relative_root_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ImageFolder.Config(root="pictures").root == str(tmp_path / "pictures")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ImageFolder.Config(root="~/pictures").root == str(tmp_path / "pictures")
+
+
+def test_random_crops_are_cut_from_a_margin(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 40)
+    images, _, is_mirrored = source_of(root, image_size=[8, 17], crop="random", flip=True).split(
+        "train"
+    )
+    assert images[:].shape[1:] == (3, 9, 20) and is_mirrored
+
+
+def test_settings_that_change_the_pixels_have_a_cache_of_their_own(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 40)
+    for config in (
+        {},
+        {"image_size": 12},
+        {"channels": 1},
+        {"crop": "none"},
+        {"crop": "random"},
+        {"background": [0, 0, 0]},
+    ):
+        source_of(root, **config).prepare()
+    for config in (
+        {"split_seed": 3},
+        {"val_fraction": 0.3},
+        {"on_error": "fail"},
+        {"num_threads": 1},
+    ):
+        source_of(root, **config).prepare()
+    assert len(os.listdir(tmp_path / "cache")) == 6
+
+
+def test_the_users_cache_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    fill(tmp_path / "pictures", 40)
+    source_of(tmp_path / "pictures", cache="auto").prepare()
+    assert len(os.listdir(tmp_path / "home" / "vaegan" / "pictures")) == 1
+
+
+def test_a_hostile_folder_is_skipped_through(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root / "good", 40)
+    bad = root / "bad"
+    bad.mkdir()
+    (bad / "zero.jpg").write_bytes(b"")
+    (bad / "text.jpg").write_text("#!/bin/sh\ntouch /tmp/owned\n")
+    (bad / "cut.jpg").write_bytes(content("rgb.jpg")[:-300])
+    (bad / "bomb.png").write_bytes(encode(draw(width=300, height=200)))
+    (bad / "gone.png").symlink_to(bad / "nowhere")
+    os.mkfifo(bad / "pipe.png")
+    (bad / "loop").symlink_to(bad)
+    (bad / "really_a_png.jpg").write_bytes(content("rgb.png"))
+    (root / "no pictures").mkdir()
+    before = sorted(os.walk(root))
+    source = source_of(root, max_pixels=50_000, max_broken=0.2)
+    skipped = source.prepare()
+    assert sorted(os.path.basename(path) for path, _ in skipped) == [
+        "bomb.png", "cut.jpg", "gone.png", "pipe.png", "text.jpg", "zero.jpg",
+    ]  # fmt: skip
+    assert sum(map(len, names(source).values())) == 41 and all(why for _, why in skipped)
+    assert sorted(os.walk(root)) == before, "something was written beside the pictures"
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda root: None, r"is no folder; set it to the folder of your pictures"),
+        (lambda root: root.write_text("file"), r"is no folder"),
+        (lambda root: root.mkdir(), r"no file in it has a picture's name \(\.bmp, \.gif"),
+        (
+            lambda root: fill(root, 1),
+            r"too few pictures for three splits .*raise dataset\.val_fraction",
+        ),
+        (
+            lambda root: [path.write_bytes(b"") for path in fill(root, 3)],
+            r"files cannot be used, more than",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_on_says_so(tmp_path, make, message):
+    make(tmp_path / "pictures")
+    with pytest.raises(ValueError, match=message):
+        source_of(tmp_path / "pictures").prepare()
+
+
+def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
+    root = tmp_path / "pictures"
+    fill(root, 40)
+    source_of(root).prepare()
+    root.rename(tmp_path / "away")
+    root.mkdir()
+    with pytest.raises(ValueError, match="no file in it"):
+        source_of(root).prepare()
+    (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
+    assert pixels.stat().st_size == 40 * 3 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("root", ""),
+        ("image_size", 3),
+        ("image_size", [64]),
+        ("image_size", "64"),
+        ("image_size", True),
+        ("channels", 4),
+        ("crop", "middle"),
+        ("background", [0, 0, 256]),
+        ("background", [0]),
+        ("max_pixels", 0),
+        ("max_pixels", 10**9),
+        ("on_error", "ignore"),
+        ("max_broken", 1.5),
+        ("val_fraction", 0.0),
+        ("test_fraction", 1.0),
+        ("test_fraction", 0.95),
+        ("num_threads", 0),
+    ],
+)
+def test_bad_settings_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        ImageFolder.Config(**{"root": "pictures", key: value})
+
+
+FOLDERS = st.sampled_from(["", "a/", "b/c/", ".d/", "train/", "val/", "train/x/", "é/"])
+FILES = st.sampled_from(["good.png", "good.jpg", "cut.png", "words.jpg", "zero.gif", "read.txt"])
+CONTENT = {
+    "cut.png": content("rgb.png")[:-60],
+    "words.jpg": b"words",
+    "zero.gif": b"",
+    "read.txt": b"read me",
+    "good.jpg": content("rgb.jpg"),
+}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(FOLDERS, st.integers(0, 9), FILES), max_size=25, unique=True), st.booleans()
+)
+def test_the_counts_of_any_folder_add_up(tree, has_cache):
+    """Every file with a picture's name is in one split, or skipped, or lies outside of the folders for splits."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "pictures"
+        root.mkdir()
+        for parent, number, name in tree:
+            (root / parent).mkdir(parents=True, exist_ok=True)
+            data = CONTENT.get(name) or (b"" if name == "zero.gif" else encode(draw(seed=number)))
+            (root / f"{parent}{number}{name}").write_bytes(data)
+        source = source_of(root, max_broken=1.0, **({} if has_cache else {"cache": None}))
+        try:
+            skipped = source.prepare()
+        except ValueError as error:
+            assert "no file in it" in str(error) or "too few pictures" in str(error)
+            return
+        used = sum(names(source).values(), [])
+        assert len(used) == len(set(used)) and not set(used) & {file.path for file in skipped}
+        tops = {parent.split("/")[0] for parent, _, name in tree if parent and name != "read.txt"}
+        has_splits = {"train", "val"} <= tops or tops == {"train"}
+        known = [
+            (parent, f"{parent}{number}{name}")
+            for parent, number, name in tree
+            if name != "read.txt"
+        ]
+        inside = {
+            path
+            for parent, path in known
+            if not has_splits or parent.split("/")[0] in ("train", "val")
+        }
+        assert {file.path for file in skipped} | set(used) == inside
+        good = {path for path in inside if "good" in path or ("cut" in path and not has_cache)}
+        assert set(used) == good
+        for split in SPLITS:
+            images, labels, _ = source.split(split)
+            assert images[:].shape == (len(labels), 3, 8, 8)

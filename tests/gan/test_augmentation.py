@@ -1,0 +1,266 @@
+"""Over the registry of augmentations, and each transformation by itself."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import pad
+
+from vaegan.gan.augmentation import Augmentation, DiffAugment, NoAugmentation, next_probability
+from vaegan.gan.penalties import squared_gradient
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 13, 21), (3, 5, 31), (2, 4, 4), (4, 9, 6)]
+POLICIES = [[name] for name in DiffAugment.POLICY] + [list(DiffAugment.POLICY)]
+
+
+def augment(policy, images, probability=1.0):
+    return DiffAugment.Config(policy=policy).build()(images, probability)
+
+
+def num_changed(images, augmented):
+    return int((images != augmented).flatten(1).any(1).sum())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("probability", [0.5, torch.tensor(1.0)])
+@pytest.mark.parametrize("name", sorted(Augmentation.choices))
+def test_images_keep_their_shape_and_stay_finite(name, shape, probability):
+    images = torch.rand(6, *shape)
+    augmented = Augmentation.choices[name].Config().build()(images, probability)
+    assert augmented.shape == images.shape and augmented.dtype == images.dtype
+    assert augmented.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_transformation_takes_every_shape(policy, shape):
+    augmented = augment(policy, torch.rand(6, *shape))
+    assert augmented.shape == (6, *shape) and augmented.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(Augmentation.choices))
+def test_without_probability_nothing_changes(name):
+    images = torch.rand(50, 3, 8, 8)
+    augmentation = Augmentation.choices[name].Config().build()
+    assert torch.equal(augmentation(images, 0.0), images)
+    assert torch.equal(augmentation(images, torch.tensor(0.0)), images)
+
+
+@pytest.mark.parametrize("name", sorted(Augmentation.choices))
+def test_augmentations_hold_no_state(name):
+    augmentation = Augmentation.choices[name].Config().build()
+    augmentation(torch.rand(2, 1, 8, 8), 1.0)
+    assert not augmentation.state_dict() and not list(augmentation.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(Augmentation.choices))
+def test_every_config_says_how_probable_it_is(name):
+    config = Augmentation.choices[name].Config()
+    assert 0 <= config.probability <= 1
+    assert config.adaptive_target is None
+    assert config.adaptive_images >= 1
+
+
+def test_none_gives_the_images_back():
+    images = torch.rand(2, 1, 8, 8)
+    assert NoAugmentation.Config().build()(images, 1.0) is images
+    assert NoAugmentation.Config().probability == 0
+    with pytest.raises(TypeError, match="probability"):
+        NoAugmentation.Config(probability=0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_gradients_are_those_of_finite_differences(policy, channels):
+    augmentation = DiffAugment.Config(policy=policy).build()
+
+    def seeded(images):
+        torch.manual_seed(1)
+        return augmentation(images, 0.7)
+
+    images = torch.rand(3, channels, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(seeded, images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: seeded(x).square(), images, fast_mode=True)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_gradients_are_not_stopped_at_black_and_white(value):
+    images = torch.full((8, 3, 8, 8), value, requires_grad=True)
+    augment(["saturation", "contrast", "brightness"], images).sum().backward()
+    assert (images.grad > 0).all()
+
+
+def test_r1_goes_through_the_augmentation():
+    augmentation = DiffAugment.Config(policy=list(DiffAugment.POLICY)).build()
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 1), nn.Flatten(0)
+    )
+    penalty = squared_gradient(lambda x: network(augmentation(x, 1.0)), torch.rand(5, 3, 8, 8))
+    penalty.mean().backward()
+    assert penalty.shape == (5,) and (penalty > 0).all()
+    weights = [network[0].weight, network[3].weight]
+    assert all(weight.grad.isfinite().all() and weight.grad.count_nonzero() for weight in weights)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_global_seed_decides(policy):
+    images = torch.rand(20, 3, 16, 16)
+    augmentation = DiffAugment.Config(policy=policy).build()
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        results.append(augmentation(images, 0.5))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_image_has_random_numbers_of_its_own(policy):
+    augmented = augment(policy, torch.rand(1, 3, 16, 16).expand(10, -1, -1, -1))
+    assert len(torch.unique(augmented.flatten(1), dim=0)) > 5
+
+
+@pytest.mark.parametrize("policy", POLICIES[:-1])
+@pytest.mark.parametrize("probability", [0.2, torch.tensor(0.7)])
+def test_the_probability_is_the_share_of_images_that_change(policy, probability):
+    images = torch.rand(4000, 3, 5, 5)
+    share = num_changed(images, augment(policy, images, probability)) / 4000
+    is_moved = (
+        1.0 if policy != ["translation"] else 1 - 1 / 1.25**2
+    )  # |shift| < 5 / 8 pixels, which rounds to 0
+    expected = float(probability) * is_moved
+    assert share == pytest.approx(expected, abs=5 * (0.25 / 4000) ** 0.5)
+
+
+def test_transformations_are_applied_independently_of_each_other():
+    """Brightness is seen in one corner pixel, contrast in the difference of two."""
+    images = torch.tensor([0.2, 0.6]).view(1, 1, 1, 2).expand(4000, -1, -1, -1)
+    augmented = augment(["contrast", "brightness"], images, 0.5)
+    factor = (augmented[:, 0, 0, 1] - augmented[:, 0, 0, 0]) / 0.4
+    is_contrast = (factor - 1).abs() > 1e-5
+    is_brightness = (augmented[:, 0, 0, 0] - 0.2 * factor).abs() > 1e-5
+    counts = torch.bincount(2 * is_contrast.long() + is_brightness.long(), minlength=4)
+    assert (counts - 1000).abs().max() < 5 * (4000 * 3 / 16) ** 0.5
+
+
+def test_real_and_fake_images_are_treated_alike():
+    """The same images in both halves of a batch: other random numbers, the same distribution."""
+    images = torch.rand(1, 3, 8, 8).expand(3000, -1, -1, -1)
+    real, fake = augment(list(DiffAugment.POLICY), torch.cat([images, images]), 0.8).chunk(2)
+    assert num_changed(real, fake) > 2500
+    for moment in (1, 2):
+        values = [half.flatten(1).mean(1) ** moment for half in (real, fake)]
+        error = (sum(value.var() for value in values) / 3000).sqrt()
+        assert (values[0].mean() - values[1].mean()).abs() < 5 * error
+
+
+def test_brightness_is_added():
+    images = torch.rand(500, 1, 4, 4)
+    added = (augment(["brightness"], images) - images).flatten(1)
+    torch.testing.assert_close(added, added[:, :1].expand_as(added))
+    assert -0.25 <= added.min() < -0.24 and 0.24 < added.max() <= 0.25
+
+
+def test_contrast_is_multiplied():
+    images = torch.rand(500, 1, 4, 4) + 0.1
+    factor = (augment(["contrast"], images) / images).flatten(1)
+    torch.testing.assert_close(factor, factor[:, :1].expand_as(factor))
+    assert 0.5 <= factor.min() < 0.51 and 1.49 < factor.max() < 1.5 + 1e-5
+
+
+def test_saturation_keeps_grey_and_scales_the_rest():
+    images = torch.rand(500, 3, 4, 4)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    gray = (images * luma).sum(1, keepdim=True)
+    augmented = augment(["saturation"], images)
+    torch.testing.assert_close((augmented * luma).sum(1, keepdim=True), gray)
+    factor = ((augmented - gray) * (images - gray)).sum((1, 2, 3)) / (images - gray).square().sum(
+        (1, 2, 3)
+    )
+    torch.testing.assert_close(augmented, gray + factor.view(-1, 1, 1, 1) * (images - gray))
+    assert 0 <= factor.min() < 0.02 and 1.98 < factor.max() <= 2 + 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_saturation_leaves_images_without_three_channels(channels):
+    images = torch.rand(4, channels, 5, 5)
+    assert torch.equal(augment(["saturation"], images), images)
+
+
+def test_translations_are_by_whole_pixels_up_to_an_eighth():
+    images = torch.rand(600, 1, 16, 28)
+    augmented, seen = augment(["translation"], images), torch.zeros(5, 7)
+    padded = pad(images, (3, 3, 2, 2))
+    for dy in range(5):
+        for dx in range(7):
+            moved = padded[..., dy : dy + 16, dx : dx + 28]
+            seen[dy, dx] = (moved == augmented).flatten(1).all(1).sum()
+    assert seen.sum() == 600 and (seen > 0).all()
+
+
+@pytest.mark.parametrize("shape, side", [((1, 28, 28), 14), ((3, 9, 9), 4), ((3, 8, 32), 8)])
+def test_a_square_of_a_quarter_of_the_area_is_cut_out(shape, side):
+    images = torch.rand(50, *shape) + 0.1
+    augmented = augment(["cutout"], images)
+    is_cut = (augmented == 0).all(1)
+    assert torch.equal(augmented, images * ~is_cut.unsqueeze(1))
+    assert (is_cut.any(2).sum(1) == side).all() and (is_cut.any(1).sum(1) == side).all()
+    assert (is_cut.sum((1, 2)) == side**2).all()
+
+
+def test_channels_last_images_are_taken():
+    images = torch.rand(4, 3, 8, 8)
+    augmentation, results = DiffAugment.Config().build(), []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        results.append(augmentation(images.to(memory_format=memory_format), 1.0))
+    assert torch.equal(*results)
+
+
+def test_the_probability_follows_the_sign_of_real_logits():
+    overfitting_r = torch.tensor([3.0, 0.1, -9.0]).sign().mean()  # two thirds positive: r = 1/3
+    for target, expected in ((0.3, 0.5 + 0.064), (0.4, 0.5 - 0.064)):
+        after = next_probability(
+            torch.tensor(0.5), overfitting_r, target, num_images=64, adaptive_images=1000
+        )
+        assert after.item() == pytest.approx(expected) and after.shape == ()
+
+
+def test_the_probability_stays_between_0_and_1():
+    surely_real = torch.ones((), requires_grad=True)
+    after = next_probability(
+        torch.tensor(0.99), surely_real, 0.6, num_images=64, adaptive_images=1000
+    )
+    assert after == 1 and not after.requires_grad
+    assert (
+        next_probability(torch.tensor(0.01), -surely_real, 0.6, num_images=64, adaptive_images=1000)
+        == 0
+    )
+
+
+def test_the_probability_goes_from_0_to_1_in_the_images_that_are_set():
+    probability = torch.tensor(0.0)
+    for _ in range(9):
+        probability = next_probability(
+            probability, torch.tensor(1.0), 0.6, num_images=50, adaptive_images=500
+        )
+    assert probability.item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"policy": ["brightness", "rotation"]},
+            r"policy must be one or more of brightness, contrast.*'rotation'",
+        ),
+        ({"policy": []}, r"policy must be one or more of .*got \[\]"),
+        ({"policy": ["cutout", "cutout"]}, "policy must be .* each once"),
+        ({"probability": 1.5}, r"probability must be in \[0, 1\]; got 1.5"),
+        ({"probability": -0.1}, r"probability must be in \[0, 1\]; got -0.1"),
+        ({"adaptive_target": 1.0}, r"adaptive_target must be in \(-1, 1\), or null; got 1.0"),
+        ({"adaptive_images": 0}, "adaptive_images must be at least 1; got 0"),
+    ],
+)
+def test_bad_settings_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        DiffAugment.Config(**values)

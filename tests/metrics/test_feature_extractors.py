@@ -1,0 +1,190 @@
+import pickle
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_NETS, compose
+from vaegan.metrics import real_statistics as module
+from vaegan.metrics.feature_extractors import (
+    FeatureExtractor,
+    InceptionExtractor,
+    build_feature_extractor,
+)
+from vaegan.metrics.real_statistics import cached_features, content_hash, real_statistics
+from vaegan.vae.model import VAE
+
+CPU = torch.device("cpu")
+
+
+def make_vae(shape=(1, 28, 28), *overrides):
+    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), shape)
+
+
+def build(name, shape=(1, 28, 28), classifier="mnist", **options):
+    vae = make_vae(shape, *(["likelihood=gaussian"] if shape[0] == 3 else []))
+    return FeatureExtractor.choices[name].Config(**options).build(vae, classifier)
+
+
+@pytest.fixture(autouse=True)
+def features_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vaegan" / "features"
+
+
+@pytest.mark.parametrize("name, classes", [("digits_cnn", 10), ("vae_encoder", None)])
+def test_features_are_frozen_and_leave_no_trace(name, classes):
+    network = build(name).train()
+    images = torch.rand(3, 1, 28, 28)
+    features = network(images)
+    assert features.shape == (3, network.num_features) and not features.requires_grad
+    assert not network.training and network.name == name
+    logits = network.classify(features)
+    assert (None if logits is None else logits.shape) == (None if classes is None else (3, classes))
+
+
+def test_of_three_channels_each_is_a_digit():
+    images = torch.rand(2, 3, 28, 28)
+    network, single = build("digits_cnn", (3, 28, 28)), build("digits_cnn")
+    features = network(images)
+    assert features.shape == (2, 192)
+    parts = [single(images[:, i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(features, torch.cat(parts, 1))
+    probabilities = [single.classify(part).softmax(-1) for part in parts]
+    joint = network.classify(features).exp()
+    assert joint.shape == (2, 1000)
+    expected = torch.stack([p[torch.arange(2), [1, 4]] for p in probabilities]).prod(0)
+    torch.testing.assert_close(joint[torch.arange(2), [111, 444]], expected)
+    digits = torch.stack([p.argmax(1) for p in probabilities])
+    assert (
+        network.classify(features).argmax(1).tolist()
+        == (digits * torch.tensor([[100], [10], [1]])).sum(0).tolist()
+    )
+
+
+def test_the_vaes_encoder_is_copied():
+    vae = make_vae()
+    network = build_feature_extractor(None, vae, None)
+    images = torch.rand(2, 1, 28, 28)
+    before = network(images)
+    torch.nn.init.zeros_(next(vae.encoder.parameters()))
+    assert torch.equal(network(images), before) and all(
+        p.requires_grad for p in vae.encoder.parameters()
+    )
+
+
+def test_without_a_choice_the_classifier_is_taken_where_it_knows_the_classes():
+    assert build_feature_extractor(None, make_vae(), "fashion_mnist").name == "digits_cnn"
+    assert build_feature_extractor(None, make_vae(), None).name == "vae_encoder"
+
+
+@pytest.mark.parametrize("shape, classifier", [((1, 28, 28), None), ((1, 32, 32), "mnist")])
+def test_digits_cnn_refuses_what_it_does_not_know(shape, classifier):
+    with pytest.raises(
+        ValueError,
+        match="features=digits_cnn knows the classes of mnist.* choose features=vae_encoder",
+    ):
+        build("digits_cnn", shape, classifier)
+
+
+def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path / "executed").touch, ()
+
+    path = tmp_path / "weights.pth"
+    with pytest.raises(
+        ValueError, match="features.path=.*weights.pth does not exist; download https://"
+    ):
+        build("inception", path=str(path))
+    path.write_bytes(pickle.dumps(Payload(), protocol=2))
+    with pytest.raises(ValueError, match="damaged, or holds more than tensors: refused"):
+        build("inception", path=str(path))
+    assert not (tmp_path / "executed").exists()
+    torch.save({"fc.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(
+        ValueError, match="does not hold the weights of InceptionV3; download https://"
+    ):
+        build("inception", path=str(path))
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match="does not hold the weights of a network"):
+        build("inception", path=str(path))
+
+
+def test_weights_of_inception_that_cannot_be_downloaded_are_said(monkeypatch):
+    import torch_fidelity.feature_extractor_inceptionv3 as library
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(library, "load_state_dict_from_url", refuse)
+    with pytest.raises(
+        ValueError, match="cannot be downloaded .no route to host.; download https.* features.path"
+    ):
+        build("inception")
+
+
+@pytest.mark.slow
+def test_inception_from_a_file(tmp_path, monkeypatch):
+    import torch_fidelity.feature_extractor_inceptionv3 as library
+
+    monkeypatch.setattr(library, "load_state_dict_from_url", lambda *args, **kwargs: {})
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *args, **kwargs: None)
+    raw = library.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+    monkeypatch.undo()
+    torch.save(raw.state_dict(), tmp_path / "weights.pth")
+    network = build("inception", path=str(tmp_path / "weights.pth"))
+    images = torch.rand(2, 1, 28, 28)
+    features, logits = raw((images.expand(-1, 3, -1, -1) * 255).round().byte())
+    torch.testing.assert_close(network(images), features)
+    torch.testing.assert_close(network.classify(network(images)), logits)
+    assert isinstance(network, InceptionExtractor) and network.num_features == 2048
+
+
+def uint8(num=300, seed=0):
+    return torch.randint(
+        256, (num, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def test_features_of_real_images_are_kept_under_a_hash_of_data_and_network(
+    features_folder, monkeypatch
+):
+    network, images = build("digits_cnn"), uint8()
+    first = cached_features(network, images, len(images), CPU)
+    assert len(list(features_folder.iterdir())) == 1
+    monkeypatch.setattr(module, "all_features", None)  # would fail: it is not needed again
+    assert torch.equal(cached_features(network, images, len(images), CPU), first)
+    assert content_hash(network, images, 300) != content_hash(network, uint8(seed=1), 300)
+    assert content_hash(network, images, 300) != content_hash(
+        build("digits_cnn", classifier="fashion_mnist"), images, 300
+    )
+
+
+def test_a_damaged_cache_is_made_anew(features_folder):
+    network, images = build("digits_cnn"), uint8()
+    first = cached_features(network, images, len(images), CPU)
+    (path,) = features_folder.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(cached_features(network, images, len(images), CPU), first)
+    assert path.stat().st_size > 100
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert cached_features(build("digits_cnn"), uint8(), 300, CPU).shape == (300, 64)
+    assert "features of real images cannot be kept" in caplog.text
+
+
+def test_a_network_of_one_run_leaves_no_file(features_folder):
+    cached_features(build("vae_encoder"), uint8(10), 10, CPU)
+    assert not features_folder.exists()
+
+
+def test_the_floor_is_the_score_of_other_real_images():
+    network = build("digits_cnn")
+    found = real_statistics(network, uint8(200), uint8(300, seed=1), CPU)
+    assert found.real.features.shape == (200, 64) and found.real.logits.shape == (200, 10)
+    assert 0 < found.floor["frechet_distance"] and "class_kl" in found.floor
+    same = real_statistics(network, uint8(200), uint8(200), CPU)
+    assert same.floor["frechet_distance"] < 1e-6

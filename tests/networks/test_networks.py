@@ -1,0 +1,306 @@
+"""Over the registries of encoders, decoders and discriminators."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vaegan.gan.penalties import squared_gradient
+from vaegan.networks.blocks import ResidualBlock, conv_widths, mlp, up
+from vaegan.networks.decoders import Decoder
+from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
+from vaegan.networks.encoders import Encoder
+from vaegan.networks.initialization import Layer, he_init, output_layer
+from vaegan.networks.sizes import ACTIVATIONS, ConvSizes, MlpSizes
+
+SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", sorted(Encoder.choices))
+def test_encoders_turn_images_into_features(name, shape):
+    encoder = Encoder.choices[name].Config().build(shape, num_features=6)
+    assert encoder(torch.rand(3, *shape)).shape == (3, 6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", sorted(Decoder.choices))
+def test_decoders_turn_latents_into_parameters(name, shape):
+    decoder = Decoder.choices[name].Config().build(latent_dim=5, param_shape=shape)
+    assert decoder(torch.randn(3, 5)).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", sorted(Discriminator.choices))
+def test_discriminators_judge_each_image_by_itself(name, shape):
+    discriminator = Discriminator.choices[name].Config().build(shape)
+    images = torch.rand(4, *shape)
+    logits = discriminator(images)
+    assert logits.shape == (4,)
+    torch.testing.assert_close(discriminator(images[1:2]), logits[1:2])
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
+def test_no_network_normalises_over_the_batch(base):
+    shapes = {Encoder: ((1, 28, 28), 4), Decoder: (4, (1, 28, 28)), Discriminator: ((1, 28, 28),)}
+    for choice in base.choices.values():
+        layers = choice.Config().build(*shapes[base]).modules()
+        assert not [layer for layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+@pytest.mark.parametrize(
+    "shape, num_halvings",
+    [
+        ((1, 28, 28), 2),
+        ((1, 4, 4), 2),
+        ((1, 32, 32), 3),
+        ((3, 64, 128), 4),
+        ((1, 12, 64), 2),
+        ((1, 31, 63), 2),
+    ],
+)
+def test_images_are_halved_to_between_4_and_7_pixels_where_they_can(shape, num_halvings):
+    sizes = Encoder.choices["conv"].Config(width=8, max_width=20)
+    assert conv_widths(shape, sizes) == [min(8 << i, 20) for i in range(num_halvings)]
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
+def test_images_that_cannot_be_halved_twice_are_refused(base):
+    arguments = {Encoder: ((1, 3, 28), 4), Decoder: (4, (1, 3, 28)), Discriminator: ((1, 3, 28),)}[
+        base
+    ]
+    with pytest.raises(
+        ValueError, match=rf"{base.group}=conv .*at least 4, got 3 x 28; .* choose {base.group}=mlp"
+    ):
+        base.choices["conv"].Config().build(*arguments)
+    assert base.choices["mlp"].Config().build(*arguments)
+
+
+def test_he_initialisation_keeps_the_scale_of_the_signal():
+    torch.manual_seed(0)
+    layers = [nn.Linear(512, 512), up(64, 64)]
+    inputs = [torch.randn(256, 512), torch.randn(16, 64, 16, 16)]
+    for layer, x in zip(layers, inputs, strict=True):
+        he_init(nn.Sequential(layer, nn.Linear(1, 1)))
+        inside = (
+            layer(x.relu()) if isinstance(layer, nn.Linear) else layer(x.relu())[..., 1:-1, 1:-1]
+        )
+        assert inside.square().mean().item() == pytest.approx(
+            1, rel=0.1
+        )  # as much as went in, before the relu
+        assert (layer.bias == 0).all()
+
+
+def test_output_layers_start_small():
+    for base, arguments in (
+        (Encoder, ((1, 28, 28), 4)),
+        (Decoder, (4, (1, 28, 28))),
+        (Discriminator, ((1, 28, 28),)),
+    ):
+        for choice in base.choices.values():
+            network = choice.Config().build(*arguments)
+            x = torch.randn(64, 4) if base is Decoder else torch.rand(64, 1, 28, 28)
+            assert network(x).std() < 0.5
+
+
+@pytest.mark.parametrize("key", ["width", "max_width", "hidden_dim"])
+def test_bad_sizes_are_refused(key):
+    assert issubclass(Encoder.choices["conv"].Config, ConvSizes)
+    with pytest.raises(ValueError, match=f"{key} must be at least 1; got 0"):
+        Encoder.choices["conv"].Config(**{key: 0})
+
+
+def test_bad_hidden_dims_are_refused():
+    assert issubclass(Encoder.choices["mlp"].Config, MlpSizes)
+    with pytest.raises(ValueError, match="hidden_dims must be a list of numbers of at least 1"):
+        Encoder.choices["mlp"].Config(hidden_dims=[64, 0])
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder])
+@pytest.mark.parametrize(
+    "activation, layer", [("silu", nn.SiLU), ("tanh", nn.Tanh), ("relu", nn.ReLU), ("glu", nn.GLU)]
+)
+def test_mlps_have_the_activation_that_is_asked_for(base, activation, layer):
+    arguments = ((1, 4, 4), 6) if base is Encoder else (6, (1, 4, 4))
+    network = (
+        base.choices["mlp"].Config(hidden_dims=[20, 30], activation=activation).build(*arguments)
+    )
+    assert [type(module) for module in network.net if not list(module.parameters())].count(
+        ACTIVATIONS[activation]
+    ) == 2
+    widths = [module.weight.shape[0] for module in network.net if isinstance(module, nn.Linear)]
+    assert widths[:2] == ([40, 60] if activation == "glu" else [20, 30])
+
+
+def test_gated_layers_are_those_of_tomczak_and_welling():
+    """h = (A x + b) * sigmoid(C x + d)."""
+    first, gate, _ = mlp([5, 7, 3], nn.GLU)
+    x = torch.randn(4, 5)
+    value, opened = first(x).chunk(2, 1)
+    torch.testing.assert_close(gate(first(x)), value * opened.sigmoid())
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(
+        ValueError, match="activation must be one of silu, relu, tanh, glu; got 'gelu'"
+    ):
+        Encoder.choices["mlp"].Config(activation="gelu")
+
+
+@pytest.mark.parametrize("normalization", ["none", "group"])
+def test_residual_blocks_start_as_the_identity(normalization):
+    block = ResidualBlock(12, normalization)
+    he_init(nn.Sequential(block, nn.Linear(1, 1)))
+    x = torch.randn(2, 12, 5, 6)
+    assert torch.equal(block(x), x)
+    assert len([layer for layer in block.modules() if isinstance(layer, nn.GroupNorm)]) == 2 * (
+        normalization == "group"
+    )
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
+@pytest.mark.parametrize("normalization, factor", [("none", 6**-0.5), ("group", 1)])
+def test_the_first_layers_of_blocks_without_a_norm_are_scaled_by_their_number(
+    base, normalization, factor
+):
+    """Fix-up: L^(-1/2) with L = 3 sizes * 2 blocks."""
+    arguments = {
+        Encoder: ((1, 28, 28), 6),
+        Decoder: (6, (1, 28, 28)),
+        Discriminator: ((1, 28, 28),),
+    }[base]
+    network = (
+        base.choices["resnet"].Config(num_blocks=2, normalization=normalization).build(*arguments)
+    )
+    for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
+        he = math.sqrt(2 / (9 * block.first.in_channels))
+        assert block.first.weight.std().item() == pytest.approx(factor * he, rel=0.05)
+        assert block.last.weight.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_a_discriminator_can_have_the_layers_of_an_encoder(name):
+    """The same seed gives the same weights, and silu the same function, up to the output layer."""
+    torch.manual_seed(1)
+    encoder = Encoder.choices[name].Config().build((1, 28, 28), num_features=1)
+    torch.manual_seed(1)
+    discriminator = Discriminator.choices[name].Config(activation="silu").build((1, 28, 28))
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(discriminator(x), encoder(x).squeeze(1))
+
+
+TRUNKS = [(Discriminator, name, []) for name in sorted(Discriminator.choices)]
+TRUNKS += [(Encoder, name, [8]) for name in ("conv", "resnet")]
+
+
+@pytest.mark.parametrize("base, name, sizes", TRUNKS)
+@pytest.mark.parametrize("activation, layer", [("leaky_relu", nn.LeakyReLU), ("silu", nn.SiLU)])
+def test_networks_have_the_activation_that_is_asked_for(base, name, sizes, activation, layer):
+    network = base.choices[name].Config(activation=activation).build((1, 8, 8), *sizes)
+    found = {
+        type(module)
+        for module in network.modules()
+        if type(module).__module__ == nn.SiLU.__module__
+    }
+    assert found == {layer}
+
+
+@pytest.mark.parametrize("base, name, sizes", TRUNKS)
+def test_an_unknown_activation_of_a_trunk_is_refused(base, name, sizes):
+    with pytest.raises(ValueError, match="activation must be one of silu, leaky_relu; got 'gelu'"):
+        base.choices[name].Config(activation="gelu")
+
+
+@pytest.fixture(params=sorted(Discriminator.choices))
+def normalized(request):
+    """A discriminator with spectral normalization, small enough for singular values."""
+    torch.manual_seed(0)
+    config = Discriminator.choices[request.param].Config(spectral_norm=True)
+    for key, value in {"width": 8, "hidden_dim": 32, "hidden_dims": [32, 32]}.items():
+        if key in vars(config):
+            setattr(config, key, value)
+    return config.build((1, 12, 12))
+
+
+def test_spectral_norm_holds_the_largest_singular_value_of_every_layer_at_1(normalized):
+    layers = [module for module in normalized.modules() if isinstance(module, Layer)]
+    for _ in range(50):
+        normalized(torch.rand(2, 1, 12, 12))  # each forward is a step of the power iteration
+    for layer in layers:
+        largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item()
+        assert largest == pytest.approx(1, rel=0.03)
+    assert len(layers) == len(
+        [name for name, _ in normalized.named_parameters() if name.endswith("original")]
+    )
+
+
+def test_spectrally_normalised_weights_are_copied_and_kept_whole(normalized):
+    x = torch.rand(4, 1, 12, 12)
+    normalized(x)
+    other = copy.deepcopy(normalized)
+    fresh = copy.deepcopy(normalized)
+    for parameter in fresh.parameters():
+        nn.init.normal_(parameter)
+    fresh.load_state_dict(normalized.state_dict(), strict=True)
+    for network in (normalized, other, fresh):
+        assert torch.equal(network.eval()(x), normalized.eval()(x))
+    assert torch.equal(other.train()(x), normalized.train()(x))
+    nn.init.ones_(next(other.parameters()))
+    assert not torch.equal(other(x), normalized(x))  # a copy has its own weights
+
+
+def test_spectral_norm_judges_each_image_by_itself(normalized):
+    x = torch.rand(4, 1, 12, 12)
+    torch.testing.assert_close(normalized.eval()(x)[1:2], normalized(x[1:2]))
+
+
+def test_gradient_penalties_reach_all_spectrally_normalised_weights(normalized):
+    penalty = squared_gradient(normalized, torch.rand(4, 1, 12, 12))
+    assert penalty.shape == (4,) and (penalty > 0).all()
+    penalty.mean().backward()
+    weights = [
+        parameter for name, parameter in normalized.named_parameters() if name.endswith("original")
+    ]
+    assert all(weight.grad.isfinite().all() and weight.grad.count_nonzero() for weight in weights)
+
+
+def test_spectral_norm_leaves_other_initial_weights_as_he_drew_them():
+    torch.manual_seed(2)
+    plain = Discriminator.choices["conv"].Config().build((1, 12, 12))
+    expected = [layer.weight.clone() for layer in plain.modules() if isinstance(layer, Layer)]
+    apply_spectral_norm(plain)
+    layers = [layer for layer in plain.modules() if isinstance(layer, Layer)]
+    for layer, weight in zip(layers, expected, strict=True):
+        assert torch.equal(layer.parametrizations.weight.original, weight)
+
+
+@pytest.mark.parametrize("base", [Encoder, Decoder])
+@pytest.mark.parametrize("normalization", ["none", "group"])
+def test_resnets_have_blocks_at_every_size(base, normalization):
+    arguments = ((1, 28, 28), 6) if base is Encoder else (6, (1, 28, 28))
+    network = (
+        base.choices["resnet"]
+        .Config(width=8, num_blocks=2, normalization=normalization)
+        .build(*arguments)
+    )
+    assert len([layer for layer in network.modules() if isinstance(layer, ResidualBlock)]) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [({"num_blocks": 0}, "num_blocks"), ({"normalization": "batch"}, "none, group")],
+)
+def test_bad_residual_sizes_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder.choices["resnet"].Config(**values)
+
+
+@pytest.mark.parametrize("name", sorted(Decoder.choices))
+def test_a_decoder_starts_where_it_is_told(name):
+    decoder = Decoder.choices[name].Config().build(5, (2, 8, 8))
+    params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
+    decoder.start_at(params)
+    assert (decoder(torch.zeros(1, 5))[0] - params).abs().mean() < 0.5
+    assert output_layer(decoder).bias.numel() in (2, 128)

@@ -1,0 +1,200 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
+
+from vaegan.probability.distributions import (
+    ContinuousBernoulli,
+    DiscretizedLogisticMixture,
+    EightBitCategorical,
+    eight_bit,
+    mean_of,
+)
+from vaegan.probability.mixtures import DiagonalNormalMixture, mixture
+
+LEVELS = torch.linspace(0, 1, 256, dtype=torch.float64)
+
+
+def test_continuous_bernoulli_agrees_with_torch_where_torch_is_exact():
+    logits, x = (
+        torch.linspace(-8, 8, 400).view(400, 1, 1, 1).double(),
+        torch.rand(400, 1, 1, 1).double(),
+    )
+    expected = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
+    ours = ContinuousBernoulli(logits)
+    torch.testing.assert_close(ours.log_prob(x), expected.log_prob(x).view(-1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.mean, expected.mean, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "logit", [-2000.0, -60.0, -0.1, -0.0999, -1e-6, 0.0, 1e-3, 0.1001, 20.0, 500.0]
+)
+def test_continuous_bernoulli_is_normalised_for_logits_of_any_size(logit):
+    distribution = ContinuousBernoulli(torch.full((1, 1, 1), logit))  # float32, as in training
+    edge = min(1.0, 40 / max(abs(logit), 1e-9))  # beyond it there is nothing left
+
+    x = torch.linspace(0, edge, 20_001, dtype=torch.float64)
+    x = x if logit < 0 else 1 - x
+    density = distribution.log_prob(x.float().view(-1, 1, 1, 1)).double().exp()
+    width = edge / 20_000
+    assert torch.trapezoid(density, dx=width).item() == pytest.approx(
+        1, abs=2e-3
+    )  # of x in float32 near 1
+    assert distribution.mean.item() == pytest.approx(
+        torch.trapezoid(x * density, dx=width).item(), abs=2e-3
+    )
+
+
+def test_torchs_continuous_bernoulli_is_not_which_is_why_there_is_ours():
+    logit = torch.tensor(-60.0)
+    theirs = torch.distributions.ContinuousBernoulli(logits=logit, validate_args=False)
+    ours = ContinuousBernoulli(logit.view(1, 1, 1))
+    assert ours.log_prob(torch.zeros(1, 1, 1)).item() == pytest.approx(math.log(60), abs=1e-4)
+    assert abs(theirs.log_prob(torch.tensor(0.0)).item() - math.log(60)) > 1
+
+
+def test_continuous_bernoulli_has_gradients_everywhere():
+    logits = torch.tensor([-500.0, -0.1, 0.0, 1e-5, 300.0]).view(5, 1, 1, 1).requires_grad_()
+    distribution = ContinuousBernoulli(logits)
+    (distribution.log_prob(torch.full_like(logits, 0.3)).sum() + distribution.mean.sum()).backward()
+    assert logits.grad.isfinite().all()
+    residual = (
+        torch.full_like(logits, 0.3) - distribution.mean
+    )  # of an exponential family: d log p / d logit = x - mean
+    torch.testing.assert_close(logits.grad[:1], residual[:1].detach(), atol=1e-4, rtol=1e-3)
+    assert distribution.rsample().min() >= 0 and distribution.rsample().max() <= 1
+
+
+def test_eight_bit_categorical_agrees_with_torch():
+    logits = torch.randn(3, 256, 2, 1, 1)
+    x = torch.randint(256, (3, 2, 1, 1))
+    expected = Categorical(logits=logits[..., 0, 0].mT).log_prob(x[..., 0, 0]).sum(1)
+    torch.testing.assert_close(EightBitCategorical(logits).log_prob(x / 255), expected)
+
+
+def logistic_masses(location, scale):
+    """Masses of a rounded logistic at the 256 levels, by scipy."""
+    edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
+    return np.diff(stats.logistic.cdf(edges, location, scale))
+
+
+def pixel(logits, locations, scales, coefficients=()):
+    """Mixture of one pixel: lists over components, of lists over channels."""
+
+    def reshape(values, *shape):
+        return torch.tensor(values, dtype=torch.float64).view(1, len(logits), *shape, 1, 1)
+
+    channels = len(locations[0])
+    pairs = channels * (channels - 1) // 2
+    coefficients = reshape(coefficients or [[0.0] * pairs] * len(logits), pairs)
+    return DiscretizedLogisticMixture(
+        reshape(logits), reshape(locations, channels), reshape(scales, channels), coefficients
+    )
+
+
+@pytest.mark.parametrize("location", [-0.5, 0.0, 0.301, 0.5, 1.0, 1.7])
+@pytest.mark.parametrize("scale", [0.002, 0.05, 1.0])
+def test_a_rounded_logistic_agrees_with_scipy(location, scale):
+    masses = pixel([0.0], [[location]], [[scale]]).log_prob(LEVELS.view(-1, 1, 1, 1)).exp()
+    torch.testing.assert_close(
+        masses, torch.as_tensor(logistic_masses(location, scale)), atol=1e-12, rtol=1e-6
+    )
+
+
+def test_a_mixture_weighs_its_components():
+    distribution = pixel([0.3, -1.0], [[0.2], [0.8]], [[0.02], [0.1]])
+    weights = np.exp([0.3, -1.0]) / np.exp([0.3, -1.0]).sum()
+    expected = weights[0] * logistic_masses(0.2, 0.02) + weights[1] * logistic_masses(0.8, 0.1)
+    torch.testing.assert_close(
+        distribution.log_prob(LEVELS.view(-1, 1, 1, 1)).exp(), torch.as_tensor(expected)
+    )
+
+
+def test_channels_depend_on_those_before_them():
+    """Three channels against a mixture written out with scipy, and two channels summed over all 65,536 values."""
+    coefficients = [[0.4, -0.3, 0.6], [-0.5, 0.2, 0.1]]
+    locations, scales = [[0.3, 0.5, 0.6], [0.7, 0.4, 0.2]], [[0.05, 0.1, 0.03], [0.2, 0.06, 0.08]]
+    distribution = pixel([0.2, -0.4], locations, scales, coefficients)
+    for levels in ([12, 200, 90], [0, 255, 128], [255, 0, 0]):
+        x, total = np.array(levels) / 255, 0.0
+        for k, weight in enumerate(np.exp([0.2, -0.4]) / np.exp([0.2, -0.4]).sum()):
+            a, b, c = coefficients[k]
+            shifts = [0.0, a * (x[0] - 0.5), b * (x[0] - 0.5) + c * (x[1] - 0.5)]
+            parts = [
+                logistic_masses(locations[k][i] + shifts[i], scales[k][i])[levels[i]]
+                for i in range(3)
+            ]
+            total += weight * np.prod(parts)
+        value = torch.as_tensor(x).view(1, 3, 1, 1)
+        assert distribution.log_prob(value).item() == pytest.approx(math.log(total), rel=1e-6)
+    pair = pixel([0.2, -0.4], [[0.3, 0.5], [0.9, 0.4]], [[0.05, 0.1], [0.2, 0.06]], [[0.8], [-0.9]])
+    total = pair.log_prob(torch.cartesian_prod(LEVELS, LEVELS).view(-1, 2, 1, 1)).exp().sum()
+    assert total.item() == pytest.approx(1, abs=1e-9)
+
+
+def test_the_mean_and_the_samples_of_coupled_channels():
+    torch.manual_seed(0)
+    distribution = pixel(
+        [0.0, 0.5], [[0.4, 0.5], [0.6, 0.5]], [[0.02, 0.03], [0.03, 0.02]], [[0.8], [-0.5]]
+    )
+    samples = distribution.sample((50_000,))
+    assert eight_bit.check(samples).all()
+    torch.testing.assert_close(samples.mean(0), distribution.mean, atol=3e-3, rtol=0)
+    centered = (samples - samples.mean(0)).view(-1, 2)
+    grid = torch.cartesian_prod(LEVELS, LEVELS)
+    masses = distribution.log_prob(grid.view(-1, 2, 1, 1)).exp()
+    center = (masses[:, None] * grid).sum(0)
+    covariance = (
+        masses[:, None, None] * (grid - center)[:, :, None] * (grid - center)[:, None]
+    ).sum(0)
+    torch.testing.assert_close(
+        centered.mT @ centered / len(centered), covariance, atol=5e-5, rtol=0.03
+    )
+
+
+def test_eight_bit_checks_levels():
+    assert eight_bit.check(LEVELS.float()).all()
+    assert not eight_bit.check(torch.tensor([0.5 / 255, -1 / 255, 256 / 255])).any()
+    assert "255" in repr(eight_bit)
+
+
+def test_a_mixture_of_normals_agrees_with_torch():
+    loc, scale, logits = torch.randn(30, 40) * 2, torch.rand(30, 40) * 0.3 + 1e-4, torch.randn(30)
+    ours = mixture(logits, Independent(Normal(loc, scale), 1))
+    assert isinstance(ours, DiagonalNormalMixture)
+    expected = MixtureSameFamily(
+        Categorical(logits=logits), Independent(Normal(loc.double(), scale.double()), 1)
+    )
+    z = torch.cat([loc + scale * torch.randn(30, 40), torch.randn(6, 40)])
+    torch.testing.assert_close(
+        ours.log_prob(z).double(), expected.log_prob(z.double()), atol=1e-3, rtol=1e-6
+    )
+    assert ours.log_prob(z.view(4, 9, 40)).shape == (4, 9)
+
+
+def test_a_mixture_of_other_components_is_torchs():
+    components = MultivariateNormal(torch.randn(5, 3), torch.eye(3).expand(5, 3, 3))
+    ours = mixture(torch.zeros(5), components)
+    assert type(ours) is MixtureSameFamily
+    expected = torch.logsumexp(components.log_prob(torch.zeros(3)), 0) - math.log(5)
+    torch.testing.assert_close(ours.log_prob(torch.zeros(3)), expected)
+
+
+def test_a_mean_is_exact_where_it_is_known_and_else_of_samples():
+    class WithoutMean(Normal):
+        @property
+        def mean(self):
+            raise NotImplementedError
+
+    assert mean_of(Normal(torch.tensor([2.0]), 1.0)).item() == 2
+    assert mean_of(WithoutMean(torch.tensor([2.0]), 0.1)).item() == pytest.approx(2, abs=0.05)
+    assert mean_of(WithoutMean(torch.tensor([2.0]), 0.1)).item() != 2

@@ -1,0 +1,328 @@
+"""Over the registry, and over the variants of each choice: a new noise model is tested the day it is written."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Distribution, constraints
+
+from vaegan.probability.distributions import eight_bit
+from vaegan.probability.likelihoods.bernoulli import Bernoulli
+from vaegan.probability.likelihoods.density import ContinuousBernoulli
+from vaegan.probability.likelihoods.eight_bit import DiscretizedLogisticMixture
+from vaegan.probability.likelihoods.likelihood import Likelihood
+from vaegan.probability.likelihoods.location_scale import Gaussian, Laplace
+
+PIXEL = (1, 1, 1)
+VARIANTS = {name: choice.Config() for name, choice in Likelihood.choices.items()} | {
+    "bernoulli_static": Bernoulli.Config(static_seed=3),
+    "discretized_logistic": DiscretizedLogisticMixture.Config(num_components=1),
+    "gaussian_raw": Gaussian.Config(dequantize=False),
+    "gaussian_fixed": Gaussian.Config(scale=0.1),
+    "gaussian_per_channel": Gaussian.Config(scale="per_channel"),
+    "gaussian_per_pixel": Gaussian.Config(scale="per_pixel"),
+    "gaussian_optimal": Gaussian.Config(scale="optimal"),
+    "laplace_per_pixel": Laplace.Config(scale="per_pixel"),
+}
+
+
+@pytest.fixture(params=sorted(VARIANTS))
+def config(request):
+    return VARIANTS[request.param]
+
+
+def shapes_of(config):
+    return (
+        [(1, 28, 28), (1, 5, 7)]
+        if config.name == "bernoulli"
+        else [(1, 28, 28), (3, 8, 12), (2, 5, 7)]
+    )
+
+
+def grid_of(likelihood):
+    """Values x of one pixel, (N,), and the weight of each in a sum over the support."""
+    if likelihood.support is constraints.boolean:
+        return torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    if likelihood.support is eight_bit:
+        return torch.linspace(0, 1, 256, dtype=torch.float64), torch.ones(256, dtype=torch.float64)
+    edges = torch.linspace(0, 1, 400_001, dtype=torch.float64)
+    if (
+        likelihood.support is constraints.real
+    ):  # fine where a narrow noise may be, coarse where only a wide one is
+        tail = torch.linspace(1, 100, 100_001, dtype=torch.float64)[1:]
+        edges = torch.cat(
+            [-tail.flip(0), torch.linspace(-1, 0, 400_001, dtype=torch.float64)[:-1], edges, tail]
+        )
+    return (edges[1:] + edges[:-1]) / 2, edges.diff()
+
+
+def pixels(distribution, x):
+    return distribution.log_prob(x.view(-1, 1, 1, 1)).exp()
+
+
+def test_shapes_and_range_of_the_mean(config):
+    for shape in shapes_of(config):
+        likelihood = config.build(shape)
+        for batch in [(4,), (2, 4)]:
+            distribution = likelihood(torch.randn(*batch, *likelihood.param_shape) * 5)
+            assert isinstance(distribution, Distribution)
+            assert (distribution.batch_shape, distribution.event_shape) == (batch, shape)
+            assert distribution.mean.shape == (*batch, *shape)
+            assert 0 <= distribution.mean.min() and distribution.mean.max() <= 1
+            assert distribution.sample((3,)).shape == (3, *batch, *shape)
+            assert distribution.log_prob(likelihood.target(torch.rand(4, *shape))).shape == batch
+
+
+def test_extreme_parameters_stay_in_range_and_finite(config):
+    likelihood = config.build((1, 4, 4))
+    params = torch.randn(4, *likelihood.param_shape).sign() * 1e3
+    params.requires_grad_()
+    distribution = likelihood(params)
+    assert 0 <= distribution.mean.min() and distribution.mean.max() <= 1
+    log_prob = distribution.log_prob(likelihood.target(torch.randint(256, (4, 1, 4, 4)) / 255))
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all() and params.grad.isfinite().all()
+
+
+def test_mass_or_density_of_one_pixel_sums_to_one(config):
+    likelihood = config.build(PIXEL).requires_grad_(False)
+    x, weights = grid_of(likelihood)
+    for _ in range(4):
+        params = (torch.randn(1, *likelihood.param_shape) * 1.5).double()
+        total = (pixels(likelihood(params), x) * weights).sum()
+        assert total.item() == pytest.approx(1, abs=1e-5)
+
+
+def test_samples_agree_with_log_prob_in_mean_and_variance(config):
+    likelihood = config.build(PIXEL).requires_grad_(False)
+    x, weights = grid_of(likelihood)
+    num_samples = 40_000
+    for _ in range(3):
+        distribution = likelihood(torch.randn(1, *likelihood.param_shape).double())
+        masses = pixels(distribution, x) * weights
+        mean, square, fourth = (float((masses * x**power).sum()) for power in (1, 2, 4))
+        samples = distribution.sample((num_samples,)).flatten().double()
+        assert likelihood.support.check(samples).all()
+        assert samples.mean().item() == pytest.approx(
+            mean, abs=5 * math.sqrt((square - mean**2) / num_samples)
+        )
+        tolerance = 5 * math.sqrt((fourth - square**2) / num_samples)
+        assert samples.square().mean().item() == pytest.approx(square, abs=tolerance)
+
+
+def test_the_mean_is_that_of_the_distribution(config):
+    """Of a rounded logistic, before it is rounded: at most half a level away."""
+    likelihood = config.build(PIXEL).requires_grad_(False)
+    x, weights = grid_of(likelihood)
+    for _ in range(5):
+        distribution = likelihood(torch.randn(1, *likelihood.param_shape).double())
+        expected = float((pixels(distribution, x) * weights * x).sum())
+        tolerance = 0.5 / 255 if isinstance(likelihood, DiscretizedLogisticMixture) else 1e-6
+        assert distribution.mean.item() == pytest.approx(expected, abs=tolerance)
+
+
+def test_log_prob_is_summed_over_pixels_and_nothing_else(config):
+    """Nats per image: an image of n equal pixels has n times the log-likelihood of one; the batch changes nothing."""
+    one, many = config.build(PIXEL), config.build((1, 6, 4))
+    params = torch.randn(1, *one.param_shape)
+    x = one.target(torch.rand(1, *PIXEL))
+    single = one(params).log_prob(x)
+    image = many(params.expand(5, *many.param_shape)).log_prob(x.expand(5, 1, 6, 4))
+    torch.testing.assert_close(image, 24 * single.expand(5))
+
+
+def test_targets_land_on_the_support(config):
+    likelihood = config.build((1, 8, 8))
+    x = torch.cat(
+        [torch.randint(256, (16, 1, 8, 8)) / 255, torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)]
+    )
+    for seed in (None, 0):
+        target = likelihood.target(x, seed)
+        likelihood.check(target)
+        assert target.shape == x.shape and target.dtype == x.dtype
+        assert 0 <= target.min() and target.max() <= 1
+        assert (target - x).abs().mean() < 0.5
+
+
+def test_a_seed_makes_the_target_a_function_of_the_image(config):
+    likelihood = config.build((1, 8, 8))
+    x = torch.randint(1, 255, (16, 1, 8, 8)) / 255
+    order = torch.randperm(16)
+    assert torch.equal(likelihood.target(x, 0)[order], likelihood.target(x[order], 0))
+    is_noisy = not torch.equal(likelihood.target(x), likelihood.target(x))
+    static = getattr(config, "static_seed", None) is not None
+    assert is_noisy == (
+        config.name == "bernoulli" and not static or getattr(config, "dequantize", False)
+    )
+    assert torch.equal(likelihood.target(x, 0), likelihood.target(x, 1)) != is_noisy
+
+
+def test_masses_are_at_most_one_and_say_so(config):
+    likelihood = config.build((1, 8, 8))
+    assert likelihood.is_discrete == (
+        config.name in ("bernoulli", "categorical", "discretized_logistic_mixture")
+    )
+    if likelihood.is_discrete:
+        target = likelihood.target(torch.rand(16, 1, 8, 8))
+        assert (
+            likelihood(torch.randn(16, *likelihood.param_shape) * 3).log_prob(target) <= 0
+        ).all()
+
+
+def test_values_off_the_support_are_an_error(config):
+    likelihood = config.build(PIXEL)
+    outside = math.nan if likelihood.support is constraints.real else 1.5
+    with pytest.raises(
+        ValueError, match=f"likelihood={config.name} has the support .*; got a pixel {outside}"
+    ):
+        likelihood.check(torch.tensor([1.0, outside]))
+
+
+def test_bits_per_dim_agree_between_a_density_and_the_mass_that_it_implies():
+    """A uniform density on dequantized pixels, and a uniform mass on 256 levels, both need 8 bits for each pixel."""
+    images = torch.randint(256, (4, 1, 6, 6)) / 255
+    for name in ("continuous_bernoulli", "categorical"):
+        likelihood = Likelihood.choices[name].Config().build((1, 6, 6))
+        log_prob = likelihood(torch.zeros(4, *likelihood.param_shape)).log_prob(
+            likelihood.target(images)
+        )
+        torch.testing.assert_close(likelihood.bits_per_dim(log_prob), torch.full((4,), 8.0))
+
+
+def test_a_dequantized_density_never_needs_fewer_bits_than_its_mass():
+    """Theis et al. 2016: the mean log-density in a level's bin is at most the logarithm of the bin's mass."""
+    likelihood = Gaussian.Config(scale=0.02).build((1, 1, 1))
+    image = torch.full((20_000, 1, 1, 1), 100 / 255)
+    params = torch.logit(torch.tensor(0.4)).view(1, 1, 1, 1)
+    density_bits = (
+        likelihood.bits_per_dim(likelihood(params).log_prob(likelihood.target(image))).mean().item()
+    )
+    mass = stats.norm.cdf(101 / 256, 0.4, 0.02) - stats.norm.cdf(100 / 256, 0.4, 0.02)
+    assert density_bits >= -math.log2(mass) - 1e-4
+    assert density_bits == pytest.approx(-math.log2(mass), abs=0.01)
+
+
+def test_bits_per_dim_are_not_reported_where_they_mean_nothing():
+    for config in (Bernoulli.Config(), Gaussian.Config(dequantize=False)):
+        assert config.build((1, 2, 2)).bits_per_dim(torch.zeros(3)) is None
+
+
+def test_bernoulli_agrees_with_scipy():
+    logits, x = (
+        torch.randn(3, 1, 2, 2).double(),
+        torch.bernoulli(torch.full((3, 1, 2, 2), 0.5)).double(),
+    )
+    expected = stats.bernoulli.logpmf(x.numpy(), logits.sigmoid().numpy()).sum((1, 2, 3))
+    actual = Bernoulli.Config().build((1, 2, 2))(logits).log_prob(x)
+    torch.testing.assert_close(actual, torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("scale", [0.05, 1])
+@pytest.mark.parametrize("choice, reference", [(Gaussian, stats.norm), (Laplace, stats.laplace)])
+def test_a_fixed_scale_agrees_with_scipy(choice, reference, scale):
+    params, x = torch.randn(3, 1, 2, 2).double(), torch.rand(3, 1, 2, 2).double()
+    expected = reference.logpdf(x.numpy(), params.sigmoid().numpy(), scale).sum((1, 2, 3))
+    actual = choice.Config(scale=scale).build((1, 2, 2))(params).log_prob(x)
+    torch.testing.assert_close(actual, torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("kind, tolerance", [("learned", 0.01), ("optimal", 0.01)])
+def test_gaussian_finds_the_scale_of_the_residuals(kind, tolerance):
+    likelihood = Gaussian.Config(scale=kind, initial_scale=0.5).build((1, 16, 16))
+    params = torch.zeros(64, 1, 16, 16)
+    x = 0.5 + 0.1 * torch.randn_like(params)
+    optimizer = torch.optim.Adam(
+        [*likelihood.parameters(), torch.zeros(1, requires_grad=True)], 0.05
+    )
+    for _ in range(300):
+        likelihood.update_running_scale(params, x)
+        optimizer.zero_grad()
+        if kind == "learned":
+            (-likelihood(params).log_prob(x).mean()).backward()
+        optimizer.step()
+    found = likelihood(params).base_dist.scale.flatten()[0].item()
+    assert found == pytest.approx((x - 0.5).square().mean().sqrt().item(), rel=tolerance)
+
+
+def test_per_pixel_scales_come_from_the_decoder():
+    likelihood = Gaussian.Config(scale="per_pixel").build((3, 4, 4))
+    assert likelihood.param_shape == (6, 4, 4)
+    params = torch.zeros(1, 6, 4, 4)
+    params[:, 3:] = torch.randn(1, 3, 4, 4)
+    scales = likelihood(params).base_dist.scale
+    assert scales.shape == (1, 3, 4, 4) and len(scales.unique()) == 48
+
+
+def test_gaussian_density_stays_finite_on_constant_images():
+    likelihood = Gaussian.Config(min_scale=1e-3).build(PIXEL)
+    torch.nn.init.constant_(likelihood.scale.log_excess, -100.0)
+    assert (
+        likelihood(torch.zeros(1, *PIXEL)).log_prob(torch.full((1, *PIXEL), 0.5)).isfinite().all()
+    )
+
+
+def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normaliser():
+    logits, x = torch.randn(3, 1, 2, 2).double() * 3, torch.rand(3, 1, 2, 2).double()
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, x, reduction="none"
+    )
+    normalizer = torch.log(logits.abs() / torch.tanh(logits.abs() / 2))
+    actual = ContinuousBernoulli.Config().build((1, 2, 2))(logits).log_prob(x)
+    torch.testing.assert_close(actual, (normalizer - cross_entropy).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (
+            lambda: Gaussian.Config(scale=0.0),
+            "scale must be a positive number, or one of learned, per_channel",
+        ),
+        (
+            lambda: Gaussian.Config(scale="perpixel"),
+            "scale must be a positive number, or one of .*; got 'perpixel'",
+        ),
+        (lambda: Laplace.Config(scale=math.nan), "scale must be a positive number"),
+        (lambda: Gaussian.Config(min_scale=0.0), "min_scale must be positive"),
+        (
+            lambda: Gaussian.Config(initial_scale=1e-4),
+            "initial_scale must be larger than min_scale=0.001",
+        ),
+        (
+            lambda: DiscretizedLogisticMixture.Config(num_components=0),
+            "num_components must be positive",
+        ),
+        (lambda: DiscretizedLogisticMixture.Config(min_scale=0.0), "min_scale must be positive"),
+        (
+            lambda: Bernoulli.Config().build((3, 8, 8)),
+            "bernoulli wants gray images, got 3 channels; choose likelihood",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_bernoulli_binarizes_anew_each_time_with_the_grey_value_as_probability():
+    likelihood, gray = Bernoulli.Config().build(PIXEL), torch.full((10_000, *PIXEL), 0.3)
+    first, second = likelihood.target(gray), likelihood.target(gray)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first, second)
+    assert first.mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_static_binarization_follows_the_grey_values_too():
+    likelihood, gray = (
+        Bernoulli.Config(static_seed=0).build((1, 28, 28)),
+        torch.rand(300, 1, 28, 28),
+    )
+    target = likelihood.target(gray)
+    assert torch.equal(
+        target, likelihood.target(gray, seed=7)
+    )  # its own seed is stored with the model
+    assert not torch.equal(target, Bernoulli.Config(static_seed=1).build((1, 28, 28)).target(gray))
+    for low in (0.0, 0.25, 0.5, 0.75):
+        part = (gray >= low) & (gray < low + 0.25)
+        assert target[part].mean().item() == pytest.approx(low + 0.125, abs=0.01)

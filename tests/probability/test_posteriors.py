@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from vaegan.probability.distributions import mean_of
+from vaegan.probability.posteriors import DiagonalNormal, Flow, FullNormal, Posterior
+from vaegan.vae.bounds import draw
+
+
+@pytest.mark.parametrize("name", sorted(Posterior.choices))
+def test_a_posterior_is_differentiable_and_normalised_for_each_image(name):
+    posterior = Posterior.choices[name].Config().build(latent_dim=2)
+    features = torch.randn(3, posterior.num_features, requires_grad=True)
+    distribution = posterior(features)
+    assert (distribution.batch_shape, distribution.event_shape) == ((3,), (2,))
+    axis = torch.linspace(-12, 12, 401)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        total = (
+            distribution.log_prob(z[:, None].expand(-1, 3, 2)).exp().sum(0)
+            * (axis[1] - axis[0]) ** 2
+        )
+    torch.testing.assert_close(total, torch.ones(3), atol=1e-3, rtol=0)
+    distribution.rsample().sum().backward()
+    assert features.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", sorted(Posterior.choices))
+def test_samples_come_with_their_density_and_agree_with_the_mean(name):
+    posterior = Posterior.choices[name].Config().build(latent_dim=4)
+    with torch.no_grad():
+        distribution = posterior(torch.randn(3, posterior.num_features))
+        z, log_prob = draw(distribution, 5000)
+        assert z.shape == (5000, 3, 4) and log_prob.shape == (5000, 3)
+        torch.testing.assert_close(log_prob, distribution.log_prob(z), atol=1e-3, rtol=1e-4)
+        error = 6 * z.std(0) * (1 / 5000 + 1 / 64) ** 0.5
+        assert ((z.mean(0) - mean_of(distribution)).abs() < error).all()
+
+
+def test_diagonal_normal_reads_mean_and_scale():
+    features = torch.tensor([[1.0, -2.0, 0.0, 30.0]])
+    distribution = DiagonalNormal.Config(min_scale=0.5).build(2)(features)
+    assert distribution.mean.tolist() == [[1.0, -2.0]]
+    torch.testing.assert_close(
+        distribution.stddev, torch.tensor([[torch.tensor(2.0).log().item() + 0.5, 30.5]])
+    )
+
+
+def test_full_normal_reads_mean_and_the_factor_of_its_covariance():
+    features = torch.tensor([[1.0, -2.0, 0.5, 0.0, 30.0, 0.0, 0.7, -0.2, 1.5]])
+    distribution = FullNormal.Config(min_scale=0.5).build(3)(features)
+    log2 = torch.tensor(2.0).log().item()
+    factor = torch.tensor([[log2 + 0.5, 0, 0], [0.7, 30.5, 0], [-0.2, 1.5, log2 + 0.5]])
+    assert distribution.mean.tolist() == [[1.0, -2.0, 0.5]]
+    torch.testing.assert_close(distribution.covariance_matrix, (factor @ factor.mT)[None])
+
+
+def test_a_flow_makes_latents_depend_on_each_other_and_on_the_context():
+    posterior = Flow.Config().build(3)
+    features = torch.zeros(1, posterior.num_features)
+    z = posterior(features).rsample((4000,)).squeeze(1).detach()
+    assert torch.corrcoef(z.mT).triu(1).abs().max() > 0.02
+    other = features.clone()
+    other[:, 6:] = 2.0
+    assert not torch.allclose(posterior(features).log_prob(z[:5]), posterior(other).log_prob(z[:5]))
+
+
+@pytest.mark.parametrize("name", sorted(Posterior.choices))
+def test_scale_never_vanishes(name):
+    posterior = Posterior.choices[name].Config().build(1)
+    features = torch.full((1, posterior.num_features), -1e6)
+    features[:, :1] = 0
+    features[:, 2:] = 0
+    assert posterior(features).log_prob(torch.zeros(1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: DiagonalNormal.Config(min_scale=0.0), "min_scale must be positive"),
+        (lambda: FullNormal.Config(min_scale=-1.0), "min_scale must be positive"),
+        (lambda: Flow.Config(num_transforms=0), "num_transforms must be at least 1"),
+        (lambda: Flow.Config(context_dim=0), "context_dim must be at least 1"),
+        (
+            lambda: Flow.Config(hidden_dims=[8, 0]),
+            "hidden_dims must be a list of numbers of at least 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,359 @@
+import csv
+import json
+import math
+
+import pytest
+
+from vaegan.reports.comparison import Curve, discriminator_logits, median_curve, records, with_start
+from vaegan.reports.run_records import find_runs, read_curve
+from vaegan.stages.compare import compare
+
+COLD = [100.0, 80.0, 90.0, 40.0, 20.0]  # levels: 80, 40, 20 after 10, 30, 40 updates
+WARM = [50.0, 55.0, 30.0, 20.0, 10.0]
+ABOUT = {
+    "dataset": "mnist",
+    "features": "digits_cnn",
+    "num_images": 5000,
+    "floor": {"frechet_distance": 1.5, "recall": 0.9},
+    "stage1_compute": 0.0,
+    "metrics": {"test/frechet_distance": 21.0, "val/frechet_distance": 20.0},
+    "config": {},
+}
+
+
+def curve(distance, recall=0.5, warmup=0, stage1=0.0):
+    """A validation every 100 images; 10 updates and 1 PFLOP between two, but no updates in the warm-up."""
+    n = len(distance)
+    updates = [10.0 * max(0, i - warmup) for i in range(n)]
+    return Curve(
+        [100.0 * i for i in range(n)],
+        updates,
+        [stage1 + i for i in range(n)],
+        distance,
+        [recall] * n,
+    )
+
+
+def write_run(folder, label, seed, distance, recall=0.5, every=100, **about):
+    """A finished run, as far as a comparison reads it; returns its folder."""
+    gan = folder / "gan"
+    gan.mkdir(parents=True)
+    (gan / "run.json").write_text(json.dumps(ABOUT | {"label": label, "seed": seed} | about))
+    with (gan / "metrics.csv").open("w", newline="") as file:
+        columns = ["step", "train/d_loss", "val/images", "val/generator_updates", "val/compute"]
+        table = csv.writer(file)
+        table.writerow([*columns, "val/frechet_distance", "val/recall"])
+        for i, value in enumerate(distance):
+            table.writerow([i, 0.7, "", "", "", "", ""])
+            table.writerow([i, "", every * i, 10 * i, float(i), value, recall])
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Folders of a cold and a warm run."""
+    cold = write_run(tmp_path / "cold", "cold", 0, COLD)
+    return [str(cold), str(write_run(tmp_path / "warm", "warm", 0, WARM, stage1_compute=1.0))]
+
+
+def test_ratios_by_hand():
+    found = discriminator_logits(curve(WARM, stage1=1.0), curve(COLD))
+    assert [level["frechet_distance"] for level in found["levels"]] == [80, 40, 20]
+    # 80: at the start. 40: 15/25 of the way from 55 to 30, between 10 and 20 updates. 20: at 30 updates.
+    assert [level["updates"] for level in found["levels"]] == pytest.approx([0, 16, 30])
+    assert [level["compute"] for level in found["levels"]] == pytest.approx([1, 2.6, 4])
+    assert found["update_ratio"] == pytest.approx(
+        {"worst": 30 / 40, "median": 16 / 30, "share_met": 1 / 3}
+    )
+    assert found["compute_ratio"] == pytest.approx({"worst": 1, "median": 1, "share_met": 1 / 3})
+    assert found["worst_rise"] == pytest.approx(1.1)
+    assert found["aims"] == {"a": False, "b": True, "c": True, "d": False}
+
+
+def test_the_baseline_against_itself_is_one_everywhere():
+    found = discriminator_logits(curve(COLD), curve(COLD))
+    assert found["update_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
+    assert found["compute_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
+    assert found["aims"]["c"]
+
+
+def test_all_aims_can_be_met():
+    found = discriminator_logits(curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.6), curve(COLD))
+    assert all(found["aims"].values())
+
+
+@pytest.mark.parametrize(
+    "arm, aim",
+    [
+        (curve([18.0, 20.5, 9.0, 8.0, 7.0]), "b"),  # rises by 14 %
+        (curve([18.0, 19.0, 9.0, 8.0, 21.0]), "b"),
+        (curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.4), "c"),
+        (curve([19.0, 19.0, 19.0, 19.0, 20.5]), "c"),
+        (curve([18.0, 19.0, 9.0, 8.0, 7.0], stage1=4.0), "d"),
+        (curve([70.0, 50.0, 40.0, 8.0, 7.0]), "a"),
+    ],
+)
+def test_every_aim_can_be_missed(arm, aim):
+    assert not discriminator_logits(arm, curve(COLD))["aims"][aim]
+
+
+def test_a_level_never_reached_is_infinite():
+    found = discriminator_logits(curve([50.0, 45.0, 42.0, 41.0, 41.0]), curve(COLD))
+    assert found["update_ratio"]["worst"] == found["compute_ratio"]["worst"] == math.inf
+    assert found["update_ratio"]["median"] == math.inf and found["update_ratio"][
+        "share_met"
+    ] == pytest.approx(1 / 3)
+
+
+def test_levels_begin_with_the_first_update_of_the_generator():
+    assert records(curve([100.0, 70.0, 80.0, 60.0, 60.0], warmup=1)) == [3]
+    assert records(curve([100.0, 70.0, 80.0, 75.0, 60.0])) == [1, 4]
+    found = discriminator_logits(curve([10.0, 9.0]), curve([100.0, 101.0]))
+    assert not found["levels"] and math.isnan(found["update_ratio"]["worst"])
+    assert not found["aims"]["a"] and not found["aims"]["d"]
+
+
+def test_ends_are_compared_where_both_are_scored():
+    found = discriminator_logits(curve([50.0, 45.0, 30.0]), curve(COLD))
+    assert found["common_end"] == {
+        "images": 200,
+        "frechet_distance": [30, 90],
+        "recall": [0.5, 0.5],
+    }
+    assert found["aims"]["c"]
+
+
+def test_the_median_is_taken_pointwise():
+    curves = [
+        curve([9.0, 1.0], 0.1),
+        curve([7.0, 3.0], 0.5, stage1=1.0),
+        curve([8.0, 2.0], 0.3, stage1=5.0),
+    ]
+    assert median_curve(curves) == Curve([0, 100], [0, 10], [1, 2], [8, 2], [0.3, 0.3])
+
+
+def test_report_over_seeds(tmp_path):
+    for seed, factor in enumerate((1.0, 1.5, 2.0)):
+        scaled = [factor * d for d in COLD]
+        write_run(
+            tmp_path / f"{seed}", "cold", seed, scaled, config={"warm_start": False, "seed": seed}
+        )
+    warm = {"stage1_compute": 0.5, "config": {"warm_start": True, "seed": 0}}
+    write_run(tmp_path / "3", "warm", 1, [18.0, 19.0, 9.0, 8.0, 7.0], 0.6, **warm)
+    write_run(tmp_path / "4", "warm", 7, [18.0, 27.0, 9.0, 8.0, 5.0], 0.7, **warm)
+    report = compare([str(tmp_path)], "cold", tmp_path / "out")
+    assert report == json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (panel,) = report["panels"]
+    cold, warm = panel["arms"]
+    assert panel["settings"] == {"warm_start": {"cold": ["false"], "warm": ["true"]}}
+    assert panel["floor"]["frechet_distance"] == {"median": 1.5, "min": 1.5, "max": 1.5}
+    assert (cold["label"], cold["seeds"], warm["label"], warm["seeds"]) == (
+        "cold",
+        [0, 1, 2],
+        "warm",
+        [1, 7],
+    )
+    assert cold["start"]["frechet_distance"] == {"median": 150, "min": 100, "max": 200}
+    assert cold["end"]["frechet_distance"] == {"median": 30, "min": 20, "max": 40}
+    assert warm["end"]["frechet_distance"] == {"median": 6, "min": 5, "max": 7}
+    assert warm["end"]["updates"] == 40 and warm["end"]["compute"] == 4.5
+    assert warm["test"]["test/frechet_distance"]["median"] == 21
+    assert warm["worst_rise"] == {
+        "median_curve": pytest.approx(23 / 18),
+        "worst_seed": pytest.approx(1.5),
+    }
+    assert warm["against_baseline"]["aims"] == {"a": True, "b": False, "c": True, "d": True}
+    assert "against_baseline" not in cold
+    (only,) = warm["seed_pairs"]  # seed 7 has no cold run
+    assert only["seed"] == 1 and only["aims"] == {"a": True, "b": True, "c": True, "d": True}
+    assert only["levels"][0]["frechet_distance"] == 120
+
+
+def test_files_and_what_is_printed(tmp_path, pair, capsys):
+    pair.append(
+        str(write_run(tmp_path / "late", "late", 3, [50.0, 45.0, 42.0], stage1_compute=2.0))
+    )
+    report = compare(pair, "cold", tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    printed = capsys.readouterr().out
+    assert text in printed and "comparison.png" in printed
+    lines = text.splitlines()
+    assert "| cold | 1 | 0 | 100 → 20 | 0.5 | 21 | 1 / 1 | 1 / 1 | 1 (1) |  |  |" in lines
+    assert (
+        "| warm | 1 | 1 | 50 → 10 | 0.5 | 21 | 0.533 / 0.75 | 1 / 1 | 1.1 (1.1) | – b c – | 0/1 1/1 1/1 0/1 |"
+        in lines
+    )
+    late = "| late | 1 | 2 | 50 → 42 | 0.5 | 21 | not reached / not reached | not reached / not reached | 1 (1) |"
+    assert f"{late} – b c – | no common seed |" in lines
+    assert "Images seen: cold 400, warm 400, late 200." in text
+    assert report["panels"][0]["arms"][2]["against_baseline"]["update_ratio"]["worst"] is None
+
+
+def test_every_data_set_is_a_panel_of_its_own(tmp_path, pair):
+    for label in ("cold", "warm"):
+        pair.append(
+            str(
+                write_run(tmp_path / f"c{label}", label, 0, WARM, dataset="cifar10", num_images=100)
+            )
+        )
+    panels = compare(pair, "cold", tmp_path / "out")["panels"]
+    assert [(panel["dataset"], panel["num_images"]) for panel in panels] == [
+        ("cifar10", 100),
+        ("mnist", 5000),
+    ]
+
+
+def test_a_generator_that_breaks_down_is_infinitely_far(tmp_path, pair):
+    pair.append(str(write_run(tmp_path / "broken", "broken", 0, [50.0, 30.0, math.nan, math.nan])))
+    arm = next(
+        arm
+        for arm in compare(pair, "cold", tmp_path / "out")["panels"][0]["arms"]
+        if arm["label"] == "broken"
+    )
+    assert arm["end"]["frechet_distance"]["median"] is None and arm["end"]["recall"]["median"] == 0
+    assert not arm["against_baseline"]["aims"]["b"] and not arm["against_baseline"]["aims"]["c"]
+
+
+def test_runs_are_found_by_folder_multirun_and_glob_each_once(tmp_path):
+    for job in ("0", "2", "10"):
+        write_run(tmp_path / "multirun" / job, "cold", int(job), COLD)
+    (tmp_path / "multirun" / "multirun.yaml").write_text("")
+    multirun = tmp_path / "multirun"
+    jobs = [multirun / job / "gan" for job in ("0", "2", "10")]
+    assert find_runs([str(multirun)]) == jobs
+    assert sorted(find_runs([str(multirun / "*")])) == sorted(jobs)
+    assert sorted(find_runs([str(tmp_path / "**" / "gan")])) == sorted(jobs)
+    assert find_runs([str(multirun / "2"), str(multirun / "2" / "gan"), str(multirun / "?")]) == [
+        jobs[1],
+        jobs[0],
+    ]
+
+
+def test_unfinished_and_missing_runs_are_named(tmp_path):
+    with pytest.raises(ValueError, match="runs must be folders of stage=gan.*nowhere"):
+        find_runs([str(tmp_path / "nowhere*")])
+    with pytest.raises(ValueError, match="holds no GAN run"):
+        find_runs([str(tmp_path)])
+    (write_run(tmp_path / "0", "cold", 0, COLD) / "gan" / "run.json").unlink()
+    for place in (tmp_path, tmp_path / "0", tmp_path / "0" / "gan"):
+        with pytest.raises(ValueError, match="0.* is not finished: it has no run.json"):
+            find_runs([str(place)])
+    with pytest.raises(ValueError, match="runs must be at least 1 run"):
+        compare([], "cold", tmp_path)
+
+
+def test_the_baseline_must_be_a_label(tmp_path, pair):
+    with pytest.raises(
+        ValueError, match="baseline must be a label of the runs on mnist: cold, warm; got 'cool'"
+    ):
+        compare(pair, "cool", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"label": ""}, "third.* has no label; train with label="),
+        ({"label": "warm", "seed": 0}, "warm.*third.* have the same label=warm and seed=0"),
+        (
+            {"label": "warm", "distance": WARM[:3]},
+            "warm.*third.* label=warm, but other scoring points",
+        ),
+        ({"label": "warm", "every": 50}, "warm.*third.* label=warm, but other scoring points"),
+        ({"num_images": 1000}, "cold.*third.* are scored on different numbers of images"),
+        (
+            {"every": 150, "distance": WARM[:2]},
+            "cold.*third.* share no scoring point after the start",
+        ),
+        (
+            {"floor": {"frechet_distance": 1.6}},
+            "cold.*third.* are not scored alike: real images score 1.5 and 1.6",
+        ),
+        ({"floor": {}}, "run.json is damaged: .*floor must be"),
+        ({"metrics": {"test/frechet_distance": None}}, "run.json is damaged: TypeError"),
+        ({"seed": "1"}, "run.json is damaged: .*seed must be"),
+        ({"distance": [50.0]}, "metrics.csv must hold a validation at 0 images"),
+        ({"distance": [0.0, 1.0]}, "metrics.csv must hold a validation at 0 images"),
+        (
+            {"label": "\x1b[31mred"},
+            r"run.json is damaged: .*every name must be .*got '\\x1b\[31mred'",
+        ),
+        ({"label": "two\nlines"}, r"run.json is damaged: .*got 'two\\nlines'"),
+        ({"features": "\x07"}, "run.json is damaged: .*every name must be"),
+        ({"config": {"\x1b": {"\n": 1}}}, "run.json is damaged: .*every name must be"),
+        (
+            {"floor": {"frechet_distance": 1.5, "\r": 1}},
+            "run.json is damaged: .*every name must be",
+        ),
+        ({"metrics": {"test/frechet_distance": 10**400}}, "run.json is damaged: OverflowError"),
+        ({"distance": ["5O", 1.0]}, "metrics.csv is damaged: ValueError"),
+        ({"recall": ""}, "metrics.csv is damaged: ValueError"),
+        ({"recall": "nan"}, "metrics.csv is damaged: .* must rise, and be finite"),
+        ({"every": 0}, "metrics.csv is damaged: .* must rise"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, pair, more, message):
+    third = write_run(
+        tmp_path / "third", **({"label": "third", "seed": 1, "distance": WARM} | more)
+    )
+    with pytest.raises(ValueError, match=f"runs: .*{message}"):
+        compare([*pair, str(third)], "cold", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_are_named(tmp_path):
+    gan = write_run(tmp_path / "run", "cold", 0, COLD) / "gan"
+    (gan / "metrics.csv").write_text("step,val/frechet_distance\n0,5\n")
+    with pytest.raises(ValueError, match="metrics.csv is damaged: KeyError: 'val/images'"):
+        read_curve(gan / "metrics.csv", 0.0)
+    with pytest.raises(ValueError, match="none.csv is damaged: FileNotFoundError"):
+        read_curve(gan / "none.csv", 0.0)
+    (gan / "run.json").write_text('{"label": "co')
+    with pytest.raises(ValueError, match="run.json is damaged: JSONDecodeError"):
+        compare([str(gan)], "cold", tmp_path)
+
+
+def test_names_are_only_names(tmp_path, pair, capsys):
+    """No markup of a terminal, no path, no formula of matplotlib, no command, no setting that is looked up."""
+    label = "[red]x[/red] | $x^{ ../../$(touch y) ${oc.env:HOME}"
+    config = {"x": "\x1b[31m", "y": "${oc.env:HOME}", "_target_": "os.system"}
+    third = write_run(tmp_path / "third", label, 0, WARM, config=config)
+    compare([*pair, str(third)], "cold", tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "[red]x[/red] " in out and "${oc.env:HOME}" in out and "\x1b" not in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"comparison.{end}" for end in ("json", "md", "png")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"cold", "warm", "third", "out"}
+
+
+@pytest.mark.parametrize(
+    "place", ["https://example.org/run", "s3://bucket/run", "file:///etc", "[0-9"]
+)
+def test_places_that_are_no_folders_are_refused(place):
+    with pytest.raises(ValueError, match="runs must be folders of stage=gan"):
+        find_runs([place])
+
+
+def test_a_json_without_end_is_damaged(tmp_path):
+    gan = write_run(tmp_path / "run", "cold", 0, COLD) / "gan"
+    (gan / "run.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="run.json is damaged: RecursionError"):
+        compare([str(gan)], "cold", tmp_path)
+
+
+def test_a_warmup_is_flat_until_the_generator_starts():
+    """100 images between validations, 50 of them warm-up: straight lines would reach 60 before the first step."""
+    curve = Curve([0, 100, 200], [0, 5, 15], [1.0, 2.0, 3.0], [100, 20, 10], [0.5, 0.6, 0.7])
+    found = with_start(curve)
+    assert found == (
+        [0, 50, 100, 200],
+        [0, 0, 5, 15],
+        [1.0, 1.5, 2.0, 3.0],
+        [100, 100, 20, 10],
+        [0.5, 0.5, 0.6, 0.7],
+    )
+    whole = Curve([0, 100, 200], [0, 0, 10], [1.0, 2.0, 3.0], [100, 100, 10], [0.5, 0.5, 0.7])
+    assert with_start(whole) == whole
+    never = Curve([0, 100, 200], [0, 0, 0], [1.0, 2.0, 3.0], [100, 100, 100], [0.5, 0.5, 0.5])
+    assert with_start(never) == never

@@ -1,0 +1,144 @@
+"""Files that torch.load would read, made to do harm. Each ends in one message, executes nothing and takes no memory."""
+
+import builtins
+import os
+import pickle
+import tarfile
+import zipfile
+
+import pytest
+import torch
+
+from vaegan.runtime.safe_load import read_content
+
+
+class Call:
+    """Pickled as a call of any function."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def calls(marker):
+    """Calls that would make the file `marker`, or take a terabyte."""
+    return {
+        "os.system": Call(os.system, f"touch {marker}"),
+        "eval": Call(builtins.eval, f"open({str(marker)!r}, 'w')"),
+        "exec": Call(builtins.exec, f"open({str(marker)!r}, 'w')"),
+        "getattr": Call(builtins.getattr, Call(builtins.__import__, "os"), "system"),
+        "rebuild": Call(
+            torch._tensor._rebuild_from_type_v2, os.system, object, (f"touch {marker}",), {}
+        ),
+        "wrapper": Call(
+            torch._utils._rebuild_wrapper_subclass,
+            os.system,
+            torch.float,
+            (1,),
+            (1,),
+            0,
+            0,
+            "cpu",
+            False,
+        ),
+        "memory": Call(bytearray, 2**40),
+    }
+
+
+@pytest.fixture(params=[False, True], ids=["", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"], autouse=True)
+def forced(request, monkeypatch):
+    if request.param:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("name", calls(""))
+def test_a_pickle_with_a_payload_is_refused(tmp_path, name, new_format):
+    path, marker = tmp_path / "bad.ckpt", tmp_path / "executed"
+    content = {"state_dict": {"a": torch.ones(2)}, "x": calls(marker)[name]}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(ValueError, match=r"bad.ckpt is refused: .*Nothing in it was executed"):
+        read_content(path)
+    assert not marker.exists()
+
+
+def test_the_payload_is_named(tmp_path):
+    torch.save(Call(os.system, "true"), tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"it names '(posix|nt) system'"):
+        read_content(tmp_path / "bad.ckpt")
+
+
+def test_an_old_tar_is_refused(tmp_path):
+    path, marker = tmp_path / "old.ckpt", tmp_path / "executed"
+    for name in ("pickle", "sys_info", "storages", "tensors"):
+        (tmp_path / name).write_bytes(pickle.dumps(Call(os.system, f"touch {marker}")))
+    with tarfile.open(path, "w") as archive:
+        for name in ("pickle", "sys_info", "storages", "tensors"):
+            archive.add(tmp_path / name, name)
+    with pytest.raises(ValueError, match="old.ckpt is refused: it is no checkpoint"):
+        read_content(path)
+    assert not marker.exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_script_of_torch_is_refused_and_not_recommended_to_be_executed(tmp_path):
+    torch.jit.save(
+        torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), str(tmp_path / "script.ckpt")
+    )
+    with pytest.raises(
+        ValueError, match="script.ckpt is refused: .*Nothing in it was executed"
+    ) as error:
+        read_content(tmp_path / "script.ckpt")
+    assert "weights_only" not in str(error.value)
+
+
+def repacked(path, change, compression=zipfile.ZIP_STORED):
+    """The archive at a path with other bytes in its records."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, change(name, content))
+    return path
+
+
+def test_an_archive_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
+    torch.save(torch.zeros(2_000_000), tmp_path / "bomb.ckpt")
+    bomb = repacked(tmp_path / "bomb.ckpt", lambda name, content: content, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 100_000
+    with pytest.raises(ValueError, match="bomb.ckpt is refused: .*it unpacks to more than it has"):
+        read_content(bomb)
+
+
+def test_a_tensor_that_says_to_be_larger_than_it_is_is_refused(tmp_path):
+    torch.save(torch.zeros(4), tmp_path / "huge.ckpt")
+
+    def change(name, content):
+        if not name.endswith("data.pkl"):
+            return content
+        there = content.index(b"K\x04", content.index(b"cpu"))  # 4 numbers
+        return content[:there] + b"\x8a\x06" + (2**40).to_bytes(6, "little") + content[there + 2 :]
+
+    with pytest.raises(
+        ValueError, match=r"huge.ckpt is cut short or damaged \(record size \(16 bytes\)"
+    ):
+        read_content(repacked(tmp_path / "huge.ckpt", change))
+
+
+def test_what_lightning_and_torch_write_is_read(tmp_path):
+    content = {
+        "state": {
+            "a": torch.arange(3),
+            "b": torch.ones(2, dtype=torch.bfloat16),
+            "c": torch.tensor([True]),
+        },
+        "optimizer": [
+            {"step": torch.tensor(1.0), "betas": (0.5, 0.9), "none": None, "name": "\x1b"}
+        ],
+    }
+    torch.save(content, tmp_path / "good.ckpt")
+    found = read_content(tmp_path / "good.ckpt")
+    assert found["optimizer"] == content["optimizer"]
+    assert all(torch.equal(value, found["state"][key]) for key, value in content["state"].items())

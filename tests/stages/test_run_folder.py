@@ -1,0 +1,114 @@
+"""Whose folder a run's is, and what another command may do with it."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import SMALL_GAN, SMALL_VAE, compose
+from tests.faults import files
+from tests.image_files import fill
+from vaegan.gan.module import GANModule
+from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
+from vaegan.vae.module import VAEModule
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_that_has_ended_is_not_done_again(vae_result, capsys):
+    folder, result = vae_result
+    before = files(folder / "vae")
+    again = compose(*SMALL_VAE, "resume=true", "loader.num_workers=3").execute(folder)
+    assert again.metrics == result.metrics and again.checkpoint == result.checkpoint
+    assert files(folder / "vae") == before
+    assert "vae test/elbo" in capsys.readouterr().out
+
+
+def test_other_settings_are_refused_by_name(vae_result):
+    words = ["seed=3", "optimizer.lr=0.5", "likelihood=gaussian", "resume=true"]
+    with pytest.raises(ValueError) as error:
+        compose(*SMALL_VAE, *words).execute(vae_result[0])
+    message = str(error.value)
+    assert "seed=3 (was 0)" in message and "optimizer.lr=0.5 (was 0.003)" in message
+    assert "likelihood.name=gaussian (was bernoulli)" in message and "encoder" not in message
+
+
+def test_another_stage_is_refused(vae_result):
+    with pytest.raises(ValueError, match="begun with other settings.*stage=gan"):
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "resume=true").execute(vae_result[0])
+
+
+def test_a_folder_of_an_older_version_is_left_alone(tmp_path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "something").touch()
+    with pytest.raises(
+        ValueError, match="holds a run already, which is never overwritten, and has no config.json"
+    ):
+        compose(*SMALL_VAE, "resume=true").execute(tmp_path)
+    assert (tmp_path / "vae" / "something").exists()
+
+
+def test_a_run_with_resume_in_an_empty_folder_is_begun(tmp_path):
+    assert compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true").execute(tmp_path).metrics
+
+
+def test_other_versions_of_the_libraries_are_said(tmp_path, monkeypatch, caplog):
+    words = [*SMALL_VAE, "trainer.max_epochs=1", "resume=true"]
+    compose(*words).execute(tmp_path)
+    monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
+    compose(*words).execute(tmp_path)
+    assert "torch 2." in caplog.text and "has become 0.1 since the run was begun" in caplog.text
+
+
+def stopped(run, folder, monkeypatch):
+    """Stop a training in order after its second batch."""
+    module = {"vae": VAEModule, "gan": GANModule}[run.STAGE]
+    original, done = module.training_step, []
+
+    def training_step(self, batch, index):
+        done.append(index)
+        if len(done) == 2:
+            SIGNAL_STATE.signum = 15
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "training_step", training_step)
+        with pytest.raises(Interrupted, match="ended in order after batch 2"):
+            run.execute(folder)
+
+
+def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch):
+    first, other = tmp_path / "first", tmp_path / "other"
+    fill(first, 200, width=12, height=12)
+    fill(other, 200, width=20, height=12)
+    words = [word for word in SMALL_VAE if not word.startswith("dataset")] + [
+        "dataset=image_folder"
+    ]
+    words += [
+        "dataset.image_size=8",
+        "dataset.channels=1",
+        "likelihood=gaussian",
+        "loader.batch_size=32",
+    ]
+    stopped(compose(*words, f"dataset.root={first}"), tmp_path / "run", monkeypatch)
+    with pytest.raises(ValueError, match="the data set is not the one that the run was begun with"):
+        compose(*words, f"dataset.root={other}", "resume=true").execute(tmp_path / "run")
+    moved = first.rename(tmp_path / "moved")
+    assert compose(*words, f"dataset.root={moved}", "resume=true").execute(tmp_path / "run").metrics
+
+
+def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, monkeypatch):
+    other = compose(*SMALL_VAE, "seed=5", "trainer.max_epochs=1").execute(tmp_path / "other")
+    stopped(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path / "run", monkeypatch)
+    with pytest.raises(
+        ValueError, match="vae_ckpt is another VAE than the one that this GAN was begun with"
+    ):
+        compose(*SMALL_GAN, f"vae_ckpt={other.folder.parent}", "resume=true").execute(
+            tmp_path / "run"
+        )
+    moved = shutil.copytree(vae_result[0], tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        compose(*SMALL_GAN, f"vae_ckpt={moved.name}", "resume=true")
+        .execute(tmp_path / "run")
+        .metrics
+    )

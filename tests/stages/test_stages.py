@@ -1,0 +1,480 @@
+"""Whole runs on synthetic images, looked at as a user would."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import SMALL_GAN, SMALL_VAE, compose
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.images import to_float
+from vaegan.runtime.seeding import derive_seed
+from vaegan.stages.run_folder import new_folder
+from vaegan.training.devices import check_devices
+from vaegan.training.fit import flatten
+from vaegan.training.trainer_config import TrainerConfig
+from vaegan.vae.evaluation import figures, score
+from vaegan.vae.objectives import ElboObjective
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PICTURES = ("samples", "reconstructions", "interpolation")
+TRAIN_TAGS = {
+    "vae": {"elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm", "lr"},
+    "gan": {
+        "d_loss",
+        "d_real",
+        "d_fake",
+        "d_accuracy",
+        "d_grad_norm",
+        "d_lr",
+        "g_loss",
+        "g_grad_norm",
+        "g_lr",
+    },
+}
+FIGURES = {
+    "nll",
+    "nll_standard_error",
+    "elbo",
+    "log_likelihood",
+    "kl",
+    "bits_per_dim",
+    "active_units",
+}
+FIGURES |= {
+    "aggregate_mean_max",
+    "aggregate_std_min",
+    "aggregate_std_max",
+    "mutual_information",
+    "marginal_kl",
+}
+VAL_TAGS = {
+    "vae": {"elbo", "log_likelihood", "kl"},
+    "gan": {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"},
+}
+
+
+@pytest.fixture(params=["vae", "gan"])
+def finished(request, vae_result, gan_result):
+    return {"vae": vae_result, "gan": gan_result}[request.param]
+
+
+def test_a_run_folder_holds_all_that_a_run_has_to_show(finished):
+    _, result = finished
+    names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"} <= names
+    assert {f"pictures/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
+    assert result.checkpoint == result.folder / "checkpoints" / "best.ckpt"
+
+
+def test_tensorboard_has_every_tag_and_counts_batches(finished):
+    _, result = finished
+    stage = result.folder.name
+    events = EventAccumulator(
+        str(result.folder), {"images": 0, "scalars": 0, "tensors": 0}
+    ).Reload()
+    scalars = {f"train/{tag}" for tag in TRAIN_TAGS[stage]} | {
+        f"val/{tag}" for tag in VAL_TAGS[stage]
+    }
+    assert scalars | {f"test/{tag}" for tag in VAL_TAGS[stage]} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == set(PICTURES)
+    assert "config/text_summary" in events.Tags()["tensors"]
+    first = "train/elbo" if stage == "vae" else "train/d_loss"
+    assert [event.step for event in events.Scalars(first)] == list(range(8))
+    assert [event.step for event in events.Images("samples")] == (
+        [0, 4, 8] if stage == "vae" else [0, 2, 4, 6, 8]
+    )
+    assert events.Scalars("val/" + ("elbo" if stage == "vae" else "frechet_distance"))[0].step == 0
+
+
+def test_metrics_are_also_in_a_table(finished):
+    _, result = finished
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    for tag, value in result.metrics.items():
+        assert any(row[tag] and float(row[tag]) == pytest.approx(value) for row in rows), tag
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(finished):
+    _, result = finished
+    tag, better = (
+        ("val/elbo", max) if result.folder.name == "vae" else ("val/frechet_distance", min)
+    )
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    trained = [
+        (float(row[tag]), int(row["step"]) + 1) for row in rows if row[tag] and int(row["step"]) > 0
+    ]
+    best, step = better(trained)
+    assert result.metrics[tag] == pytest.approx(best)
+    assert torch.load(result.checkpoint, weights_only=True)["global_step"] == step
+    assert (
+        torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        == 8
+    )
+
+
+def test_the_gan_begins_with_the_pictures_of_its_vae(vae_result, gan_result):
+    step = torch.load(vae_result[1].checkpoint, weights_only=True)["global_step"]
+    vae_pictures, gan_pictures = (
+        vae_result[1].folder / "pictures",
+        gan_result[1].folder / "pictures",
+    )
+    for kind in PICTURES:
+        expected = (vae_pictures / kind / f"{step:06d}.png").read_bytes()
+        assert (gan_pictures / kind / "000000.png").read_bytes() == expected
+        assert (gan_pictures / kind / "000008.png").read_bytes() != expected
+
+
+def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
+    torch.manual_seed(99)
+    stage = finished[1].folder.name
+    command = SMALL_VAE if stage == "vae" else [*SMALL_GAN, f"vae_ckpt={vae_result[0]}"]
+    again = compose(*command).execute(tmp_path)
+    assert again.metrics == finished[1].metrics
+    first, second = (load_checkpoint(result.checkpoint).state for result in (finished[1], again))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
+    """A learning rate that is far too high: the best checkpoint is not the last."""
+    settings = [
+        "optimizer.lr=1",
+        "optimizer.lr_warmup=0.5",
+        "optimizer.lr_final=1",
+        "trainer.max_epochs=6",
+    ]
+    result = compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5").execute(
+        tmp_path
+    )
+    steps = [
+        torch.load(result.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    ]
+    assert steps[0] < steps[1]
+    vae, source = (
+        load_checkpoint(result.checkpoint).build_vae(),
+        compose(*SMALL_VAE).dataset.build(),
+    )
+    torch.manual_seed(derive_seed(0, "test", 0, 0))
+    with torch.no_grad():
+        expected = (
+            ElboObjective.Config()
+            .build()(vae, to_float(source.split("test").images), 1.0)
+            .bound.mean()
+        )
+    assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_another_seed_gives_another_run(vae_result, tmp_path):
+    assert compose(*SMALL_VAE, "seed=1").execute(tmp_path).metrics != vae_result[1].metrics
+
+
+def test_a_cold_start_trains_the_same_generator_from_fresh_weights(
+    vae_result, gan_result, tmp_path
+):
+    cold = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start.generator=none").execute(
+        tmp_path
+    )
+    warm_start, cold_start = (
+        (result.folder / "pictures" / "samples" / "000000.png").read_bytes()
+        for result in (gan_result[1], cold)
+    )
+    assert warm_start != cold_start
+    states = [load_checkpoint(result.checkpoint).state for result in (gan_result[1], cold)]
+    assert [(key, value.shape) for key, value in states[0].items()] == [
+        (key, value.shape) for key, value in states[1].items()
+    ]
+
+
+def test_the_gan_takes_the_vaes_data_unless_told_otherwise(vae_result, gan_result):
+    assert load_checkpoint(gan_result[1].checkpoint).run["dataset"] is None
+    assert load_checkpoint(gan_result[1].checkpoint).vae["dataset"]["name"] == "shapes"
+
+
+def test_images_of_another_shape_are_refused(vae_result, tmp_path):
+    run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
+    message = r"makes images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); leave dataset out"
+    with pytest.raises(ValueError, match=message):
+        run.execute(tmp_path)
+    assert not (tmp_path / "gan").exists()
+
+
+def test_a_finished_run_is_never_overwritten(vae_result):
+    with pytest.raises(
+        ValueError, match="holds a run already, which is never overwritten; to go on with it"
+    ):
+        compose(*SMALL_VAE).execute(vae_result[0])
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot make the run folder .*; set hydra.run.dir"):
+        new_folder(tmp_path / "file" / "vae")
+
+
+def test_devices_that_are_not_there_are_said():
+    with pytest.raises(
+        ValueError, match="trainer: .*'accelerator': 'tpu'.* cannot be had on this machine"
+    ):
+        check_devices(TrainerConfig(accelerator="tpu"))
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
+    run = compose(
+        *SMALL_VAE, "trainer.max_epochs=6", "early_stopping_patience=1", "optimizer.lr=1e-30"
+    )
+    run.objective.beta_warmup_epochs = 0.0
+    result = run.execute(tmp_path)
+    last = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] < 6 * 4
+
+
+def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
+    result = compose(*SMALL_VAE, "trainer.max_epochs=3", "early_stopping_patience=1").execute(
+        tmp_path
+    )
+    assert (
+        torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        == 3 * 4
+    )
+
+
+def test_nested_settings_become_flat_ones():
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+SMALL_EVALUATION = ["stage=evaluate", "num_samples=20", "batch_size=10", "chunk_size=100"]
+SMALL_EVALUATION += ["trainer.enable_progress_bar=false"]
+
+
+def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsys):
+    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "target_seed=4").execute(tmp_path)
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert report["figures"] == result.metrics
+    assert {f"test/{name}" for name in FIGURES - {"bits_per_dim"}} == result.metrics.keys()
+    assert report["checkpoint"] == str(vae_result[1].checkpoint) and report["epoch"] == 2
+    settings = {
+        "dataset": "shapes",
+        "split": "test",
+        "num_images": 64,
+        "num_samples": 20,
+        "target_seed": 4,
+    }
+    assert settings.items() <= report.items() and report["kl"] == "closed form"
+    out = capsys.readouterr().out
+    for tag, value in result.metrics.items():
+        assert tag in out and f"{value:.4f}" in out
+    assert (
+        "64 test images of shapes, 20 samples each" in out
+        and "target_seed=4; KL: closed form" in out
+    )
+    events = [
+        EventAccumulator(str(path)).Reload() for path in (tmp_path / "evaluate").glob("events*")
+    ]
+    assert any("test/nll" in each.Tags()["scalars"] for each in events)
+
+
+def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path):
+    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400").execute(
+        tmp_path
+    )
+    vae = load_checkpoint(vae_result[1].checkpoint).build_vae()
+    images = to_float(compose(*SMALL_VAE).dataset.build().split("test").images)
+    with torch.no_grad():
+        expected = figures(vae, score(vae, vae.likelihood.target(images, 0), 400, 2000))
+    for name, tolerance in (("nll", 0.3), ("elbo", 0.3), ("kl", 1e-3), ("active_units", 0)):
+        assert result.metrics[f"test/{name}"] == pytest.approx(expected[name], abs=tolerance), name
+    assert result.metrics["test/nll"] < -result.metrics["test/elbo"]
+
+
+def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(vae_result, tmp_path):
+    command = [*SMALL_EVALUATION, f"ckpt={vae_result[1].checkpoint}", "split=val", "num_images=30"]
+    first, again = (compose(*command).execute(tmp_path / name) for name in "ab")
+    assert first.metrics == again.metrics and set(first.metrics) == {
+        f"val/{name}" for name in FIGURES - {"bits_per_dim"}
+    }
+    assert (
+        json.loads((tmp_path / "a" / "evaluate" / "evaluation.json").read_text())["num_images"]
+        == 30
+    )
+    other = compose(*command, "target_seed=1").execute(tmp_path / "c")
+    assert other.metrics["val/nll"] != first.metrics["val/nll"]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (
+            ["num_images=65"],
+            "num_images must be at most the 64 images of the split, or null; got 65",
+        ),
+        (["dataset=shapes", "dataset.width=20"], r"but dataset=shapes has \(1, 28, 20\)"),
+    ],
+)
+def test_an_evaluation_that_does_not_fit_is_refused(vae_result, tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", *overrides).execute(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(vae_result, tmp_path):
+    content = torch.load(vae_result[1].checkpoint, weights_only=True)
+    next(iter(content["state_dict"].values())).fill_(torch.nan)
+    torch.save(content, tmp_path / "nan.ckpt")
+    with pytest.raises(
+        ValueError, match="nan.ckpt holds weights that are not finite .*: its training diverged"
+    ):
+        compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}").execute(tmp_path)
+
+
+def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
+    """As after its training: the same test split, the same latents."""
+    result = compose(
+        *SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}"
+    ).execute(tmp_path)
+    expected = {
+        tag: value for tag, value in gan_result[1].metrics.items() if tag.startswith("test/")
+    }
+    assert result.metrics == pytest.approx(expected, rel=1e-4)
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert report["features"] == "vae_encoder" and report["num_images"] == 64
+    assert report["floor"].keys() == result.metrics.keys()
+    out = capsys.readouterr().out
+    assert "as many generated images as 64 test images of shapes; features=vae_encoder" in out
+    assert "real images" in out and f"{report['floor']['test/frechet_distance']:.4f}" in out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["num_images=16"], "the number of images in the test split .* must be .*17"),
+        (
+            ["sweep_metric=test/nll"],
+            "sweep_metric must be one of test/frechet_distance, test/kernel_distance",
+        ),
+    ],
+)
+def test_a_gans_evaluation_that_cannot_be_is_refused(gan_result, tmp_path, words, message):
+    with pytest.raises(ValueError, match=message):
+        compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *words).execute(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gans_record_says_what_was_copied_and_what_it_cost(vae_result, gan_result):
+    record = json.loads((gan_result[1].folder / "run.json").read_text())
+    vae = load_checkpoint(
+        vae_result[0] / "vae" / "checkpoints" / "last.ckpt"
+    )  # not only what led to the best one
+    assert record["stage1_compute"] == vae.vae_flops / 1e15 > 0
+    assert record["config"]["vae"]["likelihood"]["name"] == "bernoulli"
+    generator, discriminator = record["transfer"]
+    assert generator["network"] == "generator" and generator["copied"] and not generator["fresh"]
+    assert (
+        discriminator["network"] == "discriminator" and not discriminator["copied"]
+    )  # of another size
+    assert record["floor"]["frechet_distance"] > 0 and record["metrics"] == gan_result[1].metrics
+
+
+def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
+    words = [
+        "discriminator.activation=silu",
+        "warm_start.discriminator=true",
+        "warm_start.aggregate_posterior=true",
+    ]
+    words += [
+        "discriminator.hidden_dim=32",
+        "warm_start.reconstruction_weight=1",
+        "warm_start.freeze_layers=1",
+    ]
+    words += [
+        "warm_start.freeze_images=128",
+        "augmentation=diff_augment",
+        "augmentation.adaptive_target=0.6",
+    ]
+    words += [
+        "discriminator_warmup_accuracy=0.9",
+        "gradient_accumulation=2",
+        "gradient_clip=10",
+        "ema_rampup=0.5",
+    ]
+    words += ["adversarial_loss=relativistic", "gradient_penalty=r1_r2", "score_every_n_images=128"]
+    result = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path)
+    checkpoint = load_checkpoint(result.checkpoint)
+    latents = checkpoint.build_latents()
+    assert latents.aggregate is not None
+    assert checkpoint.build_generator()(latents().sample((3,))).shape == (3, 1, 28, 28)
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    images = [float(row["val/images"]) for row in rows if row["val/images"]]
+    assert images == [0, 128, 256, 384, 512]
+
+
+def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_path):
+    words = [f"vae_ckpt={vae_result[0]}", "score_every_n_images=192", "discriminator_warmup=0"]
+    result = compose(*SMALL_GAN, *words).execute(tmp_path)
+    rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
+    scored = {
+        float(row["val/images"]): float(row["val/frechet_distance"])
+        for row in rows
+        if row["val/images"]
+    }
+    assert list(scored) == [0, 192, 384, 512]
+    del scored[0]
+    best = min(scored, key=scored.get)
+    assert result.metrics["val/frechet_distance"] == pytest.approx(scored[best])
+    assert torch.load(result.checkpoint, weights_only=True)["gan_progress"]["images"] == best
+
+
+def test_two_runs_are_compared(vae_result, tmp_path):
+    for label, start in (("cold", "none"), ("warm", "all")):
+        words = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path / label)
+    compose("stage=compare", f"runs=[{tmp_path}/cold,{tmp_path}/warm]").execute(tmp_path / "all")
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        f"comparison.{kind}" for kind in ("md", "json", "png")
+    }
+    assert "| cold " in (tmp_path / "all" / "comparison.md").read_text()
+
+
+def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_path):
+    parts = [
+        "prior=vamp_prior",
+        "prior.num_pseudo_inputs=10",
+        "posterior=full_normal",
+        "objective=dreg",
+    ]
+    parts += [
+        "objective.num_samples=4",
+        "likelihood=discretized_logistic_mixture",
+        "dataset.channels=3",
+    ]
+    parts += ["encoder=resnet", "decoder=resnet"]
+    result = compose(*[word for word in SMALL_VAE if "channels" not in word], *parts).execute(
+        tmp_path
+    )
+    assert {"val/iw_bound", "test/iw_bound", "test/elbo"} <= result.metrics.keys()
+    evaluated = compose(*SMALL_EVALUATION, f"ckpt={tmp_path}").execute(tmp_path / "again")
+    assert evaluated.metrics["test/nll"] < -evaluated.metrics["test/elbo"]
+    bits = evaluated.metrics["test/nll"] / (3 * 28 * 28) / math.log(2)
+    assert evaluated.metrics["test/bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+    report = json.loads((tmp_path / "again" / "evaluate" / "evaluation.json").read_text())
+    assert report["kl"] == "Monte Carlo"
+    gan = compose(*SMALL_GAN, f"vae_ckpt={tmp_path}", "trainer.max_epochs=1").execute(
+        tmp_path / "gan"
+    )
+    assert gan.metrics["test/frechet_distance"] >= 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_experiment_composes_and_says_how_it_is_run(path):
+    assert f"python train.py experiment={path.stem}" in path.read_text().splitlines()[1]
+    needed = ["dataset.root=pictures"] if path.stem.startswith("folder") else []
+    if path.stem.startswith("tune"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
+        needed = ["vae_ckpt=vae"] if path.stem == "tune_gan" else []
+    assert compose(f"experiment={path.stem}", *needed)

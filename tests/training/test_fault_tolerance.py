@@ -1,0 +1,225 @@
+"""Steps that are not finite, and checkpoints to go on from, on small runs in this process."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_GAN, SMALL_VAE, compose
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
+from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
+from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
+from vaegan.training.stop_on_signal import StopOnSignal
+from vaegan.training.trainer_config import CheckpointConfig
+
+GAUSSIAN = [*SMALL_VAE, "likelihood=gaussian"]
+
+
+@pytest.fixture
+def bad_batches(monkeypatch):
+    """Numbers of the training batches whose images are not finite."""
+    bad, original, seen = [], ImageDataModule.on_after_batch_transfer, []
+
+    def transfer(self, batch, index):
+        images, labels = original(self, batch, index)
+        if self.trainer.training:
+            if len(seen) in bad:
+                images = images * torch.nan
+            seen.append(index)
+        return images, labels
+
+    monkeypatch.setattr(ImageDataModule, "on_after_batch_transfer", transfer)
+    return bad
+
+
+def all_finite(path):
+    content = torch.load(path, weights_only=True)
+    tensors = [*content["state_dict"].values()]
+    tensors += [
+        value
+        for state in content["optimizer_states"][0]["state"].values()
+        for value in state.values()
+    ]
+    return all(value.isfinite().all() for value in tensors)
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_ends_a_training_before_a_checkpoint_is_poisoned(
+    bad_batches, tmp_path
+):
+    bad_batches.append(5)
+    with pytest.raises(
+        NonFiniteStep, match="train/log_likelihood is nan at iteration 5: .*No checkpoint holds it"
+    ):
+        compose(*GAUSSIAN, "checkpoint.every_n_images=64").execute(tmp_path)
+    checkpoints = sorted((tmp_path / "vae" / "checkpoints").glob("*.ckpt"))
+    assert [path.name for path in checkpoints] == ["00000004.ckpt", "00000005.ckpt", "best.ckpt"]
+    assert all(map(all_finite, checkpoints))
+
+
+@pytest.mark.slow
+def test_the_players_of_a_gan_are_named(bad_batches, vae_result, tmp_path):
+    bad_batches.append(3)
+    with pytest.raises(NonFiniteStep, match="train/d_loss is nan at iteration 3"):
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(tmp_path)
+
+
+@pytest.mark.slow
+def test_single_bad_steps_can_be_left_out_and_a_run_that_went_on_remembers_them(
+    bad_batches, tmp_path, caplog
+):
+    bad_batches += [2, 5]
+    with pytest.raises(NonFiniteStep, match="iteration 5"):
+        compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "checkpoint.every_n_images=64").execute(
+            tmp_path
+        )
+    bad_batches[:] = [8]  # of all batches that were seen, so the one that was bad
+    with pytest.raises(NonFiniteStep, match="iteration 7"):
+        compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "resume=true").execute(tmp_path)
+    bad_batches[:] = [9]
+    result = compose(*GAUSSIAN, "trainer.skip_bad_steps=2", "resume=true").execute(tmp_path)
+    assert "step left out (2 of at most 2): train/log_likelihood is nan" in caplog.text
+    last = result.folder / "checkpoints" / "last.ckpt"
+    assert all_finite(last) and torch.load(last, weights_only=True)["callbacks"][
+        "NonFiniteGuard"
+    ] == {"num_skipped": 2}
+
+
+def step(guard, values, gradient=1.0, device="cpu"):
+    """Show a step to the guard; returns the parameter."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.full((1,), gradient)
+    module = SimpleNamespace(
+        device=torch.device(device), terms={name: torch.tensor(v) for name, v in values.items()}
+    )
+    trainer = SimpleNamespace(precision_plugin=None, fit_loop=SimpleNamespace(total_batch_idx=7))
+    guard.on_before_optimizer_step(trainer, module, torch.optim.Adam([parameter]))
+    return parameter
+
+
+def test_a_gradient_is_looked_at_too():
+    with pytest.raises(NonFiniteStep, match="the gradient of train/d_loss is inf at iteration 7"):
+        step(NonFiniteGuard(0), {"train/d_loss": 1.0}, torch.inf)
+    assert step(NonFiniteGuard(0), {"train/d_loss": 1.0}).grad is not None
+
+
+def test_an_accelerator_does_not_wait_for_every_step():
+    guard = NonFiniteGuard(0)
+    for _ in range(guard.NUM_TOGETHER - 1):
+        step(guard, {"train/loss": torch.nan}, device="meta")
+    with pytest.raises(NonFiniteStep, match="train/loss is nan"):
+        step(guard, {"train/loss": 1.0}, device="meta")
+
+
+def test_a_step_that_is_left_out_has_no_gradient():
+    guard = NonFiniteGuard(1)
+    guard.on_fit_start(None, None)
+    assert step(guard, {"train/loss": torch.nan}).grad is None and guard.num_skipped == 1
+    assert step(guard, {"train/loss": 1.0}).grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried to allocate 2 GiB", "can't allocate memory: you tried"]
+)
+def test_a_lack_of_memory_says_what_to_try(vae_result, tmp_path, monkeypatch, message):
+    def training_step(self, batch, index):
+        raise torch.OutOfMemoryError(message)
+
+    monkeypatch.setattr("vaegan.gan.module.GANModule.training_step", training_step)
+    expected = r"out of memory: .*\nTry loader.batch_size=32 \(it is 64\), gradient_accumulation=2"
+    with pytest.raises(ValueError, match=expected):
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_newest_checkpoints_are_kept_until_the_stage_has_ended(tmp_path, monkeypatch):
+    kept = []
+    save = ResumeCheckpoints.save
+
+    def watched(self, trainer, num_done):
+        save(self, trainer, num_done)
+        kept.append(
+            sorted(path.stem for path in (tmp_path / "vae" / "checkpoints").glob("[!b]*.ckpt"))
+        )
+
+    monkeypatch.setattr(ResumeCheckpoints, "save", watched)
+    words = [
+        "checkpoint.every_n_images=128",
+        "checkpoint.keep=2",
+        "checkpoint.every_n_minutes=null",
+    ]
+    compose(*SMALL_VAE, *words).execute(tmp_path)
+    assert kept == [
+        ["00000002"],
+        ["00000002", "00000004"],
+        ["00000004", "00000006"],
+        ["00000004", "00000006", "last"],
+    ]
+    assert sorted(path.stem for path in (tmp_path / "vae" / "checkpoints").iterdir()) == [
+        "best",
+        "last",
+    ]
+
+
+def test_checkpoints_come_by_time_and_by_images(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def recovery(minutes, images):
+        made = ResumeCheckpoints(
+            None, CheckpointConfig(every_n_minutes=minutes, every_n_images=images), 64, None
+        )
+        made.saved_at = 0.0
+        return made
+
+    by_time, by_images, by_none = recovery(2.0, None), recovery(None, 200), recovery(None, None)
+    for seconds, expected in ((0, False), (119, False), (120, True)):
+        now[0] = seconds
+        assert by_time.is_due(5) is expected and not by_none.is_due(5)
+    assert [by_images.is_due(num_done) for num_done in range(7)] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    by_time.num_saved = 5
+    assert not by_time.is_due(5)
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(
+        OSError,
+        match=r"cannot write the checkpoint .*last.ckpt \(.*\). The ones before it are untouched",
+    ):
+        AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
+
+
+def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
+    fitting, validating = (
+        SimpleNamespace(state=SimpleNamespace(fn=fn)) for fn in ("fit", "validate")
+    )
+    callback = StopOnSignal()
+    callback.on_validation_batch_start(validating)
+    monkeypatch.setattr(SIGNAL_STATE, "signum", 15)
+    callback.on_validation_batch_start(fitting)
+    for hook in (callback.on_validation_batch_start, callback.on_test_batch_start):
+        with pytest.raises(Interrupted, match="nothing was under way"):
+            hook(validating)
+
+
+@pytest.mark.slow
+def test_the_score_that_is_told_is_that_of_the_file(vae_result, caplog):
+    folder, result = vae_result
+    best = BestCheckpoint(folder / "vae" / "checkpoints", "val/elbo", "max")
+    best.best_model_score = torch.tensor(result.metrics["val/elbo"])
+    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"]) and not caplog.records
+    best.best_model_score = torch.tensor(
+        -1.0
+    )  # of a run that went on elsewhere, and rounded differently
+    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"])
+    assert "the best checkpoint is of before the run was stopped: val/elbo=" in caplog.text

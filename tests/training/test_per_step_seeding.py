@@ -1,0 +1,70 @@
+from types import SimpleNamespace
+
+import torch
+
+from tests.conftest import SMALL_NETS, compose
+from vaegan.gan.generator import Generator
+from vaegan.training.image_grids import Pictures
+from vaegan.training.per_step_seeding import PerStepSeeding
+from vaegan.vae.model import VAE
+
+
+def noise(hook, **state):
+    trainer = SimpleNamespace(
+        **{
+            "current_epoch": 0,
+            "num_training_batches": 10,
+            "global_rank": 0,
+            "world_size": 1,
+            **state,
+        }
+    )
+    getattr(PerStepSeeding(seed=0), hook)(
+        trainer,
+        SimpleNamespace(device=torch.device("cpu")),
+        None,
+        batch_idx=state.get("batch_idx", 0),
+    )
+    return torch.rand(4).tolist()
+
+
+def test_noise_depends_on_iteration_and_rank_and_on_nothing_that_came_before():
+    first = noise("on_train_batch_start", batch_idx=3)
+    torch.rand(100)
+    assert noise("on_train_batch_start", batch_idx=3) == first
+    assert noise("on_train_batch_start", batch_idx=4) != first
+    assert noise("on_train_batch_start", batch_idx=3, global_rank=1) != first
+    assert noise("on_train_batch_start", batch_idx=0, current_epoch=1) == noise(
+        "on_train_batch_start", batch_idx=10
+    )
+
+
+def test_every_validation_draws_the_same_noise():
+    assert noise("on_validation_batch_start", current_epoch=0) == noise(
+        "on_validation_batch_start", current_epoch=5
+    )
+    assert noise("on_validation_batch_start") != noise("on_test_batch_start")
+
+
+def test_only_the_first_rank_draws_pictures(tmp_path):
+    vae = VAE(compose("stage=vae", *SMALL_NETS), (1, 8, 8))
+    generator = Generator(vae.decoder, vae.likelihood)
+    module = SimpleNamespace(
+        vae=vae, average=generator, device="cpu", latent_distribution=vae.latent_prior
+    )
+    pictures = Pictures(tmp_path, torch.rand(4, 1, 8, 8), seed=0)
+    fit_loop = SimpleNamespace(total_batch_idx=41)
+    pictures.on_validation_end(
+        SimpleNamespace(is_global_zero=False, fit_loop=fit_loop, loggers=[]), module
+    )
+    assert not list(tmp_path.rglob("*.png"))
+    state = torch.get_rng_state()
+    pictures.on_validation_end(
+        SimpleNamespace(is_global_zero=True, fit_loop=fit_loop, loggers=[]), module
+    )
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")) == [
+        "interpolation/000042.png",
+        "reconstructions/000042.png",
+        "samples/000042.png",
+    ]
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from vaegan.data.batches import LoaderConfig
+from vaegan.gan.training_config import GANTraining
+from vaegan.training.optimizer import OptimizerConfig
+from vaegan.training.trainer_config import TrainerConfig
+from vaegan.vae.training_config import VAETraining
+
+
+def rates(config, num_steps):
+    optimizer, schedule = config.build([torch.nn.Parameter(torch.zeros(1))], lambda: num_steps)
+    found = []
+    for _ in range(num_steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_rate_is_constant_by_default():
+    assert rates(OptimizerConfig(lr=0.1), 5) == [0.1] * 5
+
+
+def test_the_rate_rises_linearly_then_falls_to_its_end():
+    found = rates(OptimizerConfig(lr=1.0, lr_warmup=0.2, lr_final=0.0), 10)
+    assert found[:2] == pytest.approx([0.5, 1.0])
+    assert all(a > b for a, b in zip(found[1:], found[2:], strict=False))
+    assert found[5] == pytest.approx(0.5)  # half way down the cosine
+    assert found[-1] == pytest.approx(0.0, abs=1e-9)
+    assert rates(OptimizerConfig(lr=1.0, lr_final=0.1), 10)[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: OptimizerConfig(lr=0.0), "lr must be positive"),
+        (lambda: OptimizerConfig(beta1=1.0), r"beta1 must be in \[0, 1\)"),
+        (lambda: OptimizerConfig(beta2=-0.1), r"beta2 must be in \[0, 1\)"),
+        (lambda: OptimizerConfig(lr_warmup=1.0), r"lr_warmup must be in \[0, 1\)"),
+        (lambda: OptimizerConfig(lr_final=1.5), r"lr_final must be in \[0, 1\]"),
+        (
+            lambda: TrainerConfig(precision="bf16-true"),
+            "precision must be one of 32-true, bf16-mixed, 16-mixed",
+        ),
+        (lambda: TrainerConfig(max_epochs=0), "max_epochs must be at least 1"),
+        (lambda: TrainerConfig(devices=0), "devices must be at least 1"),
+        (lambda: TrainerConfig(num_nodes=0), "num_nodes must be at least 1"),
+        (
+            lambda: TrainerConfig(limit_train_batches=1.5),
+            r"limit_train_batches must be in \(0, 1\]",
+        ),
+        (lambda: TrainerConfig(val_check_interval=0.0), r"val_check_interval must be in \(0, 1\]"),
+        (lambda: TrainerConfig(log_every_n_steps=0), "log_every_n_steps must be at least 1"),
+        (
+            lambda: VAETraining(early_stopping_patience=0),
+            "early_stopping_patience must be at least 1, or null",
+        ),
+        (lambda: GANTraining(discriminator_warmup=-1), "discriminator_warmup must be at least 0"),
+        (lambda: GANTraining(discriminator_steps=0), "discriminator_steps must be at least 1"),
+        (lambda: GANTraining(ema_half_life=0.0), "ema_half_life must be positive"),
+    ],
+)
+def test_values_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("training", [VAETraining, GANTraining])
+def test_a_batch_that_does_not_divide_by_the_devices_is_refused_with_both_numbers(training):
+    message = r"loader\.batch_size must be divisible by .* = 6, such as 102; got 100"
+    with pytest.raises(ValueError, match=message):
+        training(loader=LoaderConfig(batch_size=100), trainer=TrainerConfig(devices=3, num_nodes=2))
+    training(loader=LoaderConfig(batch_size=102), trainer=TrainerConfig(devices=3, num_nodes=2))
+
+
+@pytest.mark.parametrize("shape, rates", [((1, 28, 28), (6e-3, 4e-3)), ((3, 48, 64), (3e-4, 3e-4))])
+def test_what_a_gan_leaves_open_is_settled_by_its_data(shape, rates):
+    training = GANTraining()
+    training.settle(shape, 10_000)
+    assert (training.generator_optimizer.lr, training.discriminator_optimizer.lr) == rates
+    assert training.discriminator_warmup == 1000
+    training = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
+    training.settle(shape, 1_000_000)
+    assert training.generator_optimizer.lr == 0.1 and training.discriminator_warmup == 0
+    training = GANTraining()
+    training.settle(shape, 1_000_000)
+    assert training.discriminator_warmup == 6400
+
+
+def test_a_vae_has_no_rate_left_open():
+    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive; got None"):
+        VAETraining(optimizer=OptimizerConfig(lr=None))

@@ -1,0 +1,278 @@
+import math
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_NETS, compose
+from tests.linear_gaussian import LinearGaussian
+from vaegan.vae.bounds import elbo, kl_by_dimension, log_mean_exp, weighted_samples
+from vaegan.vae.model import VAE
+from vaegan.vae.objectives import DregObjective, ElboObjective, IwaeObjective, Objective
+
+SHAPE = (1, 12, 8)
+
+
+def build(*overrides, shape=SHAPE):
+    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), shape)
+
+
+def gradients(vae, objective, x, beta=1.0, seed=3):
+    torch.manual_seed(seed)
+    vae.zero_grad()
+    objective(vae, x, beta).loss.backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in vae.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("name", sorted(Objective.choices))
+@pytest.mark.parametrize(
+    "prior, posterior", [("standard_normal", "diagonal_normal"), ("vamp_prior", "flow")]
+)
+def test_an_objective_gives_gradients_to_every_parameter_and_reports_a_bound(
+    name, prior, posterior
+):
+    small = ["prior.num_pseudo_inputs=10"] if prior == "vamp_prior" else []
+    vae = build(f"prior={prior}", f"posterior={posterior}", *small)
+    config = Objective.choices[name].Config()
+    if hasattr(config, "num_samples"):
+        config.num_samples = 4
+    objective = config.build()
+    estimate = objective(vae, torch.rand(5, *SHAPE), 0.5)
+    estimate.loss.backward()
+    assert all(parameter.grad is not None for parameter in vae.parameters())
+    assert estimate.bound.shape == estimate.elbo.value.shape == (5,)
+    assert estimate.loss.shape == ()
+    assert (estimate.bound >= estimate.elbo.value - 1e-3).all()
+
+
+@pytest.mark.parametrize("name", sorted(Objective.choices))
+def test_an_objective_works_with_networks_in_sixteen_bits(name):
+    vae = build("posterior=full_normal", "prior=flow")
+    with torch.autocast("cpu", torch.bfloat16):
+        estimate = Objective.choices[name].Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
+    estimate.loss.backward()
+    assert estimate.bound.dtype is torch.float32 and estimate.bound.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(Objective.choices))
+def test_the_report_has_beta_one_whatever_the_loss_weighs(name):
+    vae, objective, x = build(), Objective.choices[name].Config().build(), torch.rand(5, *SHAPE)
+    reports = []
+    for beta in (0.0, 1.0, 7.0):
+        torch.manual_seed(0)
+        reports.append(objective(vae, x, beta))
+    for report in reports[1:]:
+        torch.testing.assert_close(report.bound, reports[0].bound)
+    assert len({report.loss.item() for report in reports}) == 3
+
+
+def test_elbo_is_what_the_first_objective_raises():
+    vae, x = build(), torch.rand(5, *SHAPE)
+    torch.manual_seed(0)
+    estimate = ElboObjective.Config().build()(vae, x, 0.5)
+    torch.manual_seed(0)
+    target = vae.likelihood.target(x)
+    terms = elbo(vae, target, vae.encode(target), vae.latent_prior())
+    torch.testing.assert_close(estimate.bound, terms.value)
+    torch.testing.assert_close(estimate.loss, (0.5 * terms.kl - terms.log_likelihood).mean())
+
+
+def test_bernoulli_scores_the_images_that_it_encoded():
+    """One binarization serves encoder and likelihood: with another for each, the ELBO would be another bound."""
+    vae, seen = build(), []
+    vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    original = vae.likelihood.target
+    vae.likelihood.target = lambda x: seen.append(original(x)) or seen[-1]
+    ElboObjective.Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
+    assert len(seen) == 2 and seen[0] is seen[1]
+
+
+def test_free_bits_cost_nothing_and_give_no_gradient():
+    """Kingma et al. 2016: a dimension whose mean KL is below the free bits is not pushed."""
+    vae, x = build(), torch.rand(64, *SHAPE)
+    target = vae.likelihood.target(x, 0)
+    dimensions = kl_by_dimension(vae.encode(target), vae.latent_prior()).mean(0).detach()
+    free = dimensions.median().item() + 1e-4
+    vae.likelihood.target = lambda x: target
+    torch.manual_seed(0)
+    with_free = ElboObjective.Config(free_bits=free).build()(vae, x, 1.0)
+    torch.manual_seed(0)
+    without = ElboObjective.Config().build()(vae, x, 1.0)
+    expected = without.loss + (free - dimensions[dimensions < free]).sum()
+    torch.testing.assert_close(with_free.loss, expected)
+    torch.testing.assert_close(with_free.bound, without.bound)
+    all_free = gradients(vae, ElboObjective.Config(free_bits=1e3).build(), x)
+    none_paid = gradients(vae, ElboObjective.Config().build(), x, beta=0.0)
+    for name, gradient in none_paid.items():
+        torch.testing.assert_close(all_free[name], gradient)
+
+
+def test_free_bits_are_shared_where_the_kl_does_not_split():
+    vae, x = build("prior=gaussian_mixture"), torch.rand(64, *SHAPE)
+    torch.manual_seed(0)
+    estimate = ElboObjective.Config(free_bits=10.0).build()(vae, x, 1.0)
+    assert estimate.elbo.kl.mean() < 80
+    torch.testing.assert_close(estimate.loss, 80 - estimate.elbo.log_likelihood.mean())
+
+
+def test_the_importance_weighted_loss_is_its_bound():
+    vae, x = build(), torch.rand(5, *SHAPE)
+    torch.manual_seed(0)
+    estimate = IwaeObjective.Config(num_samples=7).build()(vae, x, 1.0)
+    torch.manual_seed(0)
+    target = vae.likelihood.target(x)
+    samples = weighted_samples(vae, target, vae.encode(target), vae.latent_prior(), 7)
+    torch.testing.assert_close(estimate.bound, log_mean_exp(samples.log_weights))
+    torch.testing.assert_close(estimate.loss, -estimate.bound.mean())
+    torch.testing.assert_close(
+        estimate.elbo.value, samples.log_weights.mean(0), atol=1e-3, rtol=1e-5
+    )
+
+
+def test_dreg_reports_the_bound_and_not_its_surrogate():
+    vae, x = build(), torch.rand(5, *SHAPE)
+    estimates = []
+    for choice in (IwaeObjective, DregObjective):
+        torch.manual_seed(0)
+        estimates.append(choice.Config(num_samples=7).build()(vae, x, 1.0))
+    torch.testing.assert_close(estimates[1].bound, estimates[0].bound)
+    assert (
+        abs(estimates[1].loss.item() + estimates[1].bound.mean().item()) > 0.01
+    )  # the surrogate is too low
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "posterior, prior", [("diagonal_normal", "standard_normal"), ("full_normal", "vamp_prior")]
+)
+def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average(
+    posterior, prior, beta
+):
+    vae = build(
+        f"posterior={posterior}",
+        f"prior={prior}",
+        "likelihood=gaussian",
+        "latent_dim=2",
+        "likelihood.scale=1",
+    )
+    if prior == "vamp_prior":
+        vae.prior.raw_inputs = torch.nn.Parameter(vae.prior.raw_inputs[:5].detach())
+    x = torch.rand(3, *SHAPE)
+    vae.likelihood.dequantize = False
+    iwae, dreg = (
+        IwaeObjective.Config(num_samples=8).build(),
+        DregObjective.Config(num_samples=8).build(),
+    )
+    decoder = [gradients(vae, objective, x, beta) for objective in (iwae, dreg)]
+    for name in decoder[0]:
+        if name.startswith(("decoder", "likelihood")):
+            torch.testing.assert_close(decoder[0][name], decoder[1][name])
+    several = [
+        [gradients(vae, objective, x.repeat(50, 1, 1, 1), beta, seed) for seed in range(40)]
+        for objective in (iwae, dreg)
+    ]
+    name = "encoder.net.7.bias"
+    ours, theirs = (
+        torch.stack([gradient[name] for gradient in each]) for each in (several[1], several[0])
+    )
+    error = (ours.var(0) / 40 + theirs.var(0) / 40).sqrt()
+    assert ((ours.mean(0) - theirs.mean(0)).abs() < 5 * error + 1e-6).all()
+
+
+class ShiftedPosterior(torch.nn.Module):
+    """The exact posterior of a linear-Gaussian model, with a parameter that moves it."""
+
+    def __init__(self, encode):
+        super().__init__()
+        self.encode, self.shift = encode, torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, features):
+        exact = self.encode(features)
+        return torch.distributions.MultivariateNormal(
+            exact.mean + self.shift, exact.covariance_matrix
+        )
+
+
+def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_not():
+    """All weights are equal there: nothing is to be learned, and the doubly reparameterized gradient says so."""
+    norms = {}
+    for choice in (IwaeObjective, DregObjective):
+        model = LinearGaussian(offset=0.0)
+        vae, images = model.vae, model.images(10)
+        vae.likelihood.target = lambda x: x
+        vae.encoder, vae.posterior = torch.nn.Identity(), ShiftedPosterior(model.encode)
+        del vae.encode  # the instance's own, which would pass the posterior by
+        choice.Config(num_samples=5).build()(vae, images, 1.0).loss.backward()
+        norms[choice] = vae.posterior.shift.grad.norm().item()
+    assert norms[DregObjective] < 1e-4 and norms[IwaeObjective] > 0.01
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized_logistic_mixture"])
+def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(likelihood):
+    """Nats per pixel stay; the KL and its gradient do not depend on how many pixels or images there are."""
+    vae = VAE(
+        compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp"), (1, 6, 4)
+    )
+    x = torch.randint(256, (4, 1, 6, 4)) / 255
+    objective = ElboObjective.Config().build()
+    target = vae.likelihood.target(x, 0)
+    vae.likelihood.target = lambda x: target if len(x) == 4 else target.repeat(2, 1, 1, 1)
+    wide = vae.likelihood.Config().build((1, 6, 8))
+    params = vae.decoder_params(torch.randn(4, 32))
+    one, two = vae.likelihood(params), wide(torch.cat([params, params], -1))
+    torch.testing.assert_close(
+        two.log_prob(torch.cat([target, target], -1)) / 48, one.log_prob(target) / 24
+    )
+    kl = objective(vae, x, 1.0).elbo.kl
+    doubled = objective(vae, x.repeat(2, 1, 1, 1), 1.0).elbo.kl
+    torch.testing.assert_close(doubled, kl.repeat(2))
+    one_batch, two_batches = (
+        gradients(vae, objective, x.repeat(n, 1, 1, 1), beta=1e6) for n in (1, 2)
+    )  # all but KL
+    for name in one_batch:
+        if name.startswith("encoder"):
+            torch.testing.assert_close(two_batches[name], one_batch[name], rtol=1e-3, atol=1.0)
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("constant", [2.0, 2.0, 2.0, 2.0, 2.0]),
+        ("linear", [0.0, 0.5, 1.0, 2.0, 2.0]),
+        ("cosine", [0.0, 1 - math.sqrt(0.5), 1.0, 2.0, 2.0]),
+        ("cyclical", [0.0, 1.0, 2.0, 0.0, 0.5]),
+    ],
+)
+def test_schedules(schedule, expected):
+    config = ElboObjective.Config(beta=2.0, beta_schedule=schedule, beta_warmup_epochs=4.0)
+    assert [config.beta_at(epoch) for epoch in (0, 1, 2, 4, 4.5)] == pytest.approx(expected)
+    assert (
+        ElboObjective.Config(beta=0.5, beta_schedule=schedule, beta_warmup_epochs=0.0).beta_at(0)
+        == 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: ElboObjective.Config(beta=-1.0), "beta must be at least 0; got -1.0"),
+        (lambda: ElboObjective.Config(beta=math.nan), "beta must be at least 0; got nan"),
+        (
+            lambda: ElboObjective.Config(beta_warmup_epochs=-1.0),
+            "beta_warmup_epochs must be at least 0",
+        ),
+        (
+            lambda: ElboObjective.Config(beta_schedule="sigmoid"),
+            "beta_schedule must be one of constant, linear, cosine, cyclical",
+        ),
+        (lambda: ElboObjective.Config(free_bits=-0.1), "free_bits must be at least 0"),
+        (lambda: IwaeObjective.Config(num_samples=0), "num_samples must be at least 1"),
+        (lambda: DregObjective.Config(num_samples=-5), "num_samples must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

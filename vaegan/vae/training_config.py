@@ -1,0 +1,36 @@
+"""PLACEHOLDER DOCSTRING."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vaegan.config import require
+from vaegan.data.batches import LoaderConfig
+from vaegan.training.optimizer import OptimizerConfig
+from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, check_batch_size
+
+
+@dataclass
+class VAETraining:
+    """How the VAE is trained."""
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0)
+    )
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    early_stopping_patience: int | None = (
+        10  # validations without a better bound before the training ends; null: never
+    )
+
+    def __post_init__(self) -> None:
+        require(self.optimizer.lr is not None, "optimizer.lr", "positive", self.optimizer.lr)
+        patience = self.early_stopping_patience
+        require(
+            patience is None or patience >= 1,
+            "early_stopping_patience",
+            "at least 1, or null",
+            patience,
+        )
+        check_batch_size(self.loader, self.trainer)
