@@ -101,7 +101,7 @@ def train_vaegan(run):
 def train_pythae(run, train, val):
     """vaegan's networks, freshly initialized, in pythae's model, trained by pythae's trainer."""
     torch.manual_seed(run.seed)
-    vae = VAE(run, (1, 28, 28))
+    vae = VAE((1, 28, 28), run)
     with tempfile.TemporaryDirectory() as folder:
         config = BaseTrainerConfig(
             output_dir=folder,
@@ -145,7 +145,7 @@ def main():
             )
             for settings in ([], PLAIN)
         )
-    likelihood = VAE(run, (1, 28, 28)).likelihood
+    likelihood = VAE((1, 28, 28), run).likelihood
     source = Mnist.Config().build()
     train, val, test = (
         likelihood.target(to_float(source.split(name).images)) for name in ("train", "val", "test")

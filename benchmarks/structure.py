@@ -152,6 +152,11 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     ]
 
 
+def function_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Number of lines from `def` to the end."""
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
 def takes_run_config(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """True if a parameter is annotated as the config of a run."""
     arguments = [*function.args.args, *function.args.kwonlyargs]
@@ -182,9 +187,7 @@ def report(root: Path) -> None:
     print(f"top-level entries: {len(entries)}")
 
     lengths = sorted(
-        (function.end_lineno or function.lineno) - function.lineno + 1
-        for tree in trees.values()
-        for function in functions(tree)
+        function_lines(function) for tree in trees.values() for function in functions(tree)
     )
     over = sum(length > MAX_FUNCTION_LINES for length in lengths)
     print(

@@ -67,7 +67,7 @@ def validation_batches(data, batch_size):
 
 def bare_vae(run, data):
     """Seconds of the same epoch in a bare loop."""
-    vae = VAE(run, data.source.image_shape).to(memory_format=torch.channels_last)
+    vae = VAE(data.source.image_shape, run).to(memory_format=torch.channels_last)
     objective = run.objective.build()
     optimizer, schedule = run.optimizer.build(vae.parameters(), lambda: data.num_train_batches)
     start = time.perf_counter()

@@ -33,7 +33,7 @@ class LinearGaussian:
         config = compose(
             "stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", f"latent_dim={DIM}"
         )
-        self.vae = VAE(config, SHAPE).eval().requires_grad_(False)
+        self.vae = VAE(SHAPE, config).eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(1)
         self.weight = torch.randn(DIM, 16, generator=generator) * 0.3
         self.vae.decoder = Linear(self.weight).requires_grad_(False)

@@ -13,8 +13,10 @@ from vaegan.config import (
     to_plain,
 )
 from vaegan.data.mnist import Mnist
+from vaegan.gan.losses import AdversarialLoss
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.likelihoods.location_scale import Gaussian
+from vaegan.probability.priors import VampPrior
 from vaegan.vae.model import VAEConfig
 
 CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
@@ -137,9 +139,30 @@ def test_a_part_that_is_no_group_of_settings_is_refused(plain):
         from_plain(Mnist.Config, plain, "dataset")
 
 
-def test_a_part_that_is_missing_is_refused():
-    with pytest.raises(ValueError, match="missing mandatory value: prior"):
-        from_plain(VAEConfig, {"latent_dim": 2, "likelihood": {"name": "bernoulli"}})
+def test_a_part_that_is_missing_has_its_default():
+    config = from_plain(VAEConfig, {"latent_dim": 2, "prior": {"name": "vamp_prior"}})
+    assert config == VAEConfig(latent_dim=2, prior=VampPrior.Config())
+
+
+def test_a_component_is_built_with_its_config():
+    """Also one of a kind whose own configs have no settings."""
+
+    class Margin(AdversarialLoss):
+        @dataclass
+        class Config(AdversarialLoss.Config):
+            name: str = "margin"
+            size: float = 1.0
+
+        def discriminator(self, real, fake):
+            return fake - real + self.config.size
+
+        def generator(self, fake, real):
+            return -fake
+
+    try:
+        assert Margin.Config(size=3.0).build().discriminator(1.0, 2.0) == 4.0
+    finally:
+        del AdversarialLoss.choices["margin"]
 
 
 def test_dollars_that_look_up_nothing_stay():

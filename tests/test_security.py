@@ -13,7 +13,7 @@ import torch
 from tests.conftest import SMALL_GAN, compose
 from tests.image_files import fill
 from tests.runtime.test_safe_load import Call
-from vaegan.cli.errors import printable
+from vaegan.cli.errors import escape
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", *sorted((ROOT / "vaegan").rglob("*.py"))]
@@ -132,7 +132,7 @@ def test_a_run_folder_with_a_malicious_checkpoint_executes_nothing(tmp_path, fol
 
 def test_a_message_does_not_command_the_terminal():
     text = "a\x1b[31m\x07b\r\x9b\u202e\nc\td\udcff é ✓"
-    assert printable(text) == "a\\x1b[31m\\x07b\\r\\x9b\\u202e\nc\td\\udcff é ✓"
+    assert escape(text) == "a\\x1b[31m\\x07b\\r\\x9b\\u202e\nc\td\\udcff é ✓"
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
-from vaegan.cli.resume import expand_resume, overrides, quoted, with_rank_overrides
+from vaegan.cli.resume import expand_resume, overrides, quote, with_rank_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
+from vaegan.stages.table import stage_of
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 COMMANDS = [
@@ -29,7 +30,7 @@ COMMANDS += [
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_config_becomes_words_that_compose_to_it(words):
     run = compose(*words)
-    again = compose(*overrides(run.STAGE, to_plain(run)))
+    again = compose(*overrides(stage_of(run), to_plain(run)))
     assert type(again) is type(run) and to_plain(again) == to_plain(run)
 
 
@@ -38,7 +39,7 @@ TEXTS = ["", "a b", "it's", "a\\'b", "ends in \\", "a,b=c:[d]{e}", "null"]
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_any_text_can_be_written(text):
-    assert compose("stage=vae", f"label={quoted(text)}").label == text
+    assert compose("stage=vae", f"label={quote(text)}").label == text
 
 
 @pytest.fixture

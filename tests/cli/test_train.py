@@ -42,7 +42,7 @@ from vaegan.runtime.launch import execute
         ),
         (
             ["likelihood.scael=0.1"],
-            "unknown key likelihood.scael, and its part is not chosen. Did you mean likelihood.scale",
+            "unknown key likelihood.scael, and its component is not chosen. Did you mean likelihood.scale",
         ),
         (["dataset=image_folder"], "dataset.root must be set"),
         (
@@ -178,11 +178,11 @@ from vaegan.runtime.launch import execute
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.activation=leaky_relu"],
-            "gan: discriminator cannot start from .*choose the same activation for",
+            "gan: discriminator cannot start from .*activation=leaky_relu, .*; choose the same for both",
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.width=8"],
-            "discriminator cannot start .* net.0 has",
+            "discriminator cannot start .* has width=",
         ),
         (
             ["gan.warm_start.generator=first", "gan.warm_start.num_layers=9"],
@@ -212,7 +212,7 @@ from vaegan.runtime.launch import execute
         ),
         (
             ["dataset=shapes", "gan.trainer.accelerator=tpu"],
-            "gan: trainer: .*cannot be had on this machine",
+            "gan: trainer: .* are unavailable on this machine",
         ),
         (["hydra.run.dir=/dev/null/x"], "'/dev/null/x'.*set hydra.run.dir"),
         (

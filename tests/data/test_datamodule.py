@@ -8,7 +8,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.image_folder import ImageFolder
 from vaegan.data.shapes import Shapes
-from vaegan.training.devices import quiet
+from vaegan.training.devices import silence_warnings
 
 SOURCE = Shapes.Config(num_train=40, num_val=12, num_test=10).build()
 
@@ -60,7 +60,7 @@ def picture_folder(tmp_path, num=40, **settings):
 def epoch(data, **trainer):
     """What a training sees: the images of every batch."""
     module = Record()
-    quiet()
+    silence_warnings()
     options = {
         "logger": False,
         "enable_checkpointing": False,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from vaegan.gan.augmentation import Augmentation, DiffAugment, NoAugmentation, next_probability
+from vaegan.gan.augmentation import AdaptiveProbability, Augmentation, DiffAugment, NoAugmentation
 from vaegan.gan.penalties import squared_gradient
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 13, 21), (3, 5, 31), (2, 4, 4), (4, 9, 6)]
@@ -216,34 +216,38 @@ def test_channels_last_images_are_taken():
     assert torch.equal(*results)
 
 
+def adaptive(probability, target=0.6, adaptive_images=1000):
+    config = DiffAugment.Config(
+        probability=probability, adaptive_target=target, adaptive_images=adaptive_images
+    )
+    return AdaptiveProbability(config)
+
+
 def test_the_probability_follows_the_sign_of_real_logits():
     overfitting_r = torch.tensor([3.0, 0.1, -9.0]).sign().mean()  # two thirds positive: r = 1/3
     for target, expected in ((0.3, 0.5 + 0.064), (0.4, 0.5 - 0.064)):
-        after = next_probability(
-            torch.tensor(0.5), overfitting_r, target, num_images=64, adaptive_images=1000
-        )
-        assert after.item() == pytest.approx(expected) and after.shape == ()
+        probability = adaptive(0.5, target)
+        probability.update(overfitting_r, num_images=64)
+        assert probability().item() == pytest.approx(expected) and probability().shape == ()
 
 
-def test_the_probability_stays_between_0_and_1():
-    surely_real = torch.ones((), requires_grad=True)
-    after = next_probability(
-        torch.tensor(0.99), surely_real, 0.6, num_images=64, adaptive_images=1000
-    )
-    assert after == 1 and not after.requires_grad
-    assert (
-        next_probability(torch.tensor(0.01), -surely_real, 0.6, num_images=64, adaptive_images=1000)
-        == 0
-    )
+@pytest.mark.parametrize("start, overfitting_r, end", [(0.99, 1.0, 1), (0.01, -1.0, 0)])
+def test_the_probability_stays_between_0_and_1(start, overfitting_r, end):
+    probability = adaptive(start)
+    probability.update(torch.tensor(overfitting_r, requires_grad=True), num_images=64)
+    assert probability() == end and not probability().requires_grad
 
 
 def test_the_probability_goes_from_0_to_1_in_the_images_that_are_set():
-    probability = torch.tensor(0.0)
+    probability = adaptive(0.0, adaptive_images=500)
     for _ in range(9):
-        probability = next_probability(
-            probability, torch.tensor(1.0), 0.6, num_images=50, adaptive_images=500
-        )
-    assert probability.item() == pytest.approx(0.9)
+        probability.update(torch.tensor(1.0), num_images=50)
+    assert probability().item() == pytest.approx(0.9)
+
+
+def test_the_probability_is_constant_without_a_target():
+    assert AdaptiveProbability(DiffAugment.Config(probability=0.3))() == torch.tensor(0.3)
+    assert not AdaptiveProbability(NoAugmentation.Config()).is_adaptive
 
 
 @pytest.mark.parametrize(

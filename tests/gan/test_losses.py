@@ -94,12 +94,10 @@ def test_losses_pull_the_right_way(name):
 
 @pytest.mark.parametrize("name", sorted(AdversarialLoss.choices))
 def test_only_paired_losses_read_real_logits_in_the_generators_step(name):
-    choice = AdversarialLoss.choices[name]
+    loss = AdversarialLoss.choices[name].Config().build()
     fake = torch.randn(4)
-    same = torch.equal(
-        choice().generator(fake, torch.zeros(4)), choice().generator(fake, torch.ones(4))
-    )
-    assert same is not choice.IS_RELATIVISTIC
+    same = torch.equal(loss.generator(fake, torch.zeros(4)), loss.generator(fake, torch.ones(4)))
+    assert same is not loss.IS_RELATIVISTIC
 
 
 @pytest.mark.parametrize("penalty, where", [(R1, [0]), (R2, [1]), (R1R2, [0, 1])])

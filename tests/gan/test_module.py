@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_GAN, SMALL_NETS, compose
-from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.gan.losses import AdversarialLoss
 from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
-from vaegan.gan.warm_start import reconstruction_loss
-from vaegan.stages.gan import build_components, build_scorer
-from vaegan.training.devices import quiet
+from vaegan.gan.steps import reconstruction_loss
+from vaegan.gan.training_config import resolve_defaults
+from vaegan.stages.gan import build_gan
+from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.vae.model import VAE
 
@@ -23,16 +23,16 @@ NUM_BATCHES = 4  # an epoch of 256 images in batches of 64
 
 def make(*overrides):
     run = compose(*SMALL_GAN, "vae_ckpt=none", *overrides)
-    run.settle(SOURCE.image_shape, num_images=10_000)
+    run = resolve_defaults(run, SOURCE.image_shape, num_images=10_000)
     vae_run = compose("stage=vae", *SMALL_NETS)
-    vae = VAE(vae_run, SOURCE.image_shape)
+    vae = VAE(SOURCE.image_shape, vae_run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
-    parts, _ = build_components(run, run, vae, to_plain(vae_run), data, seed=0)
-    return GANModule(parts, build_scorer(run.features, vae, data), run, {})
+    setup = build_gan(run, run, vae, lambda: VAE(SOURCE.image_shape, vae_run), data, seed=0)
+    return GANModule(setup.components, setup.scorer, run, {})
 
 
 def fit(module, max_epochs=1, callbacks=(), **options):
-    quiet()
+    silence_warnings()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -67,9 +67,9 @@ def record_steps(module, monkeypatch):
     """The gradients of both networks at every optimizer step: (player, of the generator, of the discriminator)."""
     steps, original = [], module.apply_step
 
-    def apply_step(optimizer, network, player, is_counted):
+    def apply_step(optimizer, network, player, counts_step):
         steps.append((player, gradients(module.generator.decoder), gradients(module.discriminator)))
-        return original(optimizer, network, player, is_counted)
+        return original(optimizer, network, player, counts_step)
 
     monkeypatch.setattr(module, "apply_step", apply_step)
     return steps
@@ -80,7 +80,7 @@ def test_the_warm_generator_is_bit_for_bit_the_vaes_decoder():
     z = torch.randn(16, 8)
     expected = module.vae.decode(z).mean
     assert torch.equal(module.generator(z), expected)
-    assert torch.equal(module.average(z), expected)
+    assert torch.equal(module.generator_ema(z), expected)
 
 
 def test_a_cold_generator_has_the_same_architecture_and_other_weights():
@@ -133,12 +133,12 @@ def test_during_the_warmup_the_discriminator_learns_and_the_generator_is_frozen(
             is_same = torch.equal(weights(module.generator.decoder), frozen)
             assert is_same is (trainer.current_epoch < 3)
             if is_same:
-                assert torch.equal(weights(module.average.decoder), frozen)
+                assert torch.equal(weights(module.generator_ema.decoder), frozen)
 
     fit(module, 4, [Watch()])
     assert not torch.equal(weights(module.discriminator), trained)
-    assert not torch.equal(weights(module.average.decoder), frozen)
-    assert not torch.equal(weights(module.average.decoder), weights(module.generator.decoder))
+    assert not torch.equal(weights(module.generator_ema.decoder), frozen)
+    assert not torch.equal(weights(module.generator_ema.decoder), weights(module.generator.decoder))
     assert sum(losses[8:12]) < 0.8 * sum(losses[:4]), "the discriminator does not learn"
 
 
@@ -170,7 +170,7 @@ def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch, d
         def generator(self, fake, real):
             return 0 * fake
 
-    module.loss = NoLoss()
+    module.loss = NoLoss(None)
     monkeypatch.setattr(
         type(module.penalty), "__call__", lambda self, d, real, fake: weight.sum().expand(len(real))
     )
@@ -183,26 +183,26 @@ def test_the_penalty_is_lazy_and_weighs_as_much_as_if_it_were_not(monkeypatch, d
 @pytest.mark.parametrize("batch_size", [32, 64])
 def test_the_moving_average_halves_a_share_in_its_half_life(batch_size):
     module = make("ema_half_life=128", "ema_rampup=0", f"loader.batch_size={batch_size}")
-    start = weights(module.average.decoder).clone()
+    start = weights(module.generator_ema.decoder).clone()
     with torch.no_grad():
         for p in module.generator.decoder.parameters():
             p.add_(1.0)
-    module.moving_average.update_parameters(module.generator)  # the first one copies
+    module.ema.update_parameters(module.generator)  # the first one copies
     with torch.no_grad():
         for p in module.generator.decoder.parameters():
             p.add_(1.0)
     for _ in range(128 // batch_size):
-        module.moving_average.update_parameters(module.generator)
-    torch.testing.assert_close(weights(module.average.decoder), start + 1.5)
+        module.ema.update_parameters(module.generator)
+    torch.testing.assert_close(weights(module.generator_ema.decoder), start + 1.5)
 
 
 def test_buffers_are_copied_into_the_moving_average():
     module = make()
-    for network in (module.generator.decoder, module.average.decoder):
+    for network in (module.generator.decoder, module.generator_ema.decoder):
         network.register_buffer("count", torch.zeros(3))
     module.generator.decoder.count += 7
-    module.moving_average.update_parameters(module.generator)
-    assert module.average.decoder.count.tolist() == [7, 7, 7]
+    module.ema.update_parameters(module.generator)
+    assert module.generator_ema.decoder.count.tolist() == [7, 7, 7]
 
 
 def test_both_learning_rates_fall_to_their_end():
@@ -216,7 +216,7 @@ def test_both_learning_rates_fall_to_their_end():
 
 
 def score(module, split="validate"):
-    quiet()
+    silence_warnings()
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
     )
@@ -231,7 +231,7 @@ def test_the_moving_average_is_scored_and_not_the_live_generator():
     first = score(module)
     torch.nn.init.zeros_(module.generator.decoder.net[0].weight)
     assert score(module) == first
-    torch.nn.init.zeros_(module.average.decoder.net[0].weight)
+    torch.nn.init.zeros_(module.generator_ema.decoder.net[0].weight)
     assert score(module) != first
 
 
@@ -248,12 +248,12 @@ def test_scoring_leaves_the_networks_and_their_modes_alone():
     assert score(module) > 0
     assert torch.equal(weights(module), before) and module.generator.training is was_training
     parts = {key.split(".")[0] for key in module.state_dict()}
-    assert parts == {"vae", "generator", "discriminator", "moving_average", "augment_probability"}
+    assert parts == {"vae", "generator", "discriminator", "ema", "augment_probability"}
 
 
 def test_a_generator_that_has_diverged_is_said_with_the_way_out():
     module = make()
-    torch.nn.init.constant_(module.average.decoder.net[0].weight, float("nan"))
+    torch.nn.init.constant_(module.generator_ema.decoder.net[0].weight, float("nan"))
     with pytest.raises(
         ValueError, match="after 0 images: fake .* The training has diverged; lower generator_opt"
     ):
@@ -270,7 +270,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(monkeypatch):
         )
         steps = record_steps(module, monkeypatch)
         monkeypatch.setattr(
-            module, "latents", lambda num: torch.linspace(-1, 1, num * 8).reshape(num, 8)
+            module, "sample_latents", lambda num: torch.linspace(-1, 1, num * 8).reshape(num, 8)
         )
         fit(module)
         found.append(steps)
@@ -300,7 +300,7 @@ def test_the_warmup_ends_early_where_the_discriminator_is_accurate():
     )
     frozen = weights(module.generator.decoder)
     fit(module, 4)
-    assert module.progress.accuracy >= 0.6
+    assert module.warmup.accuracy >= 0.6
     assert 0 < module.progress.images - 64 * module.progress.generator_updates < 768
     assert not torch.equal(weights(module.generator.decoder), frozen)
 
@@ -354,7 +354,7 @@ def test_the_anchor_pulls_the_generator_to_reconstructions(monkeypatch):
     module = make(
         *words, "trainer.max_epochs=10", "generator_optimizer.lr=5e-3", "gradient_penalty=none"
     )
-    module.loss = NoLoss()
+    module.loss = NoLoss(None)
     images = SOURCE.split("train").images[:64].float() / 255
     torch.manual_seed(0)
     before = reconstruction_loss(module.vae, module.generator, images).item()
@@ -382,7 +382,7 @@ def test_both_players_see_the_augmentation_of_real_and_fake_images(monkeypatch):
     monkeypatch.setattr(
         type(module.discriminator),
         "forward",
-        lambda self, images: seen.append(images) or self.net(images).squeeze(1),
+        lambda self, images: seen.append(images) or self.head(self.trunk(images)).squeeze(1),
     )
     fit(module)
     holes = [(images == 0).flatten(1).float().mean(1) for images in seen]
@@ -402,16 +402,16 @@ def test_an_adaptive_probability_follows_the_discriminator_and_is_kept():
     ends = []
     for logit in (10, -10):
         module = make(*words, "augmentation.adaptive_target=0.6", "discriminator_warmup=0")
-        module.discriminator.net[-1].bias.data.fill_(logit)  # far beyond what four steps can change
+        module.discriminator.head.bias.data.fill_(logit)  # far beyond what four steps can change
         fit(module)
-        ends.append(module.augment_probability.item())
-        assert module.state_dict()["augment_probability"].item() == ends[-1]
+        ends.append(module.augment_probability().item())
+        assert module.state_dict()["augment_probability.probability"].item() == ends[-1]
     assert ends == pytest.approx([0.6, 0.4], abs=1e-6)
 
 
 def test_the_average_follows_faster_at_the_start():
-    config = make("ema_rampup=0.1", "ema_half_life=640").training_config
-    assert [config.ema_decay(images) for images in (0, 640, 6400, 64000)] == pytest.approx(
+    ema = make("ema_rampup=0.1", "ema_half_life=640").ema
+    assert [ema.decay(images) for images in (0, 640, 6400, 64000)] == pytest.approx(
         [0, 0.5, 0.5**0.1, 0.5**0.1]
     )
 
@@ -456,7 +456,7 @@ def test_a_warmup_that_ends_early_leaves_the_generator_its_whole_schedule():
     ]
     module = make(*words, "trainer.max_epochs=4")
     trainer = fit(module, 4)
-    assert module.progress.warmup_images < 704
+    assert module.warmup.num_images < 704
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
-    steps = 4 * NUM_BATCHES - module.progress.warmup_images // 64
+    steps = 4 * NUM_BATCHES - module.warmup.num_images // 64
     assert module.progress.generator_updates == steps

@@ -5,19 +5,21 @@ from tests.conftest import SMALL_NETS, compose
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.warm_start import (
     WarmStartConfig,
-    copy_layers,
+    init_discriminator,
+    init_generator,
     layers,
-    start_discriminator,
-    start_generator,
 )
-from vaegan.vae.model import VAE
+from vaegan.networks import discriminators, encoders
+from vaegan.networks.discriminators import apply_spectral_norm
+from vaegan.networks.initialization import Layer
+from vaegan.vae.model import VAE, VAEConfig
 
 SHAPE = (1, 12, 12)
 
 
 def make_vae(*overrides, seed=0):
     torch.manual_seed(seed)
-    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), SHAPE)
+    return VAE(SHAPE, compose("stage=vae", *SMALL_NETS, *overrides))
 
 
 def make_discriminator(*overrides):
@@ -37,7 +39,7 @@ def make_discriminator(*overrides):
 )
 def test_the_generator_takes_over_the_layers_that_are_asked_for(part, num, copied):
     vae, fresh = make_vae(seed=1), make_vae(seed=2)
-    generator, transfer = start_generator(
+    generator, transfer = init_generator(
         vae, fresh, WarmStartConfig(generator=part, num_layers=num)
     )
     names = list(layers(vae.decoder))
@@ -55,7 +57,7 @@ def test_the_generator_takes_over_the_layers_that_are_asked_for(part, num, copie
 
 def test_a_report_says_what_was_copied():
     vae = make_vae()
-    _, transfer = start_generator(
+    _, transfer = init_generator(
         vae, make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
     )
     assert str(transfer).startswith("generator: 2 of 4 layers (")
@@ -64,95 +66,88 @@ def test_a_report_says_what_was_copied():
 
 def test_the_generator_shares_no_weight_with_the_vae():
     vae = make_vae()
-    generator, _ = start_generator(vae, make_vae(seed=1), WarmStartConfig())
+    generator, _ = init_generator(vae, make_vae(seed=1), WarmStartConfig())
     torch.nn.init.zeros_(generator.decoder.net[0].weight)
     assert vae.decoder.net[0].weight.abs().sum() > 0
 
 
-@pytest.mark.parametrize("network, sizes", [("conv", []), ("resnet", ["discriminator=resnet"])])
-@pytest.mark.parametrize("spectral_norm", ["false", "true"])
+def perturb(network):
+    """Change all weights, as training does: no layer is all zeros."""
+    for parameter in network.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+@pytest.mark.parametrize("network", ["conv", "resnet"])
 @pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
-def test_a_discriminator_starts_with_the_encoders_layers(network, sizes, spectral_norm, activation):
+def test_a_discriminator_starts_with_the_encoders_trunk(network, activation):
     vae = make_vae(f"encoder={network}", f"encoder.activation={activation}")
-    for parameter in vae.encoder.parameters():
-        parameter.data.add_(
-            torch.randn_like(parameter), alpha=0.1
-        )  # as after training: no layer is all zeros
-    words = [
-        *sizes,
-        f"discriminator.activation={activation}",
-        f"discriminator.spectral_norm={spectral_norm}",
-    ]
-    discriminator = make_discriminator(*words).eval()
-    before = [layer.bias.clone() for layer in layers(discriminator).values()]
-    transfer = start_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
-    names = list(layers(vae.encoder))
-    assert transfer.copied == names[:-1] and transfer.fresh == names[-1:]
-    if spectral_norm == "false":
-        for name in names[:-1]:
-            ours, theirs = discriminator.get_submodule(name), vae.encoder.get_submodule(name)
-            assert torch.equal(ours.weight, theirs.weight)
-    output = discriminator.get_submodule(names[-1])
-    assert output.weight.shape[0] == 1 and torch.equal(output.bias, before[-1])
-    assert discriminator(torch.rand(3, *SHAPE)).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (
-            ["discriminator.activation=leaky_relu"],
-            "between its layers are Flatten, LeakyReLU, and there Flatten, SiLU; choose the same activation for",
-        ),
-        (
-            ["discriminator.width=4"],
-            r"net.0 has weight \(4, 1, 4, 4\) and bias \(4,\), there weight \(8, 1, 4, 4\)",
-        ),
-        (["discriminator=resnet"], "net.0 has weight .*no such layer"),
-    ],
-)
-def test_a_discriminator_of_another_architecture_is_refused(words, message):
+    perturb(vae.encoder)
+    words = [f"discriminator={network}", f"discriminator.activation={activation}"]
     discriminator = make_discriminator(*words)
-    before = [p.clone() for p in discriminator.parameters()]
-    with pytest.raises(
-        ValueError, match=f"discriminator cannot start from the VAE's encoder: .*{message}"
-    ):
-        start_discriminator(make_vae(), discriminator, WarmStartConfig(discriminator=True))
-    assert all(torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True))
+    head = discriminator.head.weight.clone()
+    transfer = init_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
+    names = list(layers(discriminator))
+    assert transfer.copied == names[:-1] and transfer.fresh == ["head"] == names[-1:]
+    trunk, expected = discriminator.trunk.state_dict(), vae.encoder.trunk.state_dict()
+    assert trunk.keys() == expected.keys()
+    assert all(torch.equal(trunk[key], expected[key]) for key in trunk)
+    assert torch.equal(discriminator.head.weight, head)
+    images = torch.rand(3, *SHAPE)
+    assert torch.equal(discriminator.trunk(images), vae.encoder.trunk(images))
 
 
 @pytest.mark.parametrize(
-    "encoder, discriminator",
+    "encoder, discriminator, message",
     [
+        ("conv", ["discriminator.activation=leaky_relu"], "activation=leaky_relu, encoder activ"),
+        ("conv", ["discriminator.width=4"], "has width=4, encoder width=8"),
+        ("conv", ["discriminator=resnet"], "has network=resnet, encoder network=conv"),
         (
-            ["encoder=mlp", "encoder.hidden_dims=[32,32]"],
-            ["discriminator=mlp", "discriminator.hidden_dims=[32,32,32]"],
+            "resnet",
+            ["discriminator=resnet", "discriminator.normalization=group"],
+            "has normalization=group, encoder normalization=none",
         ),
-        (["encoder=resnet"], ["discriminator=resnet", "discriminator.normalization=group"]),
+        (
+            "resnet",
+            ["discriminator=resnet", "discriminator.num_blocks=2"],
+            "has num_blocks=2, encoder num_blocks=1",
+        ),
     ],
 )
-def test_a_discriminator_of_another_depth_or_normalization_is_refused(encoder, discriminator):
-    vae = VAE(
-        compose("stage=vae", "latent_dim=8", "decoder.width=8", "decoder.hidden_dim=32", *encoder),
-        SHAPE,
-    )
-    built = compose("stage=gan", "vae_ckpt=x", *discriminator).discriminator.build(SHAPE)
-    with pytest.raises(
-        ValueError, match="its layers are net.*, and there net.*; choose the same depth and normal"
-    ):
-        start_discriminator(vae, built, WarmStartConfig(discriminator=True))
+def test_a_discriminator_of_another_architecture_is_refused(encoder, discriminator, message):
+    built = make_discriminator(*discriminator)
+    before = [p.clone() for p in built.parameters()]
+    expected = f"discriminator cannot start from the VAE's encoder: .*{message}.*; choose the same"
+    with pytest.raises(ValueError, match=expected):
+        vae = make_vae(f"encoder={encoder}")
+        init_discriminator(vae, built, WarmStartConfig(discriminator=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, built.parameters(), strict=True))
 
 
-def test_a_spectrally_normalised_discriminator_starts_normalised():
+def test_fully_connected_networks_of_another_depth_are_refused():
+    encoder = encoders.Mlp.Config(hidden_dims=[32, 32])
+    vae = VAE(SHAPE, VAEConfig(latent_dim=8, encoder=encoder))
+    discriminator = discriminators.Mlp.Config(hidden_dims=[32, 32, 32]).build(SHAPE)
+    with pytest.raises(ValueError, match=r"hidden_dims=\[32, 32, 32\], encoder hidden_dims=\[32"):
+        init_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
+
+
+def test_a_network_without_a_trunk_is_refused():
+    discriminator = make_discriminator()
+    discriminator.trunk = torch.nn.Identity()
+    with pytest.raises(ValueError, match="one of them has no trunk"):
+        init_discriminator(make_vae(), discriminator, WarmStartConfig(discriminator=True))
+
+
+def test_spectral_norm_of_copied_weights_starts_converged():
     vae = make_vae()
-    for parameter in vae.encoder.parameters():
-        parameter.data.add_(torch.randn_like(parameter), alpha=0.5)
+    perturb(vae.encoder)
     discriminator = make_discriminator("discriminator.spectral_norm=true")
-    transfer = start_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
-    discriminator.eval()
-    for name in transfer.copied:
-        largest = torch.linalg.matrix_norm(discriminator.get_submodule(name).weight.flatten(1), 2)
-        assert largest < 1.15
+    init_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
+    apply_spectral_norm(discriminator)
+    for layer in discriminator.eval().trunk.layers:
+        if isinstance(layer, Layer):
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2) < 1.15
 
 
 @pytest.mark.parametrize(
@@ -170,20 +165,11 @@ def test_unless_told_otherwise_the_discriminator_starts_warm_where_it_can_and_th
 ):
     discriminator = make_discriminator(*words)
     before = [p.clone() for p in discriminator.parameters()]
-    transfer = start_discriminator(make_vae(seed=3), discriminator, config)
+    transfer = init_discriminator(make_vae(seed=3), discriminator, config)
     assert len(transfer.copied) == copied
     assert (str(transfer) == "discriminator: fresh weights") is (copied == 0)
     same = [torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True)]
     assert all(same) is (copied == 0)
-
-
-def test_layers_of_another_shape_are_never_copied_in_silence():
-    source, target = torch.nn.Linear(3, 4), torch.nn.Linear(3, 5)
-    with pytest.raises(
-        ValueError,
-        match=r"a cannot start from b: 0 has weight \(5, 3\) and bias \(5,\), there weight",
-    ):
-        copy_layers(torch.nn.Sequential(source), torch.nn.Sequential(target), ["0"], ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +203,7 @@ def test_more_layers_than_there_are_are_refused(values):
         ValueError,
         match=r"warm_start.*_layers must be at most the decoder's 4 \(net.0, net.2, net.5",
     ):
-        start_generator(make_vae(), make_vae(), WarmStartConfig(**values))
+        init_generator(make_vae(), make_vae(), WarmStartConfig(**values))
 
 
 def test_the_anchor_falls_linearly_to_nothing():

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def make_vae(shape=(1, 28, 28), *overrides):
-    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), shape)
+    return VAE(shape, compose("stage=vae", *SMALL_NETS, *overrides))
 
 
 def build(name, shape=(1, 28, 28), classifier="mnist", **options):

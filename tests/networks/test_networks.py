@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from vaegan.gan.penalties import squared_gradient
-from vaegan.networks.blocks import ResidualBlock, conv_widths, mlp, up
+from vaegan.networks.blocks import ResidualBlock, conv_widths, hidden_layers, up
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
-from vaegan.networks.sizes import ACTIVATIONS, ConvSizes, MlpSizes
+from vaegan.networks.sizes import ConvSizes, MlpSizes
 
 SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 
@@ -127,16 +127,15 @@ def test_mlps_have_the_activation_that_is_asked_for(base, activation, layer):
     network = (
         base.choices["mlp"].Config(hidden_dims=[20, 30], activation=activation).build(*arguments)
     )
-    assert [type(module) for module in network.net if not list(module.parameters())].count(
-        ACTIVATIONS[activation]
-    ) == 2
-    widths = [module.weight.shape[0] for module in network.net if isinstance(module, nn.Linear)]
+    assert [type(module) for module in network.modules()].count(layer) == 2
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    widths = [module.weight.shape[0] for module in linear]
     assert widths[:2] == ([40, 60] if activation == "glu" else [20, 30])
 
 
 def test_gated_layers_are_those_of_tomczak_and_welling():
     """h = (A x + b) * sigmoid(C x + d)."""
-    first, gate, _ = mlp([5, 7, 3], nn.GLU)
+    first, gate = hidden_layers([5, 7], "glu")
     x = torch.randn(4, 5)
     value, opened = first(x).chunk(2, 1)
     torch.testing.assert_close(gate(first(x)), value * opened.sigmoid())
@@ -217,11 +216,13 @@ def test_an_unknown_activation_of_a_trunk_is_refused(base, name, sizes):
 def normalized(request):
     """A discriminator with spectral normalization, small enough for singular values."""
     torch.manual_seed(0)
-    config = Discriminator.choices[request.param].Config(spectral_norm=True)
+    config = Discriminator.choices[request.param].Config()
     for key, value in {"width": 8, "hidden_dim": 32, "hidden_dims": [32, 32]}.items():
         if key in vars(config):
             setattr(config, key, value)
-    return config.build((1, 12, 12))
+    network = config.build((1, 12, 12))
+    apply_spectral_norm(network)
+    return network
 
 
 def test_spectral_norm_holds_the_largest_singular_value_of_every_layer_at_1(normalized):
@@ -301,6 +302,6 @@ def test_bad_residual_sizes_are_refused(values, message):
 def test_a_decoder_starts_where_it_is_told(name):
     decoder = Decoder.choices[name].Config().build(5, (2, 8, 8))
     params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
-    decoder.start_at(params)
+    decoder.set_output(params)
     assert (decoder(torch.zeros(1, 5))[0] - params).abs().mean() < 0.5
     assert output_layer(decoder).bias.numel() in (2, 128)

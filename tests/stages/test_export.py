@@ -124,7 +124,7 @@ def test_run_folders_are_exported_and_exports_found_in_them(exported, vae_result
 
 
 def test_a_folder_with_a_run_is_not_overwritten(exported, vae_result):
-    with pytest.raises(ValueError, match="export holds a run already, which is never overwritten"):
+    with pytest.raises(ValueError, match="export already contains a run"):
         compose("stage=export", f"ckpt={vae_result[0]}").execute(exported["vae"].parent)
 
 

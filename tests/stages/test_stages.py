@@ -13,7 +13,7 @@ from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
 from vaegan.runtime.seeding import derive_seed
-from vaegan.stages.run_folder import new_folder
+from vaegan.stages.run_folder import create_empty_folder
 from vaegan.training.devices import check_devices
 from vaegan.training.fit import flatten
 from vaegan.training.trainer_config import TrainerConfig
@@ -205,20 +205,20 @@ def test_images_of_another_shape_are_refused(vae_result, tmp_path):
 
 def test_a_finished_run_is_never_overwritten(vae_result):
     with pytest.raises(
-        ValueError, match="holds a run already, which is never overwritten; to go on with it"
+        ValueError, match="already contains a run and will not be overwritten. Resume it"
     ):
         compose(*SMALL_VAE).execute(vae_result[0])
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot make the run folder .*; set hydra.run.dir"):
-        new_folder(tmp_path / "file" / "vae")
+    with pytest.raises(ValueError, match="cannot create the folder .*; set hydra.run.dir"):
+        create_empty_folder(tmp_path / "file" / "vae")
 
 
 def test_devices_that_are_not_there_are_said():
     with pytest.raises(
-        ValueError, match="trainer: .*'accelerator': 'tpu'.* cannot be had on this machine"
+        ValueError, match="trainer: .*'accelerator': 'tpu'.* unavailable on this machine"
     ):
         check_devices(TrainerConfig(accelerator="tpu"))
 

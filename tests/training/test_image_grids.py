@@ -15,8 +15,8 @@ def test_grids_have_eight_columns_with_a_border():
 
 def test_the_three_pictures_of_a_vae():
     vae = VAE(
-        compose("stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", *SMALL_NETS),
         SHAPE,
+        compose("stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", *SMALL_NETS),
     )
     generator = Generator(vae.decoder, vae.likelihood)
     images = torch.rand(16, *SHAPE)
@@ -38,7 +38,7 @@ def test_the_three_pictures_of_a_vae():
 
 
 def test_few_images_are_enough():
-    vae = VAE(compose("stage=vae", *SMALL_NETS), SHAPE)
+    vae = VAE(SHAPE, compose("stage=vae", *SMALL_NETS))
     grids = picture_grids(
         vae, vae.latent_prior(), Generator(vae.decoder, vae.likelihood), torch.rand(2, *SHAPE)
     )

@@ -47,7 +47,7 @@ def test_every_validation_draws_the_same_noise():
 
 
 def test_only_the_first_rank_draws_pictures(tmp_path):
-    vae = VAE(compose("stage=vae", *SMALL_NETS), (1, 8, 8))
+    vae = VAE((1, 8, 8), compose("stage=vae", *SMALL_NETS))
     generator = Generator(vae.decoder, vae.likelihood)
     module = SimpleNamespace(
         vae=vae, average=generator, device="cpu", latent_distribution=vae.latent_prior

@@ -66,7 +66,7 @@ def test_kl_splits_into_dimensions_where_both_sides_do():
 
 
 def test_elbo_is_its_two_terms_on_the_same_target():
-    vae = VAE(compose("stage=vae", "likelihood=gaussian", *SMALL_NETS), SHAPE).eval()
+    vae = VAE(SHAPE, compose("stage=vae", "likelihood=gaussian", *SMALL_NETS)).eval()
     x = torch.rand(5, *SHAPE)
     q, p = vae.encode(x), vae.latent_prior()
     torch.manual_seed(3)
@@ -79,7 +79,7 @@ def test_elbo_is_its_two_terms_on_the_same_target():
 
 
 def test_kl_without_a_closed_form_is_estimated_at_the_same_latent():
-    vae = VAE(compose("stage=vae", "prior=gaussian_mixture", *SMALL_NETS), SHAPE).eval()
+    vae = VAE(SHAPE, compose("stage=vae", "prior=gaussian_mixture", *SMALL_NETS)).eval()
     x = vae.likelihood.target(torch.rand(5, *SHAPE))
     q, p = vae.encode(x), vae.latent_prior()
     torch.manual_seed(3)
@@ -126,7 +126,7 @@ def test_log_mean_exp_is_a_mean_of_weights():
 def test_every_pair_has_gradients_for_all_of_its_parameters(posterior, prior):
     small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
     vae = VAE(
-        compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS), SHAPE
+        SHAPE, compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS)
     )
     x = vae.likelihood.target(torch.rand(3, *SHAPE))
     q, p = vae.encode(x), vae.latent_prior()
@@ -142,7 +142,7 @@ def test_densities_are_in_full_precision_under_autocast(posterior, prior):
     """Samples of a 16-bit matrix product would not follow their own density."""
     small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
     vae = VAE(
-        compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS), SHAPE
+        SHAPE, compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS)
     )
     vae.eval().requires_grad_(False)
     x = vae.likelihood.target(torch.rand(4, *SHAPE))

@@ -13,7 +13,7 @@ SHAPE = (1, 12, 8)
 
 
 def build(*overrides):
-    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), SHAPE).eval().requires_grad_(False)
+    return VAE(SHAPE, compose("stage=vae", *SMALL_NETS, *overrides)).eval().requires_grad_(False)
 
 
 def test_nll_agrees_with_the_exact_evidence():

@@ -9,7 +9,7 @@ from vaegan.vae.model import VAE, fit_constant_output, full_precision
 
 
 def build(*overrides):
-    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), shape_for(overrides))
+    return VAE(shape_for(overrides), compose("stage=vae", *SMALL_NETS, *overrides))
 
 
 def shape_for(overrides):
@@ -48,7 +48,7 @@ def test_latent_dim_must_be_positive():
 def test_the_model_starts_from_training_images(likelihood):
     """A constant decoder output that suits them: far better than none, and as good as their mean for binary pixels."""
     vae = VAE(
-        compose("stage=vae", f"likelihood={likelihood}", "decoder=mlp", "latent_dim=8"), (1, 8, 12)
+        (1, 8, 12), compose("stage=vae", f"likelihood={likelihood}", "decoder=mlp", "latent_dim=8")
     )
     images = torch.linspace(0, 1, 256)[torch.randint(20, 90, (50, *vae.image_shape))]
     images[:, :, :4] = 0

@@ -5,7 +5,7 @@ import torch
 from tests.conftest import SMALL_VAE, compose
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
-from vaegan.training.devices import quiet
+from vaegan.training.devices import silence_warnings
 from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
 from vaegan.vae.model import VAE
 from vaegan.vae.module import VAEModule
@@ -25,11 +25,11 @@ def run():
 
 
 def module_of(run):
-    return VAEModule(VAE(run, SOURCE.image_shape), run.objective.build(), run, {})
+    return VAEModule(VAE(SOURCE.image_shape, run), run.objective.build(), run, {})
 
 
 def trainer(max_epochs=1, callbacks=()):
-    quiet()
+    silence_warnings()
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,

@@ -13,7 +13,7 @@ SHAPE = (1, 12, 8)
 
 
 def build(*overrides, shape=SHAPE):
-    return VAE(compose("stage=vae", *SMALL_NETS, *overrides), shape)
+    return VAE(shape, compose("stage=vae", *SMALL_NETS, *overrides))
 
 
 def gradients(vae, objective, x, beta=1.0, seed=3):
@@ -214,7 +214,7 @@ def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_n
 def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(likelihood):
     """Nats per pixel stay; the KL and its gradient do not depend on how many pixels or images there are."""
     vae = VAE(
-        compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp"), (1, 6, 4)
+        (1, 6, 4), compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp")
     )
     x = torch.randint(256, (4, 1, 6, 4)) / 255
     objective = ElboObjective.Config().build()

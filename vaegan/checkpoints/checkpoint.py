@@ -29,7 +29,7 @@ from vaegan.images import ImageShape
 from vaegan.runtime.safe_load import read_content
 from vaegan.vae.model import VAE, VAEConfig
 
-FORMAT = 2
+FORMAT = 3
 SLACK = 10_000_000  # numbers that building a model may take beside its weights
 NOT_OURS = f"{{}} is no checkpoint of this project in format {FORMAT}"
 
@@ -75,7 +75,7 @@ class Checkpoint:
             )
         vae = self.build_fresh()
         generator = Generator(vae.decoder, vae.likelihood)
-        load_state(generator, self.state, "moving_average.module.", self.path)
+        load_state(generator, self.state, "ema.module.", self.path)
         return generator.eval()
 
     def training_flops(self) -> float:
@@ -105,9 +105,7 @@ class Checkpoint:
         if self.stage == "vae":
             return prefixed(self.build_vae(), "vae.")
         latents = self.build_latents()
-        tensors = prefixed(latents.vae, "vae.") | prefixed(
-            self.build_generator(), "moving_average.module."
-        )
+        tensors = prefixed(latents.vae, "vae.") | prefixed(self.build_generator(), "ema.module.")
         return tensors | (
             prefixed(latents.aggregate, "aggregate.") if latents.aggregate is not None else {}
         )
@@ -159,8 +157,8 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     """VAE with fresh weights from the plain config of a run; keys that do not belong to the model are passed over."""
     names = {field.name for field in fields(VAEConfig)}
     return VAE(
-        from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}),
         image_shape,
+        from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}),
     )
 
 

@@ -1,47 +1,61 @@
-"""The one file of the package that knows Hydra: the schemas of conf/, and what is said of a bad command."""
+"""Registration of stages and components with Hydra, and the typed config of a command line."""
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from vaegan.config import GROUPS, from_plain
-from vaegan.stages.tool_configs import CompareRun, EvaluateRun, ExportRun, PackRun
-from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
-
-RUNS = {
-    "vae": VAERun,
-    "gan": GANRun,
-    "pipeline": PipelineRun,
-    "evaluate": EvaluateRun,
-    "export": ExportRun,
-    "compare": CompareRun,
-    "optimize": PackRun,
-}
-Run = VAERun | GANRun | PipelineRun | EvaluateRun | ExportRun | CompareRun | PackRun
+from vaegan.cli.plugins import load_plugins
+from vaegan.config import GROUPS, ComponentConfig, from_plain
+from vaegan.stages.run_config import RunConfig
+from vaegan.stages.table import STAGES
 
 
 def register() -> None:
-    """Put every choice of every group, and every run, into Hydra's ConfigStore."""
+    """Add every choice of every group, and every stage, to Hydra's ConfigStore."""
     store = ConfigStore.instance()
-    for stage, run in RUNS.items():
-        store.store(name=f"{stage}_run", node=run)
+    for name, stage in STAGES.items():
+        schema = OmegaConf.structured(stage.config)
+        defaults: list[Any] = [f"/{name}_run"]
+        for key, (group, choice) in component_fields(stage.config).items():
+            if choice is not None:
+                schema[key] = MISSING  # the choice of the group is merged into it
+            defaults.append({f"/{group}": choice})
+        store.store(name=f"{name}_run", node=schema)
+        store.store(group="stage", name=name, node={"defaults": defaults}, package="_global_")
     for group, base in GROUPS.items():
         for name, component in base.choices.items():
             store.store(group=group, name=name, node=component.Config)
 
 
-def to_run_config(config: DictConfig) -> Run:
-    """The run that a command line composed to.
+def component_fields(config: type[RunConfig]) -> dict[str, tuple[str, str | None]]:
+    """Return the group, and the default choice or None, of each field that holds a component."""
+    hints = typing.get_type_hints(config)
+    found = {}
+    for field in dataclasses.fields(config):
+        types = (hints[field.name], *typing.get_args(hints[field.name]))
+        base = next(
+            (t for t in types if isinstance(t, type) and issubclass(t, ComponentConfig)), None
+        )
+        if base is not None:
+            factory: Any = field.default_factory
+            choice = None if factory is dataclasses.MISSING else factory().name
+            found[field.name] = (base.base.group, choice)
+    return found
+
+
+def to_run_config(config: DictConfig) -> RunConfig:
+    """Return the typed and resolved config of a composed command line.
 
     Raises:
-        ValueError: A key that the schema does not have, or a value out of its range.
+        ValueError: An unknown key, or a value out of its range.
     """
-    run_type = typing.cast(type[Run], OmegaConf.get_type(config))
-    plain = typing.cast(
-        dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    )
-    return from_plain(run_type, plain)
+    run_type = typing.cast(type[RunConfig], OmegaConf.get_type(config))
+    container = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    plain = typing.cast(dict[str, Any], container)
+    load_plugins(plain.get("plugins", []))  # a process of a sweep starts without them
+    return from_plain(run_type, plain).resolve_defaults()

@@ -1,4 +1,8 @@
-"""Command lines: how `resume=FOLDER` becomes the command that began the run in that folder."""
+"""Command lines: how `resume=FOLDER` becomes the command that started the run in that folder.
+
+What the folder says is typed again, so that words next to it, Hydra's records and its checks work
+as in any other command.
+"""
 
 from __future__ import annotations
 
@@ -11,91 +15,118 @@ from typing import Any
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.launch import is_started_from_outside
-from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
+from vaegan.stages.run_config import TrainingRun
+from vaegan.stages.table import STAGES
 
-TRAINING = {run.STAGE: run for run in (VAERun, GANRun, PipelineRun)}
+NOT_TYPED = ("resume", "plugins")  # a run folder must not name modules that are imported
 
 
 def expand_resume(words: Sequence[str]) -> list[str]:
-    """A command line whose `resume=FOLDER`, if there is one, is written out; words beside it take precedence.
+    """Return a command line with `resume=FOLDER` written out; words next to it take precedence.
 
-    What the folder says is typed first: a config that was tampered with names nothing but choices that are known.
+    The content of the folder is parsed first: a config that was tampered with names nothing but
+    known choices.
 
     Raises:
-        ValueError: The folder holds no run that could be gone on with.
+        ValueError: The folder holds no run that can be resumed.
     """
     folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(words)
     folder = Path(folders[-1].strip("'\""))
+    stage, config = read_run(folder)
+    given = [word for word in words if not word.startswith("resume=")]
+    has_stage = any(word.startswith("stage=") for word in given)
+    if has_stage and f"stage={stage}" not in given:
+        raise ValueError(f"{folder} holds a run of stage={stage}; leave the stage out")
+    given_keys = [word.split("=")[0].lstrip("+~") for word in given]
+    saved = [
+        word for word in overrides(stage, config) if not is_given(word.split("=")[0], given_keys)
+    ]
+    return [*saved, f"hydra.run.dir={quote(str(folder))}", "resume=true", *given]
+
+
+def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return the stage and the plain config of the run in a folder.
+
+    Raises:
+        ValueError: It holds no run that can be resumed, or its config is damaged.
+    """
     if (folder / "multirun.yaml").exists():
         raise ValueError(
-            f"resume={folder} is the folder of a sweep; repeat the sweep's command with hydra.sweep.dir={folder}"
+            f"resume={folder} is the folder of a sweep; repeat the sweep's command with "
+            f"hydra.sweep.dir={folder}"
         )
-    if not (folder / "config.json").is_file():
+    path = folder / "config.json"
+    if not path.is_file():
         raise ValueError(
-            f"resume={folder} holds no run (config.json); give the folder of a stage=vae, stage=gan or pipeline run"
+            f"resume={folder} holds no run (config.json); give the folder of a stage=vae, stage=gan "
+            "or pipeline run"
         )
-    there = read_json(folder / "config.json")
+    saved = read_json(path)
     try:
-        config = to_plain(from_plain(TRAINING[there["stage"]], there["config"]))
+        stage = saved["stage"]
+        schema = STAGES[stage].config
+        if not issubclass(schema, TrainingRun):
+            raise KeyError(stage)
+        return stage, to_plain(from_plain(schema, saved["config"]))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is damaged ({error!r})") from error
-    given = [word for word in words if not word.startswith("resume=")]
-    if f"stage={there['stage']}" not in given and any(word.startswith("stage=") for word in given):
-        raise ValueError(f"{folder} holds a run of stage={there['stage']}; leave the stage out")
-    keys = [word.split("=")[0].lstrip("+~") for word in given]
-    began = [
-        word for word in overrides(there["stage"], config) if not is_given(word.split("=")[0], keys)
-    ]
-    return [*began, f"hydra.run.dir={quoted(str(folder))}", "resume=true", *given]
+        raise ValueError(f"{path} is damaged ({error!r})") from error
 
 
 def with_rank_overrides(words: Sequence[str]) -> list[str]:
-    """The command line of a process that torchrun or SLURM has started: only the first one writes what Hydra writes."""
+    """Return the command line of a process started by torchrun or SLURM.
+
+    Only rank 0 writes Hydra's files.
+    """
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     if not is_started_from_outside() or rank == "0":
         return list(words)
     return [*words, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
-def is_given(key: str, keys: Sequence[str]) -> bool:
-    """Whether a setting, or the choice that it belongs to, is among the keys."""
-    return any(key == known or (known in GROUPS and key.startswith(f"{known}.")) for known in keys)
+def is_given(key: str, given_keys: Sequence[str]) -> bool:
+    """Return True if a setting, or the choice that it belongs to, is among the keys."""
+    return any(
+        key == given or (given in GROUPS and key.startswith(f"{given}.")) for given in given_keys
+    )
 
 
 def overrides(stage: str, config: Mapping[str, Any]) -> list[str]:
-    """The words that compose to a plain config."""
+    """Return the words that compose to a plain config."""
     words = [f"stage={stage}"]
     for key, value in config.items():
-        if key in GROUPS and value is not None:
+        if key in NOT_TYPED or (key in GROUPS and value is None):  # null is the default there
+            continue
+        if key in GROUPS:
             words.append(f"{key}={value['name']}")
             value = {name: inner for name, inner in value.items() if name != "name"}
-        if key != "resume" and not (
-            key in GROUPS and value is None
-        ):  # which is the default where it may be null
-            words += settings(key, value)
+        words += assignments(key, value)
     return words
 
 
-def settings(key: str, value: Any) -> list[str]:
-    """Words that set a key, or all that is below it."""
-    if isinstance(value, Mapping):
-        return [word for name, inner in value.items() for word in settings(f"{key}.{name}", inner)]
-    return [f"{key}={written(value)}"]
+def assignments(key: str, value: Any) -> list[str]:
+    """Return the words that set a key, or all keys below it."""
+    if not isinstance(value, Mapping):
+        return [f"{key}={format_value(value)}"]
+    words = []
+    for name, inner in value.items():
+        words += assignments(f"{key}.{name}", inner)
+    return words
 
 
-def written(value: Any) -> str:
-    """A value as Hydra reads it."""
+def format_value(value: Any) -> str:
+    """Return a value in Hydra's override grammar."""
     if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, str):
-        return quoted(value)
+        return quote(value)
     return "null" if value is None else repr(value)
 
 
-def quoted(text: str) -> str:
-    """A string as Hydra reads it, with nothing in it that it would replace."""
+def quote(text: str) -> str:
+    """Return a string in Hydra's override grammar, quoted so that nothing in it is replaced."""
     text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     text = re.sub(r"(\\*)(')", lambda match: match[1] * 2 + r"\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda match: match[1] * 2, text) + "'"
+    text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)
+    return f"'{text}'"

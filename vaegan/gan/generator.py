@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""The generator of a GAN: the decoder of a VAE followed by the likelihood's mean."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from vaegan.vae.model import full_precision
 
 
 class Generator(nn.Module):
-    """Latents to images: a decoder followed by the likelihood's mean."""
+    """Latents (B, latent_dim) to images in [0, 1], (B, C, H, W)."""
 
     def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()
-        self.decoder, self.likelihood = decoder, likelihood
+        self.decoder = decoder
+        self.likelihood = likelihood
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
-        images: Tensor = self.likelihood(full_precision(self.decoder(z))).mean
-        return images
+        return self.likelihood(full_precision(self.decoder(z))).mean

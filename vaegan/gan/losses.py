@@ -1,17 +1,16 @@
-"""Adversarial losses and gradient penalties: pure functions of logits and of discriminators.
+"""Adversarial losses: pure functions of logits, per image.
 
-D is trained towards positive logits for real images, negative ones for fakes. With s = softplus:
+The discriminator D is trained towards positive logits for real images x, negative ones for fakes g.
+With s = softplus:
 
-    non_saturating   D: s(-D(x)) + s(D(g))              G: s(-D(g))         Goodfellow et al. 2014, arXiv:1406.2661
-    hinge            D: max(0, 1-D(x)) + max(0, 1+D(g)) G: -D(g)            Lim & Ye 2017, arXiv:1705.02894
-    least_squares    D: ((D(x)-1)^2 + (D(g)+1)^2) / 2   G: (D(g)-1)^2 / 2   Mao et al. 2017, arXiv:1611.04076
-    wasserstein      D: D(g) - D(x)                     G: -D(g)            Arjovsky et al. 2017, arXiv:1701.07875
-    relativistic     D: s(D(g) - D(x))                  G: s(D(x) - D(g))   Jolicoeur-Martineau 2019, arXiv:1807.00734
+    name            discriminator                    generator       source
+    non_saturating  s(-D(x)) + s(D(g))               s(-D(g))        Goodfellow 2014, 1406.2661
+    hinge           max(0, 1-D(x)) + max(0, 1+D(g))  -D(g)           Lim & Ye 2017, 1705.02894
+    least_squares   ((D(x)-1)^2 + (D(g)+1)^2) / 2    (D(g)-1)^2 / 2  Mao et al. 2017, 1611.04076
+    wasserstein     D(g) - D(x)                      -D(g)           Arjovsky 2017, 1701.07875
+    relativistic    s(D(g) - D(x))                   s(D(x) - D(g))  Jolicoeur-M. 2019, 1807.00734
 
-    r1               |grad D(x)|^2 / 2 at real images       Mescheder et al. 2018, arXiv:1801.04406
-    r2               |grad D(g)|^2 / 2 at fakes             likewise
-    r1_r2            their sum                              Huang et al. 2024, arXiv:2501.05441
-    wgan_gp          (|grad D| - 1)^2 between the two       Gulrajani et al. 2017, arXiv:1704.00028
+The last column gives arXiv numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -30,32 +29,32 @@ Critic = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B,)
 
 
 class AdversarialLoss(Component, abc.ABC, group="adversarial_loss"):
-    """What the two players minimize, per image, from logits (B,)."""
+    """Losses of discriminator and generator, per image, from logits (B,)."""
 
-    IS_RELATIVISTIC: ClassVar[bool] = (
-        False  # whether a fake is judged against a real image: then only differences count
-    )
+    # True if a fake is compared with a real image: then only differences of logits count.
+    IS_RELATIVISTIC: ClassVar[bool] = False
 
     @dataclass
     class Config(ComponentConfig):
-        def build(self) -> AdversarialLoss:
-            built: AdversarialLoss = self.component()
-            return built
+        """Settings of a loss; `build()` constructs it."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
     @abc.abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Loss of the discriminator, (B,), from logits of real and fake images, (B,) each."""
+        """Return the discriminator's loss, (B,), from logits of real and fake images, (B,) each."""
 
     @abc.abstractmethod
     def generator(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Loss of the generator, (B,), from logits of fake and real images, (B,) each.
+        """Return the generator's loss, (B,), from logits of fake and real images, (B,) each.
 
-        The real ones are zeros unless the class is `IS_RELATIVISTIC`.
+        The real ones are zeros unless the loss `IS_RELATIVISTIC`.
         """
 
 
 class NonSaturating(AdversarialLoss):
-    """Each image is judged by itself."""
+    """Cross-entropy of each image; the generator maximizes log sigmoid(D(g))."""
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -69,7 +68,7 @@ class NonSaturating(AdversarialLoss):
 
 
 class Hinge(AdversarialLoss):
-    """The discriminator leaves images alone that it judges right by a margin of 1."""
+    """Images that the discriminator classifies with a margin of 1 cost nothing."""
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -97,7 +96,10 @@ class LeastSquares(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """Needs a discriminator whose slope is bounded: `gradient_penalty=wgan_gp`, or spectral normalization."""
+    """Difference of mean logits.
+
+    Needs a discriminator of bounded slope: `gradient_penalty=wgan_gp`, or spectral normalization.
+    """
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -111,7 +113,7 @@ class Wasserstein(AdversarialLoss):
 
 
 class Relativistic(AdversarialLoss):
-    """Each fake is judged against a real image: only the difference of the logits counts."""
+    """Each fake is compared with a real image: only the difference of their logits counts."""
 
     IS_RELATIVISTIC: ClassVar[bool] = True
 

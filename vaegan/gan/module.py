@@ -1,339 +1,286 @@
-"""Stage gan: wires generator, discriminator, losses and penalty to Lightning's manual optimization.
+"""LightningModule of stage gan: two optimizers, stepped by hand.
 
-Every iteration takes one batch of real images. The discriminator steps `discriminator_steps` times, each with fresh
-fakes; then the generator steps once, on the last of these fakes, with the discriminator frozen. During the
-discriminator's warm-up the generator does not step at all. Both players see images through the same augmentation.
+Every iteration takes one batch of real images. The discriminator steps `discriminator_steps` times,
+each with fresh fakes; then the generator steps once, on the last of these fakes, with the
+discriminator frozen. During the discriminator's warm-up the generator does not step. Both networks
+learn from augmented images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan.data.datamodule import Batch
-from vaegan.gan.augmentation import Augmentation, next_probability
+from vaegan.gan.augmentation import AdaptiveProbability
+from vaegan.gan.components import GANComponents, TrainingProgress
+from vaegan.gan.ema import GeneratorEMA
+from vaegan.gan.evaluation_module import ScoringModule
 from vaegan.gan.generator import Generator
-from vaegan.gan.latents import AggregatePosterior, latent_distribution
-from vaegan.gan.losses import AdversarialLoss
-from vaegan.gan.penalties import GradientPenalty
+from vaegan.gan.steps import (
+    DiscriminatorTerms,
+    discriminator_terms,
+    generator_terms,
+    mean_terms,
+)
 from vaegan.gan.training_config import GANTraining
-from vaegan.gan.warm_start import layers, reconstruction_loss
+from vaegan.gan.warm_start import layers
+from vaegan.gan.warmup import DiscriminatorWarmup
 from vaegan.metrics.scorer import Scorer
 from vaegan.metrics.scores import NonFiniteError
-from vaegan.networks.discriminators import Discriminator
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import clip_gradients, drop_gradients, gradient_norm, is_logged
-from vaegan.vae.model import VAE, full_precision
-
-ACCURACY_DECAY = 0.9  # of the mean accuracy that ends a warm-up, per batch
+from vaegan.vae.model import full_precision
 
 
-@dataclass
-class GANComponents:
-    """What plays, by which rules."""
-
-    vae: VAE  # gives the latents, and the encoder of the reconstruction anchor; frozen
-    aggregate: AggregatePosterior | None  # gives the latents in its place
-    generator: Generator  # what is trained; shares no weight with the VAE
-    discriminator: Discriminator  # its opponent
-    loss: AdversarialLoss
-    penalty: GradientPenalty
-    augmentation: Augmentation
-
-
-@dataclass
-class Progress:
-    """What the next step has to know of the past ones, beside the weights."""
-
-    images: int = 0  # real ones that the discriminator was shown, those of its warm-up included
-    discriminator_updates: int = 0
-    generator_updates: int = 0
-    accuracy: float = 0.5  # of the discriminator, averaged over its last batches; only while its warm-up waits for it
-    is_warm: bool = False  # whether the warm-up is over
-    warmup_images: int = 0  # that it takes: as far as is known
-    flops: float = 0.0  # spent so far
-
-
-class GANModule(pl.LightningModule):
+class GANModule(ScoringModule):
     """Trains a generator and a discriminator against each other.
 
     Args:
-        parts: What plays.
+        components: Networks, losses and augmentation.
         scorer: Compares generated with real images.
-        training: How to train.
-        header: What a checkpoint says of itself (`vaegan.checkpoints.checkpoint.header`).
+        training: Settings of the training, resolved (`resolve_defaults`).
+        header: Description stored in the checkpoint (`vaegan.checkpoints.checkpoint.header`).
     """
 
     def __init__(
-        self, parts: GANComponents, scorer: Scorer, training: GANTraining, header: dict[str, Any]
+        self,
+        components: GANComponents,
+        scorer: Scorer,
+        training: GANTraining,
+        header: dict[str, Any],
     ) -> None:
-        super().__init__()
+        super().__init__(scorer)
         self.automatic_optimization = False
-        self.vae = parts.vae.requires_grad_(False).eval()
-        self.aggregate = parts.aggregate
-        self.generator = parts.generator.to(memory_format=torch.channels_last)
-        self.generator.likelihood.requires_grad_(
-            False
-        )  # its mean has no parameters of its own to learn
-        self.discriminator = parts.discriminator.to(memory_format=torch.channels_last)
-        self.moving_average = AveragedModel(
-            self.generator, multi_avg_fn=self._average, use_buffers=False
-        )
-        self.moving_average.requires_grad_(False).eval()
-        self.loss, self.penalty, self.augmentation = parts.loss, parts.penalty, parts.augmentation
-        self.register_buffer(
-            "augment_probability", torch.tensor(float(parts.augmentation.config.probability))
-        )
-        self.augment_probability: Tensor
-        self.scorer, self.training_config, self.header = scorer, training, header
-        self.progress, self.flops = Progress(), FlopCounts()
-        self.terms: dict[str, Tensor] = {}  # what the next optimizer step follows from
-        self.progress.warmup_images = training.warmup_images
-        self.progress.is_warm = training.warmup_images == 0
+        self.training_config = training
+        self.header = header
+        self.loss = components.loss
+        self.penalty = components.penalty
+        self.augmentation = components.augmentation
+        self.augment_probability = AdaptiveProbability(components.augmentation.config)
 
-    def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
-        decay = self.training_config.ema_decay(
-            int(num_averaged) * self.training_config.loader.batch_size
+        self.vae = components.vae.requires_grad_(False).eval()
+        self.aggregate = components.latents.aggregate
+        self.generator = components.generator.to(memory_format=torch.channels_last)
+        self.generator.likelihood.requires_grad_(False)  # its mean has no parameters to learn
+        self.discriminator = components.discriminator.to(memory_format=torch.channels_last)
+        batch_size = training.loader.batch_size
+        self.ema = GeneratorEMA(
+            self.generator, training.ema_half_life, training.ema_rampup, batch_size
         )
-        get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+        assert training.discriminator_warmup is not None, "resolve_defaults sets it"
+        self.warmup = DiscriminatorWarmup(
+            training.discriminator_warmup, training.discriminator_warmup_accuracy
+        )
+        self.progress = TrainingProgress()
+        self.flops = FlopCounts()
+        self.terms: dict[str, Tensor] = {}  # inputs of the next optimizer step, for NonFiniteGuard
 
     @property
-    def average(self) -> Generator:
-        """The moving average of the generator: what is scored, drawn and kept."""
-        generator = self.moving_average.module
-        assert isinstance(generator, Generator)
-        return generator
+    def generator_ema(self) -> Generator:
+        """The EMA of the generator: it is evaluated, sampled and saved."""
+        return self.ema.module
+
+    def latent_distribution(self) -> Distribution:
+        return self.vae.latent_prior() if self.aggregate is None else self.aggregate()
+
+    def generate(self, z: Tensor) -> Tensor:
+        return self.generator_ema(z)
+
+    def critic(self, images: Tensor) -> Tensor:
+        """Return logits (B,) of augmented images (B, C, H, W)."""
+        augmented = self.augmentation(images, self.augment_probability())
+        return full_precision(self.discriminator(augmented))
 
     def configure_optimizers(self) -> Any:
-        config, num_batches = self.training_config, int(self.trainer.estimated_stepping_batches)
+        config = self.training_config
+        num_batches = int(self.trainer.estimated_stepping_batches)
         self.num_discriminator_updates = num_batches * config.discriminator_steps
+
+        def num_generator_updates() -> int:
+            """The warm-up may end early."""
+            return num_batches - -(-self.warmup.num_images // config.loader.batch_size)
+
         g_optimizer, g_schedule = config.generator_optimizer.build(
-            self.generator.decoder.parameters(),
-            lambda: num_batches - -(-self.progress.warmup_images // config.loader.batch_size),
+            self.generator.decoder.parameters(), num_generator_updates
         )
         d_optimizer, d_schedule = config.discriminator_optimizer.build(
             self.discriminator.parameters(), lambda: self.num_discriminator_updates
         )
-        return [g_optimizer, d_optimizer], [
+        schedules = [
             {"scheduler": g_schedule, "name": "train/g_lr"},
             {"scheduler": d_schedule, "name": "train/d_lr"},
         ]
-
-    def latent_distribution(self) -> Distribution:
-        """What latents are drawn from, batch (): the VAE's prior, or the normal fitted to its aggregate posterior."""
-        return latent_distribution(self.vae, self.aggregate)
-
-    def latents(self, num: int) -> Tensor:
-        """Draw latents (num, latent_dim)."""
-        with torch.no_grad():
-            return self.latent_distribution().sample((num,))
-
-    def discriminator_logits(self, images: Tensor) -> Tensor:
-        """Logits (B,) of images (B, C, H, W), through the augmentation."""
-        return full_precision(
-            self.discriminator(self.augmentation(images, self.augment_probability))
-        )
+        return [g_optimizer, d_optimizer], schedules
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        config, progress = self.training_config, self.progress
         real, _ = batch
-        reals = real.chunk(config.gradient_accumulation)
+        config = self.training_config
         g_optimizer, d_optimizer = self.optimizers()  # type: ignore[attr-defined]
         g_schedule, d_schedule = self.lr_schedulers()  # type: ignore[misc]
-        values: dict[str, Tensor] = {}
+        logged: dict[str, Tensor] = {}
+
         for step in range(config.discriminator_steps):
             is_last = step == config.discriminator_steps - 1
-            latents = self.latents(len(real)).chunk(len(reals))
-            keeps_graph = (
-                is_last and progress.is_warm and len(reals) == 1
-            )  # then the generator's step needs no other
-            with torch.set_grad_enabled(keeps_graph), self.counted("fakes"):
-                fakes = [self.generator(z) for z in latents]
-            detached = [fake.detach() for fake in fakes]
-            values |= self.step_discriminator(
-                d_optimizer, reals, detached, is_last and not progress.is_warm
-            )
+            z = self.sample_latents(len(real))
+            fakes = self.generate_fakes(z, keep_graph=is_last and self.warmup.is_finished)
+            counts_step = is_last and not self.warmup.is_finished
+            logged |= self.step_discriminator(d_optimizer, real, fakes, counts_step)
             d_schedule.step()
-        if progress.is_warm:
-            values |= self.step_generator(g_optimizer, latents, fakes, reals)
-            g_schedule.step()
-            self.moving_average.update_parameters(self.generator)
-        progress.images += config.loader.batch_size
-        if not progress.is_warm and self._is_warmed_up():
-            progress.is_warm, progress.warmup_images = True, progress.images
-        if is_logged(self.trainer):
-            first = ("train/d_loss", "train/d_real", "train/d_fake")
-            self.log_dict({name: values.pop(name) for name in first}, prog_bar=True, sync_dist=True)
-            self.log_dict(values, sync_dist=True)
 
-    def _is_warmed_up(self) -> bool:
-        wanted, progress = self.training_config.discriminator_warmup_accuracy, self.progress
-        is_accurate = wanted is not None and progress.accuracy >= wanted
-        return is_accurate or progress.images >= self.training_config.warmup_images
+        if self.warmup.is_finished:
+            logged |= self.step_generator(g_optimizer, real, z, fakes)
+            g_schedule.step()
+            self.ema.update_parameters(self.generator)
+
+        self.progress.images += config.loader.batch_size
+        self.warmup.advance(self.progress.images)
+        if is_logged(self.trainer):
+            in_progress_bar = ("train/d_loss", "train/d_real", "train/d_fake")
+            shown = {tag: logged.pop(tag) for tag in in_progress_bar}
+            self.log_dict(shown, prog_bar=True, sync_dist=True)
+            self.log_dict(logged, sync_dist=True)
+
+    def split_batch(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Return the parts of a batch that are computed one by one (`gradient_accumulation`)."""
+        return batch.chunk(self.training_config.gradient_accumulation)
+
+    def generate_fakes(self, z: Tensor, keep_graph: bool) -> list[Tensor]:
+        """Return the fakes of each part of a batch of latents.
+
+        If the generator steps on them and the batch is in one part, they keep their graph.
+        """
+        parts = self.split_batch(z)
+        with torch.set_grad_enabled(keep_graph and len(parts) == 1), self.counted("fakes"):
+            return [self.generator(part) for part in parts]
 
     def step_discriminator(
-        self,
-        optimizer: LightningOptimizer,
-        reals: tuple[Tensor, ...],
-        fakes: list[Tensor],
-        is_counted: bool,
+        self, optimizer: LightningOptimizer, real: Tensor, fakes: list[Tensor], counts_step: bool
     ) -> dict[str, Tensor]:
-        """One step of the discriminator on real and detached fake images; returns what to log."""
-        num_done = self.progress.discriminator_updates
-        weight = self.penalty.weight(num_done, num_done / self.num_discriminator_updates)
+        """Update the discriminator on real images and fakes; return the values to log by tag."""
+        num_updates = self.progress.discriminator_updates
+        fraction = num_updates / self.num_discriminator_updates
+        penalty_weight = self.penalty.weight(num_updates, fraction)
         optimizer.zero_grad()
-        judged = []
-        with self.counted(f"discriminator {weight > 0}"):
-            for real, fake in zip(reals, fakes, strict=True):
-                real_logits, fake_logits = self.discriminator_logits(torch.cat([real, fake])).chunk(
-                    2
+        parts = []
+        with self.counted(f"discriminator {penalty_weight > 0}"):
+            for real_part, fake_part in zip(self.split_batch(real), fakes, strict=True):
+                fake_part = fake_part.detach()
+                part = discriminator_terms(
+                    self.critic, real_part, fake_part, self.loss, self.penalty, penalty_weight
                 )
-                loss = self.loss.discriminator(real_logits, fake_logits).mean()
-                accuracy = (real_logits > fake_logits).float().mean()
-                sign = (
-                    (real_logits - fake_logits if self.loss.IS_RELATIVISTIC else real_logits)
-                    .sign()
-                    .mean()
-                )
-                penalty = (
-                    weight * self.penalty(self.discriminator_logits, real, fake).mean()
-                    if weight
-                    else torch.zeros_like(loss)
-                )
-                told = [real_logits.mean(), fake_logits.mean(), accuracy, sign, penalty]
-                judged.append(torch.stack([loss, *told]).detach())
-                self.manual_backward((loss + penalty if weight else loss) / len(reals))
-        *means, sign, penalty = torch.stack(judged).mean(0)
-        self.terms = {"train/d_loss": means[0], "the gradient penalty": penalty}
-        values = dict(
-            zip(
-                ("train/d_loss", "train/d_real", "train/d_fake", "train/d_accuracy"),
-                means,
-                strict=True,
-            )
-        )
-        values |= self.apply_step(optimizer, self.discriminator, "d", is_counted)
-        self._adapt(sign, values["train/d_accuracy"])
+                self.manual_backward(part.loss / len(fakes))
+                parts.append(part)
+        terms = mean_terms(parts)
+        self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
+        grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_step)
+        self.adapt(terms)
         self.progress.discriminator_updates += 1
-        return values
+        return grad_norm | {
+            "train/d_loss": terms.adversarial,
+            "train/d_real": terms.real_logit,
+            "train/d_fake": terms.fake_logit,
+            "train/d_accuracy": terms.accuracy,
+        }
 
-    def _adapt(self, sign: Tensor, accuracy: Tensor) -> None:
-        """Let the probability of augmentation follow the discriminator, and the warm-up wait for it."""
-        config, progress = self.training_config, self.progress
-        augmentation, probability = self.augmentation.config, self.augment_probability
-        if augmentation.adaptive_target is not None:
-            sign = self.trainer.strategy.reduce(sign, reduce_op="mean")
-            target, images = (
-                augmentation.adaptive_target,
-                config.loader.batch_size / config.discriminator_steps,
-            )
-            probability.copy_(
-                next_probability(probability, sign, target, images, augmentation.adaptive_images)
-            )
-        if config.discriminator_warmup_accuracy is not None and not progress.is_warm:
-            mean = float(self.trainer.strategy.reduce(accuracy, reduce_op="mean"))
-            progress.accuracy = ACCURACY_DECAY * progress.accuracy + (1 - ACCURACY_DECAY) * mean
+    def adapt(self, terms: DiscriminatorTerms) -> None:
+        """Adapt the augmentation's probability and the warm-up to the discriminator's logits."""
+        config = self.training_config
+        if self.augment_probability.is_adaptive:
+            overfitting_r = self.mean_over_devices(terms.overfitting_r)
+            num_images = config.loader.batch_size / config.discriminator_steps
+            self.augment_probability.update(overfitting_r, num_images)
+        if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
+            self.warmup.observe(float(self.mean_over_devices(terms.accuracy)))
+
+    def mean_over_devices(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over all devices."""
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def step_generator(
-        self,
-        optimizer: LightningOptimizer,
-        latents: tuple[Tensor, ...],
-        fakes: list[Tensor],
-        reals: tuple[Tensor, ...],
+        self, optimizer: LightningOptimizer, real: Tensor, z: Tensor, fakes: list[Tensor]
     ) -> dict[str, Tensor]:
-        """One step of the generator, the discriminator frozen meanwhile; one fake alone carries its graph."""
+        """Update the generator, with the discriminator frozen; return the values to log by tag."""
         config = self.training_config.warm_start
         num_images = self.progress.generator_updates * self.training_config.loader.batch_size
         reconstruction_weight = config.reconstruction_weight_at(num_images)
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            losses, anchors = [], []
+            parts = []
+            batch_parts = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
             with self.counted(f"generator {reconstruction_weight > 0}"):
-                for z, fake, real in zip(latents, fakes, reals, strict=True):
-                    fake_logits = self.discriminator_logits(
-                        fake if len(fakes) == 1 else self.generator(z)
+                for real_part, z_part, fake_part in batch_parts:
+                    part = generator_terms(
+                        self.critic,
+                        fake_part if len(fakes) == 1 else self.generator(z_part),
+                        real_part,
+                        self.loss,
+                        self.vae,
+                        self.generator,
+                        reconstruction_weight,
                     )
-                    real_logits = (
-                        self.discriminator_logits(real)
-                        if self.loss.IS_RELATIVISTIC
-                        else torch.zeros_like(fake_logits)
-                    )
-                    loss = self.loss.generator(fake_logits, real_logits).mean()
-                    losses.append(loss.detach())
-                    if reconstruction_weight:
-                        anchors.append(
-                            reconstruction_weight
-                            * reconstruction_loss(self.vae, self.generator, real)
-                        )
-                        loss = loss + anchors[-1]
-                    self.manual_backward(loss / len(fakes))
+                    self.manual_backward(part.loss / len(fakes))
+                    parts.append(part)
             if num_images < config.freeze_images:
-                drop_gradients(
-                    list(layers(self.generator.decoder).values())[: config.freeze_layers]
-                )
-            values = {"train/g_loss": torch.stack(losses).mean()}
-            self.terms = values | ({"the anchor": torch.stack(anchors)} if anchors else {})
-            values |= self.apply_step(optimizer, self.generator.decoder, "g", is_counted=True)
+                decoder_layers = list(layers(self.generator.decoder).values())
+                drop_gradients(decoder_layers[: config.freeze_layers])
+            terms = mean_terms(parts)
+            self.terms = {
+                "train/g_loss": terms.adversarial,
+                "the reconstruction loss": terms.reconstruction,
+            }
+            grad_norm = self.apply_step(optimizer, self.generator.decoder, "g", counts_step=True)
         self.progress.generator_updates += 1
-        return values
+        return {"train/g_loss": terms.adversarial} | grad_norm
 
     def apply_step(
-        self, optimizer: LightningOptimizer, network: nn.Module, player: str, is_counted: bool
+        self, optimizer: LightningOptimizer, network: nn.Module, player: str, counts_step: bool
     ) -> dict[str, Tensor]:
-        """Update the weights. Lightning counts steps of all optimizers in `global_step`: one a batch shall count."""
-        values = {}
+        """Update weights; return the gradient's norm by tag on steps that are logged.
+
+        Lightning counts the steps of all optimizers in `global_step`. One per batch is to count.
+        """
+        logged = {}
         if is_logged(self.trainer):
-            values[f"train/{player}_grad_norm"] = gradient_norm(network.parameters(), self.trainer)
+            norm = gradient_norm(network.parameters(), self.trainer)
+            logged[f"train/{player}_grad_norm"] = norm
         if self.training_config.gradient_clip is not None:
-            clip_gradients(network.parameters(), self.training_config.gradient_clip, self.trainer)
-        if is_counted:
+            max_norm = self.training_config.gradient_clip
+            clip_gradients(network.parameters(), max_norm, self.trainer)
+        if counts_step:
             optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        return values
+        return logged
 
     @contextmanager
     def counted(self, part: str) -> Iterator[None]:
-        """Adds the floating-point operations of what is done inside, the same for the same part, to the progress."""
+        """Add the floating-point operations inside to the progress; they are equal for a part."""
         with self.flops.counted(part):
             yield
         self.progress.flops += self.flops.counts[part] * self.trainer.world_size
 
-    def on_validation_epoch_start(self) -> None:
-        self.scorer.start("val", self.device)
-
-    def on_test_epoch_start(self) -> None:
-        self.scorer.start("test", self.device)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.scorer.update(self.average(self.latents(len(batch[0]))))
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.scorer.update(self.average(self.latents(len(batch[0]))))
-
     def on_validation_epoch_end(self) -> None:
-        found = {f"val/{name}": value for name, value in self.scores().items()}
-        self.log_dict({name: found.pop(name) for name in ["val/frechet_distance"]}, prog_bar=True)
-        progress = self.progress
-        self.log_dict(
-            found | {"val/images": float(progress.images), "val/compute": progress.flops / 1e15}
-        )
-        self.log("val/generator_updates", float(progress.generator_updates))
+        values = {f"val/{name}": value for name, value in self.compute_scores().items()}
+        monitored = "val/frechet_distance"
+        self.log(monitored, values.pop(monitored), prog_bar=True)
+        values["val/images"] = float(self.progress.images)
+        values["val/compute"] = self.progress.flops / 1e15
+        self.log_dict(values)
+        self.log("val/generator_updates", float(self.progress.generator_updates))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": value for name, value in self.scores().items()})
+        self.log_dict({f"test/{name}": value for name, value in self.compute_scores().items()})
 
-    def scores(self) -> dict[str, float]:
-        """What the scorer makes of the images that it was given.
+    def compute_scores(self) -> dict[str, float]:
+        """Return the scores of the generated images by name.
 
         Raises:
             ValueError: They are not finite: the training has diverged.
@@ -343,17 +290,17 @@ class GANModule(pl.LightningModule):
         except NonFiniteError as error:
             raise ValueError(
                 f"after {self.progress.images} images: {error}. The training has diverged; lower "
-                "generator_optimizer.lr and discriminator_optimizer.lr. The checkpoints are untouched"
+                "generator_optimizer.lr and discriminator_optimizer.lr. The checkpoints are intact"
             ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vaegan"] = self.header
         checkpoint["gan_progress"] = asdict(self.progress)
+        checkpoint["gan_warmup"] = asdict(self.warmup)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.progress = Progress(**checkpoint["gan_progress"])
-        for name, value in self.vae.state_dict().items():  # the scores may look through its encoder
+        self.progress = TrainingProgress(**checkpoint["gan_progress"])
+        self.warmup = DiscriminatorWarmup(**checkpoint["gan_warmup"])
+        for name, value in self.vae.state_dict().items():  # scores may look through its encoder
             if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
-                raise ValueError(
-                    "vae_ckpt is another VAE than the one that this GAN was begun with"
-                )
+                raise ValueError("vae_ckpt is not the VAE that this GAN was started from")

@@ -2,97 +2,63 @@
 
 from __future__ import annotations
 
-import abc
-import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
-from vaegan.networks.blocks import conv_trunk, mlp, resnet_trunk
 from vaegan.networks.initialization import he_init
-from vaegan.networks.sizes import (
-    ACTIVATIONS,
-    ActivatedMlpSizes,
-    ConvSizes,
-    ResnetSizes,
-    TrunkActivation,
-)
+from vaegan.networks.sizes import Activation, ConvSizes, MlpActivation, MlpSizes, ResnetSizes
+from vaegan.networks.trunks import Trunk, conv_trunk, mlp_trunk, resnet_trunk
 
 
-class Encoder(Component, nn.Module, abc.ABC, group="encoder"):
-    """Images (B, C, H, W) to features (B, num_features)."""
+class Encoder(Component, nn.Module, group="encoder"):
+    """Images (B, C, H, W) to features (B, num_features): a trunk and a linear head."""
 
     @dataclass
     class Config(ComponentConfig):
-        def build(self, image_shape: ImageShape, num_features: int) -> Encoder:
-            built: Encoder = self.component(self, image_shape, num_features)
-            return built
+        """Settings of an encoder; `build(image_shape, num_features)` constructs it."""
 
-    def __init__(self, config: Any, image_shape: ImageShape, num_features: int) -> None:
+    def __init__(self, trunk: Trunk, num_features: int) -> None:
         super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.num_features, num_features)
+        he_init(self)
 
-    @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, num_features) of images (B, C, H, W)."""
+        """Return features (B, num_features) of images (B, C, H, W)."""
+        return self.head(self.trunk(x))
 
 
 class Conv(Encoder):
-    """Strided convolutions down to about 4 to 7 pixels, then one hidden layer. No normalization layers."""
+    """Strided convolutions down to about 4 to 7 pixels, then one hidden layer. No norm layers."""
 
     @dataclass
-    class Config(TrunkActivation, ConvSizes, Encoder.Config):
+    class Config(Activation, ConvSizes, Encoder.Config):
         name: str = "conv"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
-        super().__init__(config, image_shape, num_features)
-        output = nn.Linear(config.hidden_dim, num_features)
-        self.net = nn.Sequential(*conv_trunk(image_shape, config, config.build_activation), output)
-        he_init(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.net(x * 2 - 1)
-        return features
+        super().__init__(conv_trunk(image_shape, config, config.activation), num_features)
 
 
 class Resnet(Encoder):
-    """Residual blocks at every size of the image, halved by strided convolutions; then one hidden layer."""
+    """Residual blocks at every image size, halved by strided convolutions, then a hidden layer."""
 
     @dataclass
-    class Config(TrunkActivation, ResnetSizes, Encoder.Config):
+    class Config(Activation, ResnetSizes, Encoder.Config):
         name: str = "resnet"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
-        super().__init__(config, image_shape, num_features)
-        output = nn.Linear(config.hidden_dim, num_features)
-        self.net = nn.Sequential(
-            *resnet_trunk(image_shape, config, config.build_activation), output
-        )
-        he_init(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.net(x * 2 - 1)
-        return features
+        super().__init__(resnet_trunk(image_shape, config, config.activation), num_features)
 
 
 class Mlp(Encoder):
     """Fully connected layers, for any image shape."""
 
     @dataclass
-    class Config(ActivatedMlpSizes, Encoder.Config):
+    class Config(MlpActivation, MlpSizes, Encoder.Config):
         name: str = "mlp"
 
     def __init__(self, config: Config, image_shape: ImageShape, num_features: int) -> None:
-        super().__init__(config, image_shape, num_features)
-        layers = mlp(
-            [math.prod(image_shape), *config.hidden_dims, num_features],
-            ACTIVATIONS[config.activation],
-        )
-        self.net = nn.Sequential(nn.Flatten(), *layers)
-        he_init(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.net(x * 2 - 1)
-        return features
+        super().__init__(mlp_trunk(image_shape, config, config.activation), num_features)

@@ -1,9 +1,10 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Sizes and activations of networks: the config fields that several networks share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 
@@ -24,9 +25,12 @@ class ConvSizes(ComponentConfig):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
 
 
+NORMALIZATIONS = ("none", "group")
+
+
 @dataclass
 class ResnetSizes(ConvSizes):
-    """Sizes of a network of residual blocks at every size of the image, from the full one down."""
+    """Sizes of a network of residual blocks at every image size, from the full one down."""
 
     num_blocks: int = 1  # residual blocks at each size
     normalization: str = "none"  # none (the blocks start as the identity), or group (GroupNorm)
@@ -34,13 +38,9 @@ class ResnetSizes(ConvSizes):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_blocks >= 1, "num_blocks", "at least 1", self.num_blocks)
-        kinds = ("none", "group")
-        require(
-            self.normalization in kinds,
-            "normalization",
-            f"one of {', '.join(kinds)}",
-            self.normalization,
-        )
+        is_known = self.normalization in NORMALIZATIONS
+        expected = f"one of {', '.join(NORMALIZATIONS)}"
+        require(is_known, "normalization", expected, self.normalization)
 
 
 @dataclass
@@ -51,8 +51,8 @@ class MlpSizes(ComponentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for size in self.hidden_dims:
-            require(size >= 1, "hidden_dims", "a list of numbers of at least 1", self.hidden_dims)
+        expected = "a list of numbers of at least 1"
+        require(min(self.hidden_dims, default=1) >= 1, "hidden_dims", expected, self.hidden_dims)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -60,45 +60,29 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "glu": nn.GLU,  # half of the units gate the other half: h * sigmoid(g)
-}
-
-
-@dataclass
-class ActivatedMlpSizes(MlpSizes):
-    """Sizes of a fully connected network, and what stands between its layers."""
-
-    activation: str = "silu"  # silu, relu, tanh, or glu (gated linear units)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.activation in ACTIVATIONS,
-            "activation",
-            f"one of {', '.join(ACTIVATIONS)}",
-            self.activation,
-        )
-
-
-TRUNK_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "silu": nn.SiLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
 }
 
 
 @dataclass
-class TrunkActivation(ComponentConfig):
-    """What stands between the layers of a network that reads images: an encoder's weights fit a discriminator only
-    where it is the same in both."""
+class Activation(ComponentConfig):
+    """Activation between the layers of a convolutional network, or of a discriminator.
 
+    The weights of an encoder fit a discriminator only if both have the same one.
+    """
+
+    ACTIVATIONS: ClassVar[tuple[str, ...]] = ("silu", "leaky_relu")
     activation: str = "silu"  # silu, or leaky_relu (slope 0.2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = ", ".join(TRUNK_ACTIVATIONS)
-        require(
-            self.activation in TRUNK_ACTIVATIONS, "activation", f"one of {known}", self.activation
-        )
+        expected = f"one of {', '.join(self.ACTIVATIONS)}"
+        require(self.activation in self.ACTIVATIONS, "activation", expected, self.activation)
 
-    def build_activation(self) -> nn.Module:
-        """A new activation layer."""
-        return TRUNK_ACTIVATIONS[self.activation]()
+
+@dataclass
+class MlpActivation(Activation):
+    """Activation between the layers of a fully connected encoder or decoder."""
+
+    ACTIVATIONS: ClassVar[tuple[str, ...]] = ("silu", "relu", "tanh", "glu")
+    activation: str = "silu"  # silu, relu, tanh, or glu (gated linear units)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vaegan.reports.comparison import compare_runs
 from vaegan.runtime.paths import display_path
+from vaegan.stages.tool_configs import CompareRun
 
 if TYPE_CHECKING:
     pass
@@ -17,7 +18,12 @@ from vaegan.reports.comparison_report import draw, finite, markdown
 from vaegan.reports.run_records import find_runs, read_run
 
 
-def compare(runs: list[str], baseline: str, output_dir: Path) -> dict[str, Any]:
+def compare(run: CompareRun, output_dir: Path) -> None:
+    """Compare finished GAN runs."""
+    compare_folders(run.runs, run.baseline, output_dir)
+
+
+def compare_folders(runs: list[str], baseline: str, output_dir: Path) -> dict[str, Any]:
     """Write comparison.json, comparison.md and comparison.png, and print the Markdown.
 
     Args:

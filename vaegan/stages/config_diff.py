@@ -1,4 +1,4 @@
-"""Which settings a result depends on: where they differ, two runs are not the same run."""
+"""Differences between the settings of two runs, as far as a result depends on them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from vaegan.config import flatten
 
-IGNORED_KEYS = (  # a result does not depend on these, nor on what stands below them
+# A result depends neither on these settings nor on those below them.
+IGNORED_KEYS = (
     "resume",
     "label",
+    "plugins",
     "checkpoint",
     "trainer.enable_progress_bar",
     "trainer.skip_bad_steps",
@@ -18,22 +20,23 @@ IGNORED_KEYS = (  # a result does not depend on these, nor on what stands below 
     "dataset.cache",
     "dataset.num_threads",
 )
-LOCATION_KEYS = (
-    "dataset.root",
-    "vae_ckpt",
-)  # of what may have moved; a training that goes on looks whether it is the same
+# Files that may have moved; a run that resumes checks that their content is the same.
+LOCATION_KEYS = ("dataset.root", "vae_ckpt")
 
 
 def diff_configs(
-    was: Mapping[str, Any], now: Mapping[str, Any], passed_over: Sequence[str] = IGNORED_KEYS
+    old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = IGNORED_KEYS
 ) -> list[str]:
-    """Settings that differ between two plain configs and that matter, such as "seed=1 (was 0)"."""
-    before, after = flatten(was), flatten(now)
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-    keys = [key for key in keys if not is_among(key, passed_over)]
-    return [f"{key}={after.get(key)} (was {before.get(key)})" for key in keys]
+    """Return the settings that differ between two plain configs, such as "seed=1 (was 0)"."""
+    before = flatten(old)
+    after = flatten(new)
+    return [
+        f"{key}={after.get(key)} (was {before.get(key)})"
+        for key in sorted(before | after)
+        if before.get(key) != after.get(key) and not is_below(key, ignored)
+    ]
 
 
-def is_among(key: str, names: Sequence[str]) -> bool:
-    """Whether a setting is one of those, or stands below one, in whatever stage."""
+def is_below(key: str, names: Sequence[str]) -> bool:
+    """Return True if a dotted key is one of the names, or below one, in whatever stage."""
     return any(f".{name}." in f".{key}." for name in names)

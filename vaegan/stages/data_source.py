@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""The data set of a run that starts from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,40 +10,48 @@ from vaegan.config import from_plain, to_plain
 from vaegan.data.dataset import ImageSource
 
 log = logging.getLogger(__name__)
+UNRELATED_KEYS = ("root", "cache", "num_threads")  # settings that do not change the splits
 
 
-def build_source(config: Any, checkpoint: Checkpoint, named: str) -> ImageSource:
-    """The data set of a config, or the VAE's where that is None; `named` is how the user named the checkpoint.
+def build_source(
+    config: ImageSource.Config | None, checkpoint: Checkpoint, checkpoint_word: str
+) -> ImageSource:
+    """Return the data set of a config, or the one that the VAE was trained on.
+
+    Args:
+        config: The data set; None for the VAE's.
+        checkpoint: The VAE, or a GAN started from it.
+        checkpoint_word: The word of the command that names the checkpoint, for messages.
 
     Raises:
         ValueError: Its images have another shape than the VAE's.
     """
+    trained = checkpoint.vae["dataset"]
     if config is None:
-        config = from_plain(ImageSource.Config, checkpoint.vae["dataset"], "dataset")
+        config = from_plain(ImageSource.Config, trained, "dataset")
     else:
-        warn_of_other_splits(to_plain(config), checkpoint.vae["dataset"])
+        warn_about_mixed_splits(to_plain(config), trained)
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:
         raise ValueError(
-            f"{named} makes images of shape {checkpoint.image_shape} (channels, height, width), but "
-            f"dataset={config.name} has {source.image_shape}; leave dataset out to use the VAE's, "
-            f"{checkpoint.vae['dataset']['name']}, or train a VAE on this one"
+            f"{checkpoint_word} makes images of shape {checkpoint.image_shape} (channels, height, "
+            f"width), but dataset={config.name} has {source.image_shape}; leave dataset out to use "
+            f"the VAE's, {trained['name']}, or train a VAE on this one"
         )
     return source
 
 
-def warn_of_other_splits(given: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Where the VAE's own data set comes with other settings, its training images may be in the val or test split."""
-    if given["name"] == trained["name"]:
-        places = ("root", "cache", "num_threads")
-        keys = [
-            key
-            for key, value in given.items()
-            if key not in places and value != trained.get(key, value)
-        ]
-        if keys:
-            differ = ", ".join(f"{key}={given[key]} for {trained[key]}" for key in keys)
-            log.warning(
-                "the data set differs from the one that the VAE was trained on (%s): splits may mix",
-                differ,
-            )
+def warn_about_mixed_splits(given: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Warn if the VAE's data set has other settings: training images may now be in val or test."""
+    if given["name"] != trained["name"]:
+        return
+    differing = [
+        f"{key}={value} instead of {trained[key]}"
+        for key, value in given.items()
+        if key not in UNRELATED_KEYS and value != trained.get(key, value)
+    ]
+    if differing:
+        log.warning(
+            "the data set differs from the one that the VAE was trained on (%s): splits may mix",
+            ", ".join(differing),
+        )

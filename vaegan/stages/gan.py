@@ -3,173 +3,208 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaegan.checkpoints.checkpoint import build_vae, header, load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.dataset import ImageSource, SplitName
-from vaegan.gan.latents import AggregatePosterior
-from vaegan.gan.module import GANComponents, GANModule
-from vaegan.gan.training_config import GANConfig, GANTraining
-from vaegan.gan.warm_start import Transfer, WarmStartConfig, start_discriminator, start_generator
+from vaegan.data.dataset import SplitName
+from vaegan.gan.components import GANComponents
+from vaegan.gan.latents import AggregatePosterior, Latents
+from vaegan.gan.module import GANModule
+from vaegan.gan.training_config import GANConfig, GANTraining, resolve_defaults
+from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import to_float
-from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.feature_extractors import build_feature_extractor
 from vaegan.metrics.scorer import Scorer
+from vaegan.networks.discriminators import apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
-from vaegan.stages.run_folder import RunFolder, locked_run_folder
+from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.training_runs import GANRun
+from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import check_devices
-from vaegan.training.fit import check_batches, fit
+from vaegan.training.fit import FitSettings, check_batches, fit
 from vaegan.training.stage_result import StageResult
-from vaegan.vae.model import NUM_CONSTANT, VAE
+from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
 log = logging.getLogger(__name__)
-SCORED: tuple[SplitName, ...] = ("val", "test")
-NUM_AGGREGATE = 10_000  # training images whose latents a normal is fitted to
+SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
+NUM_AGGREGATE_IMAGES = 10_000  # training images whose latents a normal is fitted to
+MONITOR = "val/frechet_distance"
+
+
+class GANSetup(NamedTuple):
+    """A GAN before its training, and what it takes over from the VAE."""
+
+    components: GANComponents
+    transfers: list[Transfer]
+    scorer: Scorer
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
-    """Train a GAN, and say what to type next.
+    """Train a GAN, and print the next commands.
 
     Raises:
-        ValueError: Something that the run asks for cannot be had; before anything is trained.
+        ValueError: A requested option is unavailable. Raised before training starts.
     """
     check_devices(run.trainer)
-    with locked_run_folder(run, output_dir) as there:
-        result = fit_gan(run, there)
-    print_summary(
-        "GAN",
-        [result],
-        there.path,
-        [f"python train.py stage=evaluate ckpt={display_path(there.path)}"],
-    )
+    with locked_run_folder(run, "gan", output_dir) as run_folder:
+        result = fit_gan(run, run_folder)
+    commands = [f"python train.py stage=evaluate ckpt={display_path(run_folder.path)}"]
+    print_summary("GAN", [result], run_folder.path, commands)
     return result
 
 
-def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
-    """Train a GAN in the run folder's gan, or give what it has left there."""
-    if (finished := there.result("gan")) is not None:
+def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
+    """Train a GAN in the folder gan of a run, or return its result if it has finished."""
+    finished = run_folder.finished_result("gan")
+    if finished is not None:
         return finished
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
-    data = load_data(source, run, run.seed)
+    data = ImageDataModule(source, run.loader, run.seed)
+    run = resolve_training(run, data)
+
     vae = checkpoint.build_vae()
-    parts, transfers = build_components(run, run, vae, checkpoint.vae, data, run.seed)
-    scorer = build_scorer(run.features, vae, data)
-    head = header(
-        "gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops
+    setup = build_gan(
+        run, run, vae, lambda: build_vae(checkpoint.vae, vae.image_shape), data, run.seed
     )
-    module = GANModule(parts, scorer, run, head)
-    folder = there.open("gan")
-    for transfer in transfers:
+    for transfer in setup.transfers:
         log.info("%s", transfer)
-    result = fit(run, module, data, folder, "val/frechet_distance", "min", [])
-    floors = {split: scorer.real_statistics(split, module.device).floor for split in SCORED}
-    result.floor = {
-        f"{split}/{name}": value for split, floor in floors.items() for name, value in floor.items()
-    }
-    spent = checkpoint.training_flops() if uses_vae(run.warm_start, vae, transfers) else 0.0
-    record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
-    record["config"] |= {"vae": checkpoint.vae}
-    record["transfer"] = [transfer._asdict() for transfer in transfers]
-    if is_rank_zero():
-        write_json(folder / "run.json", record)
-    there.close("gan", result)
-    return result
+    config = to_plain(run)
+    head = header("gan", checkpoint.image_shape, config, checkpoint.vae, checkpoint.vae_flops)
+    module = GANModule(setup.components, setup.scorer, run, head)
 
-
-def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bool:
-    """Whether the GAN gains anything from the VAE's training, so that its cost counts."""
-    has_learned_prior = any(True for _ in vae.prior.parameters())
-    takes_over = any(transfer.copied for transfer in transfers)
-    return (
-        takes_over
-        or config.aggregate_posterior
-        or config.reconstruction_weight > 0
-        or has_learned_prior
+    settings = FitSettings(
+        seed=run.seed,
+        trainer=run.trainer,
+        loader=run.loader,
+        checkpoint=run.checkpoint,
+        monitor=MONITOR,
+        mode="min",
+        hparams=config,
+        score_every_n_images=run.score_every_n_images,
     )
+    folder = run_folder.open_stage("gan")
+    callbacks = build_callbacks(run.callbacks)
+    result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
+    for split in SCORED_SPLITS:
+        scores = setup.scorer.real_statistics(split, module.device).floor
+        result.floor |= {f"{split}/{name}": value for name, value in scores.items()}
 
-
-def describe(
-    run: GANRun, source: ImageSource, scorer: Scorer, result: StageResult
-) -> dict[str, Any]:
-    """What was run and what came out: what stage=compare reads."""
-    return {
+    vae_flops = 0.0
+    if uses_vae(run.warm_start, vae, setup.transfers):
+        vae_flops = checkpoint.training_flops()
+    record = {
         "label": run.label,
         "seed": run.seed,
         "dataset": type(source).Config.name,
+        **describe_result(setup, result),
+        "config": config | {"vae": checkpoint.vae},
+        "stage1_compute": vae_flops / 1e15,
+    }
+    if is_rank_zero():
+        write_json(folder / "run.json", record)
+    run_folder.finish_stage(result)
+    return result
+
+
+def describe_result(setup: GANSetup, result: StageResult) -> dict[str, Any]:
+    """Return the scores of a finished GAN and how they were made, as stage=compare reads them."""
+    scorer = setup.scorer
+    return {
         "features": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
         "floor": scorer.real_statistics_by_split["val"].floor,
         "metrics": result.metrics,
-        "config": to_plain(run),
+        "transfer": [transfer._asdict() for transfer in setup.transfers],
     }
 
 
-def load_data(source: ImageSource, training: GANTraining, seed: int) -> ImageDataModule:
-    """The data of a GAN's training.
+def resolve_training(training: Any, data: ImageDataModule) -> Any:
+    """Return the settings of a GAN's training with values for those that are left to the data.
 
     Raises:
-        ValueError: They are missing or damaged, fewer than a batch, or all used up by the discriminator's warm-up.
+        ValueError: There are too few images for the batches, the warm-up or the scores.
     """
-    data = ImageDataModule(source, training.loader, seed)
     check_batches(training.trainer, data)
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
-    training.settle(source.image_shape, num_images)
-    every = training.score_every_n_images
+    interval = training.score_every_n_images
+    resolved = resolve_defaults(training, data.source.image_shape, num_images)
     expected = f"at most the {num_images} images of the whole training, or null"
-    require(every is None or every <= num_images, "score_every_n_images", expected, every)
-    return data
+    is_valid = interval is None or interval <= num_images
+    require(is_valid, "score_every_n_images", expected, interval)
+    return resolved
 
 
-def build_components(
-    run: GANConfig,
+def build_gan(
+    config: GANConfig,
     training: GANTraining,
     vae: VAE,
-    vae_config: Mapping[str, Any],
+    build_fresh: Callable[[], VAE],
     data: ImageDataModule,
     seed: int,
-) -> tuple[GANComponents, list[Transfer]]:
-    """The players, started warm or cold, and what each of them took over.
+) -> GANSetup:
+    """Build the networks, started warm or cold, the losses and the scorer.
 
-    A cold generator gets what a VAE gets before its first step: its output begins at the best constant image.
+    A cold generator is initialized as a VAE's decoder is: its output starts at the best constant
+    image.
+
+    Args:
+        config: Discriminator, losses and augmentation.
+        training: Its `warm_start` says what is taken over.
+        vae: The trained VAE.
+        build_fresh: Returns a VAE of the same architecture with fresh weights.
+        data: The data set.
+        seed: Seed of the fresh weights.
 
     Raises:
-        ValueError: A network has not the layers or the shapes that the warm start wants.
+        ValueError: A network does not have the layers that the warm start asks for, the feature
+            extractor does not suit the data, or a split has too few images for it.
     """
-    warm_start = training.warm_start
     images = data.splits["train"].images
     with seeded(seed, "init", "cold"):
-        fresh = build_vae(vae_config, vae.image_shape)
-        fresh.initialize(to_float(images[: max(NUM_CONSTANT, fresh.prior.num_initial_images)]))
-    generator, transfer = start_generator(vae, fresh, warm_start)
+        fresh = build_fresh()
+        num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
+        fresh.initialize(to_float(images[:num_images]))
+    generator, generator_transfer = init_generator(vae, fresh, training.warm_start)
     with seeded(seed, "init", "discriminator"):
-        discriminator = run.discriminator.build(vae.image_shape)
-    transfers = [transfer, start_discriminator(vae, discriminator, warm_start)]
+        discriminator = config.discriminator.build(vae.image_shape)
+        discriminator_transfer = init_discriminator(vae, discriminator, training.warm_start)
+        if config.discriminator.spectral_norm:
+            apply_spectral_norm(discriminator)
     aggregate = None
-    if warm_start.aggregate_posterior:
+    if training.warm_start.aggregate_posterior:
         aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
         with seeded(seed, "aggregate"):
-            aggregate.fit(vae, to_float(images[:NUM_AGGREGATE]))
-    loss, penalty = run.adversarial_loss.build(), run.gradient_penalty.build(vae.image_shape)
-    return GANComponents(
-        vae, aggregate, generator, discriminator, loss, penalty, run.augmentation.build()
-    ), transfers
+            aggregate.fit(vae, to_float(images[:NUM_AGGREGATE_IMAGES]))
+    components = GANComponents(
+        vae=vae,
+        latents=Latents(vae, aggregate),
+        generator=generator,
+        discriminator=discriminator,
+        loss=config.adversarial_loss.build(),
+        penalty=config.gradient_penalty.build(vae.image_shape),
+        augmentation=config.augmentation.build(),
+    )
+    extractor = build_feature_extractor(config.features, vae, data.source.CLASSIFIER)
+    scorer = Scorer(extractor, data, SCORED_SPLITS)
+    return GANSetup(components, [generator_transfer, discriminator_transfer], scorer)
 
 
-def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
-    """Scorer against the val and test splits.
-
-    Raises:
-        ValueError: The feature network does not suit the data, or a split has too few images for it.
-    """
-    return Scorer(build_feature_extractor(config, vae, data.source.CLASSIFIER), data, SCORED)
+def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bool:
+    """Return True if the GAN profits from the VAE's training, so that its compute counts."""
+    has_learned_prior = any(True for _ in vae.prior.parameters())
+    has_copied_layers = any(transfer.copied for transfer in transfers)
+    has_reconstruction = config.reconstruction_weight > 0
+    return (
+        has_copied_layers or has_learned_prior or has_reconstruction or config.aggregate_posterior
+    )

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vaegan.config import to_plain
+from vaegan.data.datamodule import ImageDataModule
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.seeding import seeded
-from vaegan.stages.gan import build_components, build_scorer, fit_gan, load_data
+from vaegan.stages.gan import build_gan, fit_gan, resolve_training
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
@@ -20,41 +20,45 @@ from vaegan.vae.model import VAE
 
 
 def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
-    """Train both stages, and say what to type next; returns the GAN's result.
+    """Train both stages, and print the next commands; return the GAN's result.
 
     Raises:
-        ValueError: Something that the run asks for cannot be had; before anything is trained, in either stage.
+        ValueError: A requested option is unavailable. Raised before either stage is trained.
     """
-    for stage, training in (("vae", run.vae), ("gan", run.gan)):
-        with naming(stage):
-            check_devices(training.trainer)
-    with locked_run_folder(run, output_dir) as there:
-        with naming("gan"):
+    with errors_of_stage("vae"):
+        check_devices(run.vae.trainer)
+    with errors_of_stage("gan"):
+        check_devices(run.gan.trainer)
+    with locked_run_folder(run, "pipeline", output_dir) as run_folder:
+        with errors_of_stage("gan"):
             check_gan(run)
-        with naming("vae"):
-            vae = fit_vae(run.vae_run(), there)
-        with naming("gan"):
-            gan = fit_gan(run.gan_run(str(vae.checkpoint)), there)
-    folder = display_path(there.path)
-    commands = [f"python train.py stage=evaluate ckpt={folder}/{stage}" for stage in ("vae", "gan")]
-    commands.append(f"python train.py stage=gan vae_ckpt={folder}")
-    print_summary("VAE, then GAN", [vae, gan], there.path, commands)
-    return gan
+        with errors_of_stage("vae"):
+            vae_result = fit_vae(run.vae_run(), run_folder)
+        with errors_of_stage("gan"):
+            gan_result = fit_gan(run.gan_run(str(vae_result.checkpoint)), run_folder)
+    folder = display_path(run_folder.path)
+    commands = [
+        f"python train.py stage=evaluate ckpt={folder}/vae",
+        f"python train.py stage=evaluate ckpt={folder}/gan",
+        f"python train.py stage=gan vae_ckpt={folder}",
+    ]
+    print_summary("VAE, then GAN", [vae_result, gan_result], run_folder.path, commands)
+    return gan_result
 
 
 def check_gan(run: PipelineRun) -> None:
-    """Build what the GAN needs beside the VAE: what cannot be had is said before the VAE is trained."""
+    """Build the GAN from an untrained VAE, so that errors come before the VAE is trained."""
     source = run.dataset.build()
-    data = load_data(source, run.gan, run.seed)
+    data = ImageDataModule(source, run.gan.loader, run.seed)
+    training = resolve_training(run.gan, data)
     with seeded(run.seed):
-        vae = VAE(run, source.image_shape)
-    build_components(run, run.gan, vae, to_plain(run.vae_run()), data, run.seed)
-    build_scorer(run.features, vae, data)
+        vae = VAE(source.image_shape, run)
+    build_gan(run, training, vae, lambda: VAE(source.image_shape, run), data, run.seed)
 
 
 @contextmanager
-def naming(stage: str) -> Iterator[None]:
-    """Puts the stage before an error's message, since its settings stand under its name."""
+def errors_of_stage(stage: str) -> Iterator[None]:
+    """Prepend the stage to an error's message, as its settings stand under its name."""
     try:
         yield
     except ValueError as error:

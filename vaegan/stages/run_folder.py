@@ -1,7 +1,7 @@
-"""The folder of a run: one run writes to it, and another command can go on with it.
+"""Run folders: one run writes to it, and another command can resume it.
 
-config.json    what the run was begun with
-vae/, gan/     a folder for each stage; result.json when the stage has ended
+config.json    settings that the run was started with
+vae/, gan/     a folder for each stage; result.json once the stage has finished
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,94 +25,87 @@ from vaegan.runtime.paths import display_path, shell_command
 from vaegan.runtime.safe_load import read_content
 from vaegan.runtime.signals import Interrupted, catch_signals, requeue
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
-from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
+from vaegan.stages.run_config import TrainingRun
 from vaegan.training.loggers import truncate_logs
 from vaegan.training.resume_checkpoints import ResumeCheckpoints, numbered
 from vaegan.training.stage_result import StageResult
 
 log = logging.getLogger(__name__)
-LIBRARIES = ("torch", "lightning", "numpy", "zuko")
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
+LIBRARIES = ("torch", "lightning", "numpy", "zuko")  # a run notes their versions
+LOCK_SECONDS = 1.0  # processes of a run that was killed may need a moment to end
 
 
 @dataclass
 class RunFolder:
-    """A run's folder, while it is this process's own.
+    """Folder of a run, locked by this process.
 
     Args:
-        path: Where it is.
-        run: The run's plain config as it was typed: what is left to the data is not settled yet.
-        stage: Of the run: vae, gan, pipeline.
+        path: The folder.
+        config: Plain config of the run, before values that depend on the data are filled in.
+        stage: Stage of the run: vae, gan, pipeline.
     """
 
     path: Path
-    run: dict[str, Any]
+    config: dict[str, Any]
     stage: str
 
-    def open(self, stage: str) -> Path:
-        """The folder of a stage: a new one, or where the checkpoints are that the stage goes on from.
+    def open_stage(self, stage: str) -> Path:
+        """Return the folder of a stage: a new one, or one with checkpoints to resume from.
 
         Raises:
-            ValueError: It cannot be made.
+            ValueError: It cannot be created.
         """
         folder = self.path / stage
         if is_rank_zero():
             if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # of a run that was killed before its first checkpoint
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(
-                    f"cannot make the run folder {folder} ({error.strerror}); set hydra.run.dir"
-                ) from error
-            if not (self.path / "config.json").exists():
+            create_folder(folder)
+            config_file = self.path / CONFIG_FILE
+            if not config_file.exists():
                 versions = {name: version(name) for name in LIBRARIES}
-                write_json(
-                    self.path / "config.json",
-                    {"stage": self.stage, "config": self.run, "versions": versions},
-                )
+                content = {"stage": self.stage, "config": self.config, "versions": versions}
+                write_json(config_file, content)
         return broadcast(folder)
 
-    def result(self, stage: str) -> StageResult | None:
-        """What a stage that has ended has left; None while it has not."""
-        path = self.path / stage / "result.json"
-        if not path.exists():
+    def finished_result(self, stage: str) -> StageResult | None:
+        """Return the result of a stage, or None if it has not finished."""
+        folder = self.path / stage
+        if not (folder / RESULT_FILE).exists():
             return None
-        found = read_json(path)
-        self.tidy(path.parent)
-        log.info("stage %s has ended already: %s", stage, display_path(path.parent))
-        return StageResult(
-            path.parent, path.parent / "checkpoints" / "best.ckpt", found["metrics"], found["floor"]
-        )
+        saved = read_json(folder / RESULT_FILE)
+        self._remove_resume_checkpoints(folder)
+        log.info("stage %s has already finished: %s", stage, display_path(folder))
+        checkpoint = folder / "checkpoints" / "best.ckpt"
+        return StageResult(folder, checkpoint, saved["metrics"], saved["floor"])
 
-    def close(self, stage: str, result: StageResult) -> None:
-        """Note that a stage has ended."""
+    def finish_stage(self, result: StageResult) -> None:
+        """Write the result of a stage."""
         if is_rank_zero():
-            write_json(
-                result.folder / "result.json", {"metrics": result.metrics, "floor": result.floor}
-            )
-        self.tidy(result.folder)
+            content = {"metrics": result.metrics, "floor": result.floor}
+            write_json(result.folder / RESULT_FILE, content)
+        self._remove_resume_checkpoints(result.folder)
 
-    def tidy(self, folder: Path) -> None:
-        """Remove the checkpoints that a stage could have gone on from, and what is broken of them."""
+    def _remove_resume_checkpoints(self, folder: Path) -> None:
         if is_rank_zero():
-            for path in (*numbered(folder), *(folder / "checkpoints").glob("*.broken")):
+            broken = (folder / "checkpoints").glob("*.broken")
+            for path in (*numbered(folder), *broken):
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked_run_folder(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterator[RunFolder]:
-    """Take a run's folder for this process alone. A signal that ends the run inside tells how to go on with it.
+def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunFolder]:
+    """Lock a run's folder. If a signal ends the run inside, the error says how to resume it.
 
     Raises:
-        ValueError: Another run writes to it, it holds one that shall not be gone on with, or was begun with other
-            settings, or it cannot be made.
+        ValueError: Another run writes to it, it holds a run that is not to be resumed, or one with
+            other settings, or it cannot be created.
     """
     path = broadcast(path)
+    lock = FileLock(path / ".lock", timeout=LOCK_SECONDS)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(
-            path / ".lock", timeout=1
-        )  # processes of a run that was killed may need a moment
         if is_rank_zero():
             lock.acquire()
     except Timeout as error:
@@ -120,129 +113,144 @@ def locked_run_folder(run: VAERun | GANRun | PipelineRun, path: Path) -> Iterato
             f"another run is writing to {path}; wait for it, or set hydra.run.dir"
         ) from error
     except OSError as error:
-        raise ValueError(
-            f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir"
-        ) from error
-    resume, run.resume = (
-        run.resume,
-        False,
-    )  # what is kept of a run does not tell whether it was stopped
-    plain, stage, command = (
-        to_plain(run),
-        run.STAGE,
-        shell_command(f"python train.py resume={display_path(path)}"),
-    )
+        raise cannot_create(path, error) from error
+    config = to_plain(
+        replace(run, resume=False)
+    )  # a resumed run is the same as an uninterrupted one
+    command = shell_command(f"python train.py resume={display_path(path)}")
     try:
         if is_rank_zero():
-            check_settings(path, stage, plain, resume)
+            check_settings(path, stage, config, run.resume, command)
         with catch_signals():
-            yield RunFolder(path, plain, stage)
+            yield RunFolder(path, config, stage)
     except Interrupted as end:
         if is_rank_zero() and end.signum == signal.SIGUSR1:
             requeue()
-        raise Interrupted(end.signum, f"{end}. To go on: {command}") from end
+        raise Interrupted(end.signum, f"{end}. Resume with: {command}") from end
     except OSError as error:
         raise ValueError(
-            f"{error}. The run has stopped; its checkpoints are whole. To go on when this is mended: {command}"
+            f"{error}. Run stopped; checkpoints are intact. Fix the problem, then resume with: "
+            f"{command}"
         ) from error
     finally:
         lock.release()
 
 
-def check_settings(path: Path, stage: str, plain: Mapping[str, Any], resume: bool) -> None:
-    """What is in the folder must be the same run, if anything is.
+def check_settings(
+    path: Path, stage: str, config: Mapping[str, Any], resume: bool, command: str
+) -> None:
+    """Check that a folder holds no run, or the same one if it is to be resumed.
+
+    Args:
+        path: The run folder.
+        stage: Stage of the run.
+        config: Its plain config.
+        resume: True if the run in the folder is to be resumed.
+        command: The command that resumes it.
 
     Raises:
-        ValueError: It is not, or it shall not be gone on with.
+        ValueError: It holds another run, or one that is not to be resumed.
     """
-    if not (path / "config.json").exists():
-        if any((path / name).is_dir() and any((path / name).iterdir()) for name in ("vae", "gan")):
+    new_folder_hint = "set hydra.run.dir to a new folder"
+    if not (path / CONFIG_FILE).exists():
+        stages = [path / name for name in ("vae", "gan") if (path / name).is_dir()]
+        if any(any(folder.iterdir()) for folder in stages):
             raise ValueError(
-                f"{path} holds a run already, which is never overwritten, and has no config.json to go on with; "
-                "set hydra.run.dir to a new folder"
+                f"{path} already contains a run and will not be overwritten. It cannot be resumed: "
+                f"it has no {CONFIG_FILE}; {new_folder_hint}"
             )
         return
     if not resume:
         raise ValueError(
-            f"{path} holds a run already, which is never overwritten; to go on with it: "
-            f"{shell_command(f'python train.py resume={display_path(path)}')}; for another one set "
-            "hydra.run.dir to a new folder"
+            f"{path} already contains a run and will not be overwritten. Resume it with: {command}; "
+            f"for another one {new_folder_hint}"
         )
-    there = read_json(path / "config.json")
-    different = (
-        diff_configs(there["config"], plain, (*IGNORED_KEYS, *LOCATION_KEYS))
-        if there["stage"] == stage
-        else [f"stage={stage}"]
-    )
-    if different:
+    saved = read_json(path / CONFIG_FILE)
+    differing = [f"stage={stage}"]
+    if saved["stage"] == stage:
+        differing = diff_configs(saved["config"], config, (*IGNORED_KEYS, *LOCATION_KEYS))
+    if differing:
         raise ValueError(
-            f"{path} was begun with other settings, which would change the result: {', '.join(different)}; leave them "
-            "as they were, or set hydra.run.dir to a new folder"
+            f"{path} was started with other settings, which would change the result: "
+            f"{', '.join(differing)}; leave them as they were, or {new_folder_hint}"
         )
-    for name, was in there["versions"].items():
-        if version(name) != was:
+    for name, old in saved["versions"].items():
+        if version(name) != old:
             log.warning(
-                "%s %s has become %s since the run was begun: it may round differently",
+                "%s was %s when the run was started and is %s now: it may round differently",
                 name,
-                was,
+                old,
                 version(name),
             )
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether a stage has anything to go on from."""
+    """Return True if a stage has a checkpoint to resume from."""
     return (folder / "checkpoints" / "last.ckpt").exists() or bool(numbered(folder))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a stage that is whole, its logs taken back to it; None if there is none to go on from.
+    """Return the newest intact checkpoint of a stage, if any, and truncate its logs to it.
 
     Raises:
-        ValueError: There are some, but none is whole.
+        ValueError: There are checkpoints, but none is intact.
     """
     found = None
     if is_rank_zero():
         remove_partial(folder / "checkpoints")
         last = folder / "checkpoints" / "last.ckpt"
-        broken: list[Path] = []
-        candidates = [*([last] if last.exists() else []), *numbered(folder)]
+        candidates = [last] if last.exists() else []
+        candidates += numbered(folder)
+        broken = []
         for path in candidates:
             try:
-                marks = read_content(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
-                found = path
-                break
+                log_position = read_content(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
             except ValueError as error:
                 log.warning("%s; the checkpoint before it is used", error)
                 broken.append(path)
+                continue
+            found = path
+            break
         if candidates and found is None:
             raise ValueError(
-                f"no checkpoint in {folder / 'checkpoints'} is whole; begin anew in another hydra.run.dir"
+                f"no checkpoint in {folder / 'checkpoints'} is intact; start again in another "
+                "hydra.run.dir"
             )
         if found:
             for path in broken:
-                path.rename(path.with_suffix(".broken"))  # else it would count as one of the newest
-            truncate_logs(folder, marks)
-            log.info("going on from %s", display_path(found))
+                path.rename(path.with_suffix(".broken"))  # else it counts as one of the newest
+            truncate_logs(folder, log_position)
+            log.info("resuming from %s", display_path(found))
     return broadcast(found)
 
 
-log = logging.getLogger(__name__)
-
-
-def new_folder(path: Path) -> Path:
-    """Make the folder of a stage.
+def create_folder(path: Path) -> None:
+    """Create a folder if it does not exist.
 
     Raises:
-        ValueError: It holds a run already, or cannot be made.
+        ValueError: It cannot be created.
     """
-    if path.exists() and any(path.iterdir()):
-        raise ValueError(
-            f"{path} holds a run already, which is never overwritten; set hydra.run.dir to a new folder"
-        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        raise cannot_create(path, error) from error
+
+
+def cannot_create(path: Path, error: OSError) -> ValueError:
+    """Return the error of a folder that cannot be created."""
+    return ValueError(f"cannot create the folder {path} ({error.strerror}); set hydra.run.dir")
+
+
+def create_empty_folder(path: Path) -> Path:
+    """Create a folder that must not have content.
+
+    Raises:
+        ValueError: It has content, or cannot be created.
+    """
+    if path.exists() and any(path.iterdir()):
         raise ValueError(
-            f"cannot make the run folder {path} ({error.strerror}); set hydra.run.dir"
-        ) from error
+            f"{path} already contains a run and will not be overwritten; set hydra.run.dir to a "
+            "new folder"
+        )
+    create_folder(path)
     return path

@@ -1,106 +1,104 @@
-"""What a command line composes to: one typed run for each stage. No Lightning is imported before a run executes."""
+"""Settings of the stages that train. Lightning is not imported before a run starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
-
-from omegaconf import MISSING
+from typing import Any, TypeVar
 
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource
+from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.stages.run_config import TrainingRun
-from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig, TrainerConfig
 from vaegan.vae.model import VAEConfig
-from vaegan.vae.objectives import Objective
+from vaegan.vae.objectives import ElboObjective, Objective
 from vaegan.vae.training_config import VAETraining
+
+T = TypeVar("T")
 
 
 @dataclass
 class VAEParts(VAEConfig):
-    """The model, its data, and what its training minimizes."""
+    """The model, its data, and the objective of its training."""
 
-    dataset: ImageSource.Config = MISSING
-    objective: Objective.Config = MISSING
+    dataset: ImageSource.Config = field(default_factory=Mnist.Config)
+    objective: Objective.Config = field(default_factory=ElboObjective.Config)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.likelihood is None:
-            self.likelihood = Likelihood.choices[self.dataset.component.LIKELIHOOD].Config()
+    def resolved_likelihood(self) -> Likelihood.Config:
+        """Return the noise model, or the one that suits the data set."""
+        if self.likelihood is not None:
+            return self.likelihood
+        return Likelihood.choices[self.dataset.component.LIKELIHOOD].Config()
 
     def check_schedule(self, trainer: TrainerConfig) -> None:
-        """The weight of the KL must reach its value before the training ends."""
+        """Check that the weight of the KL reaches its final value before the training ends."""
         if self.objective.beta_schedule != "constant":
             expected = f"at most the {trainer.max_epochs} epochs of the training"
             epochs = self.objective.beta_warmup_epochs
-            require(epochs <= trainer.max_epochs, "objective.beta_warmup_epochs", expected, epochs)
+            is_reached = epochs <= trainer.max_epochs
+            require(is_reached, "objective.beta_warmup_epochs", expected, epochs)
 
 
 @dataclass
 class VAERun(VAETraining, VAEParts, TrainingRun):
-    """stage=vae"""
-
-    STAGE: ClassVar[str] = "vae"
+    """Settings of stage=vae."""
 
     def __post_init__(self) -> None:
+        TrainingRun.__post_init__(self)
         VAEParts.__post_init__(self)
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
         bound = self.objective.bound
-        tags = {"elbo", bound, "log_likelihood", "kl"}
-        self.sweep_metric = self.sweep_metric or f"val/{bound}"
-        self.check_sweep_metric(
-            (f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags)), "val/nll")
+        test_tags = sorted({"elbo", bound, "log_likelihood", "kl"})
+        tags = (f"val/{bound}", *(f"test/{tag}" for tag in test_tags), "val/nll")
+        self.check_sweep_metric(tags)
+
+    def resolve_defaults(self) -> VAERun:
+        return replace(
+            self,
+            likelihood=self.resolved_likelihood(),
+            sweep_metric=self.sweep_metric or f"val/{self.objective.bound}",
         )
 
     def devices(self) -> DeviceConfig:
         return self.trainer
 
-    def execute(self, output_dir: Path) -> StageResult:
-        from vaegan.stages.vae import train_vae
-
-        return train_vae(self, output_dir)
-
 
 @dataclass
 class GANRun(GANTraining, GANConfig, TrainingRun):
-    """stage=gan"""
+    """Settings of stage=gan."""
 
-    STAGE: ClassVar[str] = "gan"
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
     vae_ckpt: str = ""  # run folder or checkpoint of a stage=vae run
     sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
+        TrainingRun.__post_init__(self)
         GANTraining.__post_init__(self)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
-        require(
-            self.vae_ckpt != "",
-            "vae_ckpt",
-            "the folder or the checkpoint of a stage=vae run (to make one: python train.py stage=vae)",
-            self.vae_ckpt,
+        expected = (
+            "the folder or the checkpoint of a stage=vae run (to make one: python train.py "
+            "stage=vae)"
         )
-        if "://" not in self.vae_ckpt:
-            self.vae_ckpt = str(
-                Path(self.vae_ckpt).expanduser().absolute()
-            )  # for who goes on from elsewhere
+        require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
+
+    def resolve_defaults(self) -> GANRun:
+        """Make the VAE's path absolute: a run may be resumed from another folder."""
+        if "://" in self.vae_ckpt:
+            return self
+        return replace(self, vae_ckpt=str(Path(self.vae_ckpt).expanduser().absolute()))
 
     def devices(self) -> DeviceConfig:
         return self.trainer
 
-    def execute(self, output_dir: Path) -> StageResult:
-        from vaegan.stages.gan import train_gan
-
-        return train_gan(self, output_dir)
-
 
 @dataclass
 class SharedTrainerOverrides:
-    """Where to run both stages; null: where vae.trainer and gan.trainer say."""
+    """Devices of both stages; null: those of vae.trainer and gan.trainer."""
 
     accelerator: str | None = None
     devices: int | None = None
@@ -109,59 +107,68 @@ class SharedTrainerOverrides:
     precision: str | None = None
     enable_progress_bar: bool | None = None
 
-    def settle(self, stage: str, training: VAETraining | GANTraining) -> None:
-        """Put what is set into the place of what a stage's own trainer says."""
-        for key, value in vars(self).items():
-            if value is not None:
-                setattr(training.trainer, key, value)
+    def applied_to(self, training: Any, stage: str) -> Any:
+        """Return a stage's training settings with those that are set here.
+
+        Raises:
+            ValueError: The result is not valid; its key starts with the stage.
+        """
+        given = {key: value for key, value in vars(self).items() if value is not None}
         try:
-            training.trainer.__post_init__()
-            training.__post_init__()
+            return replace(training, trainer=replace(training.trainer, **given))
         except ValueError as error:
             raise ValueError(f"{stage}.{error}") from error
 
 
 @dataclass
 class PipelineRun(GANConfig, VAEParts, TrainingRun):
-    """stage=pipeline: both stages. Parts stand at the top, the settings of a stage's training under its name."""
+    """Settings of stage=pipeline: components of both stages, and the training of each."""
 
-    STAGE: ClassVar[str] = "pipeline"
     vae: VAETraining = field(default_factory=VAETraining)
     gan: GANTraining = field(default_factory=GANTraining)
     trainer: SharedTrainerOverrides = field(default_factory=SharedTrainerOverrides)
     sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
+        TrainingRun.__post_init__(self)
         VAEParts.__post_init__(self)
         self.check_schedule(self.vae.trainer)
         self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
-        self.trainer.settle("vae", self.vae)
-        self.trainer.settle("gan", self.gan)
-        both = [
-            (trainer.devices, trainer.num_nodes) for trainer in (self.vae.trainer, self.gan.trainer)
-        ]
-        expected = "the same in both stages; trainer.devices and trainer.num_nodes set both"
-        require(both[0] == both[1], "vae.trainer.devices and gan.trainer.devices", expected, both)
+
+    def resolve_defaults(self) -> PipelineRun:
+        vae = self.trainer.applied_to(self.vae, "vae")
+        gan = self.trainer.applied_to(self.gan, "gan")
+        vae_devices = (vae.trainer.devices, vae.trainer.num_nodes)
+        gan_devices = (gan.trainer.devices, gan.trainer.num_nodes)
+        require(
+            vae_devices == gan_devices,
+            "vae.trainer.devices and gan.trainer.devices",
+            "the same in both stages; trainer.devices and trainer.num_nodes set both",
+            [vae_devices, gan_devices],
+        )
+        return replace(self, likelihood=self.resolved_likelihood(), vae=vae, gan=gan)
 
     def vae_run(self) -> VAERun:
-        """The first stage."""
-        parts = _parts(self, VAEParts) | _parts(self.vae, VAETraining)
-        return VAERun(**parts, seed=self.seed)
+        """Return the settings of the first stage."""
+        values = fields_of(self, VAEParts) | fields_of(self.vae, VAETraining)
+        return VAERun(**values, seed=self.seed, callbacks=self.callbacks).resolve_defaults()
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
-        """The second stage."""
-        parts = _parts(self, GANConfig) | _parts(self.gan, GANTraining)
-        return GANRun(**parts, seed=self.seed, label=self.label, vae_ckpt=vae_ckpt)
+        """Return the settings of the second stage."""
+        values = fields_of(self, GANConfig) | fields_of(self.gan, GANTraining)
+        run = GANRun(
+            **values,
+            seed=self.seed,
+            label=self.label,
+            callbacks=self.callbacks,
+            vae_ckpt=vae_ckpt,
+        )
+        return run.resolve_defaults()
 
     def devices(self) -> DeviceConfig:
         return self.vae.trainer
 
-    def execute(self, output_dir: Path) -> StageResult:
-        from vaegan.stages.pipeline import train_pipeline
 
-        return train_pipeline(self, output_dir)
-
-
-def _parts(config: Any, schema: type) -> dict[str, Any]:
-    """The fields of a config that a schema names."""
-    return {name: getattr(config, name) for name in schema.__dataclass_fields__}  # type: ignore[attr-defined]
+def fields_of(config: Any, schema: type) -> dict[str, Any]:
+    """Return the values of a config for the fields of a schema, by name."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(schema)}

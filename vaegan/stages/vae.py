@@ -6,7 +6,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
@@ -19,98 +18,111 @@ from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.seeding import seeded
-from vaegan.stages.run_folder import RunFolder, locked_run_folder
+from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.tool_configs import EvaluateRun
-from vaegan.stages.training_runs import VAERun
+from vaegan.stages.training_runs import VAERun, fields_of
+from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import check_devices
-from vaegan.training.fit import check_batches, fit
+from vaegan.training.fit import FitSettings, check_batches, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import kl_method
-from vaegan.vae.model import NUM_CONSTANT, VAE
+from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 from vaegan.vae.module import VAEModule
 
-NUM_NLL_IMAGES, NUM_NLL_SAMPLES = (
-    1000,
-    100,
-)  # of sweep_metric=val/nll: enough to rank models, in seconds
 log = logging.getLogger(__name__)
+NUM_NLL_IMAGES = 1000  # of sweep_metric=val/nll: enough to rank models, in seconds
+NUM_NLL_SAMPLES = 100
 
 
 def train_vae(run: VAERun, output_dir: Path) -> StageResult:
-    """Train a VAE, and say what to type next.
+    """Train a VAE, and print the next commands.
 
     Raises:
-        ValueError: Something that the run asks for cannot be had; before anything is trained.
+        ValueError: A requested option is unavailable. Raised before training starts.
     """
     check_devices(run.trainer)
-    with locked_run_folder(run, output_dir) as there:
-        result = fit_vae(run, there)
+    with locked_run_folder(run, "vae", output_dir) as run_folder:
+        result = fit_vae(run, run_folder)
         if run.sweep_metric == "val/nll":
-            result.metrics["val/nll"] = validation_nll(run, there.path)
-    folder = display_path(there.path)
+            result.metrics["val/nll"] = validation_nll(run, run_folder.path)
+    folder = display_path(run_folder.path)
     commands = [
         f"python train.py stage=evaluate ckpt={folder}",
         f"python train.py stage=gan vae_ckpt={folder}",
     ]
-    print_summary("VAE", [result], there.path, commands)
+    print_summary("VAE", [result], run_folder.path, commands)
     return result
 
 
-def fit_vae(run: VAERun, folder: RunFolder) -> StageResult:
-    """Train a VAE in `folder`/vae, or give what it has left there."""
-    if (result := folder.result("vae")) is not None:
+def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
+    """Train a VAE in the folder vae of a run, or return its result if it has finished."""
+    result = run_folder.finished_result("vae")
+    if result is not None:
         return result
     source = run.dataset.build()
     data = ImageDataModule(source, run.loader, run.seed)
     check_batches(run.trainer, data)
     with seeded(run.seed, "init"):
-        vae = VAE(run, source.image_shape)
+        vae = VAE(source.image_shape, run)
         images = initial_images(vae, data)
         vae.initialize(images)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
-    plain = to_plain(run)
-    module = VAEModule(
-        vae, run.objective.build(), run, header("vae", source.image_shape, plain, plain)
-    )
+    config = to_plain(run)
+    head = header("vae", source.image_shape, config, config)
+    module = VAEModule(vae, run.objective.build(), run, head)
     monitor = f"val/{run.objective.bound}"
-    callbacks: list[pl.Callback] = []
+    callbacks = build_callbacks(run.callbacks)
     if run.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(monitor, mode="max", patience=run.early_stopping_patience))
-    result = fit(run, module, data, folder.open("vae"), monitor, "max", callbacks)
-    folder.close("vae", result)
+        patience = run.early_stopping_patience
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
+    settings = FitSettings(
+        seed=run.seed,
+        trainer=run.trainer,
+        loader=run.loader,
+        checkpoint=run.checkpoint,
+        monitor=monitor,
+        mode="max",
+        hparams=config,
+    )
+    folder = run_folder.open_stage("vae")
+    result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
+    run_folder.finish_stage(result)
     return result
 
 
+def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
+    """Return training images that the model is initialized with, in [0, 1], (N, C, H, W).
+
+    Raises:
+        ValueError: The prior needs more than there are.
+    """
+    train = data.splits["train"]
+    num_available = len(train)
+    num_pseudo_inputs = vae.prior.num_initial_images
+    expected = f"at most the {num_available} training images"
+    is_enough = num_pseudo_inputs <= num_available
+    require(is_enough, "prior.num_pseudo_inputs", expected, num_pseudo_inputs)
+    chosen = torch.randperm(num_available)[: max(num_pseudo_inputs, NUM_CONSTANT_IMAGES)]
+    return to_float(train.images[chosen])
+
+
 def validation_nll(run: VAERun, folder: Path) -> float:
-    """Importance-weighted -log p(x) of the best checkpoint on images of the val split, nats per image: for sweeps."""
+    """Return the importance-weighted -log p(x) of the best checkpoint on the val split, for sweeps.
+
+    In nats per image, of at most `NUM_NLL_IMAGES` images.
+    """
     from vaegan.stages.evaluate import evaluate
 
     if is_rank_zero():
         shutil.rmtree(folder / "evaluate", ignore_errors=True)  # of a run that was stopped here
-    num_images = min(NUM_NLL_IMAGES, len(run.dataset.build().split("val").images))
-    devices = DeviceConfig(
-        **{name: getattr(run.trainer, name) for name in DeviceConfig.__dataclass_fields__}
-    )
+    num_available = len(run.dataset.build().split("val").images)
     evaluation = EvaluateRun(
         ckpt=str(folder),
         split="val",
-        num_images=num_images,
+        num_images=min(NUM_NLL_IMAGES, num_available),
         num_samples=NUM_NLL_SAMPLES,
         seed=run.seed,
-        trainer=devices,
+        trainer=DeviceConfig(**fields_of(run.trainer, DeviceConfig)),
     )
     return evaluate(evaluation, folder).metrics["val/nll"]
-
-
-def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
-    """Training images that the model starts from, in [0, 1], (N, C, H, W).
-
-    Raises:
-        ValueError: The prior wants more than there are.
-    """
-    wanted, there = vae.prior.num_initial_images, len(data.splits["train"])
-    require(
-        wanted <= there, "prior.num_pseudo_inputs", f"at most the {there} training images", wanted
-    )
-    return to_float(data.splits["train"].images[torch.randperm(there)[: max(wanted, NUM_CONSTANT)]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def attempt(compose: Callable[[], Any], overrides: list[str], folder: Path) -> f
             )
             return earlier.value
         if isinstance(run, TrainingRun) and is_started(folder, config):
-            run.resume = True
+            run = replace(run, resume=True)
         else:
             archive_attempt(folder)
         result = execute(run, folder)

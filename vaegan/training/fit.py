@@ -1,28 +1,25 @@
-"""What both stages do around Lightning's Trainer: run folder, loggers, callbacks, final metrics, summary."""
+"""Training of a LightningModule: Trainer, loggers, callbacks, best checkpoint and test metrics."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from vaegan.config import flatten, require, to_plain
+from vaegan.config import flatten, require
+from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import is_rank_zero
-from vaegan.stages.run_folder import newest_checkpoint
-from vaegan.stages.training_runs import GANRun, VAERun
-from vaegan.training.devices import device_options, keep_signals, quiet
+from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
 from vaegan.training.image_grids import Pictures
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
@@ -30,182 +27,187 @@ from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
-from vaegan.training.trainer_config import TrainerConfig
+from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig
 
-log = logging.getLogger(__name__)
-NUM_EXAMPLES = 32  # real images in the pictures
+NUM_EXAMPLES = 32  # real images in the image grids
+
+
+class FitSettings(NamedTuple):
+    """Settings of a training that both stages have."""
+
+    seed: int
+    trainer: TrainerConfig
+    loader: LoaderConfig
+    checkpoint: CheckpointConfig
+    monitor: str  # tag of the metric that chooses the best checkpoint
+    mode: str  # min or max, of that metric
+    hparams: Mapping[str, Any]  # plain config of the run, for the logs
+    score_every_n_images: int | None = None  # from one validation to the next; None: of the trainer
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
-    """From one validation to the next there must be a batch.
+    """Check that there is a batch from one validation to the next.
 
     Raises:
         ValueError: There is none.
     """
     num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
-    expected = f"larger: with {data.num_train_batches} batches an epoch, no batch lies between two validations"
-    shares = (config.limit_train_batches, config.val_check_interval)
-    require(
-        num_batches >= 1,
-        "trainer.limit_train_batches * trainer.val_check_interval",
-        expected,
-        shares,
+    expected = (
+        f"larger: with {data.num_train_batches} batches an epoch, no batch lies between two "
+        "validations"
     )
+    shares = (config.limit_train_batches, config.val_check_interval)
+    key = "trainer.limit_train_batches * trainer.val_check_interval"
+    require(num_batches >= 1, key, expected, shares)
 
 
 def fit(
-    run: VAERun | GANRun,
     module: pl.LightningModule,
     data: ImageDataModule,
     folder: Path,
-    monitor: str,
-    mode: str,
-    callbacks: list[pl.Callback],
+    settings: FitSettings,
+    resume_from: Path | None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> StageResult:
     """Train, keep the best and the last checkpoint, and score the best one on the test split.
 
     Args:
-        run: The stage's config.
-        module: What to train, on `data`.
+        module: The module to train.
         data: The data set.
-        folder: The stage's folder, new or with checkpoints to go on from.
-        monitor: Tag of the metric that chooses the best checkpoint; `mode` is "min" or "max".
-        callbacks: Those of this stage alone.
+        folder: Folder of the stage, with checkpoints if it resumes.
+        settings: Where, how long and on what batches to train.
+        resume_from: Checkpoint to resume from, or None.
+        callbacks: Additional callbacks.
     """
-    quiet()
-    begin, plain = newest_checkpoint(folder), to_plain(run)
-    best, events = BestCheckpoint(folder / "checkpoints", monitor, mode), EventsLogger(folder)
-    trainer = make_trainer(
-        run, module, data, [MetricsLogger(folder), events], [*callbacks, best], folder
-    )
-    with closing(events), explain_out_of_memory(run):
-        if begin is None:
-            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
-            events.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
-        list_skipped(folder, data.skipped)
-        trainer.fit(module, data, ckpt_path=begin, weights_only=True)
-        is_scored = ends_with_a_validation(trainer)
-        checkpoint = Path(str(best.dirpath)) / "best.ckpt"
-        metrics = {
-            monitor: best.kept_score() if is_scored else score_end(trainer, module, data, best)
-        }
+    silence_warnings()
+    best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
+    events = EventsLogger(folder)
+    trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
+    with closing(events), explain_out_of_memory(module, settings.loader):
+        if resume_from is None:
+            trainer.validate(module, data, verbose=False)  # step 0 of curves and image grids
+            yaml = OmegaConf.to_yaml(dict(settings.hparams))
+            events.experiment.add_text("config", f"```yaml\n{yaml}\n```")
+        list_skipped_files(folder, data.skipped)
+        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        if ends_with_validation(trainer):
+            metrics = {settings.monitor: best.kept_score()}
+        else:
+            metrics = {settings.monitor: score_last_weights(trainer, module, data, best)}
+        checkpoint = folder / "checkpoints" / "best.ckpt"
         trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
-        metrics |= {
-            key: float(value)
-            for key, value in trainer.callback_metrics.items()
-            if key.startswith("test/")
-        }
-        list_skipped(folder, data.skipped)  # some are only found while training
-        events.log_hyperparams(flatten(plain), metrics=metrics)
+        for tag, value in trainer.callback_metrics.items():
+            if tag.startswith("test/"):
+                metrics[tag] = float(value)
+        list_skipped_files(folder, data.skipped)  # some are only found while training
+        events.log_hyperparams(flatten(settings.hparams), metrics=metrics)
     return StageResult(folder, checkpoint, metrics)
 
 
-def make_trainer(
-    run: VAERun | GANRun,
+def build_trainer(
     module: pl.LightningModule,
     data: ImageDataModule,
-    loggers: list[Logger],
-    callbacks: list[pl.Callback],
     folder: Path,
+    settings: FitSettings,
+    events: EventsLogger,
+    callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
-    """Lightning's Trainer of a stage, with the callbacks that every training has before those given."""
-    config, finite_steps = run.trainer, NonFiniteGuard(run.trainer.skip_bad_steps)
-    every = [
-        ResumeCheckpoints(
-            folder, run.checkpoint, run.loader.batch_size, finite_steps
-        ),  # the first one: see there
-        finite_steps,
+    """Return Lightning's Trainer, with the callbacks of every training before those given."""
+    config = settings.trainer
+    guard = NonFiniteGuard(config.skip_bad_steps)
+    examples = data.example_images(NUM_EXAMPLES)
+    batch_size = settings.loader.batch_size
+    standard_callbacks = [
+        # First: it acts before anything is done for a batch.
+        ResumeCheckpoints(folder, settings.checkpoint, batch_size, guard),
+        guard,
         StopOnSignal(),
-        PerStepSeeding(run.seed),
-        Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
+        PerStepSeeding(settings.seed),
+        Pictures(folder / "pictures", examples, settings.seed),
         LearningRateMonitor("step"),
-        *([RichProgressBar(refresh_rate=10)] if config.enable_progress_bar else []),
     ]
+    if config.enable_progress_bar:
+        standard_callbacks.append(RichProgressBar(refresh_rate=10))
     options = device_options(config)
-    if (
-        config.strategy == "auto"
-        and config.devices * config.num_nodes > 1
-        and not module.automatic_optimization
-    ):
-        options["strategy"] = (
-            "ddp_find_unused_parameters_true"  # each player's step leaves the other without gradients
-        )
+    is_distributed = config.devices * config.num_nodes > 1
+    if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
+        # A step of one network leaves the other one without gradients.
+        options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
         **options,
         max_epochs=config.max_epochs,
         limit_train_batches=config.limit_train_batches,
-        **validation_options(run),
+        **validation_options(settings),
         log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
         enable_progress_bar=config.enable_progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        inference_mode=False,  # what a metric keeps from one validation to the next would be locked otherwise
-        logger=loggers,
-        callbacks=[*every, *callbacks],
+        inference_mode=False,  # would lock what a metric keeps from one validation to the next
+        logger=[MetricsLogger(folder), events],
+        callbacks=[*standard_callbacks, *callbacks],
         plugins=[AtomicCheckpointIO()],
     )
-    keep_signals(trainer)
+    disable_signal_handlers(trainer)
     return trainer
 
 
+def validation_options(settings: FitSettings) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer that say how often to validate."""
+    if settings.score_every_n_images is None:
+        return {"val_check_interval": settings.trainer.val_check_interval}
+    num_batches = settings.score_every_n_images // settings.loader.batch_size
+    # Counted across epochs.
+    return {"val_check_interval": num_batches, "check_val_every_n_epoch": None}
+
+
 @contextmanager
-def explain_out_of_memory(run: VAERun | GANRun) -> Iterator[None]:
-    """Says what to try where memory does not suffice.
+def explain_out_of_memory(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
+    """Suggest remedies where memory does not suffice.
 
     Raises:
-        ValueError: It does not.
+        ValueError: Out of memory, on the CPU or on a GPU.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search(
-            "out of memory|can't allocate memory", str(error)
-        ):
+        is_memory = re.search("out of memory|can't allocate memory", str(error))
+        if isinstance(error, RuntimeError) and not is_memory:
             raise
-        smaller = f"loader.batch_size={run.loader.batch_size // 2} (it is {run.loader.batch_size})"
-        parts = (
-            ", gradient_accumulation=2, which computes the same batch in two parts"
-            if run.STAGE == "gan"
-            else ""
-        )
+        accumulation = ""
+        if not module.automatic_optimization:
+            accumulation = ", gradient_accumulation=2, which computes the same batch in two parts"
         raise ValueError(
-            f"out of memory: {str(error).splitlines()[0]}\nTry {smaller}{parts}, loader.eval_batch_size below "
-            f"{run.loader.eval_batch_size}, loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
+            f"out of memory: {str(error).splitlines()[0]}\n"
+            f"Try loader.batch_size={loader.batch_size // 2} (it is {loader.batch_size})"
+            f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
+            "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
         ) from error
 
 
-def validation_options(run: VAERun | GANRun) -> dict[str, Any]:
-    """How often to validate, for Lightning's Trainer."""
-    if isinstance(run, GANRun) and run.score_every_n_images is not None:
-        num_batches = run.score_every_n_images // run.loader.batch_size
-        return {
-            "val_check_interval": num_batches,
-            "check_val_every_n_epoch": None,
-        }  # counted through the epochs
-    return {"val_check_interval": run.trainer.val_check_interval}
-
-
-def ends_with_a_validation(trainer: pl.Trainer) -> bool:
-    """Whether Lightning validated after the last batch of a training, or at most a tenth of an interval before it."""
-    counts_through = trainer.check_val_every_n_epoch is None
-    num_batches = (
-        trainer.fit_loop.total_batch_idx + 1 if counts_through else trainer.num_training_batches
-    )
+def ends_with_validation(trainer: pl.Trainer) -> bool:
+    """Return True if the last validation was at most a tenth of an interval before the end."""
+    is_counted_across_epochs = trainer.check_val_every_n_epoch is None
+    num_batches = trainer.num_training_batches
+    if is_counted_across_epochs:
+        num_batches = trainer.fit_loop.total_batch_idx + 1
     assert trainer.val_check_batch is not None
-    return int(num_batches) % int(trainer.val_check_batch) <= int(trainer.val_check_batch) // 10
+    interval = int(trainer.val_check_batch)
+    return int(num_batches) % interval <= interval // 10
 
 
-def score_end(
+def score_last_weights(
     trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint
 ) -> float:
-    """Validate what a training ended with, and make it the best checkpoint if it is; returns that one's score."""
+    """Validate the final weights, make them the best checkpoint if they are; return its score."""
     trainer.validate(module, data, verbose=False)
     score = trainer.callback_metrics[str(best.monitor)]
     is_better = torch.lt if best.mode == "min" else torch.gt
-    if best.best_model_score is None or is_better(score, best.best_model_score.to(score.device)):
+    best_score = best.best_model_score
+    if best_score is None or is_better(score, best_score.to(score.device)):
         path = Path(str(best.dirpath)) / "best.ckpt"
-        best.best_model_score, best.best_model_path = score, str(path)
+        best.best_model_score = score
+        best.best_model_path = str(path)
         if trainer.is_global_zero:
             with atomic_write(path) as file:
                 file.write(path.with_name("last.ckpt").read_bytes())
@@ -214,7 +216,8 @@ def score_end(
     return float(best.best_model_score)
 
 
-def list_skipped(folder: Path, skipped: Sequence[SkippedFile]) -> None:
-    """Write down which files of the data set are not used, and why, if there are any."""
+def list_skipped_files(folder: Path, skipped: Sequence[SkippedFile]) -> None:
+    """Write skipped_files.json if there are files of the data set that are not used."""
     if skipped and is_rank_zero():
-        write_json(folder / "skipped_files.json", {file.path: file.reason for file in skipped})
+        reasons = {file.path: file.reason for file in skipped}
+        write_json(folder / "skipped_files.json", reasons)

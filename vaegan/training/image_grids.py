@@ -81,7 +81,7 @@ class Pictures(pl.Callback):
         images = self.images.to(pl_module.device, memory_format=torch.channels_last)
         with seeded(self.seed, "pictures"):
             grids = picture_grids(
-                pl_module.vae, pl_module.latent_distribution(), pl_module.average, images
+                pl_module.vae, pl_module.latent_distribution(), pl_module.generate, images
             )
         step = trainer.fit_loop.total_batch_idx + 1
         for name, grid in grids.items():

@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Result of a stage."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 
 @dataclass
 class StageResult:
-    """What a stage leaves behind."""
+    """Files and metrics that a stage leaves behind."""
 
     folder: Path
-    checkpoint: Path  # the best one
+    checkpoint: Path  # of the best validation
     metrics: dict[str, float]  # by tag, such as test/elbo
-    floor: dict[str, float] = field(
-        default_factory=dict
-    )  # by tag: what real images score in the place of fakes
-    tag: str = ""  # of the metric that a sweep gets, where the run's config leaves it open
+    floor: dict[str, float] = field(default_factory=dict)  # scores of real images, by tag
+    tag: str = ""  # metric that a sweep gets, where the run's config leaves it open

@@ -1,0 +1,41 @@
+"""The command line: `python train.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from vaegan.cli.errors import readable_errors
+from vaegan.cli.plugins import find_plugins, load_plugins
+from vaegan.cli.registration import register, to_run_config
+from vaegan.cli.resume import expand_resume, with_rank_overrides
+from vaegan.runtime.launch import execute
+from vaegan.sweeps.jobs import run_job
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def run(config: DictConfig) -> float | None:
+    """Run a composed config, alone or as a job of a sweep; return the metric that a sweep gets."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
+    run_config = to_run_config(config)
+    with readable_errors():
+        result = execute(run_config, folder)
+    return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
+
+
+def main() -> None:
+    """Run the command line in sys.argv."""
+    with readable_errors():
+        load_plugins(find_plugins(sys.argv[1:], CONF))
+        register()
+        sys.argv[1:] = with_rank_overrides(expand_resume(sys.argv[1:]))
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()

@@ -1,0 +1,47 @@
+"""The table of stages: the command line, its help, sweeps and tests read it.
+
+To add a stage, write a config class and a function in one file and add a line below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vaegan.stages.run_config import RunConfig
+from vaegan.stages.tool_configs import CompareRun, EvaluateRun, ExportRun, PackRun
+from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
+from vaegan.training.stage_result import StageResult
+
+
+class Stage(NamedTuple):
+    """A stage of the command line."""
+
+    config: type[RunConfig]
+    function: str  # "module:function", imported when the stage runs; called with config and folder
+
+
+STAGES: dict[str, Stage] = {
+    "vae": Stage(VAERun, "vaegan.stages.vae:train_vae"),
+    "gan": Stage(GANRun, "vaegan.stages.gan:train_gan"),
+    "pipeline": Stage(PipelineRun, "vaegan.stages.pipeline:train_pipeline"),
+    "evaluate": Stage(EvaluateRun, "vaegan.stages.evaluate:evaluate"),
+    "export": Stage(ExportRun, "vaegan.stages.export:export"),
+    "compare": Stage(CompareRun, "vaegan.stages.compare:compare"),
+    "pack": Stage(PackRun, "vaegan.stages.pack:pack"),
+}
+
+
+def stage_of(run: RunConfig) -> str:
+    """Return the name of the stage that a config belongs to."""
+    return next(name for name, stage in STAGES.items() if stage.config is type(run))
+
+
+def run_stage(run: RunConfig, output_dir: Path) -> StageResult | None:
+    """Import and call the function of a config's stage, in this process."""
+    module, _, name = STAGES[stage_of(run)].function.partition(":")
+    function: Callable[[Any, Path], StageResult | None]
+    function = getattr(importlib.import_module(module), name)
+    return function(run, output_dir)
