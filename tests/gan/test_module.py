@@ -28,7 +28,7 @@ def make(*overrides):
     vae = VAE(vae_run, SOURCE.image_shape)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
     parts, _ = build_components(run, run, vae, to_plain(vae_run), data, seed=0)
-    return GANModule(parts, build_scorer(run.features, vae, data), run, {})
+    return GANModule(parts, build_scorer(run.feature_extractor, vae, data), run, {})
 
 
 def fit(module, max_epochs=1, callbacks=(), **options):

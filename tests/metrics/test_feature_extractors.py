@@ -81,7 +81,7 @@ def test_without_a_choice_the_classifier_is_taken_where_it_knows_the_classes():
 def test_digits_cnn_refuses_what_it_does_not_know(shape, classifier):
     with pytest.raises(
         ValueError,
-        match="features=digits_cnn knows the classes of mnist.* choose features=vae_encoder",
+        match="feature_extractor=digits_cnn knows the classes of mnist.* choose feature_extractor=vae_encoder",
     ):
         build("digits_cnn", shape, classifier)
 
@@ -93,7 +93,7 @@ def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_pat
 
     path = tmp_path / "weights.pth"
     with pytest.raises(
-        ValueError, match="features.path=.*weights.pth does not exist; download https://"
+        ValueError, match="feature_extractor.path=.*weights.pth does not exist; download https://"
     ):
         build("inception", path=str(path))
     path.write_bytes(pickle.dumps(Payload(), protocol=2))
@@ -118,7 +118,8 @@ def test_weights_of_inception_that_cannot_be_downloaded_are_said(monkeypatch):
 
     monkeypatch.setattr(library, "load_state_dict_from_url", refuse)
     with pytest.raises(
-        ValueError, match="cannot be downloaded .no route to host.; download https.* features.path"
+        ValueError,
+        match="cannot be downloaded .no route to host.; download https.* feature_extractor.path",
     ):
         build("inception")
 

@@ -12,7 +12,7 @@ COLD = [100.0, 80.0, 90.0, 40.0, 20.0]  # levels: 80, 40, 20 after 10, 30, 40 up
 WARM = [50.0, 55.0, 30.0, 20.0, 10.0]
 ABOUT = {
     "dataset": "mnist",
-    "features": "digits_cnn",
+    "feature_extractor": "digits_cnn",
     "num_images": 5000,
     "floor": {"frechet_distance": 1.5, "recall": 0.9},
     "stage1_compute": 0.0,
@@ -279,7 +279,7 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
             r"run.json is damaged: .*every name must be .*got '\\x1b\[31mred'",
         ),
         ({"label": "two\nlines"}, r"run.json is damaged: .*got 'two\\nlines'"),
-        ({"features": "\x07"}, "run.json is damaged: .*every name must be"),
+        ({"feature_extractor": "\x07"}, "run.json is damaged: .*every name must be"),
         ({"config": {"\x1b": {"\n": 1}}}, "run.json is damaged: .*every name must be"),
         (
             {"floor": {"frechet_distance": 1.5, "\r": 1}},

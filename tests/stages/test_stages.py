@@ -341,10 +341,12 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
     }
     assert result.metrics == pytest.approx(expected, rel=1e-4)
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
-    assert report["features"] == "vae_encoder" and report["num_images"] == 64
+    assert report["feature_extractor"] == "vae_encoder" and report["num_images"] == 64
     assert report["floor"].keys() == result.metrics.keys()
     out = capsys.readouterr().out
-    assert "as many generated images as 64 test images of shapes; features=vae_encoder" in out
+    assert (
+        "as many generated images as 64 test images of shapes; feature_extractor=vae_encoder" in out
+    )
     assert "real images" in out and f"{report['floor']['test/frechet_distance']:.4f}" in out
 
 

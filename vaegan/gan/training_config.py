@@ -30,7 +30,7 @@ class GANConfig:
     adversarial_loss: AdversarialLoss.Config = MISSING
     gradient_penalty: GradientPenalty.Config = MISSING
     augmentation: Augmentation.Config = MISSING
-    features: FeatureExtractor.Config | None = (
+    feature_extractor: FeatureExtractor.Config | None = (
         None  # of the scores; null: digits_cnn for classes it knows, else the VAE
     )
 

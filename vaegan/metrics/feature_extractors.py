@@ -25,7 +25,7 @@ from vaegan.metrics.digits_cnn import DigitsCnn, load_digits_cnn
 from vaegan.vae.model import VAE
 
 
-class FeatureExtractor(Component, nn.Module, abc.ABC, group="features"):
+class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor"):
     """Images in [0, 1], (B, C, H, W), to features (B, num_features); frozen, always in eval mode."""
 
     IS_FIXED: ClassVar[bool] = (
@@ -81,8 +81,8 @@ class DigitsCnnExtractor(FeatureExtractor):
         self.channels, *size = vae.image_shape
         if classifier is None or size != [28, 28]:
             raise ValueError(
-                "features=digits_cnn knows the classes of mnist, stacked_mnist and fashion_mnist at 28 x 28 pixels, "
-                f"and not these images of shape {vae.image_shape}; choose features=vae_encoder or features=inception"
+                "feature_extractor=digits_cnn knows the classes of mnist, stacked_mnist and fashion_mnist at 28 x 28 pixels, "
+                f"and not these images of shape {vae.image_shape}; choose feature_extractor=vae_encoder or feature_extractor=inception"
             )
         self.net = load_digits_cnn(
             classifier, Path(config.path).expanduser() if config.path else None
@@ -128,9 +128,9 @@ class InceptionExtractor(FeatureExtractor):
             )
         except ImportError as error:
             raise ValueError(
-                "features=inception needs torch-fidelity: pip install 'vaegan[inception]'"
+                "feature_extractor=inception needs torch-fidelity: pip install 'vaegan[inception]'"
             ) from error
-        way_out = f"download {URL_INCEPTION_V3} and set features.path to it, or choose features=vae_encoder"
+        way_out = f"download {URL_INCEPTION_V3} and set feature_extractor.path to it, or choose feature_extractor=vae_encoder"
         path = Path(config.path).expanduser() if config.path else None
         if path is not None:
             check_is_plain(path, way_out)
@@ -140,11 +140,11 @@ class InceptionExtractor(FeatureExtractor):
             )
         except OSError as error:
             raise ValueError(
-                f"features=inception: its weights cannot be downloaded ({error}); {way_out}"
+                f"feature_extractor=inception: its weights cannot be downloaded ({error}); {way_out}"
             ) from error
         except RuntimeError as error:
             raise ValueError(
-                f"features.path={path} does not hold the weights of InceptionV3; {way_out}"
+                f"feature_extractor.path={path} does not hold the weights of InceptionV3; {way_out}"
             ) from error
 
     @property
@@ -201,15 +201,17 @@ def check_is_plain(path: Path, way_out: str) -> None:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"features.path={path} does not exist; {way_out}") from error
+        raise ValueError(f"feature_extractor.path={path} does not exist; {way_out}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"features.path={path} is damaged, or holds more than tensors: refused; {way_out}"
+            f"feature_extractor.path={path} is damaged, or holds more than tensors: refused; {way_out}"
         ) from error
     if not isinstance(content, dict) or not all(
         isinstance(value, Tensor) for value in content.values()
     ):
-        raise ValueError(f"features.path={path} does not hold the weights of a network; {way_out}")
+        raise ValueError(
+            f"feature_extractor.path={path} does not hold the weights of a network; {way_out}"
+        )
 
 
 def build_feature_extractor(

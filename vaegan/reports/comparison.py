@@ -87,7 +87,7 @@ class Run:
     label: str  # of its arm
     seed: int
     dataset: str
-    features: str  # that the Frechet distance and recall are made of
+    feature_extractor: str  # that the Frechet distance and recall are made of
     num_images: int  # in a score
     floor: dict[str, float]  # scores of real images, by metric
     stage1_compute: float  # PFLOP that the VAE cost; 0 for a cold start
@@ -112,7 +112,7 @@ def compare_runs(runs: Sequence[Run], baseline: str) -> dict[str, Any]:
     require(len(runs) > 0, "runs", "at least 1 run", [])
     panels: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in runs:
-        panel = panels.setdefault((run.dataset, run.features), {})
+        panel = panels.setdefault((run.dataset, run.feature_extractor), {})
         panel.setdefault(run.label, []).append(run)
     return {
         "baseline": baseline,
@@ -164,7 +164,7 @@ def compare_panel(arms: dict[str, list[Run]], baseline: str) -> dict[str, Any]:
         reports.append(report)
     return {
         "dataset": dataset,
-        "features": runs[0].features,
+        "feature_extractor": runs[0].feature_extractor,
         "num_images": num_images,
         "floor": spread_tags(run.floor for run in runs),
         "settings": settings(arms),

@@ -59,7 +59,7 @@ def section(panel: dict[str, Any], baseline: str) -> list[str]:
     floor = ", ".join(f"{name} {number(value['median'])}" for name, value in panel["floor"].items())
     ends = {arm["label"]: f"{arm['end']['images']:.0f}" for arm in panel["arms"]}
     lines = [
-        f"## {panel['dataset']}, {panel['num_images']} images, features {panel['features']}",
+        f"## {panel['dataset']}, {panel['num_images']} images, feature_extractor={panel['feature_extractor']}",
         "",
     ]
     lines += [f"Floor (real images against real ones): {floor}", ""]
@@ -153,7 +153,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes = part.subplots(1, 3)
         for (x, y), axis in zip(views, axes, strict=True):
             draw_panel(axis, panel, x, y, styles)
-        title = f"{panel['dataset']}, features {panel['features']}".replace("$", r"\$")
+        title = f"{panel['dataset']}, feature_extractor={panel['feature_extractor']}".replace(
+            "$", r"\$"
+        )
         legend = part.legend(
             *axes[0].get_legend_handles_labels(),
             loc="outside upper left",

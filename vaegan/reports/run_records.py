@@ -20,7 +20,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "label": str,
     "seed": int,
     "dataset": str,
-    "features": str,
+    "feature_extractor": str,
     "num_images": int,
     "floor": dict,
     "stage1_compute": (int, float),
@@ -94,7 +94,7 @@ def read_run(folder: Path) -> Run:
             require(isinstance(fields[key], kind), key, str(kind), fields[key])
         for key in ("floor", "metrics"):
             fields[key] = {tag: float(value) for tag, value in fields[key].items()}
-        about = [fields[key] for key in ("label", "dataset", "features")]
+        about = [fields[key] for key in ("label", "dataset", "feature_extractor")]
         for name in (*about, *fields["floor"], *flatten(fields["config"])):
             require(
                 name.isprintable(),

@@ -50,7 +50,9 @@ def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Pat
     images = f"{report['num_images']} {report['split']} images of {report['dataset']}"
     if report["stage"] == "gan":
         table.add_column("real images", justify="right")
-        about = [f"as many generated images as {images}; features={report['features']}"]
+        about = [
+            f"as many generated images as {images}; feature_extractor={report['feature_extractor']}"
+        ]
     else:
         about = [f"{images}, {report['num_samples']} samples each"]
         about += [

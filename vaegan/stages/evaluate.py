@@ -122,10 +122,12 @@ def vae_report(run: EvaluateRun, module: EvaluationModule, data: ImageDataModule
 
 def gan_module(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) -> GenerationModule:
     """What scores a GAN."""
-    features = run.features
-    if features is None and checkpoint.run["features"] is not None:
-        features = from_plain(FeatureExtractor.Config, checkpoint.run["features"], "features")
-    network = build_feature_extractor(features, checkpoint.build_vae(), data.source.CLASSIFIER)
+    config = run.feature_extractor
+    if config is None and checkpoint.run["feature_extractor"] is not None:
+        config = from_plain(
+            FeatureExtractor.Config, checkpoint.run["feature_extractor"], "feature_extractor"
+        )
+    network = build_feature_extractor(config, checkpoint.build_vae(), data.source.CLASSIFIER)
     return GenerationModule(
         checkpoint.build_generator(), checkpoint.build_latents(), Scorer(network, data, ("test",))
     )
@@ -138,7 +140,7 @@ def gan_report(run: EvaluateRun, module: GenerationModule, data: ImageDataModule
         f"{run.split}/{name}": value
         for name, value in scorer.real_statistics_by_split["test"].floor.items()
     }
-    return {"features": scorer.network.name, "floor": floor, "figures": scorer.figures}
+    return {"feature_extractor": scorer.network.name, "floor": floor, "figures": scorer.figures}
 
 
 def first_images(split: Split, num: int | None) -> Split:

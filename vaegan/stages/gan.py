@@ -63,7 +63,7 @@ def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
     data = load_data(source, run, run.seed)
     vae = checkpoint.build_vae()
     parts, transfers = build_components(run, run, vae, checkpoint.vae, data, run.seed)
-    scorer = build_scorer(run.features, vae, data)
+    scorer = build_scorer(run.feature_extractor, vae, data)
     head = header(
         "gan", checkpoint.image_shape, to_plain(run), checkpoint.vae, checkpoint.vae_flops
     )
@@ -106,7 +106,7 @@ def describe(
         "label": run.label,
         "seed": run.seed,
         "dataset": type(source).Config.name,
-        "features": scorer.network.name,
+        "feature_extractor": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
         "floor": scorer.real_statistics_by_split["val"].floor,
         "metrics": result.metrics,

@@ -49,7 +49,7 @@ def check_gan(run: PipelineRun) -> None:
     with seeded(run.seed):
         vae = VAE(run, source.image_shape)
     build_components(run, run.gan, vae, to_plain(run.vae_run()), data, run.seed)
-    build_scorer(run.features, vae, data)
+    build_scorer(run.feature_extractor, vae, data)
 
 
 @contextmanager

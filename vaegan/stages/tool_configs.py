@@ -21,7 +21,7 @@ class EvaluateRun(RunConfig):
 
     ckpt: str = ""  # run folder or checkpoint of a stage=vae or stage=gan run; of a folder with both, the VAE
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
-    features: FeatureExtractor.Config | None = None  # of a GAN's scores; null: as in its training
+    feature_extractor: FeatureExtractor.Config | None = None  # null: as in the GAN's training
     split: str = "test"  # train, val, test
     num_images: int | None = None  # the first ones of the split; null: all
     num_samples: int = 1000  # importance samples of each image, of a VAE
