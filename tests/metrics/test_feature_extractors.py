@@ -186,6 +186,6 @@ def test_the_floor_is_the_score_of_other_real_images():
     network = build("digits_cnn")
     found = real_statistics(network, uint8(200), uint8(300, seed=1), CPU)
     assert found.real.features.shape == (200, 64) and found.real.logits.shape == (200, 10)
-    assert 0 < found.floor["frechet_distance"] and "class_kl" in found.floor
+    assert 0 < found.real_vs_real["frechet_distance"] and "class_kl" in found.real_vs_real
     same = real_statistics(network, uint8(200), uint8(200), CPU)
-    assert same.floor["frechet_distance"] < 1e-6
+    assert same.real_vs_real["frechet_distance"] < 1e-6

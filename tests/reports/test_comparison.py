@@ -14,7 +14,7 @@ ABOUT = {
     "dataset": "mnist",
     "feature_extractor": "digits_cnn",
     "num_images": 5000,
-    "floor": {"frechet_distance": 1.5, "recall": 0.9},
+    "real_vs_real": {"frechet_distance": 1.5, "recall": 0.9},
     "stage1_compute": 0.0,
     "metrics": {"test/frechet_distance": 21.0, "val/frechet_distance": 20.0},
     "config": {},
@@ -146,7 +146,7 @@ def test_report_over_seeds(tmp_path):
     (panel,) = report["panels"]
     cold, warm = panel["arms"]
     assert panel["settings"] == {"warm_start": {"cold": ["false"], "warm": ["true"]}}
-    assert panel["floor"]["frechet_distance"] == {"median": 1.5, "min": 1.5, "max": 1.5}
+    assert panel["real_vs_real"]["frechet_distance"] == {"median": 1.5, "min": 1.5, "max": 1.5}
     assert (cold["label"], cold["seeds"], warm["label"], warm["seeds"]) == (
         "cold",
         [0, 1, 2],
@@ -266,10 +266,10 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
             "cold.*third.* share no scoring point after the start",
         ),
         (
-            {"floor": {"frechet_distance": 1.6}},
+            {"real_vs_real": {"frechet_distance": 1.6}},
             "cold.*third.* are not scored alike: real images score 1.5 and 1.6",
         ),
-        ({"floor": {}}, "run.json is damaged: .*floor must be"),
+        ({"real_vs_real": {}}, "run.json is damaged: .*real_vs_real must be"),
         ({"metrics": {"test/frechet_distance": None}}, "run.json is damaged: TypeError"),
         ({"seed": "1"}, "run.json is damaged: .*seed must be"),
         ({"distance": [50.0]}, "metrics.csv must hold a validation at 0 images"),
@@ -282,7 +282,7 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
         ({"feature_extractor": "\x07"}, "run.json is damaged: .*every name must be"),
         ({"config": {"\x1b": {"\n": 1}}}, "run.json is damaged: .*every name must be"),
         (
-            {"floor": {"frechet_distance": 1.5, "\r": 1}},
+            {"real_vs_real": {"frechet_distance": 1.5, "\r": 1}},
             "run.json is damaged: .*every name must be",
         ),
         ({"metrics": {"test/frechet_distance": 10**400}}, "run.json is damaged: OverflowError"),

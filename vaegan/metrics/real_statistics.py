@@ -1,6 +1,6 @@
-"""Real images as the feature network sees them: what generated ones are compared with, and the floor of each score.
+"""Real images as the feature network sees them: what generated ones are compared with, and the score of real images.
 
-The floor is the score of real training images in the place of generated ones: what no generator can be expected to
+The baseline is the score of real training images in the place of generated ones: what no generator can be expected to
 beat. What a fixed network makes of a set of images is kept on disk under a hash of both, in
 $XDG_CACHE_HOME/vaegan/features (~/.cache/vaegan/features).
 """
@@ -36,13 +36,13 @@ class RealStatistics(NamedTuple):
 
     real: FeatureBatch
     radii: Tensor  # of the real images' neighborhoods, (N,), in feature units
-    floor: dict[str, float]  # by score
+    real_vs_real: dict[str, float]  # by score
 
 
 def real_statistics(
     network: FeatureExtractor, images: ArrayLike, others: ArrayLike, device: torch.device
 ) -> RealStatistics:
-    """Reference of real images; the floor is that of as many `others`, or all there are."""
+    """Reference of real images; the baseline is that of as many `others`, or all there are."""
     num = min(len(images), len(others))
     real = with_classes(network, cached_features(network, images, len(images), device))
     other = with_classes(network, cached_features(network, others, num, device))

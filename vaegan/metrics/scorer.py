@@ -20,7 +20,7 @@ class Scorer:
 
     Args:
         network: Makes the features.
-        data: Has the real images; those of train give the floor.
+        data: Has the real images; those of train give the real-data baseline.
 
     Raises:
         ValueError: A split has too few images for the network's number of features.

@@ -32,7 +32,7 @@ NOT_SETTINGS = (
     "vae_ckpt",
     "sweep_metric",
 )  # what repeats of one arm may differ in
-FLOOR_TOLERANCE = (
+BASELINE_TOLERANCE = (
     0.02  # relative; devices round differently, other features or images differ by more
 )
 MAX_UPDATE_RATIO = 0.25
@@ -89,7 +89,7 @@ class Run:
     dataset: str
     feature_extractor: str  # that the Frechet distance and recall are made of
     num_images: int  # in a score
-    floor: dict[str, float]  # scores of real images, by metric
+    real_vs_real: dict[str, float]  # scores of real images, by metric
     stage1_compute: float  # PFLOP that the VAE cost; 0 for a cold start
     metrics: dict[str, float]  # at the end, by tag
     config: dict[str, Any]
@@ -139,9 +139,9 @@ def compare_panel(arms: dict[str, list[Run]], baseline: str) -> dict[str, Any]:
                 run,
                 "are scored on different numbers of images, on which the Frechet distance depends",
             )
-        floors = [each.floor["frechet_distance"] for each in (runs[0], run)]
-        if not math.isclose(*floors, rel_tol=FLOOR_TOLERANCE):
-            why = f"real images score {floors[0]:.4g} and {floors[1]:.4g}; the weights of the features or the data differ"
+        baselines = [each.real_vs_real["frechet_distance"] for each in (runs[0], run)]
+        if not math.isclose(*baselines, rel_tol=BASELINE_TOLERANCE):
+            why = f"real images score {baselines[0]:.4g} and {baselines[1]:.4g}; the weights of the features or the data differ"
             refuse(runs[0], run, f"are not scored alike: {why}")
     medians = {label: median_curve(check_arm(arm)) for label, arm in arms.items()}
 
@@ -166,7 +166,7 @@ def compare_panel(arms: dict[str, list[Run]], baseline: str) -> dict[str, Any]:
         "dataset": dataset,
         "feature_extractor": runs[0].feature_extractor,
         "num_images": num_images,
-        "floor": spread_tags(run.floor for run in runs),
+        "real_vs_real": spread_tags(run.real_vs_real for run in runs),
         "settings": settings(arms),
         "arms": reports,
     }

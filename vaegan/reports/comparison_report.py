@@ -56,7 +56,9 @@ def section(panel: dict[str, Any], baseline: str) -> list[str]:
     names = ["arm", "seeds", "stage-1 PFLOP", "FD start → end", "recall at end", "test FD"]
     names += [f"{what} vs {baseline}: median / worst" for what in ("updates", "compute")]
     names += ["worst rise", "aims met", "by seed"]
-    floor = ", ".join(f"{name} {number(value['median'])}" for name, value in panel["floor"].items())
+    floor = ", ".join(
+        f"{name} {number(value['median'])}" for name, value in panel["real_vs_real"].items()
+    )
     ends = {arm["label"]: f"{arm['end']['images']:.0f}" for arm in panel["arms"]}
     lines = [
         f"## {panel['dataset']}, {panel['num_images']} images, feature_extractor={panel['feature_extractor']}",
@@ -189,9 +191,9 @@ def draw_panel(
             curve[x], lines["min"], lines["max"], color=color, alpha=0.18, linewidth=0
         )
         axis.plot(curve[x], lines["median"], dashes, color=color, linewidth=1.6, label=label)
-    if y in panel["floor"]:
+    if y in panel["real_vs_real"]:
         axis.axhline(
-            panel["floor"][y]["median"],
+            panel["real_vs_real"][y]["median"],
             color="black",
             linestyle=":",
             linewidth=1,

@@ -22,7 +22,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "dataset": str,
     "feature_extractor": str,
     "num_images": int,
-    "floor": dict,
+    "real_vs_real": dict,
     "stage1_compute": (int, float),
     "metrics": dict,
     "config": dict,
@@ -92,10 +92,10 @@ def read_run(folder: Path) -> Run:
         fields = {key: found[key] for key in FIELDS}
         for key, kind in FIELDS.items():
             require(isinstance(fields[key], kind), key, str(kind), fields[key])
-        for key in ("floor", "metrics"):
+        for key in ("real_vs_real", "metrics"):
             fields[key] = {tag: float(value) for tag, value in fields[key].items()}
         about = [fields[key] for key in ("label", "dataset", "feature_extractor")]
-        for name in (*about, *fields["floor"], *flatten(fields["config"])):
+        for name in (*about, *fields["real_vs_real"], *flatten(fields["config"])):
             require(
                 name.isprintable(),
                 "every name",
@@ -103,10 +103,10 @@ def read_run(folder: Path) -> Run:
                 name,
             )
         require(
-            "frechet_distance" in fields["floor"],
-            "floor",
+            "frechet_distance" in fields["real_vs_real"],
+            "real_vs_real",
             "that of frechet_distance at least",
-            fields["floor"],
+            fields["real_vs_real"],
         )
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"runs: {path} is damaged: {type(error).__name__}: {error}") from error

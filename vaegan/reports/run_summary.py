@@ -25,7 +25,11 @@ def print_summary(
         rows.append((f"{stage} checkpoint", display_path(result.checkpoint)))
         rows.append((f"{stage} pictures", display_path(result.folder / "pictures")))
         for tag, value in sorted(result.metrics.items()):
-            floor = f"  (real images: {result.floor[tag]:.3f})" if tag in result.floor else ""
+            floor = (
+                f"  (real images: {result.real_vs_real[tag]:.3f})"
+                if tag in result.real_vs_real
+                else ""
+            )
             rows.append((f"{stage} {tag}", f"{value:.3f}{floor}"))
     width = max(len(label) for label, _ in rows)
     commands = [
@@ -59,7 +63,7 @@ def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Pat
             f"likelihood={report['likelihood']}, target_seed={report['target_seed']}; KL: {report['kl']}"
         ]
     for tag, value in figures.items():
-        floor = report.get("floor", {})
+        floor = report.get("real_vs_real", {})
         table.add_row(tag, f"{value:.4f}", *([f"{floor[tag]:.4f}"] if tag in floor else []))
     console.print(
         "",

@@ -67,7 +67,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         num_devices,
     )
     data.splits["test"] = ImageDataset(split, size)  # what Lightning's test loop goes through
-    if run.split == "train":  # then real images that are not the same ones give the floor
+    if run.split == "train":  # the real-data baseline needs other real images
         data.splits["train"] = ImageDataset(source.split("test"), size)
     build: Any
     report: Any
@@ -136,11 +136,15 @@ def gan_module(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) 
 def gan_report(run: EvaluateRun, module: GenerationModule, data: ImageDataModule) -> dict[str, Any]:
     """Scores of as many generated images as there are real ones, and what as many real training images score."""
     scorer = module.scorer
-    floor = {
+    real_vs_real = {
         f"{run.split}/{name}": value
-        for name, value in scorer.real_statistics_by_split["test"].floor.items()
+        for name, value in scorer.real_statistics_by_split["test"].real_vs_real.items()
     }
-    return {"feature_extractor": scorer.network.name, "floor": floor, "figures": scorer.figures}
+    return {
+        "feature_extractor": scorer.network.name,
+        "real_vs_real": real_vs_real,
+        "figures": scorer.figures,
+    }
 
 
 def first_images(split: Split, num: int | None) -> Split:

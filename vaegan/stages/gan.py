@@ -72,10 +72,10 @@ def fit_gan(run: GANRun, there: RunFolder) -> StageResult:
     for transfer in transfers:
         log.info("%s", transfer)
     result = fit(run, module, data, folder, "val/frechet_distance", "min", [])
-    floors = {split: scorer.real_statistics(split, module.device).floor for split in SCORED}
-    result.floor = {
-        f"{split}/{name}": value for split, floor in floors.items() for name, value in floor.items()
-    }
+    for split in SCORED:
+        real_vs_real = scorer.real_statistics(split, module.device).real_vs_real
+        for name, value in real_vs_real.items():
+            result.real_vs_real[f"{split}/{name}"] = value
     spent = checkpoint.training_flops() if uses_vae(run.warm_start, vae, transfers) else 0.0
     record = describe(run, source, scorer, result) | {"stage1_compute": spent / 1e15}
     record["config"] |= {"vae": checkpoint.vae}
@@ -108,7 +108,7 @@ def describe(
         "dataset": type(source).Config.name,
         "feature_extractor": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
-        "floor": scorer.real_statistics_by_split["val"].floor,
+        "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
         "metrics": result.metrics,
         "config": to_plain(run),
     }

@@ -81,14 +81,18 @@ class RunFolder:
         self.tidy(path.parent)
         log.info("stage %s has ended already: %s", stage, display_path(path.parent))
         return StageResult(
-            path.parent, path.parent / "checkpoints" / "best.ckpt", found["metrics"], found["floor"]
+            path.parent,
+            path.parent / "checkpoints" / "best.ckpt",
+            found["metrics"],
+            found["real_vs_real"],
         )
 
     def close(self, stage: str, result: StageResult) -> None:
         """Note that a stage has ended."""
         if is_rank_zero():
             write_json(
-                result.folder / "result.json", {"metrics": result.metrics, "floor": result.floor}
+                result.folder / "result.json",
+                {"metrics": result.metrics, "real_vs_real": result.real_vs_real},
             )
         self.tidy(result.folder)
 

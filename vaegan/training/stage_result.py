@@ -13,7 +13,7 @@ class StageResult:
     folder: Path
     checkpoint: Path  # the best one
     metrics: dict[str, float]  # by tag, such as test/elbo
-    floor: dict[str, float] = field(
+    real_vs_real: dict[str, float] = field(
         default_factory=dict
-    )  # by tag: what real images score in the place of fakes
+    )  # by tag: scores of real images against real images
     tag: str = ""  # of the metric that a sweep gets, where the run's config leaves it open
