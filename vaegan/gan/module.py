@@ -28,7 +28,7 @@ from vaegan.gan.penalties import GradientPenalty
 from vaegan.gan.training_config import GANTraining
 from vaegan.gan.warm_start import layers, reconstruction_loss
 from vaegan.metrics.scorer import Scorer
-from vaegan.metrics.scores import NonFiniteError
+from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.networks.discriminators import Discriminator
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import clip_gradients, drop_gradients, gradient_norm, is_logged

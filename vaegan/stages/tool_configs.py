@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.metrics.feature_extractors import FeatureExtractor
+from vaegan.metrics.table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
@@ -53,11 +54,7 @@ class EvaluateRun(RunConfig):
 
     def sweep_metrics(self, stage: str) -> tuple[str, ...]:
         """What an evaluation of that stage's model can return to a sweep; the first one unless told otherwise."""
-        names = {
-            "vae": ("nll", "elbo", "log_likelihood", "kl"),
-            "gan": ("frechet_distance", "kernel_distance"),
-        }
-        return tuple(f"{self.split}/{name}" for name in names[stage])
+        return tuple(f"{self.split}/{name}" for name in sweep_metrics(stage))
 
     def choose_sweep_metric(self, stage: str) -> None:
         """Now that it is known what is evaluated."""

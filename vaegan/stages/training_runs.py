@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.gan.training_config import GANConfig, GANTraining
+from vaegan.metrics.table import sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.stage_result import StageResult
@@ -51,11 +52,10 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
         bound = self.objective.bound
-        tags = {"elbo", bound, "log_likelihood", "kl"}
-        self.sweep_metric = self.sweep_metric or f"val/{bound}"
-        self.check_sweep_metric(
-            (f"val/{bound}", *(f"test/{tag}" for tag in sorted(tags)), "val/nll")
-        )
+        tested = sorted({bound, *sweep_metrics("vae")} - {"nll"})
+        names = (f"val/{bound}", *(f"test/{name}" for name in tested), "val/nll")
+        self.sweep_metric = self.sweep_metric or names[0]
+        self.check_sweep_metric(names)
 
     def devices(self) -> DeviceConfig:
         return self.trainer
@@ -64,6 +64,11 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         from vaegan.stages.vae import train_vae
 
         return train_vae(self, output_dir)
+
+
+def gan_sweep_metrics() -> tuple[str, ...]:
+    """Return the tags that the training of a GAN can return to a sweep."""
+    return ("val/frechet_distance", *(f"test/{name}" for name in sweep_metrics("gan")))
 
 
 @dataclass
@@ -77,7 +82,7 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
 
     def __post_init__(self) -> None:
         GANTraining.__post_init__(self)
-        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
+        self.check_sweep_metric(gan_sweep_metrics())
         require(
             self.vae_ckpt != "",
             "vae_ckpt",
@@ -134,7 +139,7 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
     def __post_init__(self) -> None:
         VAEParts.__post_init__(self)
         self.check_schedule(self.vae.trainer)
-        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
+        self.check_sweep_metric(gan_sweep_metrics())
         self.trainer.settle("vae", self.vae)
         self.trainer.settle("gan", self.gan)
         both = [
