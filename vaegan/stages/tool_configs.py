@@ -99,7 +99,9 @@ class CompareRun(RunConfig):
     runs: list[str] = field(
         default_factory=list
     )  # folders of finished GAN runs or multiruns, or globs of them
-    baseline: str = "cold"  # label of the runs that all others are held against
+    baseline: str = "cold"  # label of the runs that all others are compared with
+    max_update_ratio: float = 0.25  # of generator updates to the baseline's, to reach its distances
+    max_rise: float = 1.1  # of the Frechet distance over its start
 
     def __post_init__(self) -> None:
         expected = "the folders of finished stage=gan, stage=pipeline or multirun runs, such as runs=[multirun/gan/*]"
@@ -107,6 +109,8 @@ class CompareRun(RunConfig):
         require(
             self.baseline != "", "baseline", "the label of the runs to compare with", self.baseline
         )
+        for key in ("max_update_ratio", "max_rise"):
+            require(getattr(self, key) > 0, key, "more than 0", getattr(self, key))
         expected = "empty in stage=compare, which trains nothing"
         require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
 
@@ -114,9 +118,11 @@ class CompareRun(RunConfig):
         return None
 
     def execute(self, output_dir: Path) -> None:
+        from vaegan.reports.comparison import Criteria
         from vaegan.stages.compare import compare
 
-        compare(self.runs, self.baseline, output_dir)
+        criteria = Criteria(self.baseline, self.max_update_ratio, self.max_rise)
+        compare(self.runs, criteria, output_dir)
 
 
 @dataclass
