@@ -98,7 +98,7 @@ def bare_gan(run, data):
     g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), lambda: 1)
     d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), lambda: 1)
     loss, penalty = parts.loss, parts.penalty
-    scorer = build_scorer(run.features, vae, data)
+    scorer = build_scorer(run.feature_extractor, vae, data)
     scorer.start("val", torch.device("cpu"))
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):

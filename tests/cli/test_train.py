@@ -161,20 +161,20 @@ from vaegan.runtime.launch import execute
             "gan: discriminator_warmup must be less than the 9920",
         ),
         (
-            ["dataset=shapes", "gan.discriminator_warmup=0", "features=digits_cnn"],
-            "gan: features=digits_cnn knows the classes of mnist.*vae_encoder",
+            ["dataset=shapes", "gan.discriminator_warmup=0", "feature_extractor=digits_cnn"],
+            "gan: feature_extractor=digits_cnn knows the classes of mnist.*vae_encoder",
         ),
         (
             ["dataset=shapes", "gan.discriminator_warmup=0", "dataset.num_val=60"],
             "gan: the number of images in the val split .* must be .*65",
         ),
         (
-            ["features=digits_cnn", "features.path=/no/such.safetensors"],
+            ["feature_extractor=digits_cnn", "feature_extractor.path=/no/such.safetensors"],
             "gan: .*/no/such.safetensors",
         ),
         (
-            ["features=inception", "features.path=/no/such.pth"],
-            "gan: features.path=/no/such.pth does not exist; download",
+            ["feature_extractor=inception", "feature_extractor.path=/no/such.pth"],
+            "gan: feature_extractor.path=/no/such.pth does not exist; download",
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.activation=leaky_relu"],

@@ -3,10 +3,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from scripts.train_digits_cnn import RECIPES, Recipe, augment
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
 from vaegan.metrics.digits_cnn import NAMES, WEIGHTS, DigitsCnn, load_digits_cnn
-from vaegan.metrics.train_digits_cnn import RECIPES, Recipe, augment
 
 TEST_ACCURACY = {"mnist": 0.994, "fashion_mnist": 0.93}
 
@@ -59,7 +59,7 @@ def test_wrong_weights_and_names_are_refused(tmp_path):
         load_digits_cnn("mnist", tmp_path / "damaged.safetensors")
     save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(
-        ValueError, match="(?s)other.safetensors must hold.*Missing key.*train_digits_cnn mnist"
+        ValueError, match="(?s)other.safetensors must hold.*Missing key.*train_digits_cnn.py mnist"
     ):
         load_digits_cnn("mnist", tmp_path / "other.safetensors")
 

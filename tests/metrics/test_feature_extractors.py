@@ -10,7 +10,7 @@ from vaegan.metrics.feature_extractors import (
     InceptionExtractor,
     build_feature_extractor,
 )
-from vaegan.metrics.real_statistics import cached_features, content_hash, real_statistics
+from vaegan.metrics.real_statistics import compute_real_statistics, content_hash, load_features
 from vaegan.vae.model import VAE
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_without_a_choice_the_classifier_is_taken_where_it_knows_the_classes():
 def test_digits_cnn_refuses_what_it_does_not_know(shape, classifier):
     with pytest.raises(
         ValueError,
-        match="features=digits_cnn knows the classes of mnist.* choose features=vae_encoder",
+        match="feature_extractor=digits_cnn knows the .* choose feature_extractor=vae_encoder",
     ):
         build("digits_cnn", shape, classifier)
 
@@ -93,7 +93,7 @@ def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_pat
 
     path = tmp_path / "weights.pth"
     with pytest.raises(
-        ValueError, match="features.path=.*weights.pth does not exist; download https://"
+        ValueError, match="feature_extractor.path=.*weights.pth does not exist; download https://"
     ):
         build("inception", path=str(path))
     path.write_bytes(pickle.dumps(Payload(), protocol=2))
@@ -110,7 +110,7 @@ def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_pat
         build("inception", path=str(path))
 
 
-def test_weights_of_inception_that_cannot_be_downloaded_are_said(monkeypatch):
+def test_weights_of_inception_that_cannot_be_downloaded_are_reported(monkeypatch):
     import torch_fidelity.feature_extractor_inceptionv3 as library
 
     def refuse(*args, **kwargs):
@@ -118,7 +118,8 @@ def test_weights_of_inception_that_cannot_be_downloaded_are_said(monkeypatch):
 
     monkeypatch.setattr(library, "load_state_dict_from_url", refuse)
     with pytest.raises(
-        ValueError, match="cannot be downloaded .no route to host.; download https.* features.path"
+        ValueError,
+        match="cannot download .* .no route to host.; download https.* feature_extractor.path",
     ):
         build("inception")
 
@@ -150,41 +151,41 @@ def test_features_of_real_images_are_kept_under_a_hash_of_data_and_network(
     features_folder, monkeypatch
 ):
     network, images = build("digits_cnn"), uint8()
-    first = cached_features(network, images, len(images), CPU)
+    first = load_features(network, images, len(images), CPU)
     assert len(list(features_folder.iterdir())) == 1
-    monkeypatch.setattr(module, "all_features", None)  # would fail: it is not needed again
-    assert torch.equal(cached_features(network, images, len(images), CPU), first)
+    monkeypatch.setattr(module, "compute_features", None)  # would fail: it is not needed again
+    assert torch.equal(load_features(network, images, len(images), CPU), first)
     assert content_hash(network, images, 300) != content_hash(network, uint8(seed=1), 300)
     assert content_hash(network, images, 300) != content_hash(
         build("digits_cnn", classifier="fashion_mnist"), images, 300
     )
 
 
-def test_a_damaged_cache_is_made_anew(features_folder):
+def test_a_damaged_cache_is_made_again(features_folder):
     network, images = build("digits_cnn"), uint8()
-    first = cached_features(network, images, len(images), CPU)
+    first = load_features(network, images, len(images), CPU)
     (path,) = features_folder.iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(cached_features(network, images, len(images), CPU), first)
+    assert torch.equal(load_features(network, images, len(images), CPU), first)
     assert path.stat().st_size > 100
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert cached_features(build("digits_cnn"), uint8(), 300, CPU).shape == (300, 64)
-    assert "features of real images cannot be kept" in caplog.text
+    assert load_features(build("digits_cnn"), uint8(), 300, CPU).shape == (300, 64)
+    assert "cannot cache features of real images" in caplog.text
 
 
 def test_a_network_of_one_run_leaves_no_file(features_folder):
-    cached_features(build("vae_encoder"), uint8(10), 10, CPU)
+    load_features(build("vae_encoder"), uint8(10), 10, CPU)
     assert not features_folder.exists()
 
 
-def test_the_floor_is_the_score_of_other_real_images():
+def test_the_baseline_is_the_score_of_other_real_images():
     network = build("digits_cnn")
-    found = real_statistics(network, uint8(200), uint8(300, seed=1), CPU)
+    found = compute_real_statistics(network, uint8(200), uint8(300, seed=1), CPU)
     assert found.real.features.shape == (200, 64) and found.real.logits.shape == (200, 10)
-    assert 0 < found.floor["frechet_distance"] and "class_kl" in found.floor
-    same = real_statistics(network, uint8(200), uint8(200), CPU)
-    assert same.floor["frechet_distance"] < 1e-6
+    assert 0 < found.real_vs_real["frechet_distance"] and "class_kl" in found.real_vs_real
+    same = compute_real_statistics(network, uint8(200), uint8(200), CPU)
+    assert same.real_vs_real["frechet_distance"] < 1e-6

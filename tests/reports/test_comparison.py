@@ -4,25 +4,45 @@ import math
 
 import pytest
 
-from vaegan.reports.comparison import Curve, discriminator_logits, median_curve, records, with_start
+from vaegan.reports.comparison import Criteria, compare_to_baseline
+from vaegan.reports.curves import Curve, find_improvements, insert_generator_start, median_curve
 from vaegan.reports.run_records import find_runs, read_curve
-from vaegan.stages.compare import compare
+from vaegan.stages import compare as stage
+from vaegan.stages.tool_configs import CompareRun
+
+DEFAULTS = CompareRun(runs=["x"])
+CRITERIA = Criteria(DEFAULTS.baseline, DEFAULTS.max_update_ratio, DEFAULTS.max_rise)
+NAMES = ("fewer_updates", "never_worse_than_start", "no_worse_at_end", "less_compute")
 
 COLD = [100.0, 80.0, 90.0, 40.0, 20.0]  # levels: 80, 40, 20 after 10, 30, 40 updates
 WARM = [50.0, 55.0, 30.0, 20.0, 10.0]
 ABOUT = {
     "dataset": "mnist",
-    "features": "digits_cnn",
+    "feature_extractor": "digits_cnn",
     "num_images": 5000,
-    "floor": {"frechet_distance": 1.5, "recall": 0.9},
+    "real_vs_real": {"frechet_distance": 1.5, "recall": 0.9},
     "stage1_compute": 0.0,
     "metrics": {"test/frechet_distance": 21.0, "val/frechet_distance": 20.0},
     "config": {},
 }
 
 
+def compare(runs, baseline, output_dir):
+    stage.compare(CompareRun(runs=runs, baseline=baseline), output_dir)
+    return json.loads((output_dir / "comparison.json").read_text())
+
+
+def against(arm, baseline, criteria=CRITERIA):
+    return compare_to_baseline(arm, baseline, criteria)
+
+
+def met(result):
+    """Names of the criteria that are met."""
+    return {name for name, is_met in result["criteria"].items() if is_met}
+
+
 def curve(distance, recall=0.5, warmup=0, stage1=0.0):
-    """A validation every 100 images; 10 updates and 1 PFLOP between two, but no updates in the warm-up."""
+    """Validations 100 images, 10 updates (none in the warm-up) and 1 PFLOP apart."""
     n = len(distance)
     updates = [10.0 * max(0, i - warmup) for i in range(n)]
     return Curve(
@@ -57,9 +77,9 @@ def pair(tmp_path):
 
 
 def test_ratios_by_hand():
-    found = discriminator_logits(curve(WARM, stage1=1.0), curve(COLD))
+    found = against(curve(WARM, stage1=1.0), curve(COLD))
     assert [level["frechet_distance"] for level in found["levels"]] == [80, 40, 20]
-    # 80: at the start. 40: 15/25 of the way from 55 to 30, between 10 and 20 updates. 20: at 30 updates.
+    # 80: at the start. 40: 15/25 of the way from 55 to 30, after 10 to 20 updates. 20: after 30.
     assert [level["updates"] for level in found["levels"]] == pytest.approx([0, 16, 30])
     assert [level["compute"] for level in found["levels"]] == pytest.approx([1, 2.6, 4])
     assert found["update_ratio"] == pytest.approx(
@@ -67,38 +87,46 @@ def test_ratios_by_hand():
     )
     assert found["compute_ratio"] == pytest.approx({"worst": 1, "median": 1, "share_met": 1 / 3})
     assert found["worst_rise"] == pytest.approx(1.1)
-    assert found["aims"] == {"a": False, "b": True, "c": True, "d": False}
+    assert tuple(found["criteria"]) == NAMES
+    assert met(found) == {"never_worse_than_start", "no_worse_at_end"}
 
 
 def test_the_baseline_against_itself_is_one_everywhere():
-    found = discriminator_logits(curve(COLD), curve(COLD))
+    found = against(curve(COLD), curve(COLD))
     assert found["update_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
     assert found["compute_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
-    assert found["aims"]["c"]
+    assert found["criteria"]["no_worse_at_end"]
 
 
-def test_all_aims_can_be_met():
-    found = discriminator_logits(curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.6), curve(COLD))
-    assert all(found["aims"].values())
+def test_all_criteria_can_be_met():
+    found = against(curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.6), curve(COLD))
+    assert met(found) == set(NAMES)
 
 
 @pytest.mark.parametrize(
-    "arm, aim",
+    "arm, name",
     [
-        (curve([18.0, 20.5, 9.0, 8.0, 7.0]), "b"),  # rises by 14 %
-        (curve([18.0, 19.0, 9.0, 8.0, 21.0]), "b"),
-        (curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.4), "c"),
-        (curve([19.0, 19.0, 19.0, 19.0, 20.5]), "c"),
-        (curve([18.0, 19.0, 9.0, 8.0, 7.0], stage1=4.0), "d"),
-        (curve([70.0, 50.0, 40.0, 8.0, 7.0]), "a"),
+        (curve([18.0, 20.5, 9.0, 8.0, 7.0]), "never_worse_than_start"),  # rises by 14 %
+        (curve([18.0, 19.0, 9.0, 8.0, 21.0]), "never_worse_than_start"),
+        (curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.4), "no_worse_at_end"),
+        (curve([19.0, 19.0, 19.0, 19.0, 20.5]), "no_worse_at_end"),
+        (curve([18.0, 19.0, 9.0, 8.0, 7.0], stage1=4.0), "less_compute"),
+        (curve([70.0, 50.0, 40.0, 8.0, 7.0]), "fewer_updates"),
     ],
 )
-def test_every_aim_can_be_missed(arm, aim):
-    assert not discriminator_logits(arm, curve(COLD))["aims"][aim]
+def test_every_criterion_can_be_missed(arm, name):
+    assert not against(arm, curve(COLD))["criteria"][name]
+
+
+def test_thresholds_are_arguments():
+    found = against(curve(WARM, stage1=1.0), curve(COLD), Criteria("cold", 0.75, 1.0))
+    assert met(found) == {"fewer_updates", "no_worse_at_end"}
+    with pytest.raises(ValueError, match="max_rise must be more than 0; got 0"):
+        CompareRun(runs=["x"], max_rise=0)
 
 
 def test_a_level_never_reached_is_infinite():
-    found = discriminator_logits(curve([50.0, 45.0, 42.0, 41.0, 41.0]), curve(COLD))
+    found = against(curve([50.0, 45.0, 42.0, 41.0, 41.0]), curve(COLD))
     assert found["update_ratio"]["worst"] == found["compute_ratio"]["worst"] == math.inf
     assert found["update_ratio"]["median"] == math.inf and found["update_ratio"][
         "share_met"
@@ -106,21 +134,21 @@ def test_a_level_never_reached_is_infinite():
 
 
 def test_levels_begin_with_the_first_update_of_the_generator():
-    assert records(curve([100.0, 70.0, 80.0, 60.0, 60.0], warmup=1)) == [3]
-    assert records(curve([100.0, 70.0, 80.0, 75.0, 60.0])) == [1, 4]
-    found = discriminator_logits(curve([10.0, 9.0]), curve([100.0, 101.0]))
+    assert find_improvements(curve([100.0, 70.0, 80.0, 60.0, 60.0], warmup=1)) == [3]
+    assert find_improvements(curve([100.0, 70.0, 80.0, 75.0, 60.0])) == [1, 4]
+    found = against(curve([10.0, 9.0]), curve([100.0, 101.0]))
     assert not found["levels"] and math.isnan(found["update_ratio"]["worst"])
-    assert not found["aims"]["a"] and not found["aims"]["d"]
+    assert not met(found) & {"fewer_updates", "less_compute"}
 
 
 def test_ends_are_compared_where_both_are_scored():
-    found = discriminator_logits(curve([50.0, 45.0, 30.0]), curve(COLD))
+    found = against(curve([50.0, 45.0, 30.0]), curve(COLD))
     assert found["common_end"] == {
         "images": 200,
         "frechet_distance": [30, 90],
         "recall": [0.5, 0.5],
     }
-    assert found["aims"]["c"]
+    assert found["criteria"]["no_worse_at_end"]
 
 
 def test_the_median_is_taken_pointwise():
@@ -146,7 +174,7 @@ def test_report_over_seeds(tmp_path):
     (panel,) = report["panels"]
     cold, warm = panel["arms"]
     assert panel["settings"] == {"warm_start": {"cold": ["false"], "warm": ["true"]}}
-    assert panel["floor"]["frechet_distance"] == {"median": 1.5, "min": 1.5, "max": 1.5}
+    assert panel["real_vs_real"]["frechet_distance"] == {"median": 1.5, "min": 1.5, "max": 1.5}
     assert (cold["label"], cold["seeds"], warm["label"], warm["seeds"]) == (
         "cold",
         [0, 1, 2],
@@ -162,10 +190,10 @@ def test_report_over_seeds(tmp_path):
         "median_curve": pytest.approx(23 / 18),
         "worst_seed": pytest.approx(1.5),
     }
-    assert warm["against_baseline"]["aims"] == {"a": True, "b": False, "c": True, "d": True}
+    assert met(warm["against_baseline"]) == set(NAMES) - {"never_worse_than_start"}
     assert "against_baseline" not in cold
     (only,) = warm["seed_pairs"]  # seed 7 has no cold run
-    assert only["seed"] == 1 and only["aims"] == {"a": True, "b": True, "c": True, "d": True}
+    assert only["seed"] == 1 and met(only) == set(NAMES)
     assert only["levels"][0]["frechet_distance"] == 120
 
 
@@ -179,13 +207,15 @@ def test_files_and_what_is_printed(tmp_path, pair, capsys):
     printed = capsys.readouterr().out
     assert text in printed and "comparison.png" in printed
     lines = text.splitlines()
-    assert "| cold | 1 | 0 | 100 → 20 | 0.5 | 21 | 1 / 1 | 1 / 1 | 1 (1) |  |  |" in lines
-    assert (
-        "| warm | 1 | 1 | 50 → 10 | 0.5 | 21 | 0.533 / 0.75 | 1 / 1 | 1.1 (1.1) | – b c – | 0/1 1/1 1/1 0/1 |"
-        in lines
-    )
-    late = "| late | 1 | 2 | 50 → 42 | 0.5 | 21 | not reached / not reached | not reached / not reached | 1 (1) |"
-    assert f"{late} – b c – | no common seed |" in lines
+    scores = "0.5 | 21"
+    assert f"| cold | 1 | 0 | 100 → 20 | {scores} | 1 / 1 | 1 / 1 | 1 (1) |  |  |  |  |" in lines
+    ratios = "0.533 / 0.75 | 1 / 1 | 1.1 (1.1)"
+    criteria = "no (0/1) | yes (1/1) | yes (1/1) | no (0/1)"
+    assert f"| warm | 1 | 1 | 50 → 10 | {scores} | {ratios} | {criteria} |" in lines
+    ratios = "not reached / not reached | not reached / not reached | 1 (1)"
+    criteria = " | ".join(f"{word} (no common seed)" for word in ("no", "yes", "yes", "no"))
+    assert f"| late | 1 | 2 | 50 → 42 | {scores} | {ratios} | {criteria} |" in lines
+    assert "- fewer updates: at most 0.25 of the baseline's generator updates" in text
     assert "Images seen: cold 400, warm 400, late 200." in text
     assert report["panels"][0]["arms"][2]["against_baseline"]["update_ratio"]["worst"] is None
 
@@ -212,7 +242,7 @@ def test_a_generator_that_breaks_down_is_infinitely_far(tmp_path, pair):
         if arm["label"] == "broken"
     )
     assert arm["end"]["frechet_distance"]["median"] is None and arm["end"]["recall"]["median"] == 0
-    assert not arm["against_baseline"]["aims"]["b"] and not arm["against_baseline"]["aims"]["c"]
+    assert not met(arm["against_baseline"]) & {"never_worse_than_start", "no_worse_at_end"}
 
 
 def test_runs_are_found_by_folder_multirun_and_glob_each_once(tmp_path):
@@ -239,7 +269,7 @@ def test_unfinished_and_missing_runs_are_named(tmp_path):
     for place in (tmp_path, tmp_path / "0", tmp_path / "0" / "gan"):
         with pytest.raises(ValueError, match="0.* is not finished: it has no run.json"):
             find_runs([str(place)])
-    with pytest.raises(ValueError, match="runs must be at least 1 run"):
+    with pytest.raises(ValueError, match="runs must be the folders of finished"):
         compare([], "cold", tmp_path)
 
 
@@ -266,10 +296,10 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
             "cold.*third.* share no scoring point after the start",
         ),
         (
-            {"floor": {"frechet_distance": 1.6}},
+            {"real_vs_real": {"frechet_distance": 1.6}},
             "cold.*third.* are not scored alike: real images score 1.5 and 1.6",
         ),
-        ({"floor": {}}, "run.json is damaged: .*floor must be"),
+        ({"real_vs_real": {}}, "run.json is damaged: .*real_vs_real must be"),
         ({"metrics": {"test/frechet_distance": None}}, "run.json is damaged: TypeError"),
         ({"seed": "1"}, "run.json is damaged: .*seed must be"),
         ({"distance": [50.0]}, "metrics.csv must hold a validation at 0 images"),
@@ -279,10 +309,10 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
             r"run.json is damaged: .*every name must be .*got '\\x1b\[31mred'",
         ),
         ({"label": "two\nlines"}, r"run.json is damaged: .*got 'two\\nlines'"),
-        ({"features": "\x07"}, "run.json is damaged: .*every name must be"),
+        ({"feature_extractor": "\x07"}, "run.json is damaged: .*every name must be"),
         ({"config": {"\x1b": {"\n": 1}}}, "run.json is damaged: .*every name must be"),
         (
-            {"floor": {"frechet_distance": 1.5, "\r": 1}},
+            {"real_vs_real": {"frechet_distance": 1.5, "\r": 1}},
             "run.json is damaged: .*every name must be",
         ),
         ({"metrics": {"test/frechet_distance": 10**400}}, "run.json is damaged: OverflowError"),
@@ -314,7 +344,7 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_names_are_only_names(tmp_path, pair, capsys):
-    """No markup of a terminal, no path, no formula of matplotlib, no command, no setting that is looked up."""
+    """No terminal markup, path, formula of matplotlib, command or setting that is resolved."""
     label = "[red]x[/red] | $x^{ ../../$(touch y) ${oc.env:HOME}"
     config = {"x": "\x1b[31m", "y": "${oc.env:HOME}", "_target_": "os.system"}
     third = write_run(tmp_path / "third", label, 0, WARM, config=config)
@@ -343,9 +373,9 @@ def test_a_json_without_end_is_damaged(tmp_path):
 
 
 def test_a_warmup_is_flat_until_the_generator_starts():
-    """100 images between validations, 50 of them warm-up: straight lines would reach 60 before the first step."""
+    """Of 100 images, 50 are warm-up: a straight line would reach 60 before the first step."""
     curve = Curve([0, 100, 200], [0, 5, 15], [1.0, 2.0, 3.0], [100, 20, 10], [0.5, 0.6, 0.7])
-    found = with_start(curve)
+    found = insert_generator_start(curve)
     assert found == (
         [0, 50, 100, 200],
         [0, 0, 5, 15],
@@ -354,6 +384,6 @@ def test_a_warmup_is_flat_until_the_generator_starts():
         [0.5, 0.5, 0.6, 0.7],
     )
     whole = Curve([0, 100, 200], [0, 0, 10], [1.0, 2.0, 3.0], [100, 100, 10], [0.5, 0.5, 0.7])
-    assert with_start(whole) == whole
+    assert insert_generator_start(whole) == whole
     never = Curve([0, 100, 200], [0, 0, 0], [1.0, 2.0, 3.0], [100, 100, 100], [0.5, 0.5, 0.5])
-    assert with_start(never) == never
+    assert insert_generator_start(never) == never

@@ -40,9 +40,7 @@ def test_another_stage_is_refused(vae_result):
 def test_a_folder_of_an_older_version_is_left_alone(tmp_path):
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "something").touch()
-    with pytest.raises(
-        ValueError, match="already contains a run .* has no config.json"
-    ):
+    with pytest.raises(ValueError, match="already contains a run .* has no config.json"):
         compose(*SMALL_VAE, "resume=true").execute(tmp_path)
     assert (tmp_path / "vae" / "something").exists()
 
@@ -99,9 +97,7 @@ def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch
 def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, monkeypatch):
     other = compose(*SMALL_VAE, "seed=5", "trainer.max_epochs=1").execute(tmp_path / "other")
     stopped(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path / "run", monkeypatch)
-    with pytest.raises(
-        ValueError, match="vae_ckpt is not the VAE that this GAN was started from"
-    ):
+    with pytest.raises(ValueError, match="vae_ckpt is not the VAE that this GAN was started from"):
         compose(*SMALL_GAN, f"vae_ckpt={other.folder.parent}", "resume=true").execute(
             tmp_path / "run"
         )

@@ -341,11 +341,13 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
     }
     assert result.metrics == pytest.approx(expected, rel=1e-4)
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
-    assert report["features"] == "vae_encoder" and report["num_images"] == 64
-    assert report["floor"].keys() == result.metrics.keys()
+    assert report["feature_extractor"] == "vae_encoder" and report["num_images"] == 64
+    assert report["real_vs_real"].keys() == result.metrics.keys()
     out = capsys.readouterr().out
-    assert "as many generated images as 64 test images of shapes; features=vae_encoder" in out
-    assert "real images" in out and f"{report['floor']['test/frechet_distance']:.4f}" in out
+    assert (
+        "as many generated images as 64 test images of shapes; feature_extractor=vae_encoder" in out
+    )
+    assert "real images" in out and f"{report['real_vs_real']['test/frechet_distance']:.4f}" in out
 
 
 @pytest.mark.parametrize(
@@ -376,7 +378,10 @@ def test_a_gans_record_says_what_was_copied_and_what_it_cost(vae_result, gan_res
     assert (
         discriminator["network"] == "discriminator" and not discriminator["copied"]
     )  # of another size
-    assert record["floor"]["frechet_distance"] > 0 and record["metrics"] == gan_result[1].metrics
+    assert (
+        record["real_vs_real"]["frechet_distance"] > 0
+        and record["metrics"] == gan_result[1].metrics
+    )
 
 
 def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):

@@ -1,4 +1,4 @@
-"""One job of a sweep, with runs that do as they are told."""
+"""Run one job of a sweep, with runs whose end is given."""
 
 import math
 import os
@@ -14,8 +14,8 @@ from vaegan.training.stage_result import StageResult
 
 
 @dataclass
-class Told(RunConfig):
-    """Leaves a file, then ends as it is told."""
+class FakeRun(RunConfig):
+    """Writes a file, then ends as END says."""
 
     lr: float = 1.0
     sweep_metric: str = "val/elbo"
@@ -36,7 +36,7 @@ END = [None]  # what a run returns or raises
 
 def job(folder, end, **settings):
     END[0] = end
-    return run_job(lambda: Told(**settings), ["lr=1.0"], folder)
+    return run_job(lambda: FakeRun(**settings), ["lr=1.0"], folder)
 
 
 def test_the_value_is_that_of_the_metric_of_the_config(tmp_path):
@@ -112,7 +112,7 @@ def test_a_signal_ends_the_sweep_and_the_job_counts_as_never_run(tmp_path, end, 
     assert not (tmp_path / FILE).exists()
 
 
-def test_what_an_unfinished_attempt_left_is_set_aside_and_kept(tmp_path):
+def test_what_an_unfinished_attempt_left_is_archived(tmp_path):
     (tmp_path / ".hydra").mkdir()
     assert job(tmp_path, RuntimeError("first")) is None
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""outcome.json, by which a sweep knows its jobs again."""
+"""outcome.json, by which a sweep recognizes finished jobs."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_a_crash_while_writing_leaves_the_earlier_outcome(tmp_path, monkeypatch)
         ({"more": 1}, "TypeError"),
     ],
 )
-def test_damage_is_told_with_the_way_out(tmp_path, text, message):
+def test_damage_is_reported_with_the_remedy(tmp_path, text, message):
     if isinstance(text, dict):
         outcome().write(tmp_path)
         text = json.dumps(json.loads((tmp_path / FILE).read_text()) | text)

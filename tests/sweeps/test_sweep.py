@@ -79,8 +79,8 @@ def test_the_summary_is_a_table_of_what_varies_with_the_best_job_marked(tmp_path
         and rows[2]["error"] == "lr | too large"
     )
     assert "stage" not in rows[0]
-    with Image.open(tmp_path / "summary.png") as picture:
-        assert picture.size[0] > 300
+    with Image.open(tmp_path / "summary.png") as image:
+        assert image.size[0] > 300
 
 
 def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
@@ -118,7 +118,7 @@ def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
             for name in ("elbo", "iw_bound", "log_likelihood", "recall", "precision", "coverage")
         ),
         *((f"test/{name}", "0") for name in ("nll", "frechet_distance", "kernel_distance", "kl")),
-        ("val/unheard_of", None),
+        ("val/unknown", None),
     ],
 )
 def test_the_best_is_the_largest_or_the_smallest_as_the_metric_wants(tmp_path, capsys, tag, best):
@@ -194,10 +194,8 @@ def test_a_failed_job_leaves_the_others_and_the_same_sweep_again_runs_only_what_
     )
     ended, out, err = train("-m", *TINY_VAE, "loader.batch_size=512,64", "hydra.sweep.dir=sweep")
     assert ended == "error: 1 of 2 jobs failed: 0", out + err
-    assert (
-        "this job of the sweep failed: loader.batch_size must be at most the 256 training images; got 512"
-        in out
-    )
+    reason = "loader.batch_size must be at most the 256 training images; got 512"
+    assert f"this job of the sweep failed: {reason}" in out
     failed, finished = read_outcome(sweep / "0"), read_outcome(sweep / "1")
     assert (failed.status, failed.value, finished.status, finished.metric) == (
         "failed",

@@ -218,7 +218,9 @@ def checked(path: Path, head: Mapping[str, Any], state: dict[str, Tensor]) -> Ch
         is_ours = (
             is_ours and isinstance(vae["dataset"], dict) and isinstance(vae["likelihood"], dict)
         )
-        is_ours = is_ours and {"vae": set(), "gan": {"features"}}[stage] <= dict(run).keys()
+        is_ours = (
+            is_ours and {"vae": set(), "gan": {"feature_extractor"}}[stage] <= dict(run).keys()
+        )
         is_ours = is_ours and all(
             isinstance(key, str) and isinstance(state[key], Tensor) for key in state
         )

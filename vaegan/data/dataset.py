@@ -42,7 +42,7 @@ class Split(NamedTuple):
 class ImageSource(Component, abc.ABC, group="dataset"):
     """A data set of labelled images of one shape."""
 
-    CLASSIFIER: ClassVar[str | None] = None  # weights of features=digits_cnn that know its classes
+    CLASSIFIER: ClassVar[str | None] = None  # weights of digits_cnn that know its classes
     LIKELIHOOD: ClassVar[str] = (
         "bernoulli"  # the noise model of its images, unless another one is chosen
     )

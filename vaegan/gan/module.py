@@ -33,8 +33,8 @@ from vaegan.gan.steps import (
 from vaegan.gan.training_config import GANTraining
 from vaegan.gan.warm_start import layers
 from vaegan.gan.warmup import DiscriminatorWarmup
+from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
-from vaegan.metrics.scores import NonFiniteError
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import clip_gradients, drop_gradients, gradient_norm, is_logged
 from vaegan.vae.model import full_precision

@@ -37,7 +37,7 @@ class GANConfig:
     gradient_penalty: GradientPenalty.Config = field(default_factory=R1.Config)
     augmentation: Augmentation.Config = field(default_factory=NoAugmentation.Config)
     # network of the scores; null: digits_cnn for classes that it knows, else the VAE's encoder
-    features: FeatureExtractor.Config | None = None
+    feature_extractor: FeatureExtractor.Config | None = None
 
 
 def gan_optimizer() -> OptimizerConfig:

@@ -1,7 +1,8 @@
-"""A small classifier of 28 x 28 gray images, whose penultimate features are the feature space of the GAN's scores.
+"""Small classifier of 28 x 28 gray images; its penultimate features are a feature space for scores.
 
-Features tuned to one data set tell a sharp digit from a smudge, which features of photographs do not, and they cost a
-thousandth of Inception's. Scores in this space compare with each other only, never with published FIDs.
+Features tuned to a data set distinguish a sharp digit from a smudge, which features of photographs
+do not, and they cost a thousandth of Inception's. Scores in this space are comparable with each
+other only, not with published FIDs.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ NAMES = ("mnist", "fashion_mnist")
 
 
 def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """3 x 3 convolution, batch norm, ReLU."""
+    """Return 3 x 3 convolution, batch norm and ReLU."""
     convolution = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 class DigitsCnn(nn.Module):
-    """Six convolutions (28 -> 14 -> 7 pixels), one layer of features, one linear classifier; 172,986 parameters.
+    """Six convolutions (28 -> 14 -> 7 pixels), a feature layer and a linear classifier.
 
-    The batch norm before the features' ReLU keeps each of the 64 units alive and of like size.
+    It has 172,986 parameters. The batch norm before the features' ReLU keeps each of the 64 units
+    alive and of similar size.
     """
 
     NUM_FEATURES: ClassVar[int] = 64
@@ -44,31 +46,24 @@ class DigitsCnn(nn.Module):
             conv(64, 64),
             conv(64, 64),
         )
-        layers: list[tuple[str, nn.Module]] = [
-            ("pool", nn.MaxPool2d(2, ceil_mode=True)),
-            ("flatten", nn.Flatten()),
-            ("linear", nn.Linear(64 * 4 * 4, self.NUM_FEATURES, bias=False)),
-            ("norm", nn.BatchNorm1d(self.NUM_FEATURES)),
-            ("relu", nn.ReLU()),
-        ]
-        self.head = nn.Sequential(OrderedDict(layers))
+        self.head = nn.Sequential(
+            OrderedDict(
+                pool=nn.MaxPool2d(2, ceil_mode=True),
+                flatten=nn.Flatten(),
+                linear=nn.Linear(64 * 4 * 4, self.NUM_FEATURES, bias=False),
+                norm=nn.BatchNorm1d(self.NUM_FEATURES),
+                relu=nn.ReLU(),
+            )
+        )
         self.classifier = nn.Linear(self.NUM_FEATURES, self.NUM_CLASSES)
         self.to(memory_format=channels_last)  # about 1.4 times as fast on a CPU
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the classes, (B, 10).
-
-        Args:
-            images: float32 in [0, 1], (B, 1, 28, 28).
-        """
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
+        """Return class logits (B, 10) of images (B, 1, 28, 28) in [0, 1]."""
+        return self.classifier(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate activations, (B, 64), at least 0.
-
-        Args:
-            images: float32 in [0, 1], (B, 1, 28, 28).
+        """Return the penultimate activations, (B, 64), >= 0, of images (B, 1, 28, 28) in [0, 1].
 
         Raises:
             ValueError: The images have another shape.
@@ -77,18 +72,16 @@ class DigitsCnn(nn.Module):
             raise ValueError(
                 f"DigitsCnn expects images of shape (B, 1, 28, 28); got {tuple(images.shape)}"
             )
-        features: Tensor = self.head(
-            self.convolutions(images.contiguous(memory_format=channels_last))
-        )
-        return features
+        images = images.contiguous(memory_format=channels_last)
+        return self.head(self.convolutions(images))
 
 
 def load_digits_cnn(name: str, path: Path | None = None) -> DigitsCnn:
-    """The trained classifier of a data set, in eval mode, without gradients of its weights.
+    """Return the trained classifier of a data set, frozen, in eval mode.
 
     Args:
         name: "mnist" or "fashion_mnist".
-        path: Another file of weights than the shipped one.
+        path: File of weights; None: the shipped one.
 
     Raises:
         ValueError: The name is unknown, or the file is missing, damaged, or holds other weights.
@@ -96,15 +89,14 @@ def load_digits_cnn(name: str, path: Path | None = None) -> DigitsCnn:
     if name not in NAMES:
         raise ValueError(f"a DigitsCnn has weights for {' and '.join(NAMES)}; got {name!r}")
     path = path or WEIGHTS / f"{name}.safetensors"
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the numbers of its initialization are not missed in a run
+    with torch.random.fork_rng(devices=[]):  # its initialization must not advance a run's generator
         net = DigitsCnn()
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{path} must hold the weights of a DigitsCnn; got: {error}. Restore the file (git checkout "
-            f"vaegan/metrics/weights) or train it anew (python -m vaegan.metrics.train_digits_cnn {name})"
+            f"{path} must hold the weights of a DigitsCnn; got: {error}. Restore the file (git "
+            "checkout vaegan/metrics/weights) or train it again (python "
+            f"scripts/train_digits_cnn.py {name})"
         ) from error
     return net.eval().requires_grad_(False)

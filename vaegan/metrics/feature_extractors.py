@@ -1,10 +1,10 @@
-"""Feature networks: what a generated image is looked at with, before its set is compared with real ones.
+"""Feature extractors: frozen networks in whose feature space generated images are scored.
 
-    digits_cnn    a small classifier of MNIST-type images, trained here; distances are comparable between all runs
+    digits_cnn    small classifier of MNIST-type images; scores are comparable between all runs
     inception     InceptionV3 of the FID literature, for natural images
-    vae_encoder   the encoder of the VAE that the GAN started from: for any data set, comparable within one VAE
+    vae_encoder   encoder of the GAN's VAE: for any data set, comparable within one VAE
 
-To add one, write a class here.
+To add one, write a class here or in an imported file.
 """
 
 from __future__ import annotations
@@ -25,68 +25,75 @@ from vaegan.metrics.digits_cnn import DigitsCnn, load_digits_cnn
 from vaegan.vae.model import VAE
 
 
-class FeatureExtractor(Component, nn.Module, abc.ABC, group="features"):
-    """Images in [0, 1], (B, C, H, W), to features (B, num_features); frozen, always in eval mode."""
+class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor"):
+    """Maps images (B, C, H, W) in [0, 1] to features (B, num_features).
 
-    IS_FIXED: ClassVar[bool] = (
-        True  # the same network in every run: what it makes of real images is kept on disk
-    )
+    It is frozen and always in eval mode.
+    """
+
+    IS_FIXED: ClassVar[bool] = True  # the same in every run, so that features are cached on disk
 
     @dataclass
     class Config(ComponentConfig):
         def build(self, vae: VAE, classifier: str | None) -> FeatureExtractor:
-            """`classifier` names the weights of digits_cnn that know the data set's classes; None: there are none.
+            """Build the frozen network.
+
+            Args:
+                vae: VAE that the GAN starts from.
+                classifier: Weights of digits_cnn that know the data set's classes, if there are.
 
             Raises:
-                ValueError: The network does not suit the data, or its weights cannot be had.
+                ValueError: The network does not suit the data, or its weights are unavailable.
             """
-            built: FeatureExtractor = self.component(self, vae, classifier)
-            return built.requires_grad_(False).eval()
+            network: FeatureExtractor = self.component(self, vae, classifier)
+            return network.requires_grad_(False).eval()
 
     @property
     def name(self) -> str:
-        """What the config calls it."""
+        """Name in the config."""
         return self.Config.name
 
     @property
     @abc.abstractmethod
     def num_features(self) -> int:
-        """Dimensions of the features."""
+        """Number of features."""
 
     @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, num_features) of images (B, C, H, W) in [0, 1]."""
+        """Return features (B, num_features) of images (B, C, H, W) in [0, 1]."""
 
-    @abc.abstractmethod
     def classify(self, features: Tensor) -> Tensor | None:
-        """Class logits (B, K) of features (B, num_features); None where the network knows no classes."""
+        """Return class logits (B, K) of features (B, num_features); None if it knows no classes."""
+        return None
 
     def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stay in eval mode."""
         super().train(False)
         return self
 
 
 class DigitsCnnExtractor(FeatureExtractor):
-    """Of three channels each is a digit: their features side by side, their classes combined to one of a thousand."""
+    """Features of digits_cnn, of each channel if there are three.
+
+    The features of three channels are concatenated, and their classes combined to one of 1,000.
+    """
 
     @dataclass
     class Config(FeatureExtractor.Config):
         name: str = "digits_cnn"
-        path: str | None = (
-            None  # file of weights (.safetensors); null: those that come with the project
-        )
+        path: str | None = None  # file of weights (.safetensors); null: the shipped ones
 
     def __init__(self, config: Config, vae: VAE, classifier: str | None) -> None:
         super().__init__()
         self.channels, *size = vae.image_shape
         if classifier is None or size != [28, 28]:
             raise ValueError(
-                "features=digits_cnn knows the classes of mnist, stacked_mnist and fashion_mnist at 28 x 28 pixels, "
-                f"and not these images of shape {vae.image_shape}; choose features=vae_encoder or features=inception"
+                "feature_extractor=digits_cnn knows the classes of mnist, stacked_mnist and "
+                "fashion_mnist at 28 x 28 pixels, and not these images of shape "
+                f"{vae.image_shape}; choose feature_extractor=vae_encoder or "
+                "feature_extractor=inception"
             )
-        self.net = load_digits_cnn(
-            classifier, Path(config.path).expanduser() if config.path else None
-        )
+        self.net = load_digits_cnn(classifier, to_path(config.path))
 
     @property
     def num_features(self) -> int:
@@ -98,13 +105,11 @@ class DigitsCnnExtractor(FeatureExtractor):
 
     def classify(self, features: Tensor) -> Tensor:
         digits = features.reshape(-1, DigitsCnn.NUM_FEATURES)
-        log_probs = (
-            self.net.classifier(digits).log_softmax(-1).reshape(len(features), self.channels, -1)
-        )
+        log_probs = self.net.classifier(digits).log_softmax(-1)
+        log_probs = log_probs.reshape(len(features), self.channels, -1)
         joint = log_probs[:, 0]
         for channel in range(1, self.channels):
             joint = (joint.unsqueeze(2) + log_probs[:, channel].unsqueeze(1)).flatten(1)
-        assert isinstance(joint, Tensor)
         return joint
 
 
@@ -128,23 +133,26 @@ class InceptionExtractor(FeatureExtractor):
             )
         except ImportError as error:
             raise ValueError(
-                "features=inception needs torch-fidelity: pip install 'vaegan[inception]'"
+                "feature_extractor=inception needs torch-fidelity: pip install 'vaegan[inception]'"
             ) from error
-        way_out = f"download {URL_INCEPTION_V3} and set features.path to it, or choose features=vae_encoder"
-        path = Path(config.path).expanduser() if config.path else None
+        remedy = (
+            f"download {URL_INCEPTION_V3} and set feature_extractor.path to it, or choose "
+            "feature_extractor=vae_encoder"
+        )
+        path = to_path(config.path)
         if path is not None:
-            check_is_plain(path, way_out)
+            check_weights_file(path, remedy)
         try:
             self.net = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], str(path) if path else None
+                "inception-v3-compat", ["2048"], None if path is None else str(path)
             )
         except OSError as error:
             raise ValueError(
-                f"features=inception: its weights cannot be downloaded ({error}); {way_out}"
+                f"feature_extractor=inception: cannot download its weights ({error}); {remedy}"
             ) from error
         except RuntimeError as error:
             raise ValueError(
-                f"features.path={path} does not hold the weights of InceptionV3; {way_out}"
+                f"feature_extractor.path={path} does not hold the weights of InceptionV3; {remedy}"
             ) from error
 
     @property
@@ -153,20 +161,19 @@ class InceptionExtractor(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = to_uint8(images)
-        features: Tensor
-        (features,) = self.net(pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels)
-        return features
+        if pixels.shape[1] == 1:
+            pixels = pixels.expand(-1, 3, -1, -1)
+        return self.net(pixels)[0]
 
     def classify(self, features: Tensor) -> Tensor:
-        """Without the bias, as the Inception score has it."""
-        logits: Tensor = features @ self.net.fc.weight.T
-        return logits
+        """Return logits without the bias, as the Inception score is defined."""
+        return features @ self.net.fc.weight.T
 
 
 class VaeEncoderExtractor(FeatureExtractor):
-    """The output of the VAE's encoder; it has no classes.
+    """Output of the VAE's encoder; it has no classes.
 
-    Images go in as they are, binarized for no likelihood: whether a stroke is crisp or blurred is what a GAN changes.
+    Images are not binarized, whatever the likelihood: a GAN changes the sharpness of strokes.
     """
 
     IS_FIXED: ClassVar[bool] = False
@@ -185,15 +192,16 @@ class VaeEncoderExtractor(FeatureExtractor):
         return self._num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.net(images)
-        return features.float()
-
-    def classify(self, features: Tensor) -> None:
-        return None
+        return self.net(images).float()
 
 
-def check_is_plain(path: Path, way_out: str) -> None:
-    """That a file of weights holds tensors and nothing else: the library that reads it would execute the rest.
+def to_path(text: str | None) -> Path | None:
+    """Return the path that a config gives, if it gives one."""
+    return Path(text).expanduser() if text else None
+
+
+def check_weights_file(path: Path, remedy: str) -> None:
+    """Check that a file holds tensors and nothing else, which torch-fidelity would execute.
 
     Raises:
         ValueError: It is missing, damaged, or holds more.
@@ -201,24 +209,27 @@ def check_is_plain(path: Path, way_out: str) -> None:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"features.path={path} does not exist; {way_out}") from error
+        raise ValueError(f"feature_extractor.path={path} does not exist; {remedy}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"features.path={path} is damaged, or holds more than tensors: refused; {way_out}"
+            f"feature_extractor.path={path} is damaged, or holds more than tensors: refused; "
+            f"{remedy}"
         ) from error
-    if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise ValueError(f"features.path={path} does not hold the weights of a network; {way_out}")
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(
+            f"feature_extractor.path={path} does not hold the weights of a network; {remedy}"
+        )
 
 
 def build_feature_extractor(
     config: FeatureExtractor.Config | None, vae: VAE, classifier: str | None
 ) -> FeatureExtractor:
-    """The network of a config; of None the classifier that knows the data set's classes, else the VAE's own encoder.
+    """Build the feature extractor of a config.
+
+    Without a config it is digits_cnn if that knows the data set's classes, else vae_encoder.
 
     Raises:
-        ValueError: The network does not suit the data, or its weights cannot be had.
+        ValueError: The network does not suit the data, or its weights are unavailable.
     """
     default = DigitsCnnExtractor.Config if classifier else VaeEncoderExtractor.Config
     return (config or default()).build(vae, classifier)

@@ -1,4 +1,4 @@
-"""Scores of generated images, collected over batches and devices."""
+"""Collect generated images over batches and devices, and score them against real ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torchmetrics import CatMetric
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import SplitName
 from vaegan.metrics.feature_extractors import FeatureExtractor
-from vaegan.metrics.real_statistics import RealStatistics, real_statistics, with_classes
-from vaegan.metrics.scores import check_enough, scores
+from vaegan.metrics.real_statistics import RealStatistics, classify, compute_real_statistics
+from vaegan.metrics.scores import check_num_images, compute_scores
 
 
 class Scorer:
-    """Compares as many generated images with a split as it has real ones.
+    """Scores generated images against the real images of a split.
 
-    The network is no part of the LightningModule that uses it: it is in no checkpoint.
+    It is no part of the LightningModule that uses it: its network is in no checkpoint.
 
     Args:
-        network: Makes the features.
-        data: Has the real images; those of train give the floor.
+        network: Feature extractor.
+        data: Real images; those of train give the real-data baseline.
+        splits: Splits to score against.
 
     Raises:
         ValueError: A split has too few images for the network's number of features.
@@ -29,37 +30,38 @@ class Scorer:
     def __init__(
         self, network: FeatureExtractor, data: ImageDataModule, splits: tuple[SplitName, ...]
     ) -> None:
-        self.network, self.data = network, data
+        self.network = network
+        self.data = data
         self.real_statistics_by_split: dict[SplitName, RealStatistics] = {}
         for split in splits:
             keys = f"dataset.{split}_fraction or dataset.num_{split}"
             key = f"the number of images in the {split} split (which {keys} sets)"
-            check_enough(len(data.splits[split]), network.num_features, key)
+            check_num_images(len(data.splits[split]), network.num_features, key)
 
     def start(self, split: SplitName, device: torch.device) -> None:
-        """Begin to collect what is compared with a split."""
+        """Start to collect images that are compared with a split."""
         self.real_statistics(split, device)
         self.split = split
         self.collected = CatMetric(nan_strategy="disable").to(device)
 
     def real_statistics(self, split: SplitName, device: torch.device) -> RealStatistics:
-        """What is known of the real images of a split."""
+        """Return the statistics of a split's real images, computed once."""
         if split not in self.real_statistics_by_split:
-            real, other = self.data.splits[split].images, self.data.splits["train"].images
-            self.real_statistics_by_split[split] = real_statistics(
-                self.network, real, other, device
-            )
+            real = self.data.splits[split].images
+            others = self.data.splits["train"].images
+            statistics = compute_real_statistics(self.network, real, others, device)
+            self.real_statistics_by_split[split] = statistics
         return self.real_statistics_by_split[split]
 
     def update(self, images: Tensor) -> None:
         """Add generated images, (B, C, H, W), in [0, 1]."""
-        with torch.autocast(images.device.type, enabled=False):  # as the real ones
+        with torch.autocast(images.device.type, enabled=False):  # as for the real images
             self.collected.update(self.network(images.float()))
 
     def compute(self) -> dict[str, float]:
-        """Every score of the collected images, on all devices alike; kept in `figures` too."""
+        """Return every score of the collected images of all devices; keep it in `figures` too."""
         features = self.collected.compute()
         self.collected.reset()
-        real, real_radii, _ = self.real_statistics_by_split[self.split]
-        self.figures = scores(real, with_classes(self.network, features), real_radii=real_radii)
+        real = self.real_statistics_by_split[self.split].real
+        self.figures = compute_scores(real, classify(self.network, features))
         return self.figures

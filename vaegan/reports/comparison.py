@@ -1,17 +1,18 @@
-"""Arms against a baseline: how much sooner a warm start is where the cold one gets to. Statistics only, no files.
+"""Comparison of GAN runs with a baseline, such as warm starts with cold ones. Statistics, no files.
 
-Runs of one data set, scored by the same features, form a panel. In it the runs of one label are an arm; its seeds are
-repeats, and its curve is their pointwise median. With u updates of the generator, d(u) a curve's Frechet distance,
-linear between validations, and d_c the baseline's:
+Runs of one data set, scored by the same feature extractor, form a panel. In it the runs of one
+label are an arm; its seeds are repeats, and its curve is their pointwise median. With u updates of
+the generator, d(u) a curve's Frechet distance, linear between validations, and d_b the baseline's:
 
-    levels         every d_c(u_c) at a validation with u_c > 0 that is below all of d_c before
-    update ratio   min{u : d(u) <= level} / u_c, for each level; infinite if never
+    levels         every d_b(u_b) at a validation with u_b > 0 that is below all of d_b before
+    update ratio   min{u : d(u) <= level} / u_b, for each level; infinite if never reached
     compute ratio  the same in PFLOP from the first step of the VAE on
     worst rise     max_u d(u) / d(0)
 
-Where a curve is convex, the straight line lies above it: the arm's crossing comes out late, never early. A warm-up of
-the discriminator is flat and would break that, so the point at which the generator starts is put into the curve. The
-baseline's own crossings are at validations, hence exact.
+Where a curve is convex, the straight line lies above it: the arm's crossing comes out late, never
+early. A warm-up of the discriminator is flat and would break that, so the point at which the
+generator starts is inserted into the curve. The baseline's own crossings are at validations, hence
+exact.
 """
 
 from __future__ import annotations
@@ -20,91 +21,52 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 from vaegan.config import flatten, require
-
-NOT_SETTINGS = (
-    "label",
-    "seed",
-    "vae_ckpt",
-    "sweep_metric",
-)  # what repeats of one arm may differ in
-FLOOR_TOLERANCE = (
-    0.02  # relative; devices round differently, other features or images differ by more
+from vaegan.metrics.table import is_better
+from vaegan.reports.curves import (
+    Curve,
+    find_improvements,
+    first_crossing,
+    insert_generator_start,
+    last_common_validation,
+    median_curve,
+    worst_rise,
 )
-MAX_UPDATE_RATIO = 0.25
-MAX_RISE = 1.10
-AIMS = {
-    "a": f"at most {MAX_UPDATE_RATIO:g} of the baseline's generator updates, at every level",
-    "b": f"Frechet distance never above {MAX_RISE:.2f} times where it started",
-    "c": "at the end, Frechet distance and recall no worse than the baseline's",
-    "d": "less compute than the baseline at every level, the VAE's included",
-}
+from vaegan.reports.run_records import Run
 
-
-class Curve(NamedTuple):
-    """Scores on the val split, one of each for every validation."""
-
-    images: Sequence[float]  # real ones that the discriminator has seen
-    updates: Sequence[float]  # of the generator
-    compute: Sequence[float]  # PFLOP, the VAE's included
-    distance: Sequence[float]  # Frechet; infinite for a generator that has broken down
-    recall: Sequence[float]
-
-
-def with_start(curve: Curve) -> Curve:
-    """The curve with a point where the discriminator's warm-up ends, scored as before it.
-
-    Its compute is interpolated as if the batches of the warm-up cost as much as the others: they cost less, so that
-    the point comes late, never early.
-    """
-    last = max(i for i, updates in enumerate(curve.updates) if updates == 0)
-    if curve.updates[-1] == curve.updates[-2]:
-        return curve  # the generator never starts
-    images_of_an_update = (curve.images[-1] - curve.images[-2]) / (
-        curve.updates[-1] - curve.updates[-2]
-    )
-    interval = curve.images[last + 1] - curve.images[last]
-    share = 1 - curve.updates[last + 1] * images_of_an_update / interval
-    if share <= 1e-9:
-        return curve
-    images, compute = (
-        axis[last] + share * (axis[last + 1] - axis[last]) for axis in (curve.images, curve.compute)
-    )
-    start = Curve([images], [0.0], [compute], [curve.distance[last]], [curve.recall[last]])
-    parts = zip(curve, start, strict=True)
-    return Curve(*([*axis[: last + 1], *point, *axis[last + 1 :]] for axis, point in parts))
+REPEAT_KEYS = ("label", "seed", "vae_ckpt", "sweep_metric")  # settings that differ within an arm
+BASELINE_TOLERANCE = 0.02  # relative; devices round differently, other features differ by more
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished GAN run."""
+class Criteria:
+    """Baseline, and what an arm must achieve against it."""
 
-    folder: Path
-    label: str  # of its arm
-    seed: int
-    dataset: str
-    features: str  # that the Frechet distance and recall are made of
-    num_images: int  # in a score
-    floor: dict[str, float]  # scores of real images, by metric
-    stage1_compute: float  # PFLOP that the VAE cost; 0 for a cold start
-    metrics: dict[str, float]  # at the end, by tag
-    config: dict[str, Any]
-    curve: Curve
+    baseline: str  # label of the reference arm
+    max_update_ratio: float  # of the generator's updates to the baseline's
+    max_rise: float  # of the Frechet distance over its start
+
+    def describe(self) -> dict[str, str]:
+        """Return a description of each criterion by its name."""
+        return {
+            "fewer_updates": f"at most {self.max_update_ratio:g} of the baseline's generator "
+            "updates, at every level",
+            "never_worse_than_start": "Frechet distance never above "
+            f"{self.max_rise:.2f} times where it started",
+            "no_worse_at_end": "at the end, Frechet distance and recall no worse than the "
+            "baseline's",
+            "less_compute": "less compute than the baseline at every level, the VAE's included",
+        }
 
 
-def compare_runs(runs: Sequence[Run], baseline: str) -> dict[str, Any]:
-    """Every arm of every panel against the baseline's arm of that panel.
-
-    Args:
-        runs: All runs.
-        baseline: Label of an arm that every panel has.
+def compare_runs(runs: Sequence[Run], criteria: Criteria) -> dict[str, Any]:
+    """Compare every arm of every panel with the baseline's arm of that panel.
 
     Returns:
-        What comparison.json holds, apart from infinities and nan.
+        Content of comparison.json, apart from infinities and nan.
 
     Raises:
         ValueError: Runs that cannot be compared, both named.
@@ -112,229 +74,194 @@ def compare_runs(runs: Sequence[Run], baseline: str) -> dict[str, Any]:
     require(len(runs) > 0, "runs", "at least 1 run", [])
     panels: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for run in runs:
-        panel = panels.setdefault((run.dataset, run.features), {})
+        panel = panels.setdefault((run.dataset, run.feature_extractor), {})
         panel.setdefault(run.label, []).append(run)
     return {
-        "baseline": baseline,
-        "aims": AIMS,
+        "baseline": criteria.baseline,
+        "criteria": criteria.describe(),
         "runs": [str(run.folder) for run in runs],
-        "panels": [compare_panel(panels[key], baseline) for key in sorted(panels)],
+        "panels": [compare_panel(panels[key], criteria) for key in sorted(panels)],
     }
 
 
-def compare_panel(arms: dict[str, list[Run]], baseline: str) -> dict[str, Any]:
-    """One data set: the baseline first, then by what the VAE cost."""
+def compare_panel(arms: dict[str, list[Run]], criteria: Criteria) -> dict[str, Any]:
+    """Compare the arms of a panel: the baseline comes first, the others by what the VAE cost."""
     runs = [run for arm in arms.values() for run in arm]
-    dataset, num_images = runs[0].dataset, runs[0].num_images
-    require(
-        baseline in arms,
-        "baseline",
-        f"a label of the runs on {dataset}: {', '.join(sorted(arms))}",
-        baseline,
-    )
+    baseline = criteria.baseline
+    expected = f"a label of the runs on {runs[0].dataset}: {', '.join(sorted(arms))}"
+    require(baseline in arms, "baseline", expected, baseline)
     for run in runs:
-        if run.num_images != num_images:
-            refuse(
-                runs[0],
-                run,
-                "are scored on different numbers of images, on which the Frechet distance depends",
-            )
-        floors = [each.floor["frechet_distance"] for each in (runs[0], run)]
-        if not math.isclose(*floors, rel_tol=FLOOR_TOLERANCE):
-            why = f"real images score {floors[0]:.4g} and {floors[1]:.4g}; the weights of the features or the data differ"
-            refuse(runs[0], run, f"are not scored alike: {why}")
-    medians = {label: median_curve(check_arm(arm)) for label, arm in arms.items()}
+        check_is_comparable(runs[0], run)
+    for arm in arms.values():
+        check_are_repeats(arm)
 
     def order(label: str) -> tuple[bool, float, str]:
         return label != baseline, median(run.stage1_compute for run in arms[label]), label
 
-    reports = []
-    for label in sorted(arms, key=order):
-        report = describe_arm(arms[label], medians[label])
-        if label != baseline:
-            if not shared_end(medians[label], medians[baseline]):
-                refuse(arms[baseline][0], arms[label][0], "share no scoring point after the start")
-            report["against_baseline"] = discriminator_logits(medians[label], medians[baseline])
-            base = {run.seed: run.curve for run in arms[baseline]}
-            pairs = {run.seed: run.curve for run in arms[label] if run.seed in base}
-            report["seed_pairs"] = [
-                {"seed": seed} | discriminator_logits(curve, base[seed])
-                for seed, curve in sorted(pairs.items())
-            ]
-        reports.append(report)
+    reports = [describe_arm(arms[label]) for label in sorted(arms, key=order)]
+    for report in reports[1:]:
+        report |= compare_arms(arms[report["label"]], arms[baseline], criteria)
     return {
-        "dataset": dataset,
-        "features": runs[0].features,
-        "num_images": num_images,
-        "floor": spread_tags(run.floor for run in runs),
-        "settings": settings(arms),
+        "dataset": runs[0].dataset,
+        "feature_extractor": runs[0].feature_extractor,
+        "num_images": runs[0].num_images,
+        "real_vs_real": summarize_tags(run.real_vs_real for run in runs),
+        "settings": find_differing_settings(arms),
         "arms": reports,
     }
 
 
-def check_arm(arm: list[Run]) -> list[Curve]:
-    """Curves of the runs of an arm, which must be repeats of each other."""
-    for i, run in enumerate(arm):
-        if twin := next((other for other in arm[:i] if other.seed == run.seed), None):
-            refuse(twin, run, f"have the same label={run.label} and seed={run.seed}")
-        if tuple(run.curve.images) != tuple(arm[0].curve.images):
-            refuse(
-                arm[0],
-                run,
-                f"have the same label={run.label}, but other scoring points or another budget",
-            )
-    return [run.curve for run in arm]
-
-
-def refuse(first: Run, second: Run, why: str) -> None:
-    """Say why two runs cannot be compared."""
-    raise ValueError(f"runs: {first.folder} and {second.folder} {why}")
-
-
-def median_curve(curves: Sequence[Curve]) -> Curve:
-    """Pointwise median of curves with the same scoring points."""
-    return Curve(
-        *(
-            [median(values) for values in zip(*lines, strict=True)]
-            for lines in zip(*curves, strict=True)
+def check_is_comparable(first: Run, second: Run) -> None:
+    """Check that two runs of a panel are scored alike."""
+    if first.num_images != second.num_images:
+        reason = "are scored on different numbers of images, on which the Frechet distance depends"
+        refuse(first, second, reason)
+    distances = [run.real_vs_real["frechet_distance"] for run in (first, second)]
+    if not math.isclose(*distances, rel_tol=BASELINE_TOLERANCE):
+        reason = (
+            f"are not scored alike: real images score {distances[0]:.4g} and {distances[1]:.4g}"
         )
-    )
+        refuse(first, second, f"{reason}; the weights of the features or the data differ")
 
 
-def describe_arm(arm: list[Run], curve: Curve) -> dict[str, Any]:
-    """Curves, start and end of an arm, over its seeds."""
+def check_are_repeats(arm: list[Run]) -> None:
+    """Check that the runs of an arm differ in their seed and have the same validations."""
+    by_seed: dict[int, Run] = {}
+    for run in arm:
+        if run.seed in by_seed:
+            refuse(by_seed[run.seed], run, f"have the same label={run.label} and seed={run.seed}")
+        if tuple(run.curve.images) != tuple(arm[0].curve.images):
+            reason = f"have the same label={run.label}, but other scoring points or another budget"
+            refuse(arm[0], run, reason)
+        by_seed[run.seed] = run
+
+
+def refuse(first: Run, second: Run, reason: str) -> NoReturn:
+    """Report why two runs cannot be compared."""
+    raise ValueError(f"runs: {first.folder} and {second.folder} {reason}")
+
+
+def describe_arm(arm: list[Run]) -> dict[str, Any]:
+    """Return the curves, start and end of an arm, over its seeds."""
     arm = sorted(arm, key=lambda run: run.seed)
-    distance = [spread(values) for values in zip(*(run.curve.distance for run in arm), strict=True)]
-    recall = [spread(values) for values in zip(*(run.curve.recall for run in arm), strict=True)]
+    curve = median_curve([run.curve for run in arm])
+    distances = zip(*(run.curve.distance for run in arm), strict=True)
+    recalls = zip(*(run.curve.recall for run in arm), strict=True)
+    scores = {
+        "frechet_distance": [summarize(values) for values in distances],
+        "recall": [summarize(values) for values in recalls],
+    }
+    axes = {"images": curve.images, "updates": curve.updates, "compute": curve.compute}
     return {
         "label": arm[0].label,
         "seeds": [run.seed for run in arm],
         "runs": [str(run.folder) for run in arm],
-        "stage1_compute": spread([run.stage1_compute for run in arm]),
-        "start": {"frechet_distance": distance[0], "recall": recall[0]},
-        "end": {
-            "images": curve.images[-1],
-            "updates": curve.updates[-1],
-            "compute": curve.compute[-1],
-        }
-        | {"frechet_distance": distance[-1], "recall": recall[-1]},
-        "test": spread_tags(run.metrics for run in arm),
+        "stage1_compute": summarize([run.stage1_compute for run in arm]),
+        "start": {name: values[0] for name, values in scores.items()},
+        "end": {name: values[-1] for name, values in (axes | scores).items()},
+        "test": summarize_tags(run.metrics for run in arm),
         "worst_rise": {
             "median_curve": worst_rise(curve),
             "worst_seed": max(worst_rise(run.curve) for run in arm),
         },
-        "curve": {"images": curve.images, "updates": curve.updates, "compute": curve.compute}
-        | {"frechet_distance": distance, "recall": recall},
+        "curve": axes | scores,
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest."""
+def summarize(values: Sequence[float]) -> dict[str, float]:
+    """Return median, least and largest value."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def spread_tags(metrics: Iterable[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """`spread` of every tag that all runs have."""
+def summarize_tags(metrics: Iterable[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Summarize every tag that all runs have."""
     runs = list(metrics)
-    return {
-        tag: spread([run[tag] for run in runs])
-        for tag in runs[0]
-        if all(tag in run for run in runs)
-    }
+    tags = [tag for tag in runs[0] if all(tag in run for run in runs)]
+    return {tag: summarize([run[tag] for run in runs]) for tag in tags}
 
 
-def settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, list[str]]]:
-    """Settings in which the runs differ: dotted key, then label, then its values as JSON."""
-    flat = {label: [flatten(run.config) for run in arm] for label, arm in arms.items()}
-    keys = dict.fromkeys(key for arm in flat.values() for run in arm for key in run)
-    found = {
-        key: {
-            label: sorted({json.dumps(run.get(key)) for run in arm}) for label, arm in flat.items()
+def find_differing_settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, list[str]]]:
+    """Return the settings in which the runs differ: dotted key, then label, then JSON values."""
+    configs = {label: [flatten(run.config) for run in arm] for label, arm in arms.items()}
+    keys = dict.fromkeys(key for arm in configs.values() for config in arm for key in config)
+    differing = {}
+    for key in keys:
+        values = {
+            label: sorted({json.dumps(config.get(key)) for config in arm})
+            for label, arm in configs.items()
         }
-        for key in keys
-        if key.split(".")[-1] not in NOT_SETTINGS
-    }
-    return {
-        key: of
-        for key, of in found.items()
-        if len({value for values in of.values() for value in values}) > 1
-    }
+        is_same = len(set().union(*values.values())) == 1
+        if not is_same and key.split(".")[-1] not in REPEAT_KEYS:
+            differing[key] = values
+    return differing
 
 
-def discriminator_logits(arm: Curve, baseline: Curve) -> dict[str, Any]:
-    """A curve against the baseline's: ratios over all levels, rise, scores where both end, aims that it meets."""
-    arm, levels = with_start(arm), []
-    for i in records(baseline):
-        level = {"frechet_distance": baseline.distance[i]}
-        for axis, ours, theirs in (
-            ("updates", arm.updates, baseline.updates),
-            ("compute", arm.compute, baseline.compute),
-        ):
-            reached = first_reach(ours, arm.distance, baseline.distance[i])
-            level |= {
-                axis: reached,
-                f"baseline_{axis}": theirs[i],
-                f"{axis}_ratio": reached / theirs[i],
-            }
-        levels.append(level)
-    updates = [level["updates_ratio"] for level in levels]
-    compute = [level["compute_ratio"] for level in levels]
-    images = shared_end(arm, baseline)
-    i, j = arm.images.index(images), baseline.images.index(images)
-    is_no_worse = arm.distance[i] <= baseline.distance[j] and arm.recall[i] >= baseline.recall[j]
-    in_time = [ratio <= MAX_UPDATE_RATIO for ratio in updates]
-    is_cheaper = [ratio < 1 for ratio in compute]
+def compare_arms(arm: list[Run], baseline: list[Run], criteria: Criteria) -> dict[str, Any]:
+    """Compare the median curves of an arm and the baseline, and their curves of common seeds."""
+    curve = median_curve([run.curve for run in arm])
+    baseline_curve = median_curve([run.curve for run in baseline])
+    if not last_common_validation(curve, baseline_curve):
+        refuse(baseline[0], arm[0], "share no scoring point after the start")
+    by_seed = {run.seed: run.curve for run in baseline}
+    pairs = []
+    for run in sorted(arm, key=lambda run: run.seed):
+        if run.seed in by_seed:
+            result = compare_to_baseline(run.curve, by_seed[run.seed], criteria)
+            pairs.append({"seed": run.seed} | result)
+    against_baseline = compare_to_baseline(curve, baseline_curve, criteria)
+    return {"against_baseline": against_baseline, "seed_pairs": pairs}
+
+
+def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict[str, Any]:
+    """Return ratios over all levels, worst rise, scores at the common end, and criteria met."""
+    arm = insert_generator_start(arm)
+    levels = [compare_at_level(arm, baseline, i) for i in find_improvements(baseline)]
+    update_ratios = [level["updates_ratio"] for level in levels]
+    compute_ratios = [level["compute_ratio"] for level in levels]
+    has_fewer_updates = [ratio <= criteria.max_update_ratio for ratio in update_ratios]
+    has_less_compute = [ratio < 1 for ratio in compute_ratios]
+    rise = worst_rise(arm)
+    images = last_common_validation(arm, baseline)
+    i = arm.images.index(images)
+    j = baseline.images.index(images)
+    end = {
+        "frechet_distance": [arm.distance[i], baseline.distance[j]],
+        "recall": [arm.recall[i], baseline.recall[j]],
+    }
+    is_worse = [is_better(name, theirs, ours) for name, (ours, theirs) in end.items()]
     return {
-        "update_ratio": summary(updates, in_time),
-        "compute_ratio": summary(compute, is_cheaper),
-        "worst_rise": worst_rise(arm),
-        "common_end": {
-            "images": images,
-            "frechet_distance": [arm.distance[i], baseline.distance[j]],
-        }
-        | {"recall": [arm.recall[i], baseline.recall[j]]},
-        "aims": {
-            "a": bool(levels) and all(in_time),
-            "b": worst_rise(arm) <= MAX_RISE,
-            "c": is_no_worse,
-            "d": bool(levels) and all(is_cheaper),
+        "update_ratio": summarize_ratios(update_ratios, has_fewer_updates),
+        "compute_ratio": summarize_ratios(compute_ratios, has_less_compute),
+        "worst_rise": rise,
+        "common_end": {"images": images} | end,
+        "criteria": {
+            "fewer_updates": bool(levels) and all(has_fewer_updates),
+            "never_worse_than_start": rise <= criteria.max_rise,
+            "no_worse_at_end": not any(is_worse),
+            "less_compute": bool(levels) and all(has_less_compute),
         },
         "levels": levels,
     }
 
 
-def records(curve: Curve) -> list[int]:
-    """Validations, after the generator's first update, with the least distance so far."""
-    return [
-        i
-        for i, d in enumerate(curve.distance)
-        if i > 0 and curve.updates[i] > 0 and d < min(curve.distance[:i])
-    ]
+def compare_at_level(arm: Curve, baseline: Curve, i: int) -> dict[str, float]:
+    """Compare what an arm and the baseline need for the distance of the baseline's validation i."""
+    level = baseline.distance[i]
+    updates = first_crossing(arm.updates, arm.distance, level)
+    compute = first_crossing(arm.compute, arm.distance, level)
+    return {
+        "frechet_distance": level,
+        "updates": updates,
+        "baseline_updates": baseline.updates[i],
+        "updates_ratio": updates / baseline.updates[i],
+        "compute": compute,
+        "baseline_compute": baseline.compute[i],
+        "compute_ratio": compute / baseline.compute[i],
+    }
 
 
-def first_reach(axis: Sequence[float], distance: Sequence[float], level: float) -> float:
-    """Where a distance, linear between its points, is first at or below a level; infinity if nowhere."""
-    i = next((i for i, d in enumerate(distance) if d <= level), None)
-    if i is None:
-        return math.inf
-    if i == 0 or math.isinf(distance[i - 1]):
-        return axis[i]
-    share = (distance[i - 1] - level) / (distance[i - 1] - distance[i])
-    return axis[i - 1] + share * (axis[i] - axis[i - 1])
-
-
-def summary(ratios: list[float], is_met: list[bool]) -> dict[str, float]:
-    """Worst and median ratio, and the share of levels at which the aim is met; nan without a level."""
+def summarize_ratios(ratios: list[float], is_met: list[bool]) -> dict[str, float]:
+    """Return worst and median ratio, and the share of levels that meet the criterion, or nan."""
     if not ratios:
         return {"worst": math.nan, "median": math.nan, "share_met": math.nan}
     return {"worst": max(ratios), "median": median(ratios), "share_met": sum(is_met) / len(is_met)}
-
-
-def shared_end(first: Curve, second: Curve) -> float:
-    """The last number of images at which both are scored."""
-    return max(set(first.images) & set(second.images))
-
-
-def worst_rise(curve: Curve) -> float:
-    """Largest distance relative to that before the training."""
-    return max(curve.distance) / curve.distance[0]

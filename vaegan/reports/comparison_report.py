@@ -1,208 +1,180 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Markdown and figure of a comparison of runs."""
 
 from __future__ import annotations
 
 import math
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaegan.reports.comparison import AIMS
+from vaegan.reports.figures import (
+    COLORS,
+    DASHES,
+    REFERENCE_COLOR,
+    escape,
+    make_figure,
+    save_png,
+    style_axes,
+    use_readable_log_scale,
+)
+from vaegan.reports.tables import format_number, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    Styles = dict[str, tuple[str, str]]  # color and dashes by label
 
-BASELINE_COLOR = "#3b3b3b"
-COLORS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)  # told apart by the color-blind: Okabe & Ito
-DASHES = ("-", "--", "-.")
-
-
-def finite(value: Any) -> Any:
-    """The same, with None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+LEGEND = """\
+FD: Frechet distance on the val split; medians over seeds [least, largest]. Test FD: of the
+checkpoint whose FD is least. Updates, compute: what an arm needs for each FD that {baseline}
+reaches, over {baseline}'s, as median / worst over these FD. Worst rise: largest FD over the first,
+of the median curve (and of the worst seed). Criteria, on the median curves (and for how many of the
+seeds that {baseline} has too):
+"""
+PLOTS = (("images", "frechet_distance"), ("compute", "frechet_distance"), ("images", "recall"))
+AXIS_LABELS = {
+    "images": "real images seen",
+    "compute": "PFLOP, VAE included",
+    "frechet_distance": "Fréchet distance",
+    "recall": "recall",
+}
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The comparison for a reader: a table for each panel, and what its columns mean."""
+def write_markdown(report: dict[str, Any]) -> str:
+    """Return a table for each panel, and what its columns mean."""
     baseline = report["baseline"]
-    lines = [f"# Against {baseline}", ""]
+    lines = [f"# Comparison with {baseline}", ""]
     for panel in report["panels"]:
-        lines += section(panel, baseline)
-    lines += [
-        "FD: Frechet distance on the val split; medians over seeds [least, largest]. Test FD: of the checkpoint whose",
-        f"FD is least. Updates, compute: what an arm needs for each FD that {baseline} reaches, over {baseline}'s,",
-        "as median / worst over these FD. Worst rise: largest FD over the first, of the median curve (and of the worst",
-        "seed). By seed: seeds that meet each aim against the same seed of the baseline. Aims, on the median curves:",
-        "",
-        *(f"- {letter}: {aim}" for letter, aim in AIMS.items()),
-    ]
+        lines += describe_panel(panel, baseline, list(report["criteria"]))
+    lines.append(LEGEND.format(baseline=baseline))
+    lines += [f"- {to_words(name)}: {text}" for name, text in report["criteria"].items()]
     return "\n".join(lines) + "\n"
 
 
-def section(panel: dict[str, Any], baseline: str) -> list[str]:
-    """Table of a panel, and what its runs differ in."""
-    names = ["arm", "seeds", "stage-1 PFLOP", "FD start → end", "recall at end", "test FD"]
-    names += [f"{what} vs {baseline}: median / worst" for what in ("updates", "compute")]
-    names += ["worst rise", "aims met", "by seed"]
-    floor = ", ".join(f"{name} {number(value['median'])}" for name, value in panel["floor"].items())
-    ends = {arm["label"]: f"{arm['end']['images']:.0f}" for arm in panel["arms"]}
-    lines = [
-        f"## {panel['dataset']}, {panel['num_images']} images, features {panel['features']}",
-        "",
+def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) -> list[str]:
+    """Return the table of a panel, and the settings in which its runs differ."""
+    numbers = ["seeds", "stage-1 PFLOP", "FD start → end", "recall at end", "test FD"]
+    numbers += [f"{name} vs {baseline}: median / worst" for name in ("updates", "compute")]
+    numbers.append("worst rise")
+    names = ["arm", *numbers, *map(to_words, criteria)]
+    rows = [make_row(arm, criteria) for arm in panel["arms"]]
+    real_scores = [
+        f"{name} {format_number(value['median'])}" for name, value in panel["real_vs_real"].items()
     ]
-    lines += [f"Floor (real images against real ones): {floor}", ""]
-    lines += [cells(names), cells(["---", *["---:"] * 8, "---", "---"])]
-    lines += [cells(row(arm)) for arm in panel["arms"]] + [""]
+    extractor = panel["feature_extractor"]
+    lines = [f"## {panel['dataset']}, {panel['num_images']} images, features of {extractor}", ""]
+    lines += [f"Real images against real images: {', '.join(real_scores)}", ""]
+    lines += [*markdown_table(names, rows, right_aligned=numbers), ""]
+    ends = {arm["label"]: f"{arm['end']['images']:.0f}" for arm in panel["arms"]}
     if len(set(ends.values())) > 1:
         budgets = ", ".join(f"{label} {images}" for label, images in ends.items())
-        lines += [
-            f"Images seen: {budgets}. Aim c is judged at the last point shared with {baseline}.",
-            "",
-        ]
-    for key, values in panel["settings"].items():
-        lines.append(
-            f"- `{key}`: "
-            + "; ".join(f"{label} {' or '.join(found)}" for label, found in values.items())
-        )
+        common = f"The end is the last validation shared with {baseline}."
+        lines += [f"Images seen: {budgets}. {common}", ""]
+    for key, values_by_label in panel["settings"].items():
+        values = [f"{label} {' or '.join(values)}" for label, values in values_by_label.items()]
+        lines.append(f"- `{key}`: {'; '.join(values)}")
     return [*lines, ""] if panel["settings"] else lines
 
 
-def row(arm: dict[str, Any]) -> list[str]:
-    """Cells of an arm."""
-    start, end, test, rise = arm["start"], arm["end"], arm["test"], arm["worst_rise"]
-    found = [
+def make_row(arm: dict[str, Any], criteria: list[str]) -> list[str]:
+    """Return the cells of an arm."""
+    start = format_interval(arm["start"]["frechet_distance"])
+    end = format_interval(arm["end"]["frechet_distance"])
+    test = arm["test"].get("test/frechet_distance")
+    rise = {name: format_number(value) for name, value in arm["worst_rise"].items()}
+    cells = [
         arm["label"],
         str(len(arm["seeds"])),
-        interval(arm["stage1_compute"]),
-        f"{interval(start['frechet_distance'])} → {interval(end['frechet_distance'])}",
-        interval(end["recall"]),
-        interval(test["test/frechet_distance"]) if "test/frechet_distance" in test else "–",
+        format_interval(arm["stage1_compute"]),
+        f"{start} → {end}",
+        format_interval(arm["end"]["recall"]),
+        format_interval(test) if test else "–",
     ]
-    rises = f"{number(rise['median_curve'])} ({number(rise['worst_seed'])})"
+    rises = f"{rise['median_curve']} ({rise['worst_seed']})"
     if "against_baseline" not in arm:
-        return [*found, "1 / 1", "1 / 1", rises, "", ""]
-    result, pairs = arm["against_baseline"], arm["seed_pairs"]
-    ratios = [
-        f"{ratio(of['median'])} / {ratio(of['worst'])}"
-        for of in (result["update_ratio"], result["compute_ratio"])
-    ]
-    aims = " ".join(letter if is_met else "–" for letter, is_met in result["aims"].items())
-    by_seed = " ".join(
-        f"{sum(pair['aims'][letter] for pair in pairs)}/{len(pairs)}" for letter in AIMS
-    )
-    return [*found, *ratios, rises, aims, by_seed if pairs else "no common seed"]
+        return [*cells, "1 / 1", "1 / 1", rises, *[""] * len(criteria)]
+    result = arm["against_baseline"]
+    pairs = arm["seed_pairs"]
+    for ratio in (result["update_ratio"], result["compute_ratio"]):
+        cells.append(f"{format_ratio(ratio['median'])} / {format_ratio(ratio['worst'])}")
+    cells.append(rises)
+    for name in criteria:
+        is_met = "yes" if result["criteria"][name] else "no"
+        num_met = sum(pair["criteria"][name] for pair in pairs)
+        by_seed = f"{num_met}/{len(pairs)}" if pairs else "no common seed"
+        cells.append(f"{is_met} ({by_seed})")
+    return cells
 
 
-def cells(values: list[str]) -> str:
-    """Row of a Markdown table."""
-    return f"| {' | '.join(value.replace('|', chr(92) + '|') for value in values)} |"
+def to_words(name: str) -> str:
+    """Return a criterion's name as words."""
+    return name.replace("_", " ")
 
 
-def number(value: float) -> str:
-    """3 digits that count, without an exponent where that is readable."""
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+def format_ratio(value: float) -> str:
+    """Return a ratio to the baseline; infinite if a level is never reached, nan without a level."""
+    if math.isinf(value):
+        return "not reached"
+    return "no level" if math.isnan(value) else format_number(value)
 
 
-def ratio(value: float) -> str:
-    """A ratio to the baseline; infinite where a level is never reached, nan where there is none."""
-    return (
-        "not reached" if math.isinf(value) else "no level" if math.isnan(value) else number(value)
-    )
-
-
-def interval(values: dict[str, float]) -> str:
-    """Median [least, largest]."""
-    if values["min"] == values["max"]:
-        return number(values["median"])
-    return f"{number(values['median'])} [{number(values['min'])}, {number(values['max'])}]"
+def format_interval(values: dict[str, float]) -> str:
+    """Return median [least, largest]."""
+    middle, least, largest = (format_number(values[key]) for key in ("median", "min", "max"))
+    return middle if values["min"] == values["max"] else f"{middle} [{least}, {largest}]"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Figure: a row for each panel; median curves, and bands from the least to the largest seed."""
-    from matplotlib.figure import Figure  # slow to import, and of no use to other stages
-    from PIL import Image
-
+    """Draw a row for each panel: median curves, and bands from the least to the largest seed."""
     panels = report["panels"]
-    others = [
-        arm["label"]
-        for panel in panels
-        for arm in panel["arms"]
-        if arm["label"] != report["baseline"]
-    ]
-    styles = {
-        label: (COLORS[i % 6], DASHES[i // 6 % 3]) for i, label in enumerate(dict.fromkeys(others))
-    }
-    styles[report["baseline"]] = (BASELINE_COLOR, "-")
-    figure = Figure(figsize=(11, 3.5 * len(panels)), layout="constrained")
-    views = (("images", "frechet_distance"), ("compute", "frechet_distance"), ("images", "recall"))
-    for panel, part in zip(
-        panels, figure.subfigures(len(panels), 1, squeeze=False)[:, 0], strict=True
-    ):
-        axes = part.subplots(1, 3)
-        for (x, y), axis in zip(views, axes, strict=True):
-            draw_panel(axis, panel, x, y, styles)
-        title = f"{panel['dataset']}, features {panel['features']}".replace("$", r"\$")
-        legend = part.legend(
-            *axes[0].get_legend_handles_labels(),
+    labels = dict.fromkeys(arm["label"] for panel in panels for arm in panel["arms"])
+    others = [label for label in labels if label != report["baseline"]]
+    styles = {report["baseline"]: (REFERENCE_COLOR, "-")}
+    for i, label in enumerate(others):
+        dashes = DASHES[i // len(COLORS) % len(DASHES)]
+        styles[label] = (COLORS[i % len(COLORS)], dashes)
+    figure = make_figure(11, 3.5 * len(panels))
+    rows = figure.subfigures(len(panels), 1, squeeze=False)[:, 0]
+    for panel, row in zip(panels, rows, strict=True):
+        plots = row.subplots(1, len(PLOTS))
+        for (x, y), axes in zip(PLOTS, plots, strict=True):
+            draw_curves(axes, panel, x, y, styles)
+        legend = row.legend(
+            *plots[0].get_legend_handles_labels(),
             loc="outside upper left",
             ncols=5,
             frameon=False,
-            title=title,
+            title=escape(f"{panel['dataset']}, features of {panel['feature_extractor']}"),
         )
         legend.set_alignment("left")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    Image.open(buffer).convert("RGB").quantize(128).save(
-        path, optimize=True
-    )  # a quarter of the size
+    save_png(figure, path)
 
 
-def draw_panel(
-    axis: Axes, panel: dict[str, Any], x: str, y: str, styles: dict[str, tuple[str, str]]
-) -> None:
-    """One score of every arm along one axis."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+def draw_curves(axes: Axes, panel: dict[str, Any], x: str, y: str, styles: Styles) -> None:
+    """Draw a score of every arm along one axis."""
+    from matplotlib.ticker import EngFormatter
 
     for arm in panel["arms"]:
-        curve, (color, dashes) = arm["curve"], styles[arm["label"]]
+        color, dashes = styles[arm["label"]]
+        positions = arm["curve"][x]
         lines = {
-            key: [point[key] if math.isfinite(point[key]) else math.nan for point in curve[y]]
+            key: [
+                point[key] if math.isfinite(point[key]) else math.nan for point in arm["curve"][y]
+            ]
             for key in ("median", "min", "max")
         }
-        name = arm["label"].replace("$", r"\$")  # matplotlib reads a formula between two of them
-        label = f"{name} ({len(arm['seeds'])} seed{'s' * (len(arm['seeds']) > 1)})"
-        axis.fill_between(
-            curve[x], lines["min"], lines["max"], color=color, alpha=0.18, linewidth=0
+        num_seeds = len(arm["seeds"])
+        label = f"{escape(arm['label'])} ({num_seeds} seed{'s' * (num_seeds > 1)})"
+        axes.fill_between(
+            positions, lines["min"], lines["max"], color=color, alpha=0.18, linewidth=0
         )
-        axis.plot(curve[x], lines["median"], dashes, color=color, linewidth=1.6, label=label)
-    if y in panel["floor"]:
-        axis.axhline(
-            panel["floor"][y]["median"],
-            color="black",
-            linestyle=":",
-            linewidth=1,
-            label="real images",
-        )
+        axes.plot(positions, lines["median"], dashes, color=color, linewidth=1.6, label=label)
+    if y in panel["real_vs_real"]:
+        level = panel["real_vs_real"][y]["median"]
+        axes.axhline(level, color="black", linestyle=":", linewidth=1, label="real images")
     if y == "frechet_distance":
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        use_readable_log_scale(axes)
     if x == "images":
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.set_xlabel({"images": "real images seen", "compute": "PFLOP, VAE included"}[x])
-    axis.set_ylabel({"frechet_distance": "Fréchet distance", "recall": "recall"}[y])
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.6)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel(AXIS_LABELS[x])
+    axes.set_ylabel(AXIS_LABELS[y])
+    style_axes(axes)

@@ -70,7 +70,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         vae = checkpoint.build_vae()
         module = EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
     else:
-        module = build_gan_module(run.features, checkpoint, data)
+        module = build_gan_module(run.feature_extractor, checkpoint, data)
 
     output_dir = broadcast(output_dir)
     folder = output_dir / "evaluate"
@@ -115,19 +115,19 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
         require(is_enough, "num_images", expected, run.num_images)
         split = Split(split.images[: run.num_images], split.labels[: run.num_images])
     data.splits["test"] = ImageDataset(split, size)
-    if run.split == "train":  # the real-data baseline needs images that are not the same ones
+    if run.split == "train":  # the real-data baseline needs other real images
         data.splits["train"] = ImageDataset(source.split("test"), size)
     return data
 
 
 def build_gan_module(
-    features: FeatureExtractor.Config | None, checkpoint: Checkpoint, data: ImageDataModule
+    config: FeatureExtractor.Config | None, checkpoint: Checkpoint, data: ImageDataModule
 ) -> GenerationModule:
     """Return the module that scores a GAN, by default with the features of its training."""
-    trained = checkpoint.run["features"]
-    if features is None and trained is not None:
-        features = from_plain(FeatureExtractor.Config, trained, "features")
-    extractor = build_feature_extractor(features, checkpoint.build_vae(), data.source.CLASSIFIER)
+    trained = checkpoint.run["feature_extractor"]
+    if config is None and trained is not None:
+        config = from_plain(FeatureExtractor.Config, trained, "feature_extractor")
+    extractor = build_feature_extractor(config, checkpoint.build_vae(), data.source.CLASSIFIER)
     scorer = Scorer(extractor, data, ("test",))
     return GenerationModule(checkpoint.build_generator(), checkpoint.build_latents(), scorer)
 
@@ -157,9 +157,9 @@ def vae_figures(
 
 def gan_details(split: str, scorer: Scorer) -> dict[str, Any]:
     """Return the scores of real training images, and the features of all scores."""
-    scores = scorer.real_statistics_by_split["test"].floor
-    floor = {f"{split}/{name}": value for name, value in scores.items()}
-    return {"features": scorer.network.name, "floor": floor}
+    scores = scorer.real_statistics_by_split["test"].real_vs_real
+    real_vs_real = {f"{split}/{name}": value for name, value in scores.items()}
+    return {"feature_extractor": scorer.network.name, "real_vs_real": real_vs_real}
 
 
 def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) -> pl.Trainer:

@@ -96,8 +96,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     callbacks = build_callbacks(run.callbacks)
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
     for split in SCORED_SPLITS:
-        scores = setup.scorer.real_statistics(split, module.device).floor
-        result.floor |= {f"{split}/{name}": value for name, value in scores.items()}
+        scores = setup.scorer.real_statistics(split, module.device).real_vs_real
+        result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}
 
     vae_flops = 0.0
     if uses_vae(run.warm_start, vae, setup.transfers):
@@ -120,9 +120,9 @@ def describe_result(setup: GANSetup, result: StageResult) -> dict[str, Any]:
     """Return the scores of a finished GAN and how they were made, as stage=compare reads them."""
     scorer = setup.scorer
     return {
-        "features": scorer.network.name,
+        "feature_extractor": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
-        "floor": scorer.real_statistics_by_split["val"].floor,
+        "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
         "metrics": result.metrics,
         "transfer": [transfer._asdict() for transfer in setup.transfers],
     }
@@ -195,7 +195,7 @@ def build_gan(
         penalty=config.gradient_penalty.build(vae.image_shape),
         augmentation=config.augmentation.build(),
     )
-    extractor = build_feature_extractor(config.features, vae, data.source.CLASSIFIER)
+    extractor = build_feature_extractor(config.feature_extractor, vae, data.source.CLASSIFIER)
     scorer = Scorer(extractor, data, SCORED_SPLITS)
     return GANSetup(components, [generator_transfer, discriminator_transfer], scorer)
 

@@ -78,12 +78,12 @@ class RunFolder:
         self._remove_resume_checkpoints(folder)
         log.info("stage %s has already finished: %s", stage, display_path(folder))
         checkpoint = folder / "checkpoints" / "best.ckpt"
-        return StageResult(folder, checkpoint, saved["metrics"], saved["floor"])
+        return StageResult(folder, checkpoint, saved["metrics"], saved["real_vs_real"])
 
     def finish_stage(self, result: StageResult) -> None:
         """Write the result of a stage."""
         if is_rank_zero():
-            content = {"metrics": result.metrics, "floor": result.floor}
+            content = {"metrics": result.metrics, "real_vs_real": result.real_vs_real}
             write_json(result.folder / RESULT_FILE, content)
         self._remove_resume_checkpoints(result.folder)
 

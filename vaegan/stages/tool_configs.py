@@ -8,6 +8,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.data.image_folder import ImageFolder
 from vaegan.metrics.feature_extractors import FeatureExtractor
+from vaegan.metrics.table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
 from vaegan.training.trainer_config import DeviceConfig
 
@@ -23,7 +24,7 @@ class EvaluateRun(RunConfig):
     # run folder, checkpoint or export of a VAE or a GAN; of a folder with both, the VAE
     ckpt: str = ""
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
-    features: FeatureExtractor.Config | None = None  # of a GAN's scores; null: as in its training
+    feature_extractor: FeatureExtractor.Config | None = None  # null: as in the GAN's training
     split: str = "test"  # train, val, test
     num_images: int | None = None  # the first images of the split; null: all
     num_samples: int = 1000  # importance samples of each image, of a VAE
@@ -48,11 +49,7 @@ class EvaluateRun(RunConfig):
 
     def sweep_tags(self, stage: str) -> tuple[str, ...]:
         """Return the metrics of a stage's model that a sweep can get, the default one first."""
-        names = {
-            "vae": ("nll", "elbo", "log_likelihood", "kl"),
-            "gan": ("frechet_distance", "kernel_distance"),
-        }
-        return tuple(f"{self.split}/{name}" for name in names[stage])
+        return tuple(f"{self.split}/{name}" for name in sweep_metrics(stage))
 
     def for_stage(self, stage: str) -> EvaluateRun:
         """Return the config with the sweep metric of that stage's model.
@@ -87,6 +84,8 @@ class CompareRun(RunConfig):
     # folders of finished GAN runs or multiruns, or globs of them
     runs: list[str] = field(default_factory=list)
     baseline: str = "cold"  # label of the runs that all others are compared with
+    max_update_ratio: float = 0.25  # of generator updates to the baseline's, to reach its distances
+    max_rise: float = 1.1  # of the Frechet distance over its start
 
     def __post_init__(self) -> None:
         expected = (
@@ -96,6 +95,8 @@ class CompareRun(RunConfig):
         require(len(self.runs) > 0 and all(self.runs), "runs", expected, self.runs)
         expected = "the label of the runs to compare with"
         require(self.baseline != "", "baseline", expected, self.baseline)
+        for key in ("max_update_ratio", "max_rise"):
+            require(getattr(self, key) > 0, key, "more than 0", getattr(self, key))
         self.require_no_sweep_metric("compare")
 
 

@@ -11,6 +11,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
+from vaegan.metrics.table import sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.trainer_config import DeviceConfig, TrainerConfig
@@ -53,8 +54,8 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
         bound = self.objective.bound
-        test_tags = sorted({"elbo", bound, "log_likelihood", "kl"})
-        tags = (f"val/{bound}", *(f"test/{tag}" for tag in test_tags), "val/nll")
+        tested = sorted({bound, *sweep_metrics("vae")} - {"nll"})
+        tags = (f"val/{bound}", *(f"test/{name}" for name in tested), "val/nll")
         self.check_sweep_metric(tags)
 
     def resolve_defaults(self) -> VAERun:
@@ -68,6 +69,11 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         return self.trainer
 
 
+def gan_sweep_tags() -> tuple[str, ...]:
+    """Return the metrics that the training of a GAN can return to a sweep."""
+    return ("val/frechet_distance", *(f"test/{name}" for name in sweep_metrics("gan")))
+
+
 @dataclass
 class GANRun(GANTraining, GANConfig, TrainingRun):
     """Settings of stage=gan."""
@@ -79,7 +85,7 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
         GANTraining.__post_init__(self)
-        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
+        self.check_sweep_metric(gan_sweep_tags())
         expected = (
             "the folder or the checkpoint of a stage=vae run (to make one: python train.py "
             "stage=vae)"
@@ -133,7 +139,7 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
         TrainingRun.__post_init__(self)
         VAEParts.__post_init__(self)
         self.check_schedule(self.vae.trainer)
-        self.check_sweep_metric(("val/frechet_distance", "test/frechet_distance"))
+        self.check_sweep_metric(gan_sweep_tags())
 
     def resolve_defaults(self) -> PipelineRun:
         vae = self.trainer.applied_to(self.vae, "vae")

@@ -1,6 +1,6 @@
-"""What a job of a sweep leaves in its folder: outcome.json, by which it is skipped later and shown in the summary.
+"""Outcome of a sweep's job: outcome.json, by which it is skipped later and shown in the summary.
 
-The file is plain JSON, and written in one step: after a crash there is the whole of it or none.
+The file is plain JSON and written atomically.
 """
 
 from __future__ import annotations
@@ -20,56 +20,47 @@ FILE = "outcome.json"
 
 
 class ConfigMismatch(ValueError):
-    """A folder holds a finished job of another config, or an outcome that cannot be read."""
+    """A folder holds a finished job of another config, or an outcome that is damaged."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended."""
+    """Result of a finished or failed job."""
 
     status: str  # finished, failed
     overrides: list[str]  # of the task, as typed
-    config: dict[str, Any]  # plain, of the run; empty where the command line was refused
-    metric: str  # tag of what is returned to the sweep; empty where there is none
-    value: float | None  # of that metric; None where there is no finite one
+    config: dict[str, Any]  # plain, of the run; empty if the command line was refused
+    metric: str  # tag of what is returned to the sweep; empty if there is none
+    value: float | None  # of that metric; None if it is not finite
     metrics: dict[str, float | None]  # by tag
-    error: str | None = None  # what a failed job says
+    error: str | None = None  # message of a failed job
 
     def __post_init__(self) -> None:
-        values = [self.value, *self.metrics.values()] if isinstance(self.metrics, dict) else []
         require(self.status in ("finished", "failed"), "status", "finished or failed", self.status)
-        words = isinstance(self.overrides, list) and all(
-            isinstance(word, str) for word in self.overrides
-        )
-        require(words, "overrides", "a list of strings", self.overrides)
+        is_list = isinstance(self.overrides, list)
+        are_strings = is_list and all(isinstance(word, str) for word in self.overrides)
+        require(are_strings, "overrides", "a list of strings", self.overrides)
         require(isinstance(self.config, dict), "config", "a mapping", self.config)
         require(isinstance(self.metric, str), "metric", "a tag", self.metric)
         require(isinstance(self.metrics, dict), "metrics", "a mapping", self.metrics)
-        require(
-            all(value is None or is_finite(value) for value in values),
-            "value",
-            "finite, or null",
-            values,
-        )
-        require(
-            self.error is None or isinstance(self.error, str),
-            "error",
-            "a message, or null",
-            self.error,
-        )
+        values = [self.value, *self.metrics.values()]
+        are_finite = all(value is None or is_finite(value) for value in values)
+        require(are_finite, "value", "finite, or null", values)
+        is_message = self.error is None or isinstance(self.error, str)
+        require(is_message, "error", "a message, or null", self.error)
 
     def write(self, folder: Path) -> None:
-        """Write outcome.json, in the place of an earlier one."""
+        """Write outcome.json, replacing an earlier one."""
         write_json(folder / FILE, dataclasses.asdict(self))
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number that JSON has."""
+    """True if a value is a finite number, which JSON can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """How the job of a folder ended; None if it did not.
+    """Read the outcome of a job from its folder; None if it has not ended.
 
     Raises:
         ValueError: The file is damaged.
@@ -80,31 +71,29 @@ def read_outcome(folder: Path) -> Outcome | None:
     try:
         return Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        message = (
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it to run the job again"
-        )
-        raise ValueError(message) from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged ({cause}); delete it to run the job again") from error
 
 
 def finished_before(folder: Path, config: dict[str, Any]) -> Outcome | None:
-    """The outcome of a job that needs not run again, if there is one.
+    """Return the outcome of a finished job that need not run again, if there is one.
 
     Args:
         folder: The job's output folder.
-        config: Plain config of the run that is to go there.
+        config: Plain config of the run that is to be written there.
 
     Raises:
-        ConfigMismatch: The finished job there has another config, or its outcome is damaged.
+        ConfigMismatch: The finished job has another config, or its outcome is damaged.
     """
     try:
-        found = read_outcome(folder)
+        outcome = read_outcome(folder)
     except ValueError as error:
         raise ConfigMismatch(str(error)) from error
-    if found is None or found.status != "finished":
+    if outcome is None or outcome.status != "finished":
         return None
-    if differ := diff_configs(found.config, config):
+    if differences := diff_configs(outcome.config, config):
         raise ConfigMismatch(
-            f"{folder} holds a finished job of other settings ({', '.join(differ)}), which is never overwritten; "
-            "set hydra.sweep.dir to a new folder"
+            f"{folder} holds a finished job of other settings ({', '.join(differences)}), which is "
+            "never overwritten; set hydra.sweep.dir to a new folder"
         )
-    return found
+    return outcome

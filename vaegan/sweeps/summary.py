@@ -1,36 +1,36 @@
-"""The end of a sweep: its jobs as a table, as Markdown, as CSV and as a figure, from their outcome.json alone."""
+"""Summary of a sweep: its jobs as a table and a figure, read from their outcome.json files."""
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from vaegan.metrics.table import METRICS
+from vaegan.reports.figures import (
+    COLORS,
+    REFERENCE_COLOR,
+    make_figure,
+    needs_log_scale,
+    save_png,
+    style_axes,
+)
+from vaegan.reports.tables import markdown_table, print_lines, text_table, write_csv
 from vaegan.runtime.paths import display_path
 from vaegan.sweeps.outcome import FILE, Outcome, read_outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-UP = "elbo iw_bound log_likelihood precision recall density coverage class_coverage inception_score active_units"
-DOWN = "nll kl bits_per_dim frechet_distance kernel_distance class_kl"
-SIGNS = dict.fromkeys(UP.split(), 1) | dict.fromkeys(
-    DOWN.split(), -1
-)  # by the tag without its split
-COLOR, BEST_COLOR, MEDIAN_COLOR = "#0072b2", "#d55e00", "#3b3b3b"
-LOG_SPAN = 30  # largest over smallest value, from which on an axis is logarithmic
+JOB_COLOR, BEST_COLOR = COLORS[:2]
+MAX_LABEL_LENGTH = 15  # of a category on an axis
 Jobs = dict[str, Outcome]  # by folder
 
 
 def summarize(sweep_dir: Path) -> Jobs:
-    """Write summary.md, .csv and .png, and print a table.
+    """Write summary.md, .csv and .png, and print the table.
 
     Args:
         sweep_dir: Folder of the sweep; jobs are the folders under it that have an outcome.json.
@@ -41,210 +41,164 @@ def summarize(sweep_dir: Path) -> Jobs:
     jobs = read_jobs(sweep_dir)
     if not jobs:
         return jobs
-    keys, best = varying(jobs), best_jobs(jobs)
+    keys = find_varying_keys(jobs)
+    best = find_best_jobs(jobs)
     names = ["job", *keys, "status", "metric", "value", ""]
-    rows = [row(name, job, keys, name in best) for name, job in jobs.items()]
-    failures = [
-        f"job {name} failed: {job.error}" for name, job in jobs.items() if job.status == "failed"
-    ]
-    write_csv(jobs, keys, sweep_dir / "summary.csv")
-    write_markdown(names, rows, failures, sweep_dir / "summary.md")
+    rows = [make_row(name, job, keys, name in best) for name, job in jobs.items()]
+    failures = [f"job {name} failed: {j.error}" for name, j in jobs.items() if j.status == "failed"]
+    markdown = ["# Sweep", "", *markdown_table(names, rows), "", *failures]
+    text = "\n".join(markdown).rstrip() + "\n"
+    (sweep_dir / "summary.md").write_text(text, encoding="utf-8")
+    write_jobs_csv(jobs, keys, sweep_dir / "summary.csv")
     files = ["summary.md", "summary.csv"]
-    if any(job.value is not None for job in jobs.values()):
-        draw(
-            {name: job for name, job in jobs.items() if job.value is not None},
-            best,
-            sweep_dir / "summary.png",
-        )
+    jobs_with_value = {name: job for name, job in jobs.items() if job.value is not None}
+    if jobs_with_value:
+        draw(jobs_with_value, best, sweep_dir / "summary.png")
         files.append("summary.png")
-    table = Table(*names, box=None, padding=(0, 2, 0, 0))
-    for cells in rows:
-        table.add_row(*cells)
-    console = Console(
-        soft_wrap=True, highlight=False, markup=False, width=1000
-    )  # long rows are wrapped, not cut
-    console.print("", f"sweep {display_path(sweep_dir)}", sep="\n")
-    console.print(table)
-    console.print(
-        *failures,
-        f"also in {', '.join(display_path(sweep_dir / file) for file in files)}",
-        sep="\n",
-    )
+    paths = ", ".join(display_path(sweep_dir / file) for file in files)
+    table = text_table(names, rows)
+    print_lines("", f"sweep {display_path(sweep_dir)}", *table, *failures, f"also in {paths}")
     return jobs
 
 
 def read_jobs(sweep_dir: Path) -> Jobs:
-    """Outcomes by folder, 2 before 10."""
+    """Read outcomes by folder, sorted by number: 2 before 10."""
     jobs = {}
     for path in sweep_dir.rglob(FILE):
         name = path.parent.relative_to(sweep_dir).as_posix()
         try:
-            found = read_outcome(path.parent)
+            outcome = read_outcome(path.parent)
         except ValueError as error:
-            found = Outcome("failed", [], {}, "", None, {}, str(error))
-        if found is not None:
-            jobs[name] = found
-    return dict(
-        sorted(
-            jobs.items(), key=lambda job: [int(part or 0) for part in re.findall(r"\d+", job[0])]
-        )
-    )
+            outcome = Outcome("failed", [], {}, "", None, {}, str(error))
+        if outcome is not None:
+            jobs[name] = outcome
+
+    def numbers_in(name: str) -> list[int]:
+        return [int(digits) for digits in re.findall(r"\d+", name)]
+
+    return {name: jobs[name] for name in sorted(jobs, key=numbers_in)}
 
 
 def overrides_of(job: Outcome) -> dict[str, str]:
-    """Value by key, as typed."""
-    return {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in job.overrides}
+    """Return the values of a job's overrides by key, as typed."""
+    overrides = {}
+    for override in job.overrides:
+        key, _, value = override.partition("=")
+        overrides[key.lstrip("+")] = value
+    return overrides
 
 
-def varying(jobs: Jobs) -> list[str]:
-    """Keys that not all jobs set to the same value, in the order of the command line."""
-    to_run_config = [overrides_of(job) for job in jobs.values() if job.overrides]
-    keys = dict.fromkeys(key for words in to_run_config for key in words)
-    return [key for key in keys if len({words.get(key) for words in to_run_config}) > 1]
+def find_varying_keys(jobs: Jobs) -> list[str]:
+    """Return keys that not all jobs set to the same value, in the order of the command line."""
+    all_overrides = [overrides_of(job) for job in jobs.values() if job.overrides]
+    keys = dict.fromkeys(key for overrides in all_overrides for key in overrides)
+    return [key for key in keys if len({overrides.get(key) for overrides in all_overrides}) > 1]
 
 
-def best_jobs(jobs: Jobs) -> set[str]:
-    """The best job of each metric whose direction is known."""
+def find_best_jobs(jobs: Jobs) -> set[str]:
+    """Return the best job of each metric that has a direction."""
+    values_by_tag: dict[str, dict[str, float]] = {}
+    for name, job in jobs.items():
+        if job.value is not None:
+            values_by_tag.setdefault(job.metric, {})[name] = job.value
     best = set()
-    for tag in dict.fromkeys(job.metric for job in jobs.values()):
-        values = {
-            name: job.value
-            for name, job in jobs.items()
-            if job.metric == tag and job.value is not None
-        }
-        sign = SIGNS.get(tag.rpartition("/")[2])
-        if values and sign is not None:
-            best.add(max(values, key=lambda name: sign * values[name]))
+    for tag, values in values_by_tag.items():
+        metric = METRICS.get(tag.rpartition("/")[2])
+        if metric is not None and metric.direction is not None:
+            choose = min if metric.direction == "min" else max
+            best.add(choose(values, key=values.__getitem__))
     return best
 
 
-def row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[str]:
-    """Cells of a job."""
-    cells = [short(overrides_of(job).get(key, "")) for key in keys]
+def make_row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[str]:
+    """Return the cells of a job."""
+    overrides = overrides_of(job)
+    cells = [shorten_number(overrides.get(key, "")) for key in keys]
     value = "" if job.value is None else f"{job.value:.6g}"
     return [name, *cells, job.status, job.metric, value, "best" if is_best else ""]
 
 
-def short(text: str) -> str:
-    """A value as typed, but of a long number 4 digits."""
-    found = numbers((text,))
-    return f"{found[0]:.4g}" if found and len(text) > 8 else text
+def shorten_number(text: str) -> str:
+    """Return a value as typed, but a long number with 4 digits."""
+    numbers = to_numbers([text])
+    return f"{numbers[0]:.4g}" if numbers and len(text) > 8 else text
 
 
-def write_markdown(
-    names: list[str], rows: list[list[str]], failures: list[str], path: Path
-) -> None:
-    """Table of the jobs, and what went wrong."""
-    lines = [names, ["---"] * len(names), *rows]
-    table = [
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines
-    ]
-    path.write_text(
-        "\n".join(["# Sweep", "", *table, "", *failures]).rstrip() + "\n", encoding="utf-8"
-    )
-
-
-def write_csv(jobs: Jobs, keys: list[str], path: Path) -> None:
-    """A line for each job, with all of its metrics."""
+def write_jobs_csv(jobs: Jobs, keys: list[str], path: Path) -> None:
+    """Write a line for each job, with all of its metrics."""
     tags = sorted({tag for job in jobs.values() for tag in job.metrics})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", *keys, "status", "metric", "value", *tags, "error"])
-        for name, job in jobs.items():
-            words = [overrides_of(job).get(key, "") for key in keys]
-            metrics = [job.metrics.get(tag) for tag in tags]
-            writer.writerow([name, *words, job.status, job.metric, job.value, *metrics, job.error])
+    rows = []
+    for name, job in jobs.items():
+        overrides = overrides_of(job)
+        values = [overrides.get(key, "") for key in keys]
+        metrics = [job.metrics.get(tag) for tag in tags]
+        rows.append([name, *values, job.status, job.metric, job.value, *metrics, job.error])
+    write_csv(path, ["job", *keys, "status", "metric", "value", *tags, "error"], rows)
 
 
 def draw(jobs: Jobs, best: set[str], path: Path) -> None:
-    """Figure of jobs that have a value: a row for each metric, a panel for each override that varies but the seed."""
-    from matplotlib.figure import Figure  # slow to import
-
-    keys = varying(jobs) or ["job"]
+    """Draw jobs with a value: a row for each metric, a plot for each varying key but the seed."""
+    keys = find_varying_keys(jobs) or ["job"]
     keys = [key for key in keys if key != "seed"] or keys
     tags = sorted({job.metric for job in jobs.values()})
-    figure = Figure(figsize=(max(4.5, 3.4 * len(keys)), 3.2 * len(tags)), layout="constrained")
-    panels = figure.subplots(len(tags), len(keys), squeeze=False, sharey="row")
-    for tag, axes in zip(tags, panels, strict=True):
-        for key, axis in zip(keys, axes, strict=True):
-            draw_panel(axis, jobs, key, tag, best)
-        axes[0].set_ylabel(tag)
-    found = [axis.get_legend_handles_labels() for axis in panels.flat]
-    labels = {
-        label: handle
-        for handles, names in found
-        for handle, label in zip(handles, names, strict=True)
-    }
-    figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=3, frameon=False)
-    figure.savefig(path, dpi=120)
+    figure = make_figure(max(4.5, 3.4 * len(keys)), 3.2 * len(tags))
+    plots = figure.subplots(len(tags), len(keys), squeeze=False, sharey="row")
+    handles = {}
+    for tag, row in zip(tags, plots, strict=True):
+        jobs_of_tag = {name: job for name, job in jobs.items() if job.metric == tag}
+        for key, axes in zip(keys, row, strict=True):
+            draw_metric(axes, jobs_of_tag, key, best)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles[label] = handle
+        row[0].set_ylabel(tag)
+    labels = list(handles)
+    figure.legend(handles.values(), labels, loc="outside upper left", ncols=3, frameon=False)
+    save_png(figure, path)
 
 
-def draw_panel(axis: Axes, jobs: Jobs, key: str, tag: str, best: set[str]) -> None:
-    """A metric along one override: all jobs, and where a value has several, their median."""
-    here = {name: job for name, job in jobs.items() if job.metric == tag}
-    texts = tuple(
-        (overrides_of(job) | {"job": name}).get(key, "(unset)") for name, job in here.items()
-    )
-    values = [job.value for job in here.values() if job.value is not None]  # all of them
-    places = lay_out(axis, texts)
-    if spans(values):
-        axis.set_yscale("log")
-    axis.plot(places, values, "o", color=COLOR, alpha=0.7, markersize=5, label="a job")
-    by_place: dict[float, list[float]] = {}
-    for place, value in zip(places, values, strict=True):
-        by_place.setdefault(place, []).append(value)
-    medians = {place: statistics.median(found) for place, found in sorted(by_place.items())}
-    if len(medians) < len(places):
-        style = "_-" if numbers(texts) else "_"  # categories are not joined
-        axis.plot(
-            [*medians],
-            [*medians.values()],
-            style,
-            markersize=16,
-            color=MEDIAN_COLOR,
-            label="median",
-        )
-    top = [point for name, *point in zip(here, places, values, strict=True) if name in best]
+def draw_metric(axes: Axes, jobs: Jobs, key: str, best: set[str]) -> None:
+    """Draw a metric along a key: all jobs, the median if a value has several, and the best job."""
+    texts = [(overrides_of(job) | {"job": name}).get(key, "(unset)") for name, job in jobs.items()]
+    values = [job.value for job in jobs.values() if job.value is not None]  # all of them have one
+    positions = set_up_x_axis(axes, texts)
+    if needs_log_scale(values):
+        axes.set_yscale("log")
+    axes.plot(positions, values, "o", color=JOB_COLOR, alpha=0.7, markersize=5, label="a job")
+    values_by_position: dict[float, list[float]] = {}
+    for position, value in zip(positions, values, strict=True):
+        values_by_position.setdefault(position, []).append(value)
+    if len(values_by_position) < len(positions):
+        ends = sorted(values_by_position)
+        medians = [statistics.median(values_by_position[position]) for position in ends]
+        style = "_-" if to_numbers(texts) else "_"  # categories are not joined
+        axes.plot(ends, medians, style, markersize=16, color=REFERENCE_COLOR, label="median")
+    top = [i for i, name in enumerate(jobs) if name in best]
     if top:
-        axis.plot(
-            *zip(*top, strict=True),
-            "*",
-            color=BEST_COLOR,
-            markersize=13,
-            linestyle="",
-            label="best",
-        )
-    axis.set_xlabel(key)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.6)
+        x = [positions[i] for i in top]
+        y = [values[i] for i in top]
+        axes.plot(x, y, "*", color=BEST_COLOR, markersize=13, linestyle="", label="best")
+    axes.set_xlabel(key)
+    style_axes(axes)
 
 
-def lay_out(axis: Axes, texts: tuple[str, ...]) -> list[float]:
-    """Places of values along an axis: of numbers as they are, of others as categories."""
-    places = numbers(texts)
-    if places:
-        if spans(places):
-            axis.set_xscale("log")
-        return places
+def set_up_x_axis(axes: Axes, texts: list[str]) -> list[float]:
+    """Return positions along the x-axis: of numbers as they are, of other values as categories."""
+    numbers = to_numbers(texts)
+    if numbers:
+        if needs_log_scale(numbers):
+            axes.set_xscale("log")
+        return numbers
     categories = sorted(set(texts))
-    axis.set_xticks(
-        range(len(categories)),
-        [c if len(c) < 16 else f"{c[:14]}…" for c in categories],
-        rotation=30,
-    )
-    axis.margins(x=0.2)
+    labels = [c if len(c) <= MAX_LABEL_LENGTH else f"{c[:14]}…" for c in categories]
+    axes.set_xticks(range(len(categories)), labels, rotation=30)
+    axes.margins(x=0.2)
     return [float(categories.index(text)) for text in texts]
 
 
-def numbers(texts: tuple[str, ...]) -> list[float] | None:
-    """The values of an override as numbers, if all are."""
+def to_numbers(texts: list[str]) -> list[float] | None:
+    """Return values as numbers, or None if one is not a finite number."""
     try:
-        found = [float(text) for text in texts]
+        numbers = [float(text) for text in texts]
     except ValueError:
         return None
-    return found if all(map(math.isfinite, found)) else None
-
-
-def spans(values: tuple[float, ...] | list[float]) -> bool:
-    """Whether they want a logarithmic axis."""
-    return min(values) > 0 and max(values) > LOG_SPAN * min(values)
+    return numbers if all(map(math.isfinite, numbers)) else None

@@ -13,5 +13,6 @@ class StageResult:
     folder: Path
     checkpoint: Path  # of the best validation
     metrics: dict[str, float]  # by tag, such as test/elbo
-    floor: dict[str, float] = field(default_factory=dict)  # scores of real images, by tag
+    # scores of real images against real images, by tag
+    real_vs_real: dict[str, float] = field(default_factory=dict)
     tag: str = ""  # metric that a sweep gets, where the run's config leaves it open
