@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from vaegan.cli.errors import readable_errors
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.resume import expand_resume, with_rank_overrides
-from vaegan.runtime.launch import execute
+from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
 

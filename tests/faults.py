@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.cli.errors import readable_errors
-from vaegan.runtime import launch as launching
+from vaegan.runtime import launch as launch_module
+from vaegan.stages.execute import execute
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
@@ -28,7 +29,7 @@ def start(folder, words=()):
     """Begin a small pipeline, or go on with it; returns the process, which leads a group of its own."""
     return fork(
         f"{folder}.log",
-        lambda: launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
+        lambda: execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
     )
 
 
@@ -48,7 +49,7 @@ def fork(path, function):
     status = 1
     try:
         torch.set_num_threads(1)
-        launching.has_computed = False  # no threads that a fork could miss
+        launch_module.has_computed = False  # no threads that a fork could miss
         multiprocessing.util._run_after_forkers()  # what its own Process does: threads of the parent are none here
         os.setpgid(0, 0)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -151,7 +152,7 @@ def diff_configs(a, b, where=""):
 def checkpoint(path):
     """What a checkpoint holds that must be the same, whenever the run was killed."""
     content = torch.load(path, weights_only=True)
-    content["callbacks"]["Recovery"].pop(
+    content["callbacks"]["ResumeCheckpoints"].pop(
         "logs"
     )  # event files have as many parts as a run had starts
     loops = content["loops"][
@@ -184,7 +185,7 @@ def files(folder):
 
 
 def assert_same(one, other, stages=("vae", "gan")):
-    """Two runs left the same: weights, optimizers, counters, curves, tables, pictures, results."""
+    """Two runs left the same: weights, optimizers, counters, curves, tables, images, results."""
     for stage in stages:
         for name in ("best", "last"):
             pair = [

@@ -5,7 +5,7 @@ from torch.distributions import Normal
 from vaegan.runtime.seeding import (
     RankInvariantNoise,
     derive_seed,
-    generator,
+    make_generator,
     image_noise,
     seed_global,
     seeded,
@@ -29,14 +29,16 @@ def test_other_keys_give_other_seeds():
 
 
 def test_generator_repeats():
-    assert torch.equal(torch.rand(3, generator=generator(1)), torch.rand(3, generator=generator(1)))
+    assert torch.equal(
+        torch.rand(3, generator=make_generator(1)), torch.rand(3, generator=make_generator(1))
+    )
 
 
 def test_global_generators_start_from_the_key_and_nothing_is_queued():
     queued = len(torch.cuda._queued_calls)
     seed_global(torch.device("cpu"), 0, "train", 1, 0)
     first = torch.rand(3)
-    assert torch.equal(first, torch.rand(3, generator=generator(0, "train", 1, 0)))
+    assert torch.equal(first, torch.rand(3, generator=make_generator(0, "train", 1, 0)))
     assert len(torch.cuda._queued_calls) == queued
 
 

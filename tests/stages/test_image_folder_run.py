@@ -8,7 +8,6 @@ import pytest
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
 from tests.faults import TWO, do
 from tests.image_files import fill
-from vaegan.runtime.launch import execute
 
 ROOT = Path(__file__).parents[2]
 SMALL = [*SMALL_NETS, "latent_dim=4", "discriminator.width=8", "gan.discriminator_warmup=16"]

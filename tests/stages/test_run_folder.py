@@ -72,7 +72,7 @@ def stopped(run, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "training_step", training_step)
-        with pytest.raises(Interrupted, match="ended in order after batch 2"):
+        with pytest.raises(Interrupted, match="stopped after batch 2"):
             run.execute(folder)
 
 

@@ -68,7 +68,7 @@ def test_a_run_folder_holds_all_that_a_run_has_to_show(finished):
     _, result = finished
     names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"} <= names
-    assert {f"pictures/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
+    assert {f"images/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
     assert result.checkpoint == result.folder / "checkpoints" / "best.ckpt"
 
 
@@ -119,14 +119,14 @@ def test_the_best_checkpoint_is_the_one_with_the_best_metric(finished):
 
 def test_the_gan_begins_with_the_pictures_of_its_vae(vae_result, gan_result):
     step = torch.load(vae_result[1].checkpoint, weights_only=True)["global_step"]
-    vae_pictures, gan_pictures = (
-        vae_result[1].folder / "pictures",
-        gan_result[1].folder / "pictures",
+    vae_images, gan_images = (
+        vae_result[1].folder / "images",
+        gan_result[1].folder / "images",
     )
     for kind in PICTURES:
-        expected = (vae_pictures / kind / f"{step:06d}.png").read_bytes()
-        assert (gan_pictures / kind / "000000.png").read_bytes() == expected
-        assert (gan_pictures / kind / "000008.png").read_bytes() != expected
+        expected = (vae_images / kind / f"{step:06d}.png").read_bytes()
+        assert (gan_images / kind / "000000.png").read_bytes() == expected
+        assert (gan_images / kind / "000008.png").read_bytes() != expected
 
 
 def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
@@ -180,7 +180,7 @@ def test_a_cold_start_trains_the_same_generator_from_fresh_weights(
         tmp_path
     )
     warm_start, cold_start = (
-        (result.folder / "pictures" / "samples" / "000000.png").read_bytes()
+        (result.folder / "images" / "samples" / "000000.png").read_bytes()
         for result in (gan_result[1], cold)
     )
     assert warm_start != cold_start

@@ -79,7 +79,7 @@ def test_single_bad_steps_can_be_left_out_and_a_run_that_went_on_remembers_them(
         compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "resume=true").execute(tmp_path)
     bad_batches[:] = [9]
     result = compose(*GAUSSIAN, "trainer.skip_bad_steps=2", "resume=true").execute(tmp_path)
-    assert "step left out (2 of at most 2): train/log_likelihood is nan" in caplog.text
+    assert "step skipped (2 of at most 2): train/log_likelihood is nan" in caplog.text
     last = result.folder / "checkpoints" / "last.ckpt"
     assert all_finite(last) and torch.load(last, weights_only=True)["callbacks"][
         "NonFiniteGuard"
@@ -106,7 +106,7 @@ def test_a_gradient_is_looked_at_too():
 
 def test_an_accelerator_does_not_wait_for_every_step():
     guard = NonFiniteGuard(0)
-    for _ in range(guard.NUM_TOGETHER - 1):
+    for _ in range(guard.STEPS_PER_CHECK - 1):
         step(guard, {"train/loss": torch.nan}, device="meta")
     with pytest.raises(NonFiniteStep, match="train/loss is nan"):
         step(guard, {"train/loss": 1.0}, device="meta")
@@ -194,7 +194,7 @@ def test_checkpoints_come_by_time_and_by_images(monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(
         OSError,
-        match=r"cannot write the checkpoint .*last.ckpt \(.*\). The ones before it are untouched",
+        match=r"cannot write the checkpoint .*last.ckpt \(.*\). Earlier checkpoints are intact",
     ):
         AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
 
@@ -208,7 +208,7 @@ def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
     monkeypatch.setattr(SIGNAL_STATE, "signum", 15)
     callback.on_validation_batch_start(fitting)
     for hook in (callback.on_validation_batch_start, callback.on_test_batch_start):
-        with pytest.raises(Interrupted, match="nothing was under way"):
+        with pytest.raises(Interrupted, match="no work is lost"):
             hook(validating)
 
 
@@ -222,4 +222,4 @@ def test_the_score_that_is_told_is_that_of_the_file(vae_result, caplog):
         -1.0
     )  # of a run that went on elsewhere, and rounded differently
     assert best.kept_score() == pytest.approx(result.metrics["val/elbo"])
-    assert "the best checkpoint is of before the run was stopped: val/elbo=" in caplog.text
+    assert "the best checkpoint is from before the run was interrupted: val/elbo=" in caplog.text

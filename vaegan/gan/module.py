@@ -113,6 +113,10 @@ class GANModule(pl.LightningModule):
         assert isinstance(generator, Generator)
         return generator
 
+    def generate(self, z: Tensor) -> Tensor:
+        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
+        return self.average(z)
+
     def configure_optimizers(self) -> Any:
         config, num_batches = self.training_config, int(self.trainer.estimated_stepping_batches)
         self.num_discriminator_updates = num_batches * config.discriminator_steps

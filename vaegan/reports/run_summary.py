@@ -23,7 +23,7 @@ def print_summary(
     for result in results:
         stage = result.folder.name
         rows.append((f"{stage} checkpoint", display_path(result.checkpoint)))
-        rows.append((f"{stage} pictures", display_path(result.folder / "pictures")))
+        rows.append((f"{stage} images", display_path(result.folder / "images")))
         for tag, value in sorted(result.metrics.items()):
             floor = f"  (real images: {result.floor[tag]:.3f})" if tag in result.floor else ""
             rows.append((f"{stage} {tag}", f"{value:.3f}{floor}"))

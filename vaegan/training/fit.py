@@ -23,7 +23,7 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.stages.run_folder import newest_checkpoint
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.training.devices import device_options, keep_signals, quiet
-from vaegan.training.image_grids import Pictures
+from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
@@ -33,7 +33,7 @@ from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import TrainerConfig
 
 log = logging.getLogger(__name__)
-NUM_EXAMPLES = 32  # real images in the pictures
+NUM_EXAMPLES = 32  # real images in the image grids
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
@@ -80,7 +80,7 @@ def fit(
     )
     with closing(events), explain_out_of_memory(run):
         if begin is None:
-            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the pictures
+            trainer.validate(module, data, verbose=False)  # step 0 of the curves and the image grids
             events.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(plain)}\n```")
         list_skipped(folder, data.skipped)
         trainer.fit(module, data, ckpt_path=begin, weights_only=True)
@@ -117,7 +117,7 @@ def make_trainer(
         finite_steps,
         StopOnSignal(),
         PerStepSeeding(run.seed),
-        Pictures(folder / "pictures", data.example_images(NUM_EXAMPLES), run.seed),
+        ImageGridLogger(folder / "images", data.example_images(NUM_EXAMPLES), run.seed),
         LearningRateMonitor("step"),
         *([RichProgressBar(refresh_rate=10)] if config.enable_progress_bar else []),
     ]

@@ -11,7 +11,6 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 from vaegan.data.datamodule import Batch
-from vaegan.gan.generator import Generator
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import gradient_norm, is_logged
 from vaegan.vae.model import VAE
@@ -118,10 +117,9 @@ class VAEModule(pl.LightningModule):
         """What the latents of pictures are drawn from, batch (): the prior."""
         return self.vae.latent_prior()
 
-    @property
-    def average(self) -> Generator:
-        """The decoder as a generator: what pictures are drawn with."""
-        return Generator(self.vae.decoder, self.vae.likelihood)
+    def generate(self, z: Tensor) -> Tensor:
+        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
+        return self.vae.decode(z).mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         per_batch = (
