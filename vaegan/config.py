@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 GROUPS: dict[str, type[Component]] = {}
+MAX_LIST_LENGTH = 1000
 
 
 class Component:
@@ -114,7 +115,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
     Raises:
         ValueError: An unknown choice or key, a value that the config refuses, or one that is no plain data.
     """
-    require(isinstance(plain, Mapping), where or schema.__name__, "settings by name", plain)
+    got = plain if isinstance(plain, str) else type(plain).__name__
+    require(isinstance(plain, Mapping), where or schema.__name__, "settings by name", got)
     if issubclass(schema, ComponentConfig):
         group, choices, name = schema.base.group, schema.base.choices, plain.get("name")
         if not isinstance(name, str) or name not in choices:
@@ -131,7 +133,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
             near = did_you_mean(str(key), known)
             raise ValueError(f"unknown key {path}.{near} Known here: {', '.join(sorted(known))}")
         nested = _dataclass_of(hints[key])
-        require(nested is not None or is_plain(value), path, "plain data, without ${...}", value)
+        got = value if isinstance(value, str) else type(value).__name__
+        require(nested is not None or is_plain(value), path, "plain data, without ${...}", got)
         require(value != MISSING, path, "set", "nothing")
         values[key] = value if nested is None or value is None else from_plain(nested, value, path)
     try:
@@ -141,16 +144,16 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], where: str = "") -> T:
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is plain data, in which nothing would be looked up: OmegaConf resolves ${oc.env:HOME} and the like."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
+    """True for a scalar or a short list of scalars, without ${...}, which OmegaConf would resolve.
+
+    No config needs longer or nested lists; a file could make them expensive to process.
+    """
     if isinstance(value, list):
-        return all(map(is_plain, value))
-    return (
-        "${" not in value
-        if isinstance(value, str)
-        else value is None or isinstance(value, bool | int | float)
-    )
+        is_short = len(value) <= MAX_LIST_LENGTH
+        return is_short and not any(isinstance(item, list) or not is_plain(item) for item in value)
+    if isinstance(value, str):
+        return "${" not in value
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _dataclass_of(hint: Any) -> Any:

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
-from vaegan.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.checkpoints.find_checkpoint import find_checkpoint
 
 pytestmark = pytest.mark.slow
 EVALUATION = ["stage=evaluate", "num_samples=20", "trainer.enable_progress_bar=false"]
