@@ -1,4 +1,4 @@
-"""Nothing that is loaded from a file executes; names from data reach no shell, no terminal and no other folder."""
+"""Loading executes nothing; names in data reach no shell, terminal or other folder."""
 
 import ast
 import json
@@ -108,9 +108,8 @@ def test_no_file_of_the_package_executes_what_it_reads(path):
 )
 def test_what_would_be_dangerous_is_noticed(code):
     assert dangers(code) == [code]
-    assert not dangers(
-        "net.eval(); torch.load(p, weights_only=True); trainer.test(m, ckpt_path=p, weights_only=True)"
-    )
+    assert not dangers("net.eval(); torch.load(p, weights_only=True)")
+    assert not dangers("trainer.test(m, ckpt_path=p, weights_only=True)")
 
 
 @pytest.mark.parametrize("folder", ["", "checkpoints", "vae/checkpoints"])
@@ -136,8 +135,8 @@ def test_a_message_does_not_command_the_terminal():
 
 
 @pytest.mark.slow
-def test_names_of_pictures_reach_neither_shell_nor_terminal(tmp_path):
-    """A whole run, as a user starts it, on pictures whose names are made to do harm."""
+def test_names_of_images_reach_neither_shell_nor_terminal(tmp_path):
+    """A whole run, as a user starts it, on images with malicious names."""
     folder, work = tmp_path / "pictures", tmp_path / "work"
     evil = [
         "$(touch executed)",

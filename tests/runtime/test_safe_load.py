@@ -1,4 +1,4 @@
-"""Files that torch.load would read, made to do harm. Each ends in one message, executes nothing and takes no memory."""
+"""Malicious files for torch.load: each ends in one message, runs nothing and takes no memory."""
 
 import builtins
 import os
@@ -122,8 +122,13 @@ def test_a_tensor_that_says_to_be_larger_than_it_is_is_refused(tmp_path):
     def change(name, content):
         if not name.endswith("data.pkl"):
             return content
-        there = content.index(b"K\x04", content.index(b"cpu"))  # 4 numbers
-        return content[:there] + b"\x8a\x06" + (2**40).to_bytes(6, "little") + content[there + 2 :]
+        position = content.index(b"K\x04", content.index(b"cpu"))  # 4 numbers
+        return (
+            content[:position]
+            + b"\x8a\x06"
+            + (2**40).to_bytes(6, "little")
+            + content[position + 2 :]
+        )
 
     with pytest.raises(
         ValueError, match=r"huge.ckpt is truncated or damaged \(record size \(16 bytes\)"

@@ -5,8 +5,8 @@ from torch.distributions import Normal
 from vaegan.runtime.seeding import (
     RankInvariantNoise,
     derive_seed,
-    make_generator,
     image_noise,
+    make_generator,
     seed_global,
     seeded,
 )
@@ -65,7 +65,7 @@ def test_the_noise_of_an_image_is_uniform_and_its_own():
         assert (centered * (other.flatten(1) - 0.5)).mean().abs() < 1e-3
 
 
-def test_one_grey_level_changes_all_the_noise():
+def test_one_gray_level_changes_all_the_noise():
     image = torch.full((1, 1, 28, 28), 100 / 255)
     changed = image.clone()
     changed[0, 0, 3, 4] = 101 / 255
@@ -93,7 +93,7 @@ DRAWS = {  # each of a batch of so many images
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_the_noise_that_one_would_draw(draw, world_size):
-    """Each draws for its images alone; put together it is what one process draws, draw after draw."""
+    """Put together, their draws are what one process draws, draw after draw."""
     num = 12
     seed_global(torch.device("cpu"), 0, "train", 5, 0)
     whole = [draw(num), draw(num)]

@@ -80,11 +80,10 @@ def supervise(function: Callable[[], Any], num_workers: int, resume_command: str
             for rank in range(num_workers):
                 receiver, sender = context.Pipe(duplex=False)
                 arguments = (function, rank, num_workers, port, sender)
-                worker = context.Process(target=worker_main, args=arguments)
-                worker.start()
-                sender.close()
-                workers.append(worker)
+                workers.append(context.Process(target=worker_main, args=arguments))
                 receivers.append(receiver)
+                workers[-1].start()
+                sender.close()
             messages = collect_results(workers, receivers)
             exit_codes = [worker.exitcode for worker in workers]
         finally:
@@ -108,7 +107,9 @@ def collect_results(
     while not all(receiver.closed for receiver in receivers) and time.monotonic() < deadline:
         if SIGNAL_STATE.signum and not is_forwarded:
             is_forwarded = True
-            forward_signal(workers, SIGNAL_STATE.signum)
+            for worker in workers:
+                if worker.is_alive():
+                    os.kill(worker.pid or 0, SIGNAL_STATE.signum)
         open_receivers = [receiver for receiver in receivers if not receiver.closed]
         for ready in wait(open_receivers, timeout=0.1):
             assert isinstance(ready, Connection)
@@ -122,13 +123,6 @@ def collect_results(
             is_interrupted = any(isinstance(error, Interrupted) for error in errors)
             deadline = time.monotonic() + (SECONDS_TO_SAVE if is_interrupted else SECONDS_TO_REPORT)
     return messages
-
-
-def forward_signal(workers: Sequence[BaseProcess], signum: int) -> None:
-    """Send a signal to all workers that are alive."""
-    for worker in workers:
-        if worker.is_alive():
-            os.kill(worker.pid or 0, signum)
 
 
 def raise_first_error(

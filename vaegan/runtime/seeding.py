@@ -94,7 +94,8 @@ class RankInvariantNoise(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is Tensor.normal_ and (len(args) > 1 or kwargs):  # not standard normal
             return func(*args, **kwargs)
-        if func is torch.normal and not is_tensor_pair(args):
+        is_tensor_pair = len(args) == 2 and all(isinstance(arg, Tensor) for arg in args)
+        if func is torch.normal and not is_tensor_pair:
             return func(*args, **kwargs)
         if func in (torch.rand, torch.randn):
             shape = args[0] if isinstance(args[0], Sequence) else args
@@ -138,11 +139,6 @@ class RankInvariantNoise(TorchFunctionMode):
         batches = noise.unflatten(dim, (num_batches, -1)).movedim(dim + 1, 0)
         share = batches[self.rank :: self.world_size].movedim(0, dim + 1)
         return share.flatten(dim, dim + 1)
-
-
-def is_tensor_pair(args: Sequence[Any]) -> bool:
-    """True for the arguments (mean, std) of `torch.normal` if both are tensors."""
-    return len(args) == 2 and all(isinstance(arg, Tensor) for arg in args)
 
 
 def image_noise(images: Tensor, seed: int) -> Tensor:

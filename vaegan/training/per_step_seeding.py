@@ -42,21 +42,11 @@ class PerStepSeeding(pl.Callback):
         self.noise_context.close()
 
     def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        *args: Any,
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         seed_global(pl_module.device, self.seed, "val", batch_idx, trainer.global_rank)
 
     def on_test_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        *args: Any,
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
         seed_global(pl_module.device, self.seed, "test", batch_idx, trainer.global_rank)

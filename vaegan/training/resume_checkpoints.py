@@ -49,10 +49,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             # torch's own writer raises a RuntimeError while it handles an OSError.
-            causes = (error, error.__context__)
-            reasons = [cause.strerror for cause in causes if isinstance(cause, OSError)]
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else error
             raise OSError(
-                f"cannot write the checkpoint {path} ({(reasons or [error])[0]}). Earlier checkpoints are intact"
+                f"cannot write the checkpoint {path} ({reason}). Earlier checkpoints are intact"
             ) from error
 
 
