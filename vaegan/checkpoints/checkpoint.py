@@ -144,9 +144,8 @@ class Checkpoint:
         if self.stage == "gan":
             self.build_generator()
             prefixes.append(GENERATOR_PREFIX)
-        return {
-            name: value for name, value in self.state.items() if name.startswith(tuple(prefixes))
-        }
+        names = [name for name in self.state if name.startswith(tuple(prefixes))]
+        return {name: self.state[name] for name in names}
 
     def description(self) -> dict[str, Any]:
         """Return the description of an export: `header`, with the VAE's whole cost, and epoch."""
@@ -163,14 +162,8 @@ def header(
     vae_flops: float = 0.0,
 ) -> dict[str, Any]:
     """Return a checkpoint's entry "vaegan"."""
-    return {
-        "format": FORMAT,
-        "stage": stage,
-        "image_shape": list(image_shape),
-        "run": run,
-        "vae": vae,
-        "vae_flops": vae_flops,
-    }
+    entry = {"format": FORMAT, "stage": stage, "image_shape": list(image_shape)}
+    return entry | {"run": run, "vae": vae, "vae_flops": vae_flops}
 
 
 def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
@@ -228,12 +221,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def parse_checkpoint(
     path: Path, description: Mapping[str, Any], state: dict[str, Tensor]
 ) -> Checkpoint:
-    """Check what a file says of itself, and make it a `Checkpoint`.
-
-    Args:
-        path: The file.
-        description: `header` and the number of finished epochs.
-        state: State dict.
+    """Make a `Checkpoint` of a file's description (`header` and the epoch) and state dict.
 
     Raises:
         ValueError: It is of another format, or not a checkpoint of this project.
@@ -246,15 +234,9 @@ def parse_checkpoint(
         )
     try:
         channels, height, width = map(int, description["image_shape"])
-        return Checkpoint(
-            path,
-            description["stage"],
-            (channels, height, width),
-            description["run"],
-            description["vae"],
-            float(description["vae_flops"]),
-            state,
-            int(description["epoch"]),
-        )
+        shape = (channels, height, width)
+        stage, run, vae = (description[key] for key in ("stage", "run", "vae"))
+        flops = float(description["vae_flops"])
+        return Checkpoint(path, stage, shape, run, vae, flops, state, int(description["epoch"]))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{path} is not a checkpoint of this project") from error

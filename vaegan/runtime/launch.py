@@ -130,11 +130,8 @@ def raise_first_error(
 ) -> None:
     """Raise what went wrong first, if anything did; exit codes are None for running workers."""
     errors = [message for message in messages.values() if isinstance(message, Exception)]
-    dead = [
-        rank
-        for rank, exit_code in enumerate(exit_codes)
-        if rank not in messages and exit_code is not None
-    ]
+    silent = [rank for rank in range(len(exit_codes)) if rank not in messages]
+    dead = [rank for rank in silent if exit_codes[rank] is not None]
     # The others then only report, as a RuntimeError, that their peer does not answer.
     if dead and all(isinstance(error, RuntimeError) for error in errors):
         exit_code = exit_codes[dead[0]] or 0

@@ -90,12 +90,12 @@ class RankInvariantNoise(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         fill = NOISE_FUNCTIONS.get(func)
-        if fill is None or not args or "generator" in kwargs:
-            return func(*args, **kwargs)
-        if func is Tensor.normal_ and (len(args) > 1 or kwargs):  # not standard normal
-            return func(*args, **kwargs)
-        is_tensor_pair = len(args) == 2 and all(isinstance(arg, Tensor) for arg in args)
-        if func is torch.normal and not is_tensor_pair:
+        is_other_call = fill is None or not args or "generator" in kwargs
+        if func is Tensor.normal_:
+            is_other_call |= len(args) > 1 or bool(kwargs)  # not the standard normal
+        if func is torch.normal:
+            is_other_call |= len(args) != 2 or not all(isinstance(arg, Tensor) for arg in args)
+        if is_other_call:
             return func(*args, **kwargs)
         if func in (torch.rand, torch.randn):
             shape = args[0] if isinstance(args[0], Sequence) else args
@@ -129,12 +129,9 @@ class RankInvariantNoise(TorchFunctionMode):
         """Draw the noise of all ranks and return this rank's, of the given shape."""
         whole_shape = list(shape)
         whole_shape[dim] *= self.world_size
-        memory_format = torch.contiguous_format
+        noise = torch.empty(whole_shape, dtype=like.dtype, device=like.device)
         if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
-            memory_format = torch.channels_last
-        noise = torch.empty(
-            whole_shape, dtype=like.dtype, device=like.device, memory_format=memory_format
-        )
+            noise = noise.contiguous(memory_format=torch.channels_last)
         fill(noise, generator=self.generator)
         batches = noise.unflatten(dim, (num_batches, -1)).movedim(dim + 1, 0)
         share = batches[self.rank :: self.world_size].movedim(0, dim + 1)

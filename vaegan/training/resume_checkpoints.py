@@ -68,12 +68,8 @@ class BestCheckpoint(ModelCheckpoint):
         path = str(Path(str(self.dirpath)) / "best.ckpt")
         score = state_dict["best_model_score"]
         if score is not None:
-            state_dict = state_dict | {
-                "dirpath": self.dirpath,
-                "best_model_path": path,
-                "kth_best_model_path": path,
-                "best_k_models": {path: score},
-            }
+            paths = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state_dict = state_dict | paths | {"best_k_models": {path: score}}
         super().load_state_dict(state_dict)
 
     def kept_score(self) -> float:
@@ -85,11 +81,8 @@ class BestCheckpoint(ModelCheckpoint):
         score: Tensor = content["callbacks"][self.state_key]["best_model_score"]
         best = self.best_model_score
         if best is None or not torch.equal(score.cpu(), best.cpu()):
-            log.warning(
-                "the best checkpoint is from before the run was interrupted: %s=%s",
-                self.monitor,
-                score.item(),
-            )
+            message = "the best checkpoint is from before the run was interrupted: %s=%s"
+            log.warning(message, self.monitor, score.item())
         return float(score)
 
 
@@ -103,20 +96,16 @@ class ResumeCheckpoints(pl.Callback):
             end of the training.
         config: How often to write, and how many to keep.
         batch_size: Images per step.
-        non_finite_guard: Checks the last steps before a checkpoint is written.
+        guard: Checks the last steps before a checkpoint is written.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        config: CheckpointConfig,
-        batch_size: int,
-        non_finite_guard: NonFiniteGuard,
+        self, folder: Path, config: CheckpointConfig, batch_size: int, guard: NonFiniteGuard
     ) -> None:
         self.folder = folder
         self.config = config
         self.batch_size = batch_size
-        self.non_finite_guard = non_finite_guard
+        self.guard = guard
         self.is_finished = False  # True after the end of the training
         self.num_saved = -1  # batches done in the newest checkpoint
 
@@ -173,7 +162,7 @@ class ResumeCheckpoints(pl.Callback):
         """Write a checkpoint, then remove those that are too old."""
         if num_done == self.num_saved and not self.is_finished:
             return
-        self.non_finite_guard.check()
+        self.guard.check()
         for logger in trainer.loggers:
             logger.save()
         name = "last" if self.is_finished else f"{num_done:08d}"
