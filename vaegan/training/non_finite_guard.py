@@ -74,9 +74,9 @@ class NonFiniteGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
-        parameters = [
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        ]
+        parameters: list[torch.nn.Parameter] = []
+        for group in optimizer.param_groups:
+            parameters += group["params"]
         terms = {name: value.detach().mean() for name, value in pl_module.terms.items()}
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             # A gradient scaler produces infinite gradients on purpose, and skips them itself.
