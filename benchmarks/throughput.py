@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vaegan.checkpoints.checkpoint import load_vae_checkpoint
+from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.mnist import Mnist

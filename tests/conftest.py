@@ -10,6 +10,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vaegan.cli.registration import register, to_run_config
+from vaegan.stages.table import run_stage
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -89,11 +90,11 @@ def train(tmp_path, monkeypatch, capfd):
 def vae_result(tmp_path_factory):
     """Folder of a finished stage=vae run on shapes, and its result."""
     folder = tmp_path_factory.mktemp("vae_run")
-    return folder, compose(*SMALL_VAE).execute(folder)
+    return folder, run_stage(compose(*SMALL_VAE), folder)
 
 
 @pytest.fixture(scope="session")
 def gan_result(tmp_path_factory, vae_result):
     """Folder of a finished, warm-started stage=gan run on shapes, and its result."""
     folder = tmp_path_factory.mktemp("gan_run")
-    return folder, compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(folder)
+    return folder, run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), folder)

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, which are killed, stopped and hindered; and what two runs must have in common."""
+"""Runs in separate processes that are killed, stopped and hindered, and comparisons of runs."""
 
 import contextlib
 import logging
@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vaegan.stages.pipeline  # noqa: F401  what a run would import
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.cli.errors import readable_errors
-from vaegan.runtime import launch as launching
+from vaegan.runtime import launch as launch_module
+from vaegan.stages.execute import execute
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
@@ -25,20 +26,20 @@ TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 def start(folder, words=()):
-    """Begin a small pipeline, or go on with it; returns the process, which leads a group of its own."""
+    """Start or resume a small pipeline; returns the process, the leader of a new group."""
     return fork(
         f"{folder}.log",
-        lambda: launching.execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
+        lambda: execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
     )
 
 
 def do(path, function):
-    """Do something in a process of its own, which writes what it says to a file, and which must end well."""
+    """Call a function in a separate process, which writes its output to a file and must exit 0."""
     assert wait(fork(path, function)) == 0, Path(path).read_text()
 
 
 def fork(path, function):
-    """Begin to do something in another process, as from the command line; returns the process."""
+    """Call a function in another process, as from the command line; returns the process."""
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -48,8 +49,9 @@ def fork(path, function):
     status = 1
     try:
         torch.set_num_threads(1)
-        launching.has_computed = False  # no threads that a fork could miss
-        multiprocessing.util._run_after_forkers()  # what its own Process does: threads of the parent are none here
+        launch_module.has_computed = False  # no threads that a fork could miss
+        # As multiprocessing's own Process does: the threads of the parent do not exist here.
+        multiprocessing.util._run_after_forkers()
         os.setpgid(0, 0)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
@@ -115,7 +117,7 @@ def log(folder):
 
 
 def saved(folder, stage="vae"):
-    """Checkpoints that a stage could go on from, the oldest first."""
+    """Checkpoints that a stage could resume from, the oldest first."""
     return sorted((folder / stage / "checkpoints").glob("[0-9]*.ckpt"))
 
 
@@ -128,7 +130,7 @@ def children(pid):
     return []
 
 
-def diff_configs(a, b, where=""):
+def find_differences(a, b, where=""):
     """Where two values differ, tensors bit for bit; paths do not count."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [where]
@@ -137,13 +139,13 @@ def diff_configs(a, b, where=""):
         return keys + [
             found
             for key in a.keys() & b.keys()
-            for found in diff_configs(a[key], b[key], f"{where}.{key}")
+            for found in find_differences(a[key], b[key], f"{where}.{key}")
         ]
     if isinstance(a, list | tuple) and len(a) == len(b):
         return [
             found
             for i, pair in enumerate(zip(a, b, strict=True))
-            for found in diff_configs(*pair, f"{where}[{i}]")
+            for found in find_differences(*pair, f"{where}[{i}]")
         ]
     return [] if a == b or isinstance(a, str) and "/" in a else [f"{where}: {a} {b}"]
 
@@ -151,7 +153,7 @@ def diff_configs(a, b, where=""):
 def checkpoint(path):
     """What a checkpoint holds that must be the same, whenever the run was killed."""
     content = torch.load(path, weights_only=True)
-    content["callbacks"]["Recovery"].pop(
+    content["callbacks"]["ResumeCheckpoints"].pop(
         "logs"
     )  # event files have as many parts as a run had starts
     loops = content["loops"][
@@ -184,12 +186,12 @@ def files(folder):
 
 
 def assert_same(one, other, stages=("vae", "gan")):
-    """Two runs left the same: weights, optimizers, counters, curves, tables, pictures, results."""
+    """Two runs left the same: weights, optimizers, counters, curves, tables, images, results."""
     for stage in stages:
         for name in ("best", "last"):
             pair = [
                 checkpoint(run / stage / "checkpoints" / f"{name}.ckpt") for run in (one, other)
             ]
-            assert not diff_configs(*pair, f"{stage}/{name}")
-        assert not diff_configs(curves(one / stage), curves(other / stage), stage)
+            assert not find_differences(*pair, f"{stage}/{name}")
+        assert not find_differences(curves(one / stage), curves(other / stage), stage)
         assert files(one / stage) == files(other / stage)

@@ -32,6 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
 GROUPS: dict[str, type[Component]] = {}
+MAX_LIST_LENGTH = 1000
 
 
 class Component:
@@ -133,7 +134,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
         ValueError: An unknown choice or key, a value out of its range, or one that is not plain
             data.
     """
-    require(isinstance(plain, Mapping), key or schema.__name__, "settings by name", plain)
+    got = plain if isinstance(plain, str) else type(plain).__name__
+    require(isinstance(plain, Mapping), key or schema.__name__, "settings by name", got)
     if issubclass(schema, ComponentConfig):
         schema = cast(type[T], _chosen_config(schema, plain.get("name"), key))
     hints = typing.get_type_hints(schema)
@@ -146,7 +148,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
             raise ValueError(f"unknown key {path}.{near} Known here: {', '.join(known)}")
         nested = _dataclass_of(hints[name])
         if nested is None:
-            require(is_plain(value), path, "plain data, without ${...}", value)
+            got = value if isinstance(value, str) else type(value).__name__
+            require(is_plain(value), path, "plain data, without ${...}", got)
         require(value != MISSING, path, "set", "nothing")
         has_fields = nested is not None and value is not None
         values[name] = from_plain(nested, value, path) if has_fields else value
@@ -157,11 +160,14 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
 
 
 def is_plain(value: object) -> bool:
-    """Return True for plain data without references: OmegaConf resolves ${oc.env:HOME} and such."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and is_plain(part) for key, part in value.items())
+    """Return True for a scalar or a short list of scalars, without ${...}.
+
+    OmegaConf would resolve ${oc.env:HOME} and such. No config needs longer or nested lists, and a
+    file could make them expensive to process.
+    """
     if isinstance(value, list):
-        return all(map(is_plain, value))
+        is_short = len(value) <= MAX_LIST_LENGTH
+        return is_short and not any(isinstance(item, list) or not is_plain(item) for item in value)
     if isinstance(value, str):
         return "${" not in value
     return value is None or isinstance(value, bool | int | float)

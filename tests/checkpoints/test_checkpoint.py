@@ -1,17 +1,21 @@
 import os
 import pickle
+import resource
 import shutil
+import time
 
 import pytest
 import torch
 
 from vaegan.checkpoints.checkpoint import (
+    FORMAT,
     build_vae,
-    find_checkpoint,
+    check_model_size,
     header,
     load_checkpoint,
-    load_vae_checkpoint,
 )
+from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpoint
+from vaegan.config import GROUPS
 
 
 class Payload:
@@ -99,7 +103,7 @@ def test_a_cut_file_is_refused(vae_result, tmp_path, keep):
     content = vae_result[1].checkpoint.read_bytes()
     path = tmp_path / "cut.ckpt"
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(ValueError, match="cut.ckpt is (cut short or damaged|refused)"):
+    with pytest.raises(ValueError, match="cut.ckpt is (truncated or damaged|refused)"):
         load_checkpoint(path)
 
 
@@ -108,7 +112,16 @@ def test_missing_weights_are_refused(vae_result, tmp_path):
     state = load_checkpoint(vae_result[1].checkpoint).state
     state = {key: value for key, value in state.items() if "decoder" not in key}
     path = altered(vae_result[1], tmp_path / "less.ckpt", state_dict=state)
-    with pytest.raises(ValueError, match="less.ckpt do not fit the model that it describes"):
+    with pytest.raises(ValueError, match="less.ckpt describes .* has more weights than the file"):
+        load_checkpoint(path).build_vae()
+
+
+@pytest.mark.slow
+def test_renamed_weights_are_refused(vae_result, tmp_path):
+    state = load_checkpoint(vae_result[1].checkpoint).state
+    state = {key.replace("decoder", "other"): value for key, value in state.items()}
+    path = altered(vae_result[1], tmp_path / "other.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="other.ckpt do not fit the model that it describes"):
         load_checkpoint(path).build_vae()
 
 
@@ -130,7 +143,7 @@ def test_a_malicious_pickle_executes_nothing(tmp_path, monkeypatch, new_format, 
 )
 def test_files_of_others_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="other.ckpt is no checkpoint of this project"):
+    with pytest.raises(ValueError, match="other.ckpt is not a checkpoint of this project"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -172,15 +185,15 @@ PLAIN = {
         ({"latent_dim": "${oc.env:HOME}"}, "latent_dim must be plain data, without"),
         ({"latent_dim": torch.ones(3)}, "latent_dim must be plain data, without"),
         ({"latent_dim": 0}, "latent_dim must be at least 1"),
-        ({"latent_dim": 10**9}, "it would be larger than the weights in the file"),
+        ({"latent_dim": 10**9}, "the model has more weights than the file"),
         ({"latent_dim": 10**30}, ""),
         (
             {"encoder": {"name": "mlp", "hidden_dims": [10**7]}},
-            "it would be larger than the weights in the file",
+            "the model has more weights than the file",
         ),
         (
             {"prior": {"name": "vamp_prior", "num_pseudo_inputs": 10**9}},
-            "it would be larger than the weights",
+            "the model has more weights",
         ),
     ],
 )
@@ -222,7 +235,7 @@ def test_a_file_that_says_something_else_of_itself_is_refused(tmp_path, head, st
         "epoch": 0,
     }
     torch.save(content, tmp_path / "bad.ckpt")
-    with pytest.raises(ValueError, match="bad.ckpt is no checkpoint of this project"):
+    with pytest.raises(ValueError, match="bad.ckpt is not a checkpoint of this project"):
         load_checkpoint(tmp_path / "bad.ckpt")
 
 
@@ -237,12 +250,77 @@ def test_the_file_of_these_tests_is_read_when_nothing_is_wrong_with_it(tmp_path)
     )
 
 
+@pytest.mark.parametrize("other", [1, FORMAT - 1, FORMAT + 1])
+def test_another_format_is_refused(tmp_path, other):
+    description = header("vae", (1, 8, 8), {}, PLAIN) | {"format": other}
+    torch.save({"vaegan": description, "state_dict": {}, "epoch": 0}, tmp_path / "old.ckpt")
+    message = f"old.ckpt has checkpoint format {other}, but this version reads format {FORMAT}"
+    with pytest.raises(ValueError, match=f"{message}; train again with this version"):
+        load_checkpoint(tmp_path / "old.ckpt")
+
+
+MODEL_GROUPS = ("likelihood", "prior", "posterior", "encoder", "decoder")
+CHOICES = [(group, name) for group in MODEL_GROUPS for name in GROUPS[group].choices]
+
+
+@pytest.mark.parametrize("group, name", CHOICES)
+def test_every_model_has_the_size_that_its_file_has(group, name):
+    """Else its own checkpoint would be refused, or a larger one would not."""
+    plain = PLAIN | {"latent_dim": 5, group: {"name": name}}
+    vae = build_vae(plain, (1, 8, 9))
+    state = vae.state_dict()
+    check_model_size(plain, (1, 8, 9), state)
+    num_weights = sum(parameter.numel() for parameter in vae.parameters())
+    with pytest.raises(ValueError, match="the model has more weights than the file"):
+        check_model_size(plain, (1, 8, 9), {key: torch.zeros(0) for key in state})
+    one_tensor = {"all": torch.zeros(num_weights)}
+    with pytest.raises(ValueError, match="the model has more weights than the file"):
+        check_model_size(plain, (1, 8, 9), one_tensor)
+
+
+HUGE = 10**9
+DEEP_LIST = [1]
+for _ in range(15):
+    DEEP_LIST = [DEEP_LIST] * 10
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latent_dim": HUGE},
+        {"latent_dim": 10**5, "posterior": {"name": "flow", "hidden_dims": [1]}},
+        {"latent_dim": 10**5, "posterior": {"name": "full_normal"}},
+        {"posterior": {"name": "flow", "num_transforms": HUGE}},
+        {"posterior": {"name": "flow", "context_dim": HUGE}},
+        {"posterior": {"name": "flow", "hidden_dims": [10**6] * 100}},
+        {"prior": {"name": "flow", "num_transforms": HUGE, "hidden_dims": [1]}},
+        {"prior": {"name": "flow", "num_transforms": HUGE, "kind": "affine", "hidden_dims": []}},
+        {"prior": {"name": "flow", "hidden_dims": [10**6, 10**6]}},
+        {"prior": {"name": "gaussian_mixture", "num_components": HUGE}},
+        {"encoder": {"name": "mlp", "hidden_dims": [1] * 10**6}},
+        {"encoder": {"name": "mlp", "hidden_dims": DEEP_LIST}},
+        {"encoder": {"name": "resnet", "num_blocks": HUGE}},
+        {"decoder": {"name": "resnet", "num_blocks": HUGE, "width": 1}},
+        {"decoder": {"name": "conv", "width": HUGE}},
+        {"likelihood": {"name": "discretized_logistic_mixture", "num_components": HUGE}},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_a_small_config_takes_little_time_and_memory(changes):
+    state = build_vae(PLAIN, (1, 8, 8)).state_dict()
+    begun, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError):
+        check_model_size(PLAIN | changes, (1, 8, 8), state)
+    assert time.monotonic() - begun < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kilobytes
+
+
 @pytest.mark.slow
 def test_an_aggregate_posterior_of_another_size_is_refused(gan_result, tmp_path):
     state = load_checkpoint(gan_result[1].checkpoint).state
     state |= {"aggregate.mean": torch.zeros(3), "aggregate.scale_tril": torch.eye(3)}
     path = altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
-    with pytest.raises(ValueError, match="its aggregate posterior has not latent_dim=8"):
+    with pytest.raises(ValueError, match="its aggregate posterior does not have latent_dim=8"):
         load_checkpoint(path).build_latents()
 
 

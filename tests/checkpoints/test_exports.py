@@ -58,11 +58,13 @@ def test_shared_memory_and_other_layouts_are_written_as_plain_tensors(tmp_path):
 
 def test_an_export_is_never_overwritten(exported):
     before = exported.read_bytes()
-    with pytest.raises(ValueError, match="holds an export already, which is never overwritten"):
+    with pytest.raises(ValueError, match="already contains an export and will not be overwritten"):
         write_export(exported.parent, {}, {"b": torch.ones(1)})
     assert exported.read_bytes() == before
     exported.unlink()
-    with pytest.raises(ValueError, match="holds an export already"):  # a JSON without its tensors
+    with pytest.raises(
+        ValueError, match="already contains an export"
+    ):  # a JSON without its tensors
         write_export(exported.parent, {}, {})
 
 
@@ -91,7 +93,7 @@ def test_a_flipped_bit_is_noticed(exported, place):
     content[place] ^= 1
     exported.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"model.safetensors is damaged, or belongs to another export.*sha256"
+        ValueError, match=r"model.safetensors is damaged or belongs to another export.*sha256"
     ):
         read_export(exported)
 
@@ -107,17 +109,17 @@ def test_a_flipped_bit_is_noticed(exported, place):
 )
 def test_a_description_of_other_tensors_is_refused(exported, changes):
     change(exported, **changes)
-    with pytest.raises(ValueError, match="is damaged, or belongs to another export"):
+    with pytest.raises(ValueError, match="is damaged or belongs to another export"):
         read_export(exported)
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "is damaged or no JSON"),
-        (b"[" * 100_000, "is damaged or no JSON"),
-        (b"\xff\xfe", "is damaged or no JSON"),
-        (b"1" * 10_000, "is damaged or no JSON"),
+        (b"", "is damaged or not JSON"),
+        (b"[" * 100_000, "is damaged or not JSON"),
+        (b"\xff\xfe", "is damaged or not JSON"),
+        (b"1" * 10_000, "is damaged or not JSON"),
         (b"[1]", "must hold a JSON object; got a list"),
         (b" " * (MAX_JSON_BYTES + 1), "is refused: it has more than 16777216 bytes"),
     ],
@@ -170,5 +172,5 @@ def packed(header, data=b"\0" * 8):
 def test_a_wrong_header_is_refused_though_its_checksum_is_right(exported, content):
     exported.write_bytes(content)
     change(exported, sha256=hashlib.sha256(content).hexdigest())
-    with pytest.raises(ValueError, match="model.safetensors is damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="model.safetensors is damaged or not a safetensors file"):
         read_export(exported)

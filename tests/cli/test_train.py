@@ -11,7 +11,7 @@ import torch
 from tests.conftest import SMALL_PIPELINE, SMALL_VAE, TRAIN, compose
 from tests.faults import do
 from vaegan.config import GROUPS
-from vaegan.runtime.launch import execute
+from vaegan.stages.execute import execute
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_pipeline_trains_both_stages_and_says_what_to_type_next(train, tmp_p
     for stage in ("vae", "gan"):
         assert f"run/{stage}/checkpoints/best.ckpt" in out
         assert (tmp_path / "run" / stage / "checkpoints" / "last.ckpt").is_file()
-        assert (tmp_path / "run" / stage / "pictures" / "samples" / "000000.png").is_file()
+        assert (tmp_path / "run" / stage / "images" / "samples" / "000000.png").is_file()
     assert "tensorboard --logdir run" in out
     assert "test/elbo" in out and "test/frechet_distance" in out
 

@@ -14,7 +14,7 @@ from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.streaming import StreamedImages, Streaming, pack
-from vaegan.runtime.launch import execute
+from vaegan.stages.execute import execute
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")

@@ -31,7 +31,7 @@ def of_stage(stage):
 
 
 def test_every_figure_of_a_vae_is_in_the_table(vae_result):
-    vae = VAE(compose("stage=vae", *SMALL_NETS, "likelihood=gaussian"), (1, 28, 28)).eval()
+    vae = VAE((1, 28, 28), compose("stage=vae", *SMALL_NETS, "likelihood=gaussian")).eval()
     target = torch.rand(4, 1, 28, 28).round()
     with torch.no_grad():
         found = figures(vae, score(vae, target, 2, 100))

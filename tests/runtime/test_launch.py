@@ -1,4 +1,4 @@
-"""Runs that do as they are told, in processes of their own."""
+"""Runs whose processes each do something else."""
 
 import json
 import os
@@ -13,54 +13,54 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL_VAE, TRAIN
-from vaegan.runtime import launch as launching
-from vaegan.runtime.launch import execute, num_processes
+from vaegan.runtime import launch as launch_module
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
+from vaegan.stages.execute import execute, num_processes
 from vaegan.training.trainer_config import DeviceConfig
 
 
 @dataclass
-class Told:
-    """Does in each process what `what` says for its rank."""
+class ScriptedRun:
+    """Does in each process what `actions` says for its rank."""
 
-    what: list
+    actions: list
     num_nodes: int = 1
 
     def devices(self):
-        return DeviceConfig(devices=len(self.what), num_nodes=self.num_nodes)
+        return DeviceConfig(devices=len(self.actions), num_nodes=self.num_nodes)
 
     def execute(self, output_dir):
         rank = int(os.environ.get("LOCAL_RANK", 0))
-        done = self.what[rank]
-        if isinstance(done, Exception):
-            raise done
-        if done == "wait":
+        action = self.actions[rank]
+        if isinstance(action, Exception):
+            raise action
+        if action == "wait":
             time.sleep(60)
-        if done == "die":
+        if action == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if done == "listen":
+        if action == "listen":
             while not SIGNAL_STATE.signum:
                 time.sleep(0.01)
-            raise Interrupted(SIGNAL_STATE.signum, "ended in order")
-        return f"{done} in {output_dir} of {os.environ.get('MASTER_ADDR')}"
+            raise Interrupted(SIGNAL_STATE.signum, "stopped")
+        return f"{action} in {output_dir} of {os.environ.get('MASTER_ADDR')}"
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     """As in a process that has computed nothing: these children use no threads."""
-    monkeypatch.setattr(launching, "has_computed", False)
+    monkeypatch.setattr(launch_module, "has_computed", False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork.*")
         yield
 
 
 def test_one_device_needs_no_other_process():
-    assert execute(Told(["a"]), Path("x")) == "a in x of None"
-    assert num_processes(Told(["a", "b"], num_nodes=2)) == 4
+    assert execute(ScriptedRun(["a"]), Path("x")) == "a in x of None"
+    assert num_processes(ScriptedRun(["a", "b"], num_nodes=2)) == 4
 
 
 def test_the_result_is_the_first_processs():
-    assert execute(Told(["a", "b", "c"]), Path("x")) == "a in x of 127.0.0.1"
+    assert execute(ScriptedRun(["a", "b", "c"]), Path("x")) == "a in x of 127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_result_is_the_first_processs():
 def test_what_one_raises_is_raised_and_ends_the_others(error):
     begun = time.monotonic()
     with pytest.raises(type(error), match=str(error)) as caught:
-        execute(Told(["wait", error]), Path("x"))
+        execute(ScriptedRun(["wait", error]), Path("x"))
     assert time.monotonic() - begun < 10
     notes = "".join(getattr(caught.value, "__notes__", []))
     assert ("in process 2 of 2" in notes and "Traceback" in notes) == isinstance(
@@ -82,7 +82,9 @@ def test_a_process_that_dies_ends_the_others_and_is_named():
     with pytest.raises(
         ChildProcessError, match="process 2 of 3 was ended by SIGKILL.*resume='my run'"
     ):
-        execute(Told(["wait", "die", RuntimeError("connection closed by peer")]), Path("my run"))
+        execute(
+            ScriptedRun(["wait", "die", RuntimeError("connection closed by peer")]), Path("my run")
+        )
     assert time.monotonic() - begun < 10
 
 
@@ -90,30 +92,30 @@ def test_a_signal_is_passed_on():
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
-        with pytest.raises(Interrupted, match="ended in order"):
-            execute(Told(["listen", "b"]), Path("x"))
+        with pytest.raises(Interrupted, match="stopped"):
+            execute(ScriptedRun(["listen", "b"]), Path("x"))
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def test_several_nodes_want_a_starter():
     with pytest.raises(
-        ValueError, match="trainer.num_nodes=2: start a process for each device of each node"
+        ValueError, match="trainer.num_nodes=2: start one process per device on each node"
     ):
-        execute(Told(["a", "b"], num_nodes=2), Path("x"))
+        execute(ScriptedRun(["a", "b"], num_nodes=2), Path("x"))
 
 
 def test_processes_from_outside_are_taken_as_they_are(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert execute(Told(["a", "b"], num_nodes=2), Path("x")) == "b in x of None"
+    assert execute(ScriptedRun(["a", "b"], num_nodes=2), Path("x")) == "b in x of None"
 
 
 def test_a_process_that_has_computed_starts_no_others():
-    execute(Told(["a"]), Path("x"))
+    execute(ScriptedRun(["a"]), Path("x"))
     with pytest.raises(
-        ValueError, match="has done a run on one device, and can start none on several"
+        ValueError, match="has already run on one device and cannot start workers for several"
     ):
-        execute(Told(["a", "b"]), Path("x"))
+        execute(ScriptedRun(["a", "b"]), Path("x"))
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ from torch.distributions import Normal
 from vaegan.runtime.seeding import (
     RankInvariantNoise,
     derive_seed,
-    generator,
     image_noise,
+    make_generator,
     seed_global,
     seeded,
 )
@@ -29,14 +29,16 @@ def test_other_keys_give_other_seeds():
 
 
 def test_generator_repeats():
-    assert torch.equal(torch.rand(3, generator=generator(1)), torch.rand(3, generator=generator(1)))
+    assert torch.equal(
+        torch.rand(3, generator=make_generator(1)), torch.rand(3, generator=make_generator(1))
+    )
 
 
 def test_global_generators_start_from_the_key_and_nothing_is_queued():
     queued = len(torch.cuda._queued_calls)
     seed_global(torch.device("cpu"), 0, "train", 1, 0)
     first = torch.rand(3)
-    assert torch.equal(first, torch.rand(3, generator=generator(0, "train", 1, 0)))
+    assert torch.equal(first, torch.rand(3, generator=make_generator(0, "train", 1, 0)))
     assert len(torch.cuda._queued_calls) == queued
 
 
@@ -63,7 +65,7 @@ def test_the_noise_of_an_image_is_uniform_and_its_own():
         assert (centered * (other.flatten(1) - 0.5)).mean().abs() < 1e-3
 
 
-def test_one_grey_level_changes_all_the_noise():
+def test_one_gray_level_changes_all_the_noise():
     image = torch.full((1, 1, 28, 28), 100 / 255)
     changed = image.clone()
     changed[0, 0, 3, 4] = 101 / 255
@@ -91,7 +93,7 @@ DRAWS = {  # each of a batch of so many images
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_the_noise_that_one_would_draw(draw, world_size):
-    """Each draws for its images alone; put together it is what one process draws, draw after draw."""
+    """Put together, their draws are what one process draws, draw after draw."""
     num = 12
     seed_global(torch.device("cpu"), 0, "train", 5, 0)
     whole = [draw(num), draw(num)]

@@ -17,7 +17,10 @@ def test_a_signal_is_noted_and_all_is_as_before_afterwards(signum, capfd):
         with catch_signals():
             assert SIGNAL_STATE.signum == signum
     assert signal.getsignal(signum) == before
-    assert f"{signum.name}: the run will end in order" in capfd.readouterr().err
+    assert (
+        f"{signum.name}: finishing the current batch and saving a checkpoint"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_handler_of_a_launcher_stays(monkeypatch):
@@ -77,4 +80,4 @@ def test_a_slurm_that_is_not_there_is_said(monkeypatch, caplog):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("PATH", "/nowhere")
     requeue()
-    assert "SLURM job 17 could not be queued again" in caplog.text
+    assert "SLURM job 17 could not be requeued" in caplog.text

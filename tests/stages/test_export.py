@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
-from vaegan.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.checkpoints.find_checkpoint import find_checkpoint
+from vaegan.stages.table import run_stage
 
 pytestmark = pytest.mark.slow
 EVALUATION = ["stage=evaluate", "num_samples=20", "trainer.enable_progress_bar=false"]
@@ -15,7 +17,7 @@ EVALUATION = ["stage=evaluate", "num_samples=20", "trainer.enable_progress_bar=f
 
 def export(result, folder):
     """Folder of the export of a result's best checkpoint."""
-    compose("stage=export", f"ckpt={result.checkpoint}").execute(folder)
+    run_stage(compose("stage=export", f"ckpt={result.checkpoint}"), folder)
     return folder / "export"
 
 
@@ -36,14 +38,14 @@ def test_an_export_evaluates_to_the_same_figures(exported, vae_result, gan_resul
         "file": exported[stage] / "model.safetensors",
     }
     found = {
-        name: compose(*EVALUATION, f"ckpt={at}").execute(tmp_path / name).metrics
+        name: run_stage(compose(*EVALUATION, f"ckpt={at}"), tmp_path / name).metrics
         for name, at in places.items()
     }
     assert found["folder"] == found["file"] == found["ckpt"]
 
 
 def test_a_gan_starts_from_an_export_as_from_the_checkpoint(exported, gan_result, tmp_path):
-    result = compose(*SMALL_GAN, f"vae_ckpt={exported['vae']}").execute(tmp_path)
+    result = run_stage(compose(*SMALL_GAN, f"vae_ckpt={exported['vae']}"), tmp_path)
     ours, theirs = (load_checkpoint(each.checkpoint).state for each in (result, gan_result[1]))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert result.metrics == gan_result[1].metrics
@@ -84,14 +86,14 @@ def test_every_learned_part_comes_back(tmp_path):
         "likelihood=gaussian",
     ]
     short = ["likelihood.scale=optimal", "trainer.max_epochs=1", "trainer.limit_train_batches=0.5"]
-    vae = compose("stage=vae", *SMALL_VAE[1:], *parts, *short).execute(tmp_path)
+    vae = run_stage(compose("stage=vae", *SMALL_VAE[1:], *parts, *short), tmp_path)
     words = [
         *SMALL_GAN,
         "warm_start.aggregate_posterior=true",
         "trainer.max_epochs=1",
         f"vae_ckpt={vae.folder}",
     ]
-    gan = compose(*words).execute(tmp_path / "gan")
+    gan = run_stage(compose(*words), tmp_path / "gan")
     for result in (vae, gan):
         before = load_checkpoint(result.checkpoint)
         after = load_checkpoint(
@@ -112,7 +114,7 @@ def test_every_learned_part_comes_back(tmp_path):
 
 
 def test_run_folders_are_exported_and_exports_found_in_them(exported, vae_result, tmp_path, capsys):
-    compose("stage=export", f"ckpt={vae_result[0]}").execute(tmp_path)
+    run_stage(compose("stage=export", f"ckpt={vae_result[0]}"), tmp_path)
     path = tmp_path / "export" / "model.safetensors"
     assert path.read_bytes() == (exported["vae"] / "model.safetensors").read_bytes()
     for given in (tmp_path, path.parent, path):
@@ -125,12 +127,12 @@ def test_run_folders_are_exported_and_exports_found_in_them(exported, vae_result
 
 def test_a_folder_with_a_run_is_not_overwritten(exported, vae_result):
     with pytest.raises(ValueError, match="export already contains a run"):
-        compose("stage=export", f"ckpt={vae_result[0]}").execute(exported["vae"].parent)
+        run_stage(compose("stage=export", f"ckpt={vae_result[0]}"), exported["vae"].parent)
 
 
 def test_a_gans_export_is_refused_as_a_start(exported, tmp_path):
     with pytest.raises(ValueError, match="is a stage=gan checkpoint; give the stage=vae one"):
-        compose(*SMALL_GAN, f"vae_ckpt={exported['gan']}").execute(tmp_path)
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={exported['gan']}"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -146,4 +148,4 @@ def test_a_gans_export_is_refused_as_a_start(exported, tmp_path):
 )
 def test_a_command_that_exports_nothing_is_refused(words, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        compose("stage=export", *words).execute(tmp_path)
+        run_stage(compose("stage=export", *words), tmp_path)

@@ -24,7 +24,8 @@ from tests.faults import (
     until,
     wait,
 )
-from vaegan.runtime import launch as launching
+from vaegan.stages.execute import execute
+from vaegan.stages.table import run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -252,7 +253,7 @@ def test_two_runs_never_write_to_one_folder(tmp_path):
     with pytest.raises(
         ValueError, match="another run is writing to .*; wait for it, or set hydra.run.dir"
     ):
-        compose(*SMALL, "resume=true").execute(run)
+        run_stage(compose(*SMALL, "resume=true"), run)
     kill(pid)
 
 
@@ -266,7 +267,7 @@ def test_an_evaluation_in_two_processes_ends_when_a_signal_comes(calm, tmp_path)
         *TWO,
     ]
     words.append("trainer.enable_progress_bar=false")
-    pid = fork(tmp_path / "log", lambda: launching.execute(compose(*words), tmp_path / "run"))
+    pid = fork(tmp_path / "log", lambda: execute(compose(*words), tmp_path / "run"))
     until(lambda: (tmp_path / "run" / "evaluate").exists() and len(children(pid)) == 2)
     os.kill(pid, signal.SIGTERM)
     assert wait(pid, 20) == 143

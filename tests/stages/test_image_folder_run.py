@@ -8,7 +8,6 @@ import pytest
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
 from tests.faults import TWO, do
 from tests.image_files import fill
-from vaegan.runtime.launch import execute
 
 ROOT = Path(__file__).parents[2]
 SMALL = [*SMALL_NETS, "latent_dim=4", "discriminator.width=8", "gan.discriminator_warmup=16"]
@@ -67,7 +66,7 @@ def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root
         for word in SMALL
         if not word.startswith(("gan.", "discriminator"))
     ]
-    compose("stage=vae", *vae, *FOLDER, f"dataset.root={root}").execute(tmp_path / "vae")
+    run_stage(compose("stage=vae", *vae, *FOLDER, f"dataset.root={root}"), tmp_path / "vae")
     gan = [
         word.removeprefix("gan.") for word in SMALL if word.startswith(("gan.", "discriminator"))
     ]
@@ -76,12 +75,14 @@ def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root
     with pytest.raises(
         ValueError, match=r"dataset\.root=.* is no folder; set it to the folder of your pictures"
     ):
-        compose(*command).execute(tmp_path / "gan")
+        run_stage(compose(*command), tmp_path / "gan")
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]
-    assert compose(*command, *moved).execute(tmp_path / "gan").metrics["val/frechet_distance"] > 0
+    assert (
+        run_stage(compose(*command, *moved), tmp_path / "gan").metrics["val/frechet_distance"] > 0
+    )
     assert "differs" not in caplog.text
-    compose(*command, *moved, "dataset.split_seed=1", "dataset.cache=null").execute(
-        tmp_path / "other"
+    run_stage(
+        compose(*command, *moved, "dataset.split_seed=1", "dataset.cache=null"), tmp_path / "other"
     )
     assert (
         "differs from the one that the VAE was trained on (split_seed=1 for 0): splits may mix"

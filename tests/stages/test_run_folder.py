@@ -9,6 +9,7 @@ from tests.faults import files
 from tests.image_files import fill
 from vaegan.gan.module import GANModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
+from vaegan.stages.table import run_stage
 from vaegan.vae.module import VAEModule
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_that_has_ended_is_not_done_again(vae_result, capsys):
     folder, result = vae_result
     before = files(folder / "vae")
-    again = compose(*SMALL_VAE, "resume=true", "loader.num_workers=3").execute(folder)
+    again = run_stage(compose(*SMALL_VAE, "resume=true", "loader.num_workers=3"), folder)
     assert again.metrics == result.metrics and again.checkpoint == result.checkpoint
     assert files(folder / "vae") == before
     assert "vae test/elbo" in capsys.readouterr().out
@@ -26,7 +27,7 @@ def test_a_run_that_has_ended_is_not_done_again(vae_result, capsys):
 def test_other_settings_are_refused_by_name(vae_result):
     words = ["seed=3", "optimizer.lr=0.5", "likelihood=gaussian", "resume=true"]
     with pytest.raises(ValueError) as error:
-        compose(*SMALL_VAE, *words).execute(vae_result[0])
+        run_stage(compose(*SMALL_VAE, *words), vae_result[0])
     message = str(error.value)
     assert "seed=3 (was 0)" in message and "optimizer.lr=0.5 (was 0.003)" in message
     assert "likelihood.name=gaussian (was bernoulli)" in message and "encoder" not in message
@@ -34,26 +35,26 @@ def test_other_settings_are_refused_by_name(vae_result):
 
 def test_another_stage_is_refused(vae_result):
     with pytest.raises(ValueError, match="started with other settings.*stage=gan"):
-        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "resume=true").execute(vae_result[0])
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "resume=true"), vae_result[0])
 
 
 def test_a_folder_of_an_older_version_is_left_alone(tmp_path):
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "something").touch()
     with pytest.raises(ValueError, match="already contains a run .* has no config.json"):
-        compose(*SMALL_VAE, "resume=true").execute(tmp_path)
+        run_stage(compose(*SMALL_VAE, "resume=true"), tmp_path)
     assert (tmp_path / "vae" / "something").exists()
 
 
 def test_a_run_with_resume_in_an_empty_folder_is_begun(tmp_path):
-    assert compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true").execute(tmp_path).metrics
+    assert run_stage(compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true"), tmp_path).metrics
 
 
 def test_other_versions_of_the_libraries_are_said(tmp_path, monkeypatch, caplog):
     words = [*SMALL_VAE, "trainer.max_epochs=1", "resume=true"]
-    compose(*words).execute(tmp_path)
+    run_stage(compose(*words), tmp_path)
     monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
-    compose(*words).execute(tmp_path)
+    run_stage(compose(*words), tmp_path)
     assert "torch 2." in caplog.text and "has become 0.1 since the run was begun" in caplog.text
 
 
@@ -70,7 +71,7 @@ def stopped(run, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "training_step", training_step)
-        with pytest.raises(Interrupted, match="ended in order after batch 2"):
+        with pytest.raises(Interrupted, match="stopped after batch 2"):
             run.execute(folder)
 
 
@@ -89,17 +90,19 @@ def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch
     ]
     stopped(compose(*words, f"dataset.root={first}"), tmp_path / "run", monkeypatch)
     with pytest.raises(ValueError, match="the data set is not the one that the run was begun with"):
-        compose(*words, f"dataset.root={other}", "resume=true").execute(tmp_path / "run")
+        run_stage(compose(*words, f"dataset.root={other}", "resume=true"), tmp_path / "run")
     moved = first.rename(tmp_path / "moved")
-    assert compose(*words, f"dataset.root={moved}", "resume=true").execute(tmp_path / "run").metrics
+    assert run_stage(
+        compose(*words, f"dataset.root={moved}", "resume=true"), tmp_path / "run"
+    ).metrics
 
 
 def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, monkeypatch):
-    other = compose(*SMALL_VAE, "seed=5", "trainer.max_epochs=1").execute(tmp_path / "other")
+    other = run_stage(compose(*SMALL_VAE, "seed=5", "trainer.max_epochs=1"), tmp_path / "other")
     stopped(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path / "run", monkeypatch)
     with pytest.raises(ValueError, match="vae_ckpt is not the VAE that this GAN was started from"):
-        compose(*SMALL_GAN, f"vae_ckpt={other.folder.parent}", "resume=true").execute(
-            tmp_path / "run"
+        run_stage(
+            compose(*SMALL_GAN, f"vae_ckpt={other.folder.parent}", "resume=true"), tmp_path / "run"
         )
     moved = shutil.copytree(vae_result[0], tmp_path / "moved")
     monkeypatch.chdir(tmp_path)

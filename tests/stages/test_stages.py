@@ -14,6 +14,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
 from vaegan.runtime.seeding import derive_seed
 from vaegan.stages.run_folder import create_empty_folder
+from vaegan.stages.table import run_stage
 from vaegan.training.devices import check_devices
 from vaegan.training.fit import flatten
 from vaegan.training.trainer_config import TrainerConfig
@@ -68,7 +69,7 @@ def test_a_run_folder_holds_all_that_a_run_has_to_show(finished):
     _, result = finished
     names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"} <= names
-    assert {f"pictures/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
+    assert {f"images/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
     assert result.checkpoint == result.folder / "checkpoints" / "best.ckpt"
 
 
@@ -119,21 +120,21 @@ def test_the_best_checkpoint_is_the_one_with_the_best_metric(finished):
 
 def test_the_gan_begins_with_the_pictures_of_its_vae(vae_result, gan_result):
     step = torch.load(vae_result[1].checkpoint, weights_only=True)["global_step"]
-    vae_pictures, gan_pictures = (
-        vae_result[1].folder / "pictures",
-        gan_result[1].folder / "pictures",
+    vae_images, gan_images = (
+        vae_result[1].folder / "images",
+        gan_result[1].folder / "images",
     )
     for kind in PICTURES:
-        expected = (vae_pictures / kind / f"{step:06d}.png").read_bytes()
-        assert (gan_pictures / kind / "000000.png").read_bytes() == expected
-        assert (gan_pictures / kind / "000008.png").read_bytes() != expected
+        expected = (vae_images / kind / f"{step:06d}.png").read_bytes()
+        assert (gan_images / kind / "000000.png").read_bytes() == expected
+        assert (gan_images / kind / "000008.png").read_bytes() != expected
 
 
 def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
     torch.manual_seed(99)
     stage = finished[1].folder.name
     command = SMALL_VAE if stage == "vae" else [*SMALL_GAN, f"vae_ckpt={vae_result[0]}"]
-    again = compose(*command).execute(tmp_path)
+    again = run_stage(compose(*command), tmp_path)
     assert again.metrics == finished[1].metrics
     first, second = (load_checkpoint(result.checkpoint).state for result in (finished[1], again))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -147,8 +148,8 @@ def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
         "optimizer.lr_final=1",
         "trainer.max_epochs=6",
     ]
-    result = compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5").execute(
-        tmp_path
+    result = run_stage(
+        compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5"), tmp_path
     )
     steps = [
         torch.load(result.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
@@ -170,17 +171,17 @@ def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
 
 
 def test_another_seed_gives_another_run(vae_result, tmp_path):
-    assert compose(*SMALL_VAE, "seed=1").execute(tmp_path).metrics != vae_result[1].metrics
+    assert run_stage(compose(*SMALL_VAE, "seed=1"), tmp_path).metrics != vae_result[1].metrics
 
 
 def test_a_cold_start_trains_the_same_generator_from_fresh_weights(
     vae_result, gan_result, tmp_path
 ):
-    cold = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start.generator=none").execute(
-        tmp_path
+    cold = run_stage(
+        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start.generator=none"), tmp_path
     )
     warm_start, cold_start = (
-        (result.folder / "pictures" / "samples" / "000000.png").read_bytes()
+        (result.folder / "images" / "samples" / "000000.png").read_bytes()
         for result in (gan_result[1], cold)
     )
     assert warm_start != cold_start
@@ -207,7 +208,7 @@ def test_a_finished_run_is_never_overwritten(vae_result):
     with pytest.raises(
         ValueError, match="already contains a run and will not be overwritten. Resume it"
     ):
-        compose(*SMALL_VAE).execute(vae_result[0])
+        run_stage(compose(*SMALL_VAE), vae_result[0])
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
@@ -234,8 +235,8 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
 
 
 def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
-    result = compose(*SMALL_VAE, "trainer.max_epochs=3", "early_stopping_patience=1").execute(
-        tmp_path
+    result = run_stage(
+        compose(*SMALL_VAE, "trainer.max_epochs=3", "early_stopping_patience=1"), tmp_path
     )
     assert (
         torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
@@ -252,7 +253,9 @@ SMALL_EVALUATION += ["trainer.enable_progress_bar=false"]
 
 
 def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsys):
-    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "target_seed=4").execute(tmp_path)
+    result = run_stage(
+        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "target_seed=4"), tmp_path
+    )
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert report["figures"] == result.metrics
     assert {f"test/{name}" for name in FIGURES - {"bits_per_dim"}} == result.metrics.keys()
@@ -279,8 +282,8 @@ def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsy
 
 
 def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path):
-    result = compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400").execute(
-        tmp_path
+    result = run_stage(
+        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400"), tmp_path
     )
     vae = load_checkpoint(vae_result[1].checkpoint).build_vae()
     images = to_float(compose(*SMALL_VAE).dataset.build().split("test").images)
@@ -293,7 +296,7 @@ def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path
 
 def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(vae_result, tmp_path):
     command = [*SMALL_EVALUATION, f"ckpt={vae_result[1].checkpoint}", "split=val", "num_images=30"]
-    first, again = (compose(*command).execute(tmp_path / name) for name in "ab")
+    first, again = (run_stage(compose(*command), tmp_path / name) for name in "ab")
     assert first.metrics == again.metrics and set(first.metrics) == {
         f"val/{name}" for name in FIGURES - {"bits_per_dim"}
     }
@@ -301,7 +304,7 @@ def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(va
         json.loads((tmp_path / "a" / "evaluate" / "evaluation.json").read_text())["num_images"]
         == 30
     )
-    other = compose(*command, "target_seed=1").execute(tmp_path / "c")
+    other = run_stage(compose(*command, "target_seed=1"), tmp_path / "c")
     assert other.metrics["val/nll"] != first.metrics["val/nll"]
 
 
@@ -317,7 +320,7 @@ def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(va
 )
 def test_an_evaluation_that_does_not_fit_is_refused(vae_result, tmp_path, overrides, message):
     with pytest.raises(ValueError, match=message):
-        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", *overrides).execute(tmp_path)
+        run_stage(compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", *overrides), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -328,14 +331,15 @@ def test_weights_that_are_not_finite_are_refused(vae_result, tmp_path):
     with pytest.raises(
         ValueError, match="nan.ckpt holds weights that are not finite .*: its training diverged"
     ):
-        compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}").execute(tmp_path)
+        run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}"), tmp_path)
 
 
 def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
     """As after its training: the same test split, the same latents."""
-    result = compose(
-        *SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}"
-    ).execute(tmp_path)
+    result = run_stage(
+        compose(*SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}"),
+        tmp_path,
+    )
     expected = {
         tag: value for tag, value in gan_result[1].metrics.items() if tag.startswith("test/")
     }
@@ -362,7 +366,7 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
 )
 def test_a_gans_evaluation_that_cannot_be_is_refused(gan_result, tmp_path, words, message):
     with pytest.raises(ValueError, match=message):
-        compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *words).execute(tmp_path)
+        run_stage(compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *words), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -407,7 +411,7 @@ def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
         "ema_rampup=0.5",
     ]
     words += ["adversarial_loss=relativistic", "gradient_penalty=r1_r2", "score_every_n_images=128"]
-    result = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path)
+    result = run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words), tmp_path)
     checkpoint = load_checkpoint(result.checkpoint)
     latents = checkpoint.build_latents()
     assert latents.aggregate is not None
@@ -419,7 +423,7 @@ def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
 
 def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_path):
     words = [f"vae_ckpt={vae_result[0]}", "score_every_n_images=192", "discriminator_warmup=0"]
-    result = compose(*SMALL_GAN, *words).execute(tmp_path)
+    result = run_stage(compose(*SMALL_GAN, *words), tmp_path)
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     scored = {
         float(row["val/images"]): float(row["val/frechet_distance"])
@@ -436,8 +440,8 @@ def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_pat
 def test_two_runs_are_compared(vae_result, tmp_path):
     for label, start in (("cold", "none"), ("warm", "all")):
         words = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]
-        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words).execute(tmp_path / label)
-    compose("stage=compare", f"runs=[{tmp_path}/cold,{tmp_path}/warm]").execute(tmp_path / "all")
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words), tmp_path / label)
+    run_stage(compose("stage=compare", f"runs=[{tmp_path}/cold,{tmp_path}/warm]"), tmp_path / "all")
     assert {path.name for path in (tmp_path / "all").iterdir()} == {
         f"comparison.{kind}" for kind in ("md", "json", "png")
     }
@@ -457,18 +461,18 @@ def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_pa
         "dataset.channels=3",
     ]
     parts += ["encoder=resnet", "decoder=resnet"]
-    result = compose(*[word for word in SMALL_VAE if "channels" not in word], *parts).execute(
-        tmp_path
+    result = run_stage(
+        compose(*[word for word in SMALL_VAE if "channels" not in word], *parts), tmp_path
     )
     assert {"val/iw_bound", "test/iw_bound", "test/elbo"} <= result.metrics.keys()
-    evaluated = compose(*SMALL_EVALUATION, f"ckpt={tmp_path}").execute(tmp_path / "again")
+    evaluated = run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path}"), tmp_path / "again")
     assert evaluated.metrics["test/nll"] < -evaluated.metrics["test/elbo"]
     bits = evaluated.metrics["test/nll"] / (3 * 28 * 28) / math.log(2)
     assert evaluated.metrics["test/bits_per_dim"] == pytest.approx(bits, rel=1e-5)
     report = json.loads((tmp_path / "again" / "evaluate" / "evaluation.json").read_text())
     assert report["kl"] == "Monte Carlo"
-    gan = compose(*SMALL_GAN, f"vae_ckpt={tmp_path}", "trainer.max_epochs=1").execute(
-        tmp_path / "gan"
+    gan = run_stage(
+        compose(*SMALL_GAN, f"vae_ckpt={tmp_path}", "trainer.max_epochs=1"), tmp_path / "gan"
     )
     assert gan.metrics["test/frechet_distance"] >= 0
 

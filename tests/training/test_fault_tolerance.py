@@ -8,6 +8,7 @@ import torch
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
+from vaegan.stages.table import run_stage
 from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stop_on_signal import StopOnSignal
@@ -52,7 +53,7 @@ def test_a_step_that_is_not_finite_ends_a_training_before_a_checkpoint_is_poison
     with pytest.raises(
         NonFiniteStep, match="train/log_likelihood is nan at iteration 5: .*No checkpoint holds it"
     ):
-        compose(*GAUSSIAN, "checkpoint.every_n_images=64").execute(tmp_path)
+        run_stage(compose(*GAUSSIAN, "checkpoint.every_n_images=64"), tmp_path)
     checkpoints = sorted((tmp_path / "vae" / "checkpoints").glob("*.ckpt"))
     assert [path.name for path in checkpoints] == ["00000004.ckpt", "00000005.ckpt", "best.ckpt"]
     assert all(map(all_finite, checkpoints))
@@ -62,7 +63,7 @@ def test_a_step_that_is_not_finite_ends_a_training_before_a_checkpoint_is_poison
 def test_the_players_of_a_gan_are_named(bad_batches, vae_result, tmp_path):
     bad_batches.append(3)
     with pytest.raises(NonFiniteStep, match="train/d_loss is nan at iteration 3"):
-        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(tmp_path)
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path)
 
 
 @pytest.mark.slow
@@ -71,15 +72,15 @@ def test_single_bad_steps_can_be_left_out_and_a_run_that_went_on_remembers_them(
 ):
     bad_batches += [2, 5]
     with pytest.raises(NonFiniteStep, match="iteration 5"):
-        compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "checkpoint.every_n_images=64").execute(
-            tmp_path
+        run_stage(
+            compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "checkpoint.every_n_images=64"), tmp_path
         )
     bad_batches[:] = [8]  # of all batches that were seen, so the one that was bad
     with pytest.raises(NonFiniteStep, match="iteration 7"):
-        compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "resume=true").execute(tmp_path)
+        run_stage(compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "resume=true"), tmp_path)
     bad_batches[:] = [9]
-    result = compose(*GAUSSIAN, "trainer.skip_bad_steps=2", "resume=true").execute(tmp_path)
-    assert "step left out (2 of at most 2): train/log_likelihood is nan" in caplog.text
+    result = run_stage(compose(*GAUSSIAN, "trainer.skip_bad_steps=2", "resume=true"), tmp_path)
+    assert "step skipped (2 of at most 2): train/log_likelihood is nan" in caplog.text
     last = result.folder / "checkpoints" / "last.ckpt"
     assert all_finite(last) and torch.load(last, weights_only=True)["callbacks"][
         "NonFiniteGuard"
@@ -106,7 +107,7 @@ def test_a_gradient_is_looked_at_too():
 
 def test_an_accelerator_does_not_wait_for_every_step():
     guard = NonFiniteGuard(0)
-    for _ in range(guard.NUM_TOGETHER - 1):
+    for _ in range(guard.STEPS_PER_CHECK - 1):
         step(guard, {"train/loss": torch.nan}, device="meta")
     with pytest.raises(NonFiniteStep, match="train/loss is nan"):
         step(guard, {"train/loss": 1.0}, device="meta")
@@ -130,7 +131,7 @@ def test_a_lack_of_memory_says_what_to_try(vae_result, tmp_path, monkeypatch, me
     monkeypatch.setattr("vaegan.gan.module.GANModule.training_step", training_step)
     expected = r"out of memory: .*\nTry loader.batch_size=32 \(it is 64\), gradient_accumulation=2"
     with pytest.raises(ValueError, match=expected):
-        compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}").execute(tmp_path)
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path)
 
 
 @pytest.mark.slow
@@ -150,7 +151,7 @@ def test_the_newest_checkpoints_are_kept_until_the_stage_has_ended(tmp_path, mon
         "checkpoint.keep=2",
         "checkpoint.every_n_minutes=null",
     ]
-    compose(*SMALL_VAE, *words).execute(tmp_path)
+    run_stage(compose(*SMALL_VAE, *words), tmp_path)
     assert kept == [
         ["00000002"],
         ["00000002", "00000004"],
@@ -194,7 +195,7 @@ def test_checkpoints_come_by_time_and_by_images(monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(
         OSError,
-        match=r"cannot write the checkpoint .*last.ckpt \(.*\). The ones before it are untouched",
+        match=r"cannot write the checkpoint .*last.ckpt \(.*\). Earlier checkpoints are intact",
     ):
         AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
 
@@ -208,7 +209,7 @@ def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
     monkeypatch.setattr(SIGNAL_STATE, "signum", 15)
     callback.on_validation_batch_start(fitting)
     for hook in (callback.on_validation_batch_start, callback.on_test_batch_start):
-        with pytest.raises(Interrupted, match="nothing was under way"):
+        with pytest.raises(Interrupted, match="no work is lost"):
             hook(validating)
 
 
@@ -222,4 +223,4 @@ def test_the_score_that_is_told_is_that_of_the_file(vae_result, caplog):
         -1.0
     )  # of a run that went on elsewhere, and rounded differently
     assert best.kept_score() == pytest.approx(result.metrics["val/elbo"])
-    assert "the best checkpoint is of before the run was stopped: val/elbo=" in caplog.text
+    assert "the best checkpoint is from before the run was interrupted: val/elbo=" in caplog.text

@@ -27,7 +27,7 @@ def write(folder, steps):
     loggers[1].close()
 
 
-def display_path(folder):
+def read_logs(folder):
     """What a table and TensorBoard show."""
     events = EventAccumulator(str(folder)).Reload()
     scalars = {
@@ -41,20 +41,20 @@ def display_path(folder):
 def test_a_log_that_is_taken_back_and_written_on_is_that_of_an_undisturbed_run(tmp_path, at):
     write(tmp_path / "calm", range(8))
     write(tmp_path / "run", range(at))
-    there = log_position(tmp_path / "run")
+    position = log_position(tmp_path / "run")
     write(tmp_path / "run", range(at, 8))
-    truncate_logs(tmp_path / "run", there)
+    truncate_logs(tmp_path / "run", position)
     write(tmp_path / "run", range(at, 8))
-    assert display_path(tmp_path / "run") == display_path(tmp_path / "calm")
+    assert read_logs(tmp_path / "run") == read_logs(tmp_path / "calm")
 
 
 def test_a_table_that_was_cut_short_while_it_was_written_is_taken_back_all_the_same(tmp_path):
     write(tmp_path / "run", range(4))
-    there = log_position(tmp_path / "run")
+    position = log_position(tmp_path / "run")
     whole = (tmp_path / "run" / "metrics.csv").read_text()
     with (tmp_path / "run" / "metrics.csv").open("a") as file:
         file.write("0.66")
-    truncate_logs(tmp_path / "run", there)
+    truncate_logs(tmp_path / "run", position)
     assert (tmp_path / "run" / "metrics.csv").read_text() == whole
 
 

@@ -3,8 +3,7 @@ from types import SimpleNamespace
 import torch
 
 from tests.conftest import SMALL_NETS, compose
-from vaegan.gan.generator import Generator
-from vaegan.training.image_grids import Pictures
+from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.vae.model import VAE
 
@@ -46,20 +45,22 @@ def test_every_validation_draws_the_same_noise():
     assert noise("on_validation_batch_start") != noise("on_test_batch_start")
 
 
-def test_only_the_first_rank_draws_pictures(tmp_path):
+def test_only_the_first_rank_writes_image_grids(tmp_path):
     vae = VAE((1, 8, 8), compose("stage=vae", *SMALL_NETS))
-    generator = Generator(vae.decoder, vae.likelihood)
     module = SimpleNamespace(
-        vae=vae, average=generator, device="cpu", latent_distribution=vae.latent_prior
+        vae=vae,
+        generate=lambda z: vae.decode(z).mean,
+        device="cpu",
+        latent_distribution=vae.latent_prior,
     )
-    pictures = Pictures(tmp_path, torch.rand(4, 1, 8, 8), seed=0)
+    callback = ImageGridLogger(tmp_path, torch.rand(4, 1, 8, 8), seed=0)
     fit_loop = SimpleNamespace(total_batch_idx=41)
-    pictures.on_validation_end(
+    callback.on_validation_end(
         SimpleNamespace(is_global_zero=False, fit_loop=fit_loop, loggers=[]), module
     )
     assert not list(tmp_path.rglob("*.png"))
     state = torch.get_rng_state()
-    pictures.on_validation_end(
+    callback.on_validation_end(
         SimpleNamespace(is_global_zero=True, fit_loop=fit_loop, loggers=[]), module
     )
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")) == [

@@ -1,137 +1,157 @@
-"""Checkpoints: plain data and tensors. Nothing in a file is executed or imported when it is read.
+"""Checkpoints: plain data and tensors. Reading one neither executes nor imports anything.
 
-Beside Lightning's own keys a checkpoint holds
+In addition to Lightning's own keys, a checkpoint holds
 
-    "vaegan": {"format": 2, "stage": "vae" or "gan", "image_shape": [C, H, W], "run": the run's config, plain;
-               "vae": the plain config of the VAE's run, so that a GAN's file stands alone;
-               "vae_flops": floating-point operations that the VAE's training had cost until then}
+    "vaegan": {"format": 3, "stage": "vae" or "gan", "image_shape": [C, H, W],
+               "run": plain config of the run,
+               "vae": plain config of the VAE's run, so that a GAN's file stands alone,
+               "vae_flops": floating-point operations spent so far on training the VAE}
 
-An export (`vaegan.exports`) says the same in JSON, and is read wherever a checkpoint is.
+An export (`vaegan.checkpoints.exports`) says the same in JSON. It can be read wherever a checkpoint
+can.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from vaegan.checkpoints.exports import MODEL, read_export
+from vaegan.checkpoints.exports import read_export
 from vaegan.config import from_plain
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.images import ImageShape
-from vaegan.runtime.safe_load import read_content
+from vaegan.runtime.safe_load import load_archive
 from vaegan.vae.model import VAE, VAEConfig
 
 FORMAT = 3
-SLACK = 10_000_000  # numbers that building a model may take beside its weights
-NOT_OURS = f"{{}} is no checkpoint of this project in format {FORMAT}"
+VAE_PREFIX = "vae."
+GENERATOR_PREFIX = "ema.module."
+AGGREGATE_PREFIX = "aggregate."
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     path: Path
     stage: str  # "vae" or "gan"
     image_shape: ImageShape
-    run: dict[str, Any]  # config of the run that wrote it, plain
-    vae: dict[str, Any]  # config of the VAE's run, plain
-    vae_flops: (
-        float  # floating-point operations that the VAE's training had cost up to its checkpoint
-    )
-    state: dict[str, Tensor]  # of the LightningModule
+    run: dict[str, Any]  # plain config of the run that wrote it
+    vae: dict[str, Any]  # plain config of the VAE's run
+    vae_flops: float  # floating-point operations spent on training the VAE, up to its checkpoint
+    state: dict[str, Tensor]  # state dict of the LightningModule
     epoch: int  # finished ones
 
-    def build_fresh(self) -> VAE:
-        """A VAE as the file describes it.
+    def __post_init__(self) -> None:
+        values = self.state.values()
+        is_valid = (
+            self.stage in ("vae", "gan")
+            and (self.stage == "vae" or "features" in dict(self.run))
+            and "latent_dim" in self.vae
+            and isinstance(self.vae["dataset"], dict)
+            and isinstance(self.vae["likelihood"], dict)
+            and all(isinstance(name, str) for name in self.state)
+            and all(isinstance(value, Tensor) for value in values)
+            and sum(value.nbytes for value in values) <= self.path.stat().st_size
+        )
+        if not is_valid:
+            raise ValueError(f"{self.path} is not a checkpoint of this project")
+
+    def build_untrained_vae(self) -> VAE:
+        """Build the VAE that the file describes, on the CPU, without loading its weights.
 
         Raises:
-            ValueError: There is no such model, or it would be larger than the weights in the file.
+            ValueError: There is no such model, or it has more weights than the file.
         """
         try:
-            with Budget(2 * sum(value.numel() for value in self.state.values()) + SLACK):
-                return build_vae(self.vae, self.image_shape)
+            check_model_size(self.vae, self.image_shape, self.state)
+            return build_vae(self.vae, self.image_shape)
         except (ValueError, TypeError, RuntimeError, MemoryError) as error:
             raise ValueError(f"{self.path} describes no model of this project: {error}") from error
 
+    def load_weights(self, module: nn.Module, prefix: str) -> None:
+        """Load the entries of `state` that begin with the prefix, and set eval mode.
+
+        Raises:
+            ValueError: They do not fit the module, or are not finite.
+        """
+        names = [name for name in self.state if name.startswith(prefix)]
+        weights = {name.removeprefix(prefix): self.state[name] for name in names}
+        try:
+            module.eval().load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights in {self.path} do not fit the model that it describes: {error}"
+            ) from error
+        for name in names:
+            if not self.state[name].isfinite().all():
+                raise ValueError(
+                    f"{self.path} holds weights that are not finite ({name}): its training diverged"
+                )
+
     def build_vae(self) -> VAE:
-        """The VAE with its trained weights, in eval mode, on the CPU."""
-        vae = self.build_fresh()
-        load_state(vae, self.state, "vae.", self.path)
-        return vae.eval()
+        """Build the VAE with its trained weights, in eval mode, on the CPU."""
+        vae = self.build_untrained_vae()
+        self.load_weights(vae, VAE_PREFIX)
+        return vae
 
     def build_generator(self) -> Generator:
-        """The moving average of a stage=gan generator, in eval mode, on the CPU."""
+        """Build the EMA generator of a stage=gan checkpoint, in eval mode, on the CPU."""
         if self.stage != "gan":
             raise ValueError(
-                f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a generator"
+                f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a "
+                "generator"
             )
-        vae = self.build_fresh()
+        vae = self.build_untrained_vae()
         generator = Generator(vae.decoder, vae.likelihood)
-        load_state(generator, self.state, "ema.module.", self.path)
-        return generator.eval()
-
-    def training_flops(self) -> float:
-        """Floating-point operations of the VAE's whole training: up to its last checkpoint, where that lies beside."""
-        last = self.path.with_name("last.ckpt")
-        return (
-            max(self.vae_flops, load_checkpoint(last).vae_flops)
-            if last.is_file()
-            else self.vae_flops
-        )
+        self.load_weights(generator, GENERATOR_PREFIX)
+        return generator
 
     def build_latents(self) -> Latents:
-        """What the generator's latents are drawn from, on the CPU: call it for their distribution."""
-        vae, aggregate = self.build_vae(), None
-        if "aggregate.scale_tril" in self.state:
-            num = int(self.vae["latent_dim"])
-            if self.state["aggregate.scale_tril"].shape != (num, num):
-                raise ValueError(
-                    f"{self.path}: its aggregate posterior has not latent_dim={num}; use another copy"
-                )
-            aggregate = AggregatePosterior(num)
-            load_state(aggregate, self.state, "aggregate.", self.path)
+        """Build the module that returns the distribution of the latents, on the CPU."""
+        vae = self.build_vae()
+        scale_tril = self.state.get(f"{AGGREGATE_PREFIX}scale_tril")
+        if scale_tril is None:
+            return Latents(vae, None).eval()
+        latent_dim = int(self.vae["latent_dim"])
+        if scale_tril.shape != (latent_dim, latent_dim):
+            raise ValueError(
+                f"{self.path}: its aggregate posterior does not have latent_dim={latent_dim}; "
+                "use another copy"
+            )
+        aggregate = AggregatePosterior(latent_dim)
+        self.load_weights(aggregate, AGGREGATE_PREFIX)
         return Latents(vae, aggregate).eval()
 
+    def training_flops(self) -> float:
+        """Return the cost of training the VAE, up to the last checkpoint if it is in the folder."""
+        last = self.path.with_name("last.ckpt")
+        if not last.is_file():
+            return self.vae_flops
+        return max(self.vae_flops, load_checkpoint(last).vae_flops)
+
     def trained(self) -> dict[str, Tensor]:
-        """The weights of what this file is for, under their names in `state`, without those that only trained it."""
-        if self.stage == "vae":
-            return prefixed(self.build_vae(), "vae.")
-        latents = self.build_latents()
-        tensors = prefixed(latents.vae, "vae.") | prefixed(self.build_generator(), "ema.module.")
-        return tensors | (
-            prefixed(latents.aggregate, "aggregate.") if latents.aggregate is not None else {}
-        )
+        """Return the weights to export: `state` without those that only served the training."""
+        self.build_latents()  # raises if the weights do not fit
+        prefixes = [VAE_PREFIX, AGGREGATE_PREFIX]
+        if self.stage == "gan":
+            self.build_generator()
+            prefixes.append(GENERATOR_PREFIX)
+        names = [name for name in self.state if name.startswith(tuple(prefixes))]
+        return {name: self.state[name] for name in names}
 
     def description(self) -> dict[str, Any]:
-        """What an export says of itself: as `header`, with the cost of the VAE's whole training."""
-        head = header(self.stage, self.image_shape, self.run, self.vae, self.training_flops())
-        return head | {"epoch": self.epoch}
-
-
-class Budget(TorchDispatchMode):
-    """Lets only so many numbers be allocated: a config describes a model of any size in a few bytes."""
-
-    def __init__(self, numbers: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.left = numbers
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        size = args[0] if args else None
-        if isinstance(size, list) and all(
-            isinstance(length, int) for length in size
-        ):  # of a new tensor
-            self.left -= math.prod(size)
-            if self.left < 0:
-                raise ValueError("it would be larger than the weights in the file")
-        return func(*args, **(kwargs or {}))
+        """Return the description of an export: `header`, with the VAE's whole cost, and epoch."""
+        flops = self.training_flops()
+        description = header(self.stage, self.image_shape, self.run, self.vae, flops)
+        return description | {"epoch": self.epoch}
 
 
 def header(
@@ -141,137 +161,82 @@ def header(
     vae: dict[str, Any],
     vae_flops: float = 0.0,
 ) -> dict[str, Any]:
-    """What stands under "vaegan" in a checkpoint."""
-    shape = list(image_shape)
-    return {
-        "format": FORMAT,
-        "stage": stage,
-        "image_shape": shape,
-        "run": run,
-        "vae": vae,
-        "vae_flops": vae_flops,
-    }
+    """Return a checkpoint's entry "vaegan"."""
+    entry = {"format": FORMAT, "stage": stage, "image_shape": list(image_shape)}
+    return entry | {"run": run, "vae": vae, "vae_flops": vae_flops}
 
 
 def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
-    """VAE with fresh weights from the plain config of a run; keys that do not belong to the model are passed over."""
+    """Build an untrained VAE from a run's plain config, ignoring keys that are not the model's."""
     names = {field.name for field in fields(VAEConfig)}
-    return VAE(
-        image_shape,
-        from_plain(VAEConfig, {key: value for key, value in run.items() if key in names}),
-    )
+    config = from_plain(VAEConfig, {key: value for key, value in run.items() if key in names})
+    return VAE(image_shape, config)
 
 
-def prefixed(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
-    """State dict of a module, as it stands in that of the LightningModule around it."""
-    return {f"{prefix}{key}": value for key, value in module.state_dict().items()}
-
-
-def load_state(
-    module: torch.nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path
+def check_model_size(
+    run: Mapping[str, Any], image_shape: ImageShape, state: Mapping[str, Tensor]
 ) -> None:
-    """Load the entries of a state dict that begin with the prefix; all must fit."""
-    part = {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
-    try:
-        module.load_state_dict(part, strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights in {path} do not fit the model that it describes: {error}"
-        ) from error
-    broken = [key for key, value in part.items() if not value.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"{path} holds weights that are not finite ({broken[0]}): its training diverged"
-        )
+    """Check that the VAE of a plain config has no more weights than a state dict.
+
+    A config of a few bytes can describe a model of any size. So it is first built on the meta
+    device, where tensors have no memory, and only up to the number of weights allowed.
+
+    Raises:
+        ValueError: It has more weights, or there is no such model.
+    """
+    num_tensors = len(state)
+    num_weights = sum(value.numel() for value in state.values())
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal num_tensors, num_weights
+        if parameter is not None:
+            num_tensors -= 1
+            num_weights -= parameter.numel()
+        if num_tensors < 0 or num_weights < 0:
+            raise ValueError("the model has more weights than the file")
+
+    with torch.device("meta"), register_module_parameter_registration_hook(count):
+        build_vae(run, image_shape)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project, or an export of one, by the path of its tensors.
+    """Read a checkpoint, or an export by the path of its tensors.
 
     Raises:
-        ValueError: The file is missing, cut short, damaged, holds more than plain data and tensors, or is not ours.
+        ValueError: The file is missing, truncated, damaged, of another format, not of this project,
+            or holds more than plain data and tensors.
     """
     if path.suffix == ".safetensors":
-        return checked(path, *read_export(path))
-    content = read_content(path)
+        description, state = read_export(path)
+        return parse_checkpoint(path, description, state)
+    content = load_archive(path)
     try:
-        return checked(
-            path, content["vaegan"] | {"epoch": content["epoch"] + 1}, content["state_dict"]
-        )
+        description = content["vaegan"] | {"epoch": content["epoch"] + 1}
+        state = content["state_dict"]
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(NOT_OURS.format(path)) from error
+        raise ValueError(f"{path} is not a checkpoint of this project") from error
+    return parse_checkpoint(path, description, state)
 
 
-def checked(path: Path, head: Mapping[str, Any], state: dict[str, Tensor]) -> Checkpoint:
-    """A checkpoint from what a file says of itself, and its tensors.
-
-    Raises:
-        ValueError: It is not ours.
-    """
-    try:
-        channels, height, width = map(int, head["image_shape"])
-        stage, run, vae = head["stage"], head["run"], head["vae"]
-        flops, epoch = float(head["vae_flops"]), int(head["epoch"])
-        is_ours = head["format"] == FORMAT and "latent_dim" in vae
-        is_ours = (
-            is_ours and isinstance(vae["dataset"], dict) and isinstance(vae["likelihood"], dict)
-        )
-        is_ours = (
-            is_ours and {"vae": set(), "gan": {"feature_extractor"}}[stage] <= dict(run).keys()
-        )
-        is_ours = is_ours and all(
-            isinstance(key, str) and isinstance(state[key], Tensor) for key in state
-        )
-        is_ours = is_ours and sum(value.nbytes for value in state.values()) <= path.stat().st_size
-    except (KeyError, TypeError, ValueError, OverflowError):
-        is_ours = False
-    if not is_ours:
-        raise ValueError(NOT_OURS.format(path))
-    return Checkpoint(path, stage, (channels, height, width), run, vae, flops, state, epoch)
-
-
-def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
-    """The checkpoint file that a path means: a file, or the best one of a run folder. `key` is what the user typed.
-
-    A folder that holds several of the stages means the first of them.
+def parse_checkpoint(
+    path: Path, description: Mapping[str, Any], state: dict[str, Tensor]
+) -> Checkpoint:
+    """Make a `Checkpoint` of a file's description (`header` and the epoch) and state dict.
 
     Raises:
-        ValueError: There is none, or the path is a URL.
+        ValueError: It is of another format, or not a checkpoint of this project.
     """
-    if "://" in path:
-        raise ValueError(f"{key}={path}: URLs are refused; download the file and give its path")
-    given = Path(path).expanduser()
-    if given.is_file():
-        return given
-    for folder in (
-        given,
-        given / "checkpoints",
-        *(given / stage / "checkpoints" for stage in stages),
-    ):
-        if (folder / "best.ckpt").is_file():
-            return folder / "best.ckpt"
-    for folder in (given, given / "export"):
-        if (folder / MODEL).is_file():
-            return folder / MODEL
-    wanted = f"{' or '.join(stages)}/checkpoints/best.ckpt"
-    what = f"has no checkpoint ({wanted})" if given.is_dir() else "does not exist"
-    raise ValueError(
-        f"{key}={path} {what}; give the folder of a stage={' or stage='.join(stages)} run, its .ckpt file "
-        "or an export of it. To make one: python train.py stage=vae"
-    )
-
-
-def load_vae_checkpoint(path: str, key: str) -> Checkpoint:
-    """The stage=vae checkpoint that a path means. `key` is what the user typed.
-
-    Raises:
-        ValueError: as `find_checkpoint` and `load_checkpoint`; also if it is a GAN's.
-    """
-    checkpoint = load_checkpoint(find_checkpoint(path, key, ["vae"]))
-    if checkpoint.stage != "vae":
+    file_format = description.get("format")
+    if isinstance(file_format, int) and file_format != FORMAT:
         raise ValueError(
-            f"{key}={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that it started from"
+            f"{path} has checkpoint format {file_format}, but this version reads format {FORMAT}; "
+            "train again with this version"
         )
-    return checkpoint
+    try:
+        channels, height, width = map(int, description["image_shape"])
+        shape = (channels, height, width)
+        stage, run, vae = (description[key] for key in ("stage", "run", "vae"))
+        flops = float(description["vae_flops"])
+        return Checkpoint(path, stage, shape, run, vae, flops, state, int(description["epoch"]))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of this project") from error

@@ -1,8 +1,10 @@
-"""Exported models: `model.safetensors`, the tensors, and beside it `model.json`, what they are. Data, and nothing else.
+"""Exported models: tensors in `model.safetensors`, and their description in `model.json`.
 
-The JSON holds what a checkpoint says of itself (`vaegan.checkpoints.header`), and
+The JSON holds what a checkpoint says of itself (`vaegan.checkpoints.checkpoint.header`), and
 
-    {"epoch": finished ones, "tensors": {name: {"dtype": ..., "shape": [...]}}, "sha256": of model.safetensors}
+    {"epoch": finished epochs,
+     "tensors": {name: {"dtype": ..., "shape": [...]}},
+     "sha256": checksum of model.safetensors}
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vaegan.runtime.atomic_files import atomic_write
+from vaegan.runtime.atomic_files import atomic_write, write_json
 
-MODEL = "model.safetensors"
-MAX_JSON_BYTES = 16 * 2**20  # of a description; ours have some kilobytes
+EXPORT_FILE = "model.safetensors"
+MAX_JSON_BYTES = 16 * 2**20  # of a description, which takes a few kilobytes
 
 
 def write_export(
@@ -33,25 +35,26 @@ def write_export(
         Path of the tensors.
 
     Raises:
-        ValueError: An export is there already, or the files cannot be written.
+        ValueError: The folder already contains an export, or the files cannot be written.
     """
-    path = folder / MODEL
+    path = folder / EXPORT_FILE
     if path.exists() or path.with_suffix(".json").exists():
         raise ValueError(
-            f"{folder} holds an export already, which is never overwritten; choose another folder"
+            f"{folder} already contains an export and will not be overwritten; choose another "
+            "folder"
         )
-    apart = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    content = save(apart)
-    found = {"tensors": describe(apart), "sha256": hashlib.sha256(content).hexdigest()}
-    text = json.dumps({**description, **found}, indent=2) + "\n"
+    copies: dict[str, Tensor] = {}  # safetensors refuses shared memory and other layouts
+    for name, tensor in tensors.items():
+        copies[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    content = save(copies)
+    checksum = hashlib.sha256(content).hexdigest()
     try:
         with atomic_write(path) as file:
             file.write(content)
-        with atomic_write(path.with_suffix(".json")) as file:
-            file.write(text.encode())
+        write_json(
+            path.with_suffix(".json"),
+            {**description, "tensors": describe_tensors(copies), "sha256": checksum},
+        )
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ValueError(
@@ -61,33 +64,36 @@ def write_export(
 
 
 def read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and tensors of an export, by the path of its tensors.
+    """Read the description and the tensors of an export, by the path of its tensors.
 
     Raises:
         ValueError: A file is missing or damaged, or the two do not belong together.
     """
-    description = read_description(path.with_suffix(".json"))
+    json_path = path.with_suffix(".json")
+    description = read_description(json_path)
+    tensors: dict[str, Tensor] = {}
     try:
         content = path.read_bytes()
-        is_whole = hashlib.sha256(content).hexdigest() == description.get("sha256")
-        tensors = load(content) if is_whole else {}
+        is_intact = hashlib.sha256(content).hexdigest() == description.get("sha256")
+        if is_intact:
+            tensors = load(content)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged or no safetensors file ({error}); use another copy"
+            f"{path} is damaged or not a safetensors file ({error}); use another copy"
         ) from error
-    if not is_whole or describe(tensors) != description.get("tensors"):
+    if not is_intact or describe_tensors(tensors) != description.get("tensors"):
         raise ValueError(
-            f"{path} is damaged, or belongs to another export: it is not what {path.with_suffix('.json').name} beside "
-            "it says (sha256, tensors); copy both files again"
+            f"{path} is damaged or belongs to another export: {json_path.name} next to it lists "
+            "other contents (sha256, tensors); copy both files again"
         )
     return description, tensors
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The JSON of an export.
+    """Read the JSON of an export.
 
     Raises:
-        ValueError: It is missing, too large, or no JSON object.
+        ValueError: It is missing, too large, or not a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -98,19 +104,19 @@ def read_description(path: Path) -> dict[str, Any]:
         ) from error
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(
-            f"{path} is refused: it has more than {MAX_JSON_BYTES} bytes, and no description needs them"
+            f"{path} is refused: it has more than {MAX_JSON_BYTES} bytes; no description does"
         )
     try:
         description = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON ({error}); use another copy") from error
+        raise ValueError(f"{path} is damaged or not JSON ({error}); use another copy") from error
     if not isinstance(description, dict):
         raise ValueError(f"{path} must hold a JSON object; got a {type(description).__name__}")
     return description
 
 
-def describe(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Type and shape of each tensor, for JSON."""
+def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the type and shape of each tensor, for JSON."""
     return {
         name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
         for name, tensor in sorted(tensors.items())

@@ -14,7 +14,7 @@ from vaegan.cli.errors import readable_errors
 from vaegan.cli.plugins import find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.resume import expand_resume, with_rank_overrides
-from vaegan.runtime.launch import execute
+from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
 CONF = Path(__file__).parents[2] / "conf"

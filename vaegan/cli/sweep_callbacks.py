@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require, to_plain
-from vaegan.runtime.launch import is_started_from_outside, num_processes
+from vaegan.runtime.launch import is_started_from_outside
+from vaegan.stages.execute import num_processes
 from vaegan.sweeps.outcome import finished_before
 
 

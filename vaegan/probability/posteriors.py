@@ -14,6 +14,8 @@ from torch.nn.functional import softplus
 
 from vaegan.config import Component, ComponentConfig, require
 
+MAX_FLOW_DIM = 4096  # an autoregressive layer is built from latent_dim x latent_dim masks
+
 
 class Posterior(Component, nn.Module, abc.ABC, group="posterior"):
     """q(z | x) as a function of what the encoder puts out."""
@@ -134,7 +136,16 @@ class Flow(Posterior):
     def __init__(self, config: Config, latent_dim: int) -> None:
         super().__init__(config, latent_dim)
         self.min_scale, self.context_dim = config.min_scale, config.context_dim
+        expected = f"at most {MAX_FLOW_DIM} for posterior=flow"
+        require(latent_dim <= MAX_FLOW_DIM, "latent_dim", expected, latent_dim)
         order = torch.arange(latent_dim)
+        if order.is_meta:  # zuko's masks have values; an MLP has the same weights
+            num_inputs = latent_dim + config.context_dim
+            self.transforms = nn.ModuleList(
+                zuko.nn.MLP(num_inputs, 2 * latent_dim, config.hidden_dims)
+                for _ in range(config.num_transforms)
+            )
+            return
         self.transforms = nn.ModuleList(
             zuko.flows.MaskedAutoregressiveTransform(
                 latent_dim,

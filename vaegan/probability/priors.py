@@ -84,9 +84,8 @@ class GaussianMixture(Prior):
         self.min_scale = config.min_scale
         self.logits = nn.Parameter(torch.zeros(config.num_components))
         self.means = nn.Parameter(0.5 * torch.randn(config.num_components, latent_dim))
-        raw = (
-            torch.expm1(torch.tensor(0.75**0.5 - config.min_scale)).log().item()
-        )  # 0.5^2 + 0.75 = 1
+        excess = torch.tensor(0.75**0.5 - config.min_scale, device="cpu")  # 0.5^2 + 0.75 = 1
+        raw = excess.expm1().log().item()
         self.raw_scales = nn.Parameter(torch.full((config.num_components, latent_dim), raw))
 
     def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
@@ -167,12 +166,19 @@ class Flow(Prior):
         super().__init__(config, latent_dim, image_shape)
         require(latent_dim >= 2, "latent_dim", "at least 2 for prior=flow", latent_dim)
         univariate: dict[str, Any] = {}
+        bins = 8
         if config.kind == "spline":
-            bins = 8
             univariate = {
                 "univariate": zuko.transforms.MonotonicRQSTransform,
                 "shapes": [(bins,), (bins,), (bins - 1,)],
             }
+        if torch.get_default_device().type == "meta":  # zuko's masks have values; an MLP has none
+            size = latent_dim // 2
+            num_params = 3 * bins - 1 if univariate else 2
+            self.flow = nn.Sequential()
+            for _ in range(config.num_transforms):
+                self.flow.append(zuko.nn.MLP(size, size * num_params, config.hidden_dims))
+            return
         self.flow = zuko.flows.NICE(
             latent_dim,
             transforms=config.num_transforms,

@@ -21,7 +21,7 @@ def print_summary(
     for result in results:
         stage = result.folder.name
         rows.append((f"{stage} checkpoint", display_path(result.checkpoint)))
-        rows.append((f"{stage} images", display_path(result.folder / "pictures")))
+        rows.append((f"{stage} images", display_path(result.folder / "images")))
         for tag, value in sorted(result.metrics.items()):
             text = f"{value:.3f}"
             if tag in result.real_vs_real:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: whoever reads one, and whenever a writer is killed."""
+"""Atomic writes: readers see the old or the new file, whenever the writer is killed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PARTIAL = ".partial"  # ending of a file that is being written
+PARTIAL_SUFFIX = ".partial"  # of a file that is being written
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` at the end, once its content is on the disk.
+    """Open a file for writing that replaces `path` at the end, once its content is on the disk.
 
     Raises:
-        OSError: It cannot be written, such as on a full disk; what was at `path` is still there, and nothing else is.
+        OSError: Writing failed, for example on a full disk. The old file, if any, is untouched.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         with partial.open("wb") as file:
             yield file
@@ -29,20 +29,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names of a folder's files to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)  # the new name is on the disk too
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data for people to read."""
+    """Write plain data as indented JSON."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
@@ -60,6 +55,6 @@ def read_json(path: Path) -> Any:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers that were killed have left."""
-    for path in folder.glob(f"*{PARTIAL}"):
+    """Remove the incomplete files of writers that were killed."""
+    for path in folder.glob(f"*{PARTIAL_SUFFIX}"):
         path.unlink(missing_ok=True)

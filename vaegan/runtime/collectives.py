@@ -1,11 +1,12 @@
-"""The processes of one training: which of them this is, and what they agree on.
+"""Rank of this process in a distributed training, and collectives between the ranks.
 
-They do the same things in the same order. Only the first one writes files; what depends on a file or on a clock, it
-decides for all.
+All ranks run the same steps in the same order. Only rank 0 writes files; it also decides for all
+of them what depends on a file or a clock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,27 +17,27 @@ T = TypeVar("T")
 
 
 def is_single_process() -> bool:
-    """Whether no other process takes part."""
+    """True if no other process takes part."""
     return not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that writes files."""
+    """True in the process that writes files."""
     return is_single_process() or dist.get_rank() == 0
 
 
 def broadcast(value: T) -> T:
-    """The first process's value, in all of them."""
+    """Return rank 0's value on every rank."""
     if is_single_process():
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 @torch.no_grad()
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """The mean over all processes, without a gradient."""
+    """Return the mean over all ranks, without a gradient."""
     if is_single_process():
         return value
     total = value.clone()
@@ -44,17 +45,16 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-class Votes:
-    """What any process wants, all of them do: asked on the CPU, so that no accelerator has to wait."""
+class FlagReducer:
+    """Max-reduce integer flags over ranks on the CPU (gloo), so that no accelerator has to wait."""
 
     def __init__(self) -> None:
         self.group: Any = None if is_single_process() else dist.new_group(backend="gloo")
 
-    def any(self, *wishes: int) -> list[int]:
-        """The largest of each wish over all processes; they must all ask."""
+    def all_reduce_max(self, flags: Sequence[int]) -> list[int]:
+        """Return the largest value of each flag over all ranks; every rank must call it."""
         if self.group is None:
-            return list(wishes)
-        votes = torch.tensor(wishes)
-        dist.all_reduce(votes, dist.ReduceOp.MAX, group=self.group)
-        found: list[int] = votes.tolist()
-        return found
+            return list(flags)
+        reduced = torch.tensor(flags)
+        dist.all_reduce(reduced, dist.ReduceOp.MAX, group=self.group)
+        return reduced.tolist()

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: noted when they come, heeded when a batch is done."""
+"""Record termination signals and act on them at batch boundaries."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ from types import FrameType
 from typing import Any
 
 log = logging.getLogger(__name__)
-ENDING = (signal.SIGTERM, signal.SIGINT)
-SCHEDULERS = (
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)  # what SLURM can be told to send before the time is up
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SCHEDULER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # SLURM can send them before time is up
 
 
 class Interrupted(Exception):
-    """A signal asked the run to end, and it did so in order."""
+    """A signal asked the run to stop, and it has saved what it had to."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(signum, message)
-        self.signum, self.message = signum, message
+        self.signum = signum
+        self.message = message
 
     def __str__(self) -> str:
         return self.message
 
     @property
     def status(self) -> int:
-        """Exit status, as a shell tells it."""
+        """Exit status, by the convention of shells."""
         return 128 + self.signum
 
 
 class SignalState:
-    """The signal that came, if any."""
+    """Signal that this process has received, and how it handles signals."""
 
-    signum = 0
-    is_open = False  # whether signals are noted
-    is_worker = False  # whether another process tells the user, and passes signals on
-    handlers: Mapping[signal.Signals, Any] = {}  # those that were in the place of ours
+    signum = 0  # 0: none yet
+    is_catching = False
+    is_worker = False  # True if the parent process informs the user and forwards signals
+    previous_handlers: Mapping[signal.Signals, Any] = {}
 
 
 SIGNAL_STATE = SignalState()
@@ -51,67 +49,72 @@ SIGNAL_STATE = SignalState()
 
 @contextmanager
 def catch_signals() -> Iterator[None]:
-    """Inside, the first signal that asks the run to end is noted in `SIGNAL_STATE`; a second Ctrl-C ends it at once."""
-    if (
-        SIGNAL_STATE.is_open or threading.current_thread() is not threading.main_thread()
-    ):  # other threads get no signals
+    """Record the first termination signal in `SIGNAL_STATE`; a second Ctrl-C aborts at once.
+
+    Nested uses and uses outside of the main thread, which gets no signals, do nothing.
+    """
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if SIGNAL_STATE.is_catching or not is_main_thread:
         yield
         return
-    SIGNAL_STATE.signum, SIGNAL_STATE.is_open, owner = 0, True, os.getpid()
+    owner = os.getpid()
 
-    def note(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            return  # a process that it has started
-        if signum == signal.SIGINT and SIGNAL_STATE.signum and not SIGNAL_STATE.is_worker:
-            terminate_now(signum)
-        elif not SIGNAL_STATE.signum:
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a child process
+            return
+        if not SIGNAL_STATE.signum:
             SIGNAL_STATE.signum = signum
             if not SIGNAL_STATE.is_worker:
-                name = signal.Signals(signum).name
-                os.write(
-                    2,
-                    f"\n{name}: the run will end in order; another Ctrl-C ends it at once\n".encode(),
-                )
+                announce(signum)
+        elif signum == signal.SIGINT and not SIGNAL_STATE.is_worker:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(owner, signum)
 
-    taken = [
-        s for s in (*ENDING, *SCHEDULERS) if s in ENDING or signal.getsignal(s) == signal.SIG_DFL
-    ]
-    SIGNAL_STATE.handlers = before = {signum: signal.signal(signum, note) for signum in taken}
+    signums = list(TERMINATION_SIGNALS)
+    for signum in SCHEDULER_SIGNALS:
+        if signal.getsignal(signum) == signal.SIG_DFL:  # else a launcher handles it
+            signums.append(signum)
+    SIGNAL_STATE.signum = 0
+    SIGNAL_STATE.is_catching = True
+    previous_handlers = {signum: signal.signal(signum, handle) for signum in signums}
+    SIGNAL_STATE.previous_handlers = previous_handlers
     try:
         yield
     finally:
-        SIGNAL_STATE.is_open, SIGNAL_STATE.signum = False, 0
-        for signum, handler in before.items():
+        SIGNAL_STATE.is_catching = False
+        SIGNAL_STATE.signum = 0
+        for signum, handler in previous_handlers.items():
             signal.signal(signum, handler)
 
 
+def announce(signum: int) -> None:
+    """Tell the user what follows a signal; `os.write` is safe in a signal handler."""
+    message = "finishing the current batch and saving a checkpoint; press Ctrl-C again to abort"
+    os.write(2, f"\n{signal.Signals(signum).name}: {message}\n".encode())
+
+
 def reset_after_fork() -> None:
-    """In a process that was forked from one that notes signals: forget what that one has noted, and how."""
-    SIGNAL_STATE.is_open = False
-    for signum, handler in SIGNAL_STATE.handlers.items():
+    """Restore the handlers from before `catch_signals` in a forked process."""
+    SIGNAL_STATE.is_catching = False
+    for signum, handler in SIGNAL_STATE.previous_handlers.items():
         signal.signal(signum, handler)
 
 
 def ignore_signals(worker: int) -> None:
-    """For a loader's process: its owner tells it when to end, and needs it until then."""
-    for signum in ENDING:
+    """Ignore termination signals in a data loader's worker: its owner stops it when it is done."""
+    for signum in TERMINATION_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
-def terminate_now(signum: int) -> None:
-    """What the signal does to a program that does not listen."""
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)
-
-
 def requeue() -> None:
-    """Let SLURM start its job anew, as Lightning would: its script goes on with the run where it says `resume=true`."""
+    """Queue this SLURM job again, as Lightning would; its script resumes with `resume=true`."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if re.fullmatch(r"\d+(_\d+)?", job):
-        try:
-            subprocess.run(["scontrol", "requeue", job], check=True)
-            log.info("SLURM job %s is queued again", job)
-        except (OSError, subprocess.CalledProcessError) as error:
-            log.warning("SLURM job %s could not be queued again (%s)", job, error)
+    if not re.fullmatch(r"\d+(_\d+)?", job):
+        return
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+        log.info("SLURM job %s was requeued", job)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("SLURM job %s could not be requeued (%s)", job, error)

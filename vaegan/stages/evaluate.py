@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from vaegan.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from vaegan.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from vaegan.checkpoints.find_checkpoint import find_checkpoint
 from vaegan.config import flatten, from_plain, require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.crops import ImageDataset

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vaegan.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.checkpoints.exports import write_export
+from vaegan.checkpoints.find_checkpoint import find_checkpoint
 from vaegan.runtime.paths import display_path
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.tool_configs import ExportRun

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaegan.checkpoints.checkpoint import build_vae, header, load_vae_checkpoint
+from vaegan.checkpoints.checkpoint import build_vae, header
+from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import SplitName

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vaegan.config import require
 from vaegan.training.callback_table import check_callbacks
@@ -31,11 +30,6 @@ class RunConfig:
     def devices(self) -> DeviceConfig | None:
         """Devices of the run; None: it has one process, and does not train."""
         return None
-
-    def execute(self, output_dir: Path) -> Any:
-        from vaegan.stages.table import run_stage
-
-        return run_stage(self, output_dir)
 
     def check_sweep_metric(self, tags: tuple[str, ...]) -> None:
         """Check that `sweep_metric` is empty or among the tags that the run has at its end."""

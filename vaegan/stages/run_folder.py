@@ -22,7 +22,7 @@ from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.paths import display_path, shell_command
-from vaegan.runtime.safe_load import read_content
+from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import Interrupted, catch_signals, requeue
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.run_config import TrainingRun
@@ -204,7 +204,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         broken = []
         for path in candidates:
             try:
-                log_position = read_content(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
+                log_position = load_archive(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
             except ValueError as error:
                 log.warning("%s; the checkpoint before it is used", error)
                 broken.append(path)

@@ -10,9 +10,9 @@ from typing import Any
 
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json
-from vaegan.runtime.launch import execute
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals
 from vaegan.stages.config_diff import diff_configs
+from vaegan.stages.execute import execute
 from vaegan.stages.run_config import RunConfig, TrainingRun
 from vaegan.sweeps.outcome import ConfigMismatch, Outcome, finished_before, is_finite
 from vaegan.training.stage_result import StageResult

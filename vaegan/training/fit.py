@@ -20,7 +20,7 @@ from vaegan.data.images.scanning import SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
-from vaegan.training.image_grids import Pictures
+from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
@@ -123,7 +123,7 @@ def build_trainer(
         guard,
         StopOnSignal(),
         PerStepSeeding(settings.seed),
-        Pictures(folder / "pictures", examples, settings.seed),
+        ImageGridLogger(folder / "images", examples, settings.seed),
         LearningRateMonitor("step"),
     ]
     if config.enable_progress_bar:

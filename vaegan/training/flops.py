@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Count floating-point operations, a measure of cost that does not depend on the machine's load."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class CountFlops(TorchDispatchMode):
-    """Adds up the floating-point operations of all that runs inside, by torch's formulas.
+class FlopCounter(TorchDispatchMode):
+    """Add up the floating-point operations inside the context, by torch's formulas.
 
-    torch's own FlopCounterMode also tells modules apart, by hooks that a gradient penalty's autograd.grad refuses.
+    torch's FlopCounterMode also attributes them to modules, by hooks that fail in the autograd.grad
+    of a gradient penalty.
     """
 
     def __init__(self) -> None:
@@ -21,17 +22,18 @@ class CountFlops(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        count_flops = flop_registry.get(func._overloadpacket)
+        if count_flops is not None:
+            self.total += count_flops(*args, **kwargs, out_val=out)
         return out
 
 
 class FlopCounts:
-    """Floating-point operations of the parts of a step, counted the first time that each is done.
+    """Floating-point operations of the parts of a step, counted the first time each part runs.
 
-    They are a measure of cost that no other load on the machine disturbs. Convolutions and matrix products count, with
-    their backward passes; the rest is small.
+    Convolutions and matrix products count, with their backward passes; the rest is small.
     """
 
     def __init__(self) -> None:
@@ -39,10 +41,10 @@ class FlopCounts:
 
     @contextmanager
     def counted(self, part: str) -> Iterator[None]:
-        """Counts what is done inside, which must be the same for the same part, under `counts[part]`."""
+        """Count what runs inside as `counts[part]`; it must cost the same every time."""
         if part in self.counts:
             yield
         else:
-            with CountFlops() as counter:
+            with FlopCounter() as counter:
                 yield
             self.counts[part] = counter.total

@@ -1,7 +1,11 @@
-"""Picture grids of a VAE and of the generator that grew from its decoder: the same latents through either."""
+"""Image grids of a model, VAE or GAN: samples, reconstructions and interpolations.
+
+A GAN's generator gets the same latents as the VAE's decoder that it started from.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +17,86 @@ from torch.distributions import Distribution
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from vaegan.gan.generator import Generator
 from vaegan.images import to_uint8
 from vaegan.probability.distributions import mean_of
 from vaegan.runtime.seeding import seeded
-from vaegan.vae.model import VAE
 
-COLUMNS = 8
+NUM_COLUMNS = 8
 
 
-def picture_grids(
-    vae: VAE, latents: Distribution, generator: Generator, images: Tensor
+@torch.no_grad()
+def make_image_grids(
+    vae: Any, latents: Distribution, generate: Callable[[Tensor], Tensor], images: Tensor
 ) -> dict[str, Tensor]:
-    """What a generator makes of latents from a VAE.
+    """Generate images from latents of a VAE.
 
     Args:
-        vae: Gives the latents of real images.
-        latents: Gives those of samples, batch ().
-        generator: Turns them into images; its own decoder, or what a GAN has made of it.
+        vae: VAE that encodes the real images.
+        latents: Distribution of the latents of samples, batch ().
+        generate: Map from latents (B, latent_dim) to images (B, C, H, W): the VAE's decoder, or the
+            generator of a GAN.
         images: Real images in [0, 1], (at least 2, C, H, W).
 
     Returns:
         Grids (C, height, width) in [0, 1]:
-        samples: 64 images of latents drawn from torch's global generator.
+        samples: 64 images of latents drawn with torch's global generator.
         reconstructions: Rows of real images, each above a row of their reconstructions.
-        interpolation: Each row goes from one real image's posterior mean to the next one's.
+        interpolation: Rows from the posterior mean of one real image to that of the next.
     """
-    with torch.no_grad():
-        drawn = latents.sample((COLUMNS * COLUMNS,))
-        target = vae.likelihood.target(images)
-        means = mean_of(vae.encode(target))
-        rows = zip(target.split(COLUMNS), generator(means).split(COLUMNS), strict=True)
-        weights = torch.linspace(0, 1, COLUMNS, device=means.device).view(1, -1, 1)
-        start, end = means[0::2, None], means[1::2, None]
-        count = min(len(start), len(end), COLUMNS)
-        path = torch.lerp(start[:count], end[:count], weights).flatten(0, 1)
-        return {
-            "samples": grid(generator(drawn)),
-            "reconstructions": grid(torch.cat([part for row in rows for part in row])),
-            "interpolation": grid(generator(path)),
-        }
+    z = latents.sample(torch.Size([NUM_COLUMNS * NUM_COLUMNS]))
+    target = vae.likelihood.target(images)
+    means = mean_of(vae.encode(target))
+    rows: list[Tensor] = []
+    reconstructions = generate(means)
+    for real_row, reconstructed_row in zip(
+        target.split(NUM_COLUMNS), reconstructions.split(NUM_COLUMNS), strict=True
+    ):
+        rows += [real_row, reconstructed_row]
+    path = interpolate(means)
+    return {
+        "samples": make_image_grid(generate(z)),
+        "reconstructions": make_image_grid(torch.cat(rows)),
+        "interpolation": make_image_grid(generate(path)),
+    }
 
 
-def grid(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) side by side, eight in a row: (C, height, width)."""
-    pixels: Tensor = make_grid(images.float().clamp(0, 1), nrow=COLUMNS, padding=1, pad_value=0.5)
-    return pixels
+def interpolate(means: Tensor) -> Tensor:
+    """Return latents on the lines between latents 0 and 1, 2 and 3, ...: at most 8 lines of 8."""
+    num_lines = min(len(means) // 2, NUM_COLUMNS)
+    start = means[0::2, None][:num_lines]
+    end = means[1::2, None][:num_lines]
+    weights = torch.linspace(0, 1, NUM_COLUMNS, device=means.device).view(1, -1, 1)
+    return torch.lerp(start, end, weights).flatten(0, 1)
 
 
-class Pictures(pl.Callback):
-    """Picture grids at every validation: to TensorBoard, and as PNG files named by the number of batches trained on.
+def make_image_grid(images: Tensor) -> Tensor:
+    """Arrange images (N, C, H, W) in rows of eight: (C, height, width)."""
+    return make_grid(images.float().clamp(0, 1), nrow=NUM_COLUMNS, padding=1, pad_value=0.5)
 
-    The latents are the same at every time and in both stages: the first picture of a warm-started GAN is the VAE's.
+
+class ImageGridLogger(pl.Callback):
+    """Log image grids at every validation, to TensorBoard and as PNG files named by the batch.
+
+    The latents are always the same, in both stages: the first images of a warm-started GAN are the
+    VAE's. The module must have `vae`, `latent_distribution()` and `generate(z)`.
 
     Args:
-        folder: Where the PNG files go: folder/samples/000550.png.
+        folder: Parent of the PNG files: folder/samples/000550.png.
         images: Real images to reconstruct, in [0, 1], (N, C, H, W).
-        seed: Of the latents.
+        seed: Seed of the latents.
     """
 
     def __init__(self, folder: Path, images: Tensor, seed: int) -> None:
-        self.folder, self.images, self.seed = folder, images, seed
+        self.folder = folder
+        self.images = images
+        self.seed = seed
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         images = self.images.to(pl_module.device, memory_format=torch.channels_last)
         with seeded(self.seed, "pictures"):
-            grids = picture_grids(
+            grids = make_image_grids(
                 pl_module.vae, pl_module.latent_distribution(), pl_module.generate, images
             )
         step = trainer.fit_loop.total_batch_idx + 1

@@ -1,4 +1,4 @@
-"""Logs that can be taken back to a checkpoint: a run that goes on from there writes on as if nothing had happened."""
+"""Loggers whose files can be truncated to a checkpoint, from where a resumed run continues them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from lightning.pytorch.utilities import rank_zero_only
 from vaegan.runtime.atomic_files import atomic_write
 from vaegan.runtime.collectives import is_rank_zero
 
-TABLE = "metrics.csv"
-EVENTS = "events.out.tfevents*"
+METRICS_FILE = "metrics.csv"
+EVENT_FILES = "events.out.tfevents*"
 
 
 class MetricsWriter(ExperimentWriter):
-    """Lightning's, but that it continues a table that is there, and changes its header in one step."""
+    """Lightning's writer, which continues an existing table and changes its header atomically."""
 
     def _check_log_dir_exists(self) -> None:
-        self.metrics_keys = read_table(Path(self.log_dir))[0]
+        self.metrics_keys, _ = read_table(Path(self.log_dir))
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        write_table(Path(self.log_dir), fieldnames, read_table(Path(self.log_dir))[1])
+        _, rows = read_table(Path(self.log_dir))
+        write_table(Path(self.log_dir), fieldnames, rows)
 
 
 class MetricsLogger(CSVLogger):
-    """`metrics.csv` of a folder."""
+    """Logger that writes a folder's `metrics.csv`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
@@ -39,7 +40,7 @@ class MetricsLogger(CSVLogger):
 
 
 class EventsLogger(TensorBoardLogger):
-    """TensorBoard's curves of a folder: one file for each start of a run, where Lightning begins one for each loop."""
+    """TensorBoard logger with one file per start of a run; Lightning's begins one for each loop."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name=folder.name, version="", default_hp_metric=False)
@@ -51,43 +52,45 @@ class EventsLogger(TensorBoardLogger):
 
     @rank_zero_only
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Flush and close the file."""
         if self._experiment is not None:
             self._experiment.close()
 
 
 def read_table(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows of a folder's table; empty where there is none."""
-    if not (folder / TABLE).is_file():
+    """Read the header and the rows of a folder's table; both are empty if there is none."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
         return [], []
-    reader = csv.DictReader((folder / TABLE).read_text().splitlines())
+    reader = csv.DictReader(path.read_text().splitlines())
     rows = list(reader)
     return list(reader.fieldnames or []), rows
 
 
 def write_table(folder: Path, header: list[str], rows: list[dict[str, str]]) -> None:
-    """Put header and rows in the table's place."""
+    """Replace a folder's table."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, header)
     writer.writeheader()
     writer.writerows(rows)
-    with atomic_write(folder / TABLE) as file:
+    with atomic_write(folder / METRICS_FILE) as file:
         file.write(text.getvalue().encode())
 
 
 def log_position(folder: Path) -> dict[str, Any]:
-    """How much has been written: what `truncate_logs` needs to go back here. All must be flushed."""
-    events = {path.name: path.stat().st_size for path in sorted(folder.glob(EVENTS))}
-    return {"rows": len(read_table(folder)[1]), "events": events}
+    """Return the length of each log, for `truncate_logs`. The loggers must have been flushed."""
+    event_sizes = {path.name: path.stat().st_size for path in sorted(folder.glob(EVENT_FILES))}
+    return {"rows": len(read_table(folder)[1]), "events": event_sizes}
 
 
-def truncate_logs(folder: Path, there: dict[str, Any]) -> None:
-    """Forget what was written after a mark."""
+def truncate_logs(folder: Path, position: dict[str, Any]) -> None:
+    """Remove what was logged after a position."""
     header, rows = read_table(folder)
-    if len(rows) > there["rows"]:
-        write_table(folder, header, rows[: there["rows"]])
-    for path in folder.glob(EVENTS):
-        if path.name not in there["events"]:
+    if len(rows) > position["rows"]:
+        write_table(folder, header, rows[: position["rows"]])
+    event_sizes = position["events"]
+    for path in folder.glob(EVENT_FILES):
+        if path.name not in event_sizes:
             path.unlink()
-        elif path.stat().st_size > there["events"][path.name]:
-            os.truncate(path, there["events"][path.name])
+        elif path.stat().st_size > event_sizes[path.name]:
+            os.truncate(path, event_sizes[path.name])

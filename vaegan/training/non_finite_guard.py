@@ -1,10 +1,11 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Stop a training whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from vaegan.runtime.collectives import Votes
+from vaegan.runtime.collectives import FlagReducer
 
 log = logging.getLogger(__name__)
-DIVERGED = (
-    "{}: the training has diverged. No checkpoint holds it. Lower the learning rate, or leave more single bad steps "
-    "out with trainer.skip_bad_steps=10"
+
+
+ADVICE = (
+    "the training has diverged. No checkpoint holds it. Lower the learning rate, or skip more "
+    "single bad steps with trainer.skip_bad_steps=10"
 )
 
 
@@ -25,23 +28,39 @@ class NonFiniteStep(ValueError):
     """A loss or a gradient is not a number, or infinite."""
 
 
-class NonFiniteGuard(pl.Callback):
-    """Ends a training whose loss or gradient is not finite, before a checkpoint of it is written.
+@dataclass
+class StepTerms:
+    """Values that an optimizer step depends on."""
 
-    A module names what its next optimizer step follows from in `terms`. On an accelerator, which must not wait, the
-    values of many steps are looked at together; in any case before a validation and before a checkpoint.
+    iteration: int
+    names: list[str]
+    values: Tensor  # (len(names),)
+
+    def describe_non_finite(self) -> str | None:
+        """Describe the first value that is not finite; None if all are."""
+        for name, value in zip(self.names, self.values.tolist(), strict=True):
+            if not math.isfinite(value):
+                return f"{name} is {value} at iteration {self.iteration}"
+        return None
+
+
+class NonFiniteGuard(pl.Callback):
+    """Stop a training whose loss or gradient is not finite, before it is saved in a checkpoint.
+
+    The module's `terms` are the values, by name, that its next optimizer step depends on. On an
+    accelerator, which must not wait, many steps are checked together; in any case before a
+    validation and before a checkpoint.
 
     Args:
-        num_skipped: Bad steps that are left out before the training ends.
+        max_skipped: Number of bad steps to skip before the training is stopped.
     """
 
-    NUM_TOGETHER = 50
+    STEPS_PER_CHECK = 50
 
-    def __init__(self, num_skipped: int) -> None:
-        self.allowed, self.num_skipped = num_skipped, 0
-        self.steps: list[
-            tuple[int, list[str], Tensor]
-        ] = []  # batches done, terms, values; not looked at yet
+    def __init__(self, max_skipped: int) -> None:
+        self.max_skipped = max_skipped
+        self.num_skipped = 0
+        self.unchecked_steps: list[StepTerms] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_skipped": self.num_skipped}
@@ -50,62 +69,59 @@ class NonFiniteGuard(pl.Callback):
         self.num_skipped = state_dict["num_skipped"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.votes = Votes()
+        self.flag_reducer = FlagReducer()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
-        terms: dict[str, Tensor] = {
-            name: value.detach().mean() for name, value in pl_module.terms.items()
-        }
-        parameters = [
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        ]
-        if (
-            getattr(trainer.precision_plugin, "scaler", None) is None
-        ):  # else infinite gradients are part of the method
-            terms[f"the gradient of {next(iter(terms))}"] = get_total_norm(
-                [parameter.grad for parameter in parameters if parameter.grad is not None]
-            )
-        self.steps.append(
-            (trainer.fit_loop.total_batch_idx, list(terms), torch.stack(list(terms.values())))
-        )
-        if self.allowed:
-            self.skip(parameters)
-        elif pl_module.device.type == "cpu" or len(self.steps) >= self.NUM_TOGETHER:
+        parameters: list[torch.nn.Parameter] = []
+        for group in optimizer.param_groups:
+            parameters += group["params"]
+        terms = {name: value.detach().mean() for name, value in pl_module.terms.items()}
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            # A gradient scaler produces infinite gradients on purpose, and skips them itself.
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            terms[f"the gradient of {next(iter(terms))}"] = get_total_norm(gradients)
+        values = torch.stack(list(terms.values()))
+        step = StepTerms(trainer.fit_loop.total_batch_idx, list(terms), values)
+        if self.max_skipped:
+            self.skip_if_bad(step, parameters)
+            return
+        self.unchecked_steps.append(step)
+        is_full = len(self.unchecked_steps) >= self.STEPS_PER_CHECK
+        if is_full or pl_module.device.type == "cpu":
             self.check()
 
-    def skip(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Leave the step out on all devices if it is bad on one of them, and not too many were."""
-        bad = next(self.bad(), None)
-        self.steps.clear()
-        if self.votes.any(int(bad is not None))[0]:
-            what = bad or "the step is bad on another device"
-            if self.num_skipped == self.allowed:
-                raise NonFiniteStep(DIVERGED.format(what))
-            self.num_skipped += 1
-            log.warning(
-                "step left out (%d of at most %d): %s", self.num_skipped, self.allowed, what
-            )
-            for parameter in parameters:
-                parameter.grad = None  # Adam leaves those alone, with their moments
-
-    def check(self) -> None:
-        """Look at the steps that were not looked at yet.
+    def skip_if_bad(self, step: StepTerms, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Skip a step on all devices if it is bad on one of them.
 
         Raises:
-            NonFiniteStep: One of them is bad; says which, and what of it.
+            NonFiniteStep: Too many steps were skipped already.
         """
-        if what := next(self.bad(), None):
-            raise NonFiniteStep(DIVERGED.format(what))
-        self.steps.clear()
+        problem = step.describe_non_finite()
+        (is_bad_anywhere,) = self.flag_reducer.all_reduce_max([int(problem is not None)])
+        if not is_bad_anywhere:
+            return
+        problem = problem or "the step is bad on another device"
+        if self.num_skipped == self.max_skipped:
+            raise NonFiniteStep(f"{problem}: {ADVICE}")
+        self.num_skipped += 1
+        log.warning(
+            "step skipped (%d of at most %d): %s", self.num_skipped, self.max_skipped, problem
+        )
+        for parameter in parameters:
+            parameter.grad = None  # Adam then leaves it and its moments unchanged
 
-    def bad(self) -> Iterator[str]:
-        """What is not finite in the steps that were not looked at yet."""
-        for iteration, names, values in self.steps:
-            for name, value in zip(names, values.tolist(), strict=True):
-                if not math.isfinite(value):
-                    yield f"{name} is {value} at iteration {iteration}"
+    def check(self) -> None:
+        """Check the steps that have not been checked yet.
+
+        Raises:
+            NonFiniteStep: A value of one of them is not finite.
+        """
+        for step in self.unchecked_steps:
+            if problem := step.describe_non_finite():
+                raise NonFiniteStep(f"{problem}: {ADVICE}")
+        self.unchecked_steps.clear()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.check()

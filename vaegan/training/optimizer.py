@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Adam with a warm-up and a cosine decay of its learning rate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from vaegan.config import require
 
 @dataclass
 class OptimizerConfig:
-    """Adam, its learning rate rising linearly and then falling by half a cosine."""
+    """Adam; its learning rate rises linearly and then falls by half a cosine."""
 
-    lr: float | None = (
-        1e-3  # the highest learning rate; null (of a GAN): what suits the size of the images
-    )
-    beta1: float = 0.9  # decay of the gradient's mean
-    beta2: float = 0.999  # decay of its square's
-    lr_warmup: float = 0.0  # share of the training in which the learning rate rises from 0
-    lr_final: float = 1.0  # the last learning rate, as a share of lr; 1 keeps it constant
+    lr: float | None = 1e-3  # peak learning rate; null (GAN only): chosen by the image size
+    beta1: float = 0.9  # decay of the running mean of the gradient
+    beta2: float = 0.999  # decay of the running mean of its square
+    lr_warmup: float = 0.0  # fraction of the training in which the learning rate rises from 0
+    lr_final: float = 1.0  # final learning rate, as a fraction of lr; 1 keeps it constant
 
     def __post_init__(self) -> None:
         require(self.lr is None or self.lr > 0, "lr", "positive", self.lr)
@@ -35,16 +33,28 @@ class OptimizerConfig:
     def build(
         self, parameters: Iterable[nn.Parameter], num_steps: Callable[[], int]
     ) -> tuple[Adam, LambdaLR]:
-        """Optimizer, and its learning-rate schedule over `num_steps()` steps, a number that may change on the way."""
-        assert self.lr is not None, "settled before"
-        optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
-        return optimizer, LambdaLR(
-            optimizer, lambda step: self.factor((step + 1) / max(1, num_steps()))
-        )
+        """Build the optimizer and its learning-rate schedule.
 
-    def factor(self, progress: float) -> float:
-        """Share of `lr` at a share of the training."""
+        Args:
+            parameters: Parameters to train.
+            num_steps: Returns the length of the schedule, which may change during the training.
+
+        Raises:
+            ValueError: `lr` is still null.
+        """
+        if self.lr is None:
+            raise ValueError("lr must be set before the optimizer is built; got None")
+        optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
+
+        def multiplier(step: int) -> float:
+            return self.lr_multiplier((step + 1) / max(1, num_steps()))
+
+        return optimizer, LambdaLR(optimizer, multiplier)
+
+    def lr_multiplier(self, progress: float) -> float:
+        """Return the learning-rate multiplier at a fraction of the training."""
         if progress < self.lr_warmup:
             return progress / self.lr_warmup
-        fallen = (min(1.0, progress) - self.lr_warmup) / (1 - self.lr_warmup)
-        return self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * fallen))
+        decay_progress = (min(1.0, progress) - self.lr_warmup) / (1 - self.lr_warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * decay_progress))
+        return self.lr_final + (1 - self.lr_final) * cosine

@@ -1,30 +1,25 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Stop evaluations on termination signals."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import lightning.pytorch as pl
 
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 
-log = logging.getLogger(__name__)
-
 
 class StopOnSignal(pl.Callback):
-    """Outside of a training there is nothing to finish and to save: a signal ends the run at the next batch."""
+    """Stop at the next batch outside of a training, where there is nothing to save."""
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.state.fn != "fit":
-            self.heed()
+            self.raise_if_interrupted()
 
     def on_test_batch_start(self, *args: Any) -> None:
-        self.heed()
+        self.raise_if_interrupted()
 
-    def heed(self) -> None:
-        """End if a signal came."""
+    def raise_if_interrupted(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
         if SIGNAL_STATE.signum:
-            raise Interrupted(
-                SIGNAL_STATE.signum, "ended in order; nothing was under way that is not repeated"
-            )
+            raise Interrupted(SIGNAL_STATE.signum, "stopped; no work is lost")

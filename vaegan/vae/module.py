@@ -118,7 +118,7 @@ class VAEModule(pl.LightningModule):
         return self.vae.latent_prior()
 
     def generate(self, z: Tensor) -> Tensor:
-        """Return images (B, C, H, W) of latents (B, latent_dim)."""
+        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
         return self.vae.decode(z).mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def test_a_time_that_no_database_can_keep_does_not_matter(mtime_ns, kept):
 
 
 def test_the_folder_of_a_run_is_passed_over(tmp_path):
-    touch(tmp_path, "a.png", "run/vae/pictures/b.png", "run/.hydra/config.yaml")
+    touch(tmp_path, "a.png", "run/vae/images/b.png", "run/.hydra/config.yaml")
     assert [file.path for file in scan(tmp_path)[0]] == ["a.png"]
 
 

@@ -1,0 +1,29 @@
+"""Execution of a run in one process per device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vaegan.runtime.launch import launch
+from vaegan.runtime.paths import display_path, shell_command
+from vaegan.stages.run_config import RunConfig
+from vaegan.stages.table import run_stage
+from vaegan.training.stage_result import StageResult
+
+
+def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
+    """Execute a run in one process per device; return the result of rank 0.
+
+    Raises:
+        Exception: As `vaegan.runtime.launch.launch`.
+    """
+    config = run.devices()
+    num_devices, num_nodes = (1, 1) if config is None else (config.devices, config.num_nodes)
+    resume_command = shell_command(f"python train.py resume={display_path(output_dir)}")
+    return launch(lambda: run_stage(run, output_dir), num_devices, num_nodes, resume_command)
+
+
+def num_processes(run: RunConfig) -> int:
+    """Return the number of processes that take part in a run."""
+    config = run.devices()
+    return 1 if config is None else config.devices * config.num_nodes
