@@ -297,7 +297,7 @@ CONTENT = {
     st.lists(st.tuples(FOLDERS, st.integers(0, 9), FILES), max_size=25, unique=True), st.booleans()
 )
 def test_the_counts_of_any_folder_add_up(tree, has_cache):
-    """Every file with the name of an image is in one split, or skipped, or lies outside of the folders for splits."""
+    """Every image file is in one split, or skipped, or outside of the folders for splits."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         root.mkdir()

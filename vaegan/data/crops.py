@@ -30,8 +30,7 @@ class CenteredImages:
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A split, indexed by whole batches: `dataset[BatchIndices]` is (uint8 (B, C, H, W), labels
-    (B,)).
+    """A split, indexed by batches: (uint8 (B, C, H, W), int64 (B,)) of `BatchIndices`.
 
     Args:
         split: Images of `size` or larger.

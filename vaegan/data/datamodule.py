@@ -1,4 +1,4 @@
-"""The LightningDataModule of every `ImageSource`. Images are loaded as uint8; the device makes floats."""
+"""The one LightningDataModule: images of any `ImageSource`, loaded as uint8."""
 
 from __future__ import annotations
 
@@ -75,14 +75,8 @@ class ImageDataModule(pl.LightningDataModule):
         if own_loader is not None:
             return own_loader
         split = self.splits["train"]
-        batches = ShuffledBatches(
-            len(split),
-            self.loader.batch_size,
-            self.seed,
-            rank,
-            world_size,
-            is_augmented=split.is_augmented,
-        )
+        batch_size, is_augmented = self.loader.batch_size, split.is_augmented
+        batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, is_augmented)
         batches.resume_at(self.epoch, self.batches_done)
         return self._loader("train", batches)
 
@@ -122,14 +116,14 @@ class ImageDataModule(pl.LightningDataModule):
         )
         if self.fingerprint() != state_dict["data"]:
             raise ValueError(
-                "the data set differs from the one that the run was started with (in its images, their number, or for "
-                "dataset=streaming in loader.num_workers); resume with the original one"
+                "the data set differs from the one that the run was started with (its images, "
+                "their number, or for dataset=streaming loader.num_workers); use the original"
             )
         self.epoch = state_dict["epoch"]
         self.batches_done = state_dict["batches_done"]
 
     def fingerprint(self) -> list[int | str]:
-        """Return the sizes of the splits, and a value that identifies the training images and their order."""
+        """Return the sizes of the splits, and what identifies the training images and order."""
         sizes = [len(split) for split in self.splits.values()]
         train_images = self.splits["train"].images
         return [*sizes, self.source.fingerprint(train_images, self.loader.num_workers)]

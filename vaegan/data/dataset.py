@@ -101,8 +101,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     ) -> Iterable[tuple[Tensor, Tensor]] | None:
         """Return a loader for data that are too large to be indexed in random order.
 
-        It must draw the same batches in every run with the same seed, and other images on each
-        rank.
+        Batches must be a function of the seed, epoch and rank; ranks must load different images.
 
         Args:
             batch_size: Images per batch of this rank.

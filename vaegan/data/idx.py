@@ -129,8 +129,9 @@ class IdxSource(ImageSource, abc.ABC):
             dataset_class(self.folders[0], download=True, **self.torchvision_options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"dataset={self.config.name}: {missing} is neither in {self.folders[0]} nor in {self.folders[1]}, and "
-                f"the download failed ({str(error).strip()}); set dataset.root to the folder that contains it"
+                f"dataset={self.config.name}: {missing} is neither in {self.folders[0]} nor in "
+                f"{self.folders[1]}, and the download failed ({str(error).strip()}); set "
+                "dataset.root to the folder that contains it"
             ) from error
 
     def split(self, name: SplitName) -> Split:
@@ -139,8 +140,8 @@ class IdxSource(ImageSource, abc.ABC):
         labels = self.read(prefix, LABELS)
         if images.shape[1:] != (28, 28) or len(images) != len(labels):
             raise ValueError(
-                f"dataset={self.config.name}: {self.folders[0]} has images of shape {tuple(images.shape)} and "
-                f"{len(labels)} labels; expected (N, 28, 28) and N"
+                f"dataset={self.config.name}: {self.folders[0]} has images of shape "
+                f"{tuple(images.shape)} and {len(labels)} labels; expected (N, 28, 28) and N"
             )
         if self.IS_TRANSPOSED:
             images = images.mT.contiguous()

@@ -1,4 +1,4 @@
-"""A folder of images of any format and size: flat or with a folder per class, with or without train/ and val/."""
+"""A folder of images of any format and size, with or without folders for classes and splits."""
 
 from __future__ import annotations
 
@@ -111,26 +111,25 @@ class ImageFolder(NaturalImageSource):
     def prepare(self) -> list[SkippedFile]:
         if not self.root.is_dir():
             raise ValueError(
-                f"dataset.root={self.config.root} is not a folder; set it to the folder of your images (for a trained "
-                "model: dataset=image_folder dataset.root=... and the other keys of dataset as they were)"
+                f"dataset.root={self.config.root} is not a folder; set it to the folder of your "
+                "images (for a trained model: dataset=image_folder dataset.root=... and the other "
+                "keys of dataset as they were)"
             )
         files, unreadable = scan(self.root)
         num_files = len(files) + len(unreadable)
         if not num_files:
             suffixes = ", ".join(sorted(SUFFIXES))
-            raise ValueError(
-                f"dataset.root={self.config.root}: no file in it has the name of an image ({suffixes})"
-            )
+            found = f"no file in it has the name of an image ({suffixes})"
+            raise ValueError(f"dataset.root={self.config.root}: {found}")
         fails = self.config.on_error == "fail"
         broken_files = BrokenFileLimit(num_files, self.config.max_broken, fails)
         for skipped in unreadable:
             broken_files.skip(skipped)
+        paths = [file.path for file in files]
         labels = {}
-        for file, folder_labels in zip(
-            files, label_by_folders([file.path for file in files]), strict=True
-        ):
+        for path, folder_labels in zip(paths, label_by_folders(paths), strict=True):
             if folder_labels:
-                labels[file.path] = folder_labels
+                labels[path] = folder_labels
         used = [file for file in files if file.path in labels]
         self._make_splits(used, labels, broken_files, may_shrink=not unreadable)
         self._check_sizes(num_outside=len(files) - len(used))
@@ -193,13 +192,11 @@ class ImageFolder(NaturalImageSource):
         sizes = ", ".join(f"{name} {len(paths)}" for name, paths in self.paths.items())
         if min(len(paths) for paths in self.paths.values()) < 2:
             raise ValueError(
-                f"dataset.root={self.config.root}: too few images for three splits of at least 2 ({sizes}); add "
-                "images, raise dataset.val_fraction and dataset.test_fraction, or make folders train/, val/ and test/"
+                f"dataset.root={self.config.root}: too few images for three splits of at least 2 "
+                f"({sizes}); add images, raise dataset.val_fraction and dataset.test_fraction, or "
+                "make folders train/, val/ and test/"
             )
         log.info("images: %s", sizes)
         if num_outside:
-            log.warning(
-                "%d images in %s are outside of train/, val/ and test/, and are not used",
-                num_outside,
-                self.root,
-            )
+            where = f"{self.root} are outside of train/, val/ and test/"
+            log.warning("%d images in %s, and are not used", num_outside, where)

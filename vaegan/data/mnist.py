@@ -10,6 +10,12 @@ from vaegan.config import require
 from vaegan.data.idx import IdxSource
 
 EMBEDDED_MNIST = Path(__file__).parents[2] / "data" / "mnist"
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 
 
@@ -17,12 +23,7 @@ class Mnist(IdxSource):
     """Handwritten digits, embedded in this repository with their checksums: data/mnist."""
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
-    SHA256: ClassVar[dict[str, str]] = {
-        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    }
+    SHA256: ClassVar[dict[str, str]] = MNIST_SHA256
 
     @dataclass
     class Config(IdxSource.Config):
@@ -34,8 +35,8 @@ class Mnist(IdxSource):
 
     def download(self, missing: str) -> None:
         raise ValueError(
-            f"dataset=mnist: {self.folders[0] / missing} is missing; restore it (git checkout data/mnist), or set "
-            "dataset.root to a folder with MNIST's four .gz files"
+            f"dataset=mnist: {self.folders[0] / missing} is missing; restore it (git checkout "
+            "data/mnist), or set dataset.root to a folder with MNIST's four .gz files"
         )
 
 
@@ -51,7 +52,7 @@ class FashionMnist(IdxSource):
 
 
 class Kmnist(IdxSource):
-    """Cursive Japanese characters in ten classes. Source: Clanuwat et al. 2018, arXiv:1812.01718."""
+    """Cursive Japanese characters, ten classes. Source: Clanuwat et al. 2018, arXiv:1812.01718."""
 
     TORCHVISION_CLASS = "KMNIST"
 

@@ -13,7 +13,7 @@ from vaegan.runtime.seeding import generator
 
 
 class Shapes(ImageSource):
-    """Discs, squares and diamonds of random position, size and shade on black, generated from a seed."""
+    """Discs, squares and diamonds of random position, size and shade, generated from a seed."""
 
     @dataclass
     class Config(ImageSource.Config):

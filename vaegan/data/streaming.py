@@ -1,9 +1,8 @@
-"""Images in chunks, on a disk or in an object store, read by litdata: for data larger than one
-machine.
+"""Images in chunks, on a disk or in an object store, read by litdata.
 
-`python train.py stage=optimize` writes them. An item is the class (8 bytes, little-endian) followed
-by the raw pixels: reading one executes nothing, and a store of any other format is refused before
-its first item is read.
+They are for data larger than one machine. `stage=optimize` writes them. An item is the class (8
+bytes, little-endian) followed by the raw pixels: reading one executes nothing, and a store of any
+other format is refused before its first item is read.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class Streaming(NaturalImageSource):
         root = self.config.root
         if "://" not in root and not (Path(root).expanduser() / "train" / "index.json").is_file():
             raise ValueError(
-                f"dataset.root={root} holds no chunks (train/index.json); to make them: python train.py stage=optimize "
-                "dataset=image_folder dataset.root=PATH output=FOLDER"
+                f"dataset.root={root} holds no chunks (train/index.json); to make them: python "
+                "train.py stage=optimize dataset=image_folder dataset.root=PATH output=FOLDER"
             )
         return []
 
@@ -86,7 +85,7 @@ class Streaming(NaturalImageSource):
         return StreamedBatches(loader, epoch, batches_done)
 
     def fingerprint(self, train_images: ArrayLike, num_workers: int) -> int:
-        """Return the number of workers, which decides the order. The images are not downloaded for this."""
+        """Return the number of workers, which decides the order; images are not downloaded."""
         return num_workers
 
     def _describe(self, split: SplitName) -> str:
@@ -148,11 +147,9 @@ class StreamedArray:
 
 
 class StreamedBatches:
-    """Loader of litdata that starts in a given epoch, and reads and discards the batches already
-    done.
+    """Loader of litdata that resumes in an epoch: it reads and discards the batches already done.
 
-    It saves no state: by the time that Lightning asks for litdata's, one batch too many has been
-    read.
+    It saves no state: when Lightning asks for litdata's, one batch too many has been read.
     """
 
     def __init__(self, loader: Any, epoch: int, batches_done: int) -> None:

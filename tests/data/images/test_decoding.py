@@ -14,8 +14,8 @@ from vaegan.data.images.decoding import (
     BrokenImage,
     ImageDecoder,
     center_box,
-    silence_warnings,
     describe_error,
+    silence_warnings,
 )
 
 COLOR = ImageDecoder(3, 16, 24, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
@@ -45,13 +45,11 @@ def test_every_kind_of_image_is_read(kind, decoder):
     "kind", [kind for kind in KINDS if "alpha" not in kind and "palette" not in kind]
 )
 def test_all_kinds_show_the_same_image(kind):
-    """The same drawing in every format: only lossy coding, gray and one bit a pixel make a difference."""
+    """The same drawing in every format; only lossy coding, gray and one bit per pixel differ."""
     mode = KINDS[kind][0]
-    real_statistics = levels(
-        COLOR, draw("L" if mode in ("L", "I;16") else "1" if mode == "1" else "RGB")
-    )
+    expected = levels(COLOR, draw("L" if mode in ("L", "I;16") else "1" if mode == "1" else "RGB"))
     tolerance = 6 if KINDS[kind][1] in ("JPEG", "WEBP") else 1
-    assert np.abs(COLOR(content(kind)).astype(int) - real_statistics).mean() < tolerance
+    assert np.abs(COLOR(content(kind)).astype(int) - expected).mean() < tolerance
 
 
 def test_large_jpegs_are_decoded_at_a_reduced_size_that_hardly_shows():

@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def build(tmp_path, root, decoder=DECODER, **limits):
-    """What a cache makes of a folder: its records, its images by path, and how many images were decoded for that."""
+    """Update a cache: the broken files, the images by path, and how many images were decoded."""
     Counted.calls.clear()
     files, _ = scan(root)
     broken_files = BrokenFileLimit(
@@ -273,7 +273,7 @@ def test_a_cache_that_changes_while_it_is_read_is_read_again(tmp_path, folder, m
 
 
 def test_another_layout_of_the_pixels_wants_another_format(tmp_path):
-    """Whoever changes what a row holds changes CACHE_FORMAT in image_folder.py, and then this test."""
+    """Change CACHE_FORMAT in image_folder.py if rows change, and then this test."""
     root = tmp_path / "images"
     root.mkdir()
     image = Image.new("RGB", (10, 8), (1, 2, 3))
@@ -386,7 +386,8 @@ class Slow(ImageDecoder):
 root = Path(sys.argv[1])
 files, _ = scan(root)
 cache = ImageCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000), 1)
-print("y" * len(cache.update(files, BrokenFileLimit(len(files), 0.1, False), True).records), flush=True)
+found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
+print("y" * len(found.records), flush=True)
 """
 
 

@@ -1,9 +1,8 @@
-"""Decoding of images of many formats to uint8 arrays of one shape. Any bytes give an array or
-`BrokenImage`.
+"""Decode images of many formats to uint8 arrays of one shape.
 
-Nothing is executed: only Pillow's decoders of the formats below run, and no other program. A JPEG
-is decoded at the smallest of its reduced sizes that is not below the target size, which saves most
-of the time.
+Any bytes give an array or `BrokenImage`. Nothing is executed: only Pillow's decoders of the formats
+below run, and no other program. A JPEG is decoded at the smallest of its reduced sizes that is not
+below the target size, which saves most of the time.
 """
 
 from __future__ import annotations
@@ -159,7 +158,7 @@ def read_orientation(image: Image.Image) -> int:
 def center_box(
     image_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Return the largest centered box with the ratio of `size` (width, height): left, top, right, bottom."""
+    """Return the largest centered box with the ratio of `size`: left, top, right, bottom."""
     scale = min(image_size[0] / size[0], image_size[1] / size[1])
     width = size[0] * scale
     height = size[1] * scale
@@ -171,7 +170,7 @@ def center_box(
 
 
 def describe_error(error: Exception) -> str:
-    """Return the message of a decoder in one line that is safe to print: it may contain bytes of the file."""
+    """Return a message of one printable line: it may contain bytes of the file."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):

@@ -94,8 +94,8 @@ class ImageCache:
             return cached
         except (OSError, NotImplementedError) as error:  # the latter: no file locks there
             raise ValueError(
-                f"the image cache {self.folder} cannot be written ({error}); set dataset.cache to another folder, or "
-                "to null, which decodes at every use. What is decoded by now is kept"
+                f"the image cache {self.folder} cannot be written ({error}); set dataset.cache to "
+                "another folder, or to null, which decodes at every use. What is decoded is kept"
             ) from error
 
     def _open_complete(
@@ -254,9 +254,10 @@ class ImageCache:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
-                f"{num_files} images of {self.row_bytes} bytes need {needed / 1e6:,.1f} MB in {self.folder}, where "
-                f"{free / 1e6:,.1f} MB are free; set dataset.cache to a folder on another disk, or to null, which "
-                "decodes at every use, or choose a smaller dataset.image_size"
+                f"{num_files} images of {self.row_bytes} bytes need {needed / 1e6:,.1f} MB in "
+                f"{self.folder}, where {free / 1e6:,.1f} MB are free; set dataset.cache to a "
+                "folder on another disk, or to null, which decodes at every use, or choose a smaller "
+                "dataset.image_size"
             )
 
 

@@ -67,7 +67,7 @@ class MemmapImages:
 
 
 def prefetch(path: Path) -> None:
-    """Let the system read a file into memory in the background, if it takes less than half of the free memory."""
+    """Start reading a file into memory in the background, if it fits into half of what is free."""
     if sys.platform != "linux":
         return
     with suppress(OSError), open(path, "rb") as file:

@@ -94,6 +94,10 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         OSError: It cannot be read.
         BrokenImage: It is not an ordinary file, or larger.
     """
+
+    def open_without_blocking(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
     with open(path, "rb", opener=open_without_blocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -101,11 +105,6 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         if status.st_size > max_bytes:
             raise BrokenImage(too_large(status.st_size))
         return file.read(status.st_size)
-
-
-def open_without_blocking(path: str, flags: int) -> int:
-    """Open a file that may turn out to be a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def too_large(num_bytes: int) -> str:
@@ -141,7 +140,7 @@ def read_all(
 def with_progress(
     contents: Iterable[Content], total: int, title: str = "decoding"
 ) -> Generator[Content]:
-    """Pass the contents on, with a bar on the terminal: files per second, time left, files skipped."""
+    """Pass the contents on, with a bar on the terminal: rate, time left, files skipped."""
     from rich import progress as rich_progress
     from rich.console import Console
 

@@ -95,7 +95,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def inspect_file(entry: os.DirEntry[str], path: str) -> ImageFile | SkippedFile:
-    """Accept ordinary files only. Pipes and devices, which may block or never end, are not opened."""
+    """Accept ordinary files only. Pipes and devices, which may never end, are not opened."""
     try:
         if entry.is_file():
             status = entry.stat()
