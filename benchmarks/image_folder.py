@@ -113,7 +113,8 @@ def speed(rounds):
             first_ratio = statistics.median(first) / base
             print(
                 f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); "
-                f"our first pass {first_ratio:.2f}, later ones {statistics.median(later) / base:.0f}",
+                f"our first pass {first_ratio:.2f}, "
+                f"later ones {statistics.median(later) / base:.0f}",
                 flush=True,
             )
 

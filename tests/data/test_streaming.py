@@ -93,7 +93,7 @@ def keys(images):
     return [bytes(image.numpy()) for image in images]
 
 
-def test_the_chunks_hold_the_pictures_in_an_order_that_mixes_classes(folder):
+def test_the_chunks_hold_the_images_in_an_order_that_mixes_classes(folder):
     original = compose("stage=vae", "dataset=image_folder", *settings(folder)).dataset.build()
     source = streamed(folder)
     assert source.prepare() == [] and source.image_shape == SHAPE

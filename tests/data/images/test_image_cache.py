@@ -315,9 +315,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path, folder, damage, caplog):
     else:
         array(tmp_path).unlink()
     _, images, decoded = build(tmp_path, folder)
-    assert (
-        len(images) == decoded == 12 and "is damaged: all images are decoded again" in caplog.text
-    )
+    assert len(images) == decoded == 12 and "is damaged: all is decoded again" in caplog.text
     check(folder, images)
 
 

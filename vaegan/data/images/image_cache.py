@@ -101,25 +101,26 @@ class ImageCache:
     def _open_complete(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit
     ) -> CachedImages | None:
-        """Open a cache that has all files as they are; None if it has not, or cannot be read."""
-        try:
-            index = CacheIndex.read(self.index_path)
-            if not self._has_all_rows(index) or changed_files(files, index):
-                return None
-            cached = self._open(files, index)
-        except (OSError, ValueError):  # missing, damaged, or replaced after the index was read
+        """Open a cache that has all files as they are; None if it has not."""
+        index = self._read_index()
+        if index is None or find_changed(files, index, broken_files):
             return None
-        skip_known_broken(files, index, broken_files)
-        return cached
+        try:
+            return self._open(files, index)
+        except ValueError:  # the array was replaced after the index was read
+            return None
 
     def _build(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
     ) -> CachedImages:
         """Bring the cache up to date, holding the lock."""
         remove_partial(self.folder)
-        index = self._read_or_reset()
-        skip_known_broken(files, index, broken_files)
-        changed = changed_files(files, index)
+        index = self._read_index()
+        if index is None:
+            if self.index_path.exists():
+                log.warning("the image cache %s is damaged: all is decoded again", self.folder)
+            index = CacheIndex()
+        changed = find_changed(files, index, broken_files)
         if changed:
             self._check_disk_space(len(changed))
             self._decode(changed, index, broken_files)
@@ -133,18 +134,15 @@ class ImageCache:
                 path.unlink(missing_ok=True)
         return cached
 
-    def _read_or_reset(self) -> CacheIndex:
-        """Read the index; start a new one if it is missing or damaged, or if its array is."""
+    def _read_index(self) -> CacheIndex | None:
+        """Read the index; None if it is missing or damaged, or if its array is."""
         try:
             index = CacheIndex.read(self.index_path)
-            if self._has_all_rows(index):
-                return index
-        except FileNotFoundError:
-            return CacheIndex()
-        except ValueError:
-            pass
-        log.warning("the image cache %s is damaged: all images are decoded again", self.folder)
-        return CacheIndex()
+        except (FileNotFoundError, ValueError):
+            return None
+        array = self.folder / index.array
+        size = array.stat().st_size if array.is_file() else 0
+        return index if size >= index.num_rows * self.row_bytes else None
 
     def _open(self, files: Sequence[ImageFile], index: CacheIndex) -> CachedImages:
         """Map the array, and select the good files."""
@@ -243,11 +241,6 @@ class ImageCache:
         finally:
             lock.release()
 
-    def _has_all_rows(self, index: CacheIndex) -> bool:
-        path = self.folder / index.array
-        size = path.stat().st_size if path.is_file() else 0
-        return size >= index.num_rows * self.row_bytes
-
     def _check_disk_space(self, num_files: int) -> None:
         """Raise a ValueError if the disk is too small for so many more images."""
         needed = num_files * self.row_bytes
@@ -256,26 +249,20 @@ class ImageCache:
             raise ValueError(
                 f"{num_files} images of {self.row_bytes} bytes need {needed / 1e6:,.1f} MB in "
                 f"{self.folder}, where {free / 1e6:,.1f} MB are free; set dataset.cache to a "
-                "folder on another disk, or to null, which decodes at every use, or choose a smaller "
-                "dataset.image_size"
+                "folder on another disk, or to null, which decodes at every use, or choose a "
+                "smaller dataset.image_size"
             )
 
 
-def changed_files(files: Sequence[ImageFile], index: CacheIndex) -> list[ImageFile]:
-    """Return the files that are new or differ from their record."""
+def find_changed(
+    files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
+) -> list[ImageFile]:
+    """Return new and changed files; of the others, skip those that are known to be broken."""
     changed = []
     for file in files:
         record = index.records.get(file.path)
         if record is None or not record.matches(file):
             changed.append(file)
-    return changed
-
-
-def skip_known_broken(
-    files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
-) -> None:
-    """Count the files that are known to be broken."""
-    for file in files:
-        record = index.records.get(file.path)
-        if record and record.row is None and record.matches(file):
+        elif record.row is None:
             broken_files.skip(SkippedFile(file.path, record.reason))
+    return changed
