@@ -1,10 +1,13 @@
-"""The loader of dataset=image_folder against torchvision's ImageFolder and DataLoader, on the same JPEG files.
+"""The loader of dataset=image_folder against torchvision's ImageFolder and DataLoader, on the same
+JPEG files.
 
-    python benchmarks/image_folder.py speed [rounds]     images per second, at 64 x 64, with 0 and 2 workers
-    python benchmarks/image_folder.py size               memory and start-up with 1,000, 10,000 and 100,000 small files
+    python benchmarks/image_folder.py speed [rounds]     images per second, at 64 x 64, with 0 and 2
+    workers python benchmarks/image_folder.py size               memory and start-up with 1,000,
+    10,000 and 100,000 small files
 
-Files are generated: of about 500 x 375 pixels for speed, with the spectrum of photographs. The first pass decodes the
-folder into the cache and goes through it once; later ones find it there. Rounds alternate; ratios are of medians.
+Files are generated: of about 500 x 375 pixels for speed, with the spectrum of photographs. The
+first pass decodes the folder into the cache and goes through it once; later ones find it there.
+Rounds alternate; ratios are of medians.
 """
 
 import io
@@ -93,7 +96,7 @@ def our_later_pass(folder, cache):
 def speed(rounds):
     for quality, workers in itertools.product((75, 90), (0, 2)):
         with tempfile.TemporaryDirectory() as temporary:
-            folder, cache = Path(temporary) / "pictures", Path(temporary) / "cache"
+            folder, cache = Path(temporary) / "images", Path(temporary) / "cache"
             folder.mkdir()
             size = make_photographs(folder, quality) / 1000
             print(f"{NUM_FILES} files of quality {quality}, {size:.0f} kB each", flush=True)
@@ -106,19 +109,18 @@ def speed(rounds):
                     f"round {i}: {theirs[-1]:.0f}, {first[-1]:.0f}, {later[-1]:.0f} images/s",
                     flush=True,
                 )
-            base, first_ratio = (
-                statistics.median(theirs),
-                statistics.median(first) / statistics.median(theirs),
-            )
+            base = statistics.median(theirs)
+            first_ratio = statistics.median(first) / base
             print(
-                f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); our first pass {first_ratio:.2f}, "
+                f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); "
+                f"our first pass {first_ratio:.2f}, "
                 f"later ones {statistics.median(later) / base:.0f}",
                 flush=True,
             )
 
 
 def make_small_files(folder, num):
-    """Tiny pictures, each different in a few pixels, in folders of a thousand."""
+    """Tiny images, each different in a few pixels, in folders of a thousand."""
     base = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for i in range(num):
         if i % 1000 == 0:
@@ -143,7 +145,7 @@ def memory():
 
 
 def one_run(folder, cache):
-    """Start-up of a training that finds its cache, and its memory after an epoch; printed for the parent."""
+    """Print the start-up time of a training with a complete cache, and its memory."""
     before = memory()[0]
     start = time.perf_counter()
     config = ImageFolder.Config(root=folder, cache=cache, image_size=32)
@@ -173,8 +175,9 @@ def size():
                 statistics.median(column) for column in zip(*figures, strict=True)
             )
             print(
-                f"{num} files: built in {build:.1f} s; found in {seconds:.2f} s; memory of its own {own:.0f} MiB, "
-                f"with {mapped:.0f} MiB of mapped files (libraries and cache; the system takes them back at need)",
+                f"{num} files: built in {build:.1f} s; found in {seconds:.2f} s; "
+                f"{own:.0f} MiB of own memory and {mapped:.0f} MiB of mapped files "
+                "(libraries and cache; the system takes these back when needed)",
                 flush=True,
             )
 

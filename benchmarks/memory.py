@@ -14,6 +14,7 @@ import hydra
 import lightning.pytorch as pl
 
 from vaegan.cli.registration import register, to_run_config
+from vaegan.stages.table import run_stage
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -50,7 +51,7 @@ def main():
 
     pl.Trainer.fit = watched
     with tempfile.TemporaryDirectory() as folder:
-        run.execute(Path(folder))
+        run_stage(run, Path(folder))
     for stage, watch in zip(("vae", "gan"), watches, strict=True):
         print(
             f"stage {stage}, MiB after each epoch: {' '.join(f'{size:.0f}' for size in watch.sizes)}"

@@ -29,6 +29,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
+from vaegan.stages.table import run_stage
 from vaegan.vae.evaluation import figures, score
 from vaegan.vae.model import VAE
 
@@ -94,7 +95,7 @@ def for_pythae(vae, reads_scale):
 def train_vaegan(run):
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        checkpoint = run.execute(Path(folder)).checkpoint
+        checkpoint = run_stage(run, Path(folder)).checkpoint
         return load_checkpoint(checkpoint).build_vae(), time.perf_counter() - start
 
 

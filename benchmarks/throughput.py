@@ -24,6 +24,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
 from vaegan.stages.gan import build_components, build_scorer
+from vaegan.stages.table import run_stage
 from vaegan.vae.model import VAE
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -46,7 +47,7 @@ def real(run):
     pl.Trainer.fit = timed
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run.execute(Path(folder))
+            run_stage(run, Path(folder))
     finally:
         pl.Trainer.fit = original
     return seconds[0]

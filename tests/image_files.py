@@ -1,4 +1,4 @@
-"""Pictures of every kind, for tests."""
+"""Images of every kind, for tests."""
 
 import io
 
@@ -15,7 +15,7 @@ KINDS = {
     "bits.png": ("1", "PNG", {}),
     "palette.png": ("P", "PNG", {}),
     "alpha.png": ("RGBA", "PNG", {}),
-    "grey_alpha.png": ("LA", "PNG", {}),
+    "gray_alpha.png": ("LA", "PNG", {}),
     "deep.png": ("I;16", "PNG", {}),
     "rgb.webp": ("RGB", "WEBP", {}),
     "alpha.webp": ("RGBA", "WEBP", {"lossless": True}),
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def draw(mode="RGB", width=40, height=30, seed=0):
-    """A smooth random picture."""
+    """A smooth random image."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     image = small.resize((width, height), Image.Resampling.BICUBIC)
@@ -53,7 +53,7 @@ def content(kind, **size):
 
 
 def fill(folder, num, start=0, width=40, height=30, suffix="png"):
-    """Write so many different pictures into a folder; their paths."""
+    """Write so many different images into a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:04d}.{suffix}" for i in range(start, start + num)]
     for i, path in enumerate(paths, start):

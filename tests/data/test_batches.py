@@ -5,7 +5,7 @@ from vaegan.data.batches import LoaderConfig, SequentialBatches, ShuffledBatches
 
 
 def indices_of(sampler):
-    return [pick.indices for pick in sampler]
+    return [batch.indices for batch in sampler]
 
 
 def test_an_epoch_takes_each_image_at_most_once_in_batches_of_one_size():
@@ -37,30 +37,34 @@ def test_ranks_share_out_the_same_global_batches():
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_image_once(world_size):
     parts = [SequentialBatches(23, 5, rank, world_size) for rank in range(world_size)]
-    assert sorted(torch.cat([pick.indices for part in parts for pick in part]).tolist()) == list(
+    assert sorted(torch.cat([batch.indices for part in parts for batch in part]).tolist()) == list(
         range(23)
     )
     assert all(len(part) == len(list(part)) for part in parts)
 
 
-def test_views_belong_to_images_whatever_the_batches_and_ranks():
+def test_crops_belong_to_images_whatever_the_batches_and_ranks():
     def seen(**kwargs):
-        picks = list(ShuffledBatches(40, 8, is_augmented=True, **kwargs))
-        return {int(i): draws.tolist() for pick in picks for i, draws in zip(*pick, strict=True)}
+        batches = list(ShuffledBatches(40, 8, is_augmented=True, **kwargs))
+        return {
+            int(i): crop_randoms.tolist()
+            for batch in batches
+            for i, crop_randoms in zip(*batch, strict=True)
+        }
 
     whole = seen(seed=0)
-    assert all(0 <= draw < 1 for draws in whole.values() for draw in draws)
+    assert all(0 <= draw < 1 for crop_randoms in whole.values() for draw in crop_randoms)
     assert seen(seed=0, rank=0, world_size=2) | seen(seed=0, rank=1, world_size=2) == whole
     assert seen(seed=1) != whole
 
 
-def test_views_change_with_the_epoch():
+def test_crops_change_with_the_epoch():
     sampler = ShuffledBatches(8, 8, seed=0, is_augmented=True)
     (first,) = sampler
     sampler.set_epoch(1)
     (second,) = sampler
     assert not torch.equal(
-        first.draws[first.indices.argsort()], second.draws[second.indices.argsort()]
+        first.crop_randoms[first.indices.argsort()], second.crop_randoms[second.indices.argsort()]
     )
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vaegan.data.batches import BatchIndices
-from vaegan.data.crops import CenteredImages, ImageDataset, random_views
+from vaegan.data.crops import CenteredImages, ImageDataset, random_crops
 from vaegan.data.dataset import Split
 
 IMAGES = torch.randint(256, (6, 3, 10, 13), dtype=torch.uint8)
@@ -16,7 +16,7 @@ def test_images_of_the_right_size_are_given_as_they_are():
     assert torch.equal(images, IMAGES[[5, 2]]) and labels.tolist() == [5, 2]
 
 
-def test_evaluation_sees_the_centre_of_larger_images():
+def test_evaluation_sees_the_center_of_larger_images():
     data = ImageDataset(Split(IMAGES, LABELS), [8, 9])
     center = IMAGES[:, :, 1:9, 2:11]
     assert data.is_augmented and torch.equal(data.images[:], center) and len(data.images) == 6
@@ -25,28 +25,28 @@ def test_evaluation_sees_the_centre_of_larger_images():
 
 
 def test_training_sees_every_place_and_its_mirror_image_alike():
-    """All corners of the cube of draws, and the average of many."""
+    """All corners of the cube of crop_randoms, and the average of many."""
     low, high = torch.tensor([[0.0, 0.0, 0.9]]), torch.tensor([[0.999, 0.999, 0.1]])
-    assert torch.equal(random_views(IMAGES[:1], low, [8, 9], True), IMAGES[:1, :, :8, :9])
-    assert torch.equal(random_views(IMAGES[:1], high, [8, 9], True), IMAGES[:1, :, 2:, 4:].flip(-1))
-    assert torch.equal(random_views(IMAGES[:1], high, [8, 9], False), IMAGES[:1, :, 2:, 4:])
+    assert torch.equal(random_crops(IMAGES[:1], low, [8, 9], True), IMAGES[:1, :, :8, :9])
+    assert torch.equal(random_crops(IMAGES[:1], high, [8, 9], True), IMAGES[:1, :, 2:, 4:].flip(-1))
+    assert torch.equal(random_crops(IMAGES[:1], high, [8, 9], False), IMAGES[:1, :, 2:, 4:])
     places = torch.arange(10 * 13, dtype=torch.int16).view(1, 1, 10, 13).expand(3000, -1, -1, -1)
-    seen = random_views(places, torch.rand(3000, 3), [8, 9], True)
+    seen = random_crops(places, torch.rand(3000, 3), [8, 9], True)
     kinds, counts = seen[:, 0, 0, :2].flatten(1).unique(dim=0, return_counts=True)
     assert len(kinds) == 3 * 5 * 2 and counts.min() > 60 and counts.max() < 150
 
 
-def test_each_image_of_a_batch_has_a_view_of_its_own():
+def test_each_image_of_a_batch_has_a_crop_of_its_own():
     data = ImageDataset(Split(IMAGES, LABELS, is_mirrored=True), [10, 13])
-    draws = torch.tensor([[0.5, 0.5, 0.1], [0.5, 0.5, 0.9]])
-    images, labels = data[BatchIndices(torch.tensor([4, 0]), draws)]
+    crop_randoms = torch.tensor([[0.5, 0.5, 0.1], [0.5, 0.5, 0.9]])
+    images, labels = data[BatchIndices(torch.tensor([4, 0]), crop_randoms)]
     assert torch.equal(
         images, torch.stack([IMAGES[4].flip(-1), IMAGES[0]])
     ) and labels.tolist() == [4, 0]
 
 
 @pytest.mark.parametrize("size", [[10, 13], [8, 9]])
-def test_a_split_goes_to_a_device_with_its_views(size):
+def test_a_split_goes_to_a_device_with_its_crops(size):
     data = ImageDataset(Split(IMAGES, LABELS, is_mirrored=True), size)
     moved = data.to(torch.device("cpu"))
     pick = BatchIndices(torch.tensor([2, 3, 1]), torch.rand(3, 3))

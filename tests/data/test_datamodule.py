@@ -50,10 +50,10 @@ def test_a_batch_larger_than_the_set_is_refused():
         ImageDataModule(SOURCE, LoaderConfig(batch_size=41), seed=0)
 
 
-def picture_folder(tmp_path, num=40, **settings):
-    fill(tmp_path / "pictures", num)
+def image_folder(tmp_path, num=40, **settings):
+    fill(tmp_path / "images", num)
     return ImageFolder.Config(
-        root=str(tmp_path / "pictures"), image_size=8, cache=str(tmp_path / "cache"), **settings
+        root=str(tmp_path / "images"), image_size=8, cache=str(tmp_path / "cache"), **settings
     )
 
 
@@ -92,30 +92,32 @@ class Record(pl.LightningModule):
 @pytest.mark.parametrize(
     "crop, flip", [("center", False), ("random", False), ("none", True), ("random", True)]
 )
-def test_images_that_are_held_on_the_device_are_the_same(tmp_path, monkeypatch, crop, flip):
-    source = picture_folder(tmp_path, crop=crop, flip=flip, on_error="fail").build()
+def test_images_that_are_kept_on_the_device_are_the_same(tmp_path, monkeypatch, crop, flip):
+    source = image_folder(tmp_path, crop=crop, flip=flip, on_error="fail").build()
     loader = LoaderConfig(batch_size=8)
     expected = epoch(ImageDataModule(source, loader, seed=0))
     monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
     data = ImageDataModule(source, loader, seed=0)
     found = epoch(data)
-    assert set(data.held) == {"train", "val"} and len(found) == len(expected) > 20
+    assert set(data.on_device) == {"train", "val"} and len(found) == len(expected) > 20
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("share, cache", [(0.0, True), (0.25, None)])
-def test_what_does_not_fit_or_is_decoded_on_demand_is_not_held(tmp_path, monkeypatch, share, cache):
+def test_what_does_not_fit_or_is_decoded_on_demand_is_not_moved_to_the_device(
+    tmp_path, monkeypatch, share, cache
+):
     monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
-    config = picture_folder(tmp_path)
+    config = image_folder(tmp_path)
     config.cache = config.cache if cache else None
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8, device_share=share), seed=0)
-    assert len(epoch(data)) > 20 and not data.held
+    assert len(epoch(data)) > 20 and not data.on_device
 
 
 def test_skipped_files_are_told_once(tmp_path, caplog):
-    config = picture_folder(tmp_path)
+    config = image_folder(tmp_path)
     for name in ("a.png", "b.png"):
-        (tmp_path / "pictures" / name).write_bytes(b"")
+        (tmp_path / "images" / name).write_bytes(b"")
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8), seed=0)
     assert [skipped.path for skipped in data.skipped] == ["a.png", "b.png"]
     assert caplog.text.count("2 files are skipped; the first is 'a.png': the file is empty") == 1

@@ -44,7 +44,7 @@ def test_flipped_bit_is_refused(path):
     content = bytearray(path.read_bytes())
     content[-6] ^= 1  # in the check sum
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="cut short or damaged"):
+    with pytest.raises(ValueError, match="truncated or damaged"):
         read_idx(path)
 
 

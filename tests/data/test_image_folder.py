@@ -33,7 +33,7 @@ def names(source):
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"channels": 1, "image_size": [6, 12], "crop": "none"}])
 def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 40)
     source = source_of(root, **settings, **({} if cache else {"cache": None}))
     assert source.prepare() == []
@@ -54,8 +54,8 @@ def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
         assert np.array_equal(images[:].permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
-def test_every_kind_of_picture_counts(tmp_path):
-    root = tmp_path / "pictures"
+def test_every_kind_of_image_counts(tmp_path):
+    root = tmp_path / "images"
     root.mkdir()
     for kind in KINDS:
         (root / kind).write_bytes(content(kind))
@@ -65,7 +65,7 @@ def test_every_kind_of_picture_counts(tmp_path):
 
 
 def test_class_folders_give_labels(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     for i, name in enumerate(("bird", "cat", "dog")):
         fill(root / name / "deeper", 12, start=20 * i)
     (root / "empty").mkdir()
@@ -78,7 +78,7 @@ def test_class_folders_give_labels(tmp_path):
 
 
 def test_folders_for_splits_are_kept_and_the_missing_split_is_taken_from_train(tmp_path, caplog):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root / "train" / "a", 30)
     fill(root / "train" / "b", 30, start=30)
     fill(root / "val" / "b", 5, start=60)
@@ -91,11 +91,11 @@ def test_folders_for_splits_are_kept_and_the_missing_split_is_taken_from_train(t
         path.startswith("train/") for path in found["test"] + found["train"]
     )
     assert len(found["test"] + found["train"]) == 60 and (source.split("val").labels == 1).all()
-    assert "2 pictures in" in caplog.text and "lie outside of train/, val/ and test/" in caplog.text
+    assert "2 images in" in caplog.text and "are outside of train/, val/ and test/" in caplog.text
 
 
-def test_splits_follow_the_content_and_stay_when_pictures_come_or_move(tmp_path):
-    root = tmp_path / "pictures"
+def test_splits_follow_the_content_and_stay_when_images_come_or_move(tmp_path):
+    root = tmp_path / "images"
     paths = fill(root, 60)
     source = source_of(root)
     source.prepare()
@@ -116,8 +116,8 @@ def test_splits_follow_the_content_and_stay_when_pictures_come_or_move(tmp_path)
     assert names(other) != after
 
 
-def test_a_picture_changes_its_split_only_with_the_fraction_of_that_split(tmp_path):
-    root = tmp_path / "pictures"
+def test_a_image_changes_its_split_only_with_the_fraction_of_that_split(tmp_path):
+    root = tmp_path / "images"
     fill(root / "train", 80)
     source = source_of(root)
     source.prepare()
@@ -133,18 +133,18 @@ def test_a_picture_changes_its_split_only_with_the_fraction_of_that_split(tmp_pa
 
 
 def test_a_folder_for_a_split_counts_even_if_all_in_it_is_broken(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root / "train", 40)
     (root / "val").mkdir()
     (root / "val" / "broken.png").write_bytes(b"words")
-    with pytest.raises(ValueError, match=r"too few pictures for three splits .*val 0"):
+    with pytest.raises(ValueError, match=r"too few images for three splits .*val 0"):
         source_of(root).prepare()
 
 
 def test_the_folders_of_our_own_runs_are_passed_over(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root / "a", 30)
-    fill(root / "outputs" / "run" / "pictures", 5, start=50)
+    fill(root / "outputs" / "run" / "images", 5, start=50)
     (root / "outputs" / "run" / ".hydra").mkdir()
     source = source_of(root)
     source.prepare()
@@ -153,13 +153,13 @@ def test_the_folders_of_our_own_runs_are_passed_over(tmp_path):
 
 def test_a_relative_root_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert ImageFolder.Config(root="pictures").root == str(tmp_path / "pictures")
+    assert ImageFolder.Config(root="images").root == str(tmp_path / "images")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert ImageFolder.Config(root="~/pictures").root == str(tmp_path / "pictures")
+    assert ImageFolder.Config(root="~/images").root == str(tmp_path / "images")
 
 
 def test_random_crops_are_cut_from_a_margin(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 40)
     images, _, is_mirrored = source_of(root, image_size=[8, 17], crop="random", flip=True).split(
         "train"
@@ -168,7 +168,7 @@ def test_random_crops_are_cut_from_a_margin(tmp_path):
 
 
 def test_settings_that_change_the_pixels_have_a_cache_of_their_own(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 40)
     for config in (
         {},
@@ -191,13 +191,13 @@ def test_settings_that_change_the_pixels_have_a_cache_of_their_own(tmp_path):
 
 def test_the_users_cache_is_the_default(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    fill(tmp_path / "pictures", 40)
-    source_of(tmp_path / "pictures", cache="auto").prepare()
-    assert len(os.listdir(tmp_path / "home" / "vaegan" / "pictures")) == 1
+    fill(tmp_path / "images", 40)
+    source_of(tmp_path / "images", cache="auto").prepare()
+    assert len(os.listdir(tmp_path / "home" / "vaegan" / "images")) == 1
 
 
 def test_a_hostile_folder_is_skipped_through(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root / "good", 40)
     bad = root / "bad"
     bad.mkdir()
@@ -209,7 +209,7 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
     os.mkfifo(bad / "pipe.png")
     (bad / "loop").symlink_to(bad)
     (bad / "really_a_png.jpg").write_bytes(content("rgb.png"))
-    (root / "no pictures").mkdir()
+    (root / "no images").mkdir()
     before = sorted(os.walk(root))
     source = source_of(root, max_pixels=50_000, max_broken=0.2)
     skipped = source.prepare()
@@ -217,18 +217,18 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
         "bomb.png", "cut.jpg", "gone.png", "pipe.png", "text.jpg", "zero.jpg",
     ]  # fmt: skip
     assert sum(map(len, names(source).values())) == 41 and all(why for _, why in skipped)
-    assert sorted(os.walk(root)) == before, "something was written beside the pictures"
+    assert sorted(os.walk(root)) == before, "something was written beside the images"
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda root: None, r"is no folder; set it to the folder of your pictures"),
-        (lambda root: root.write_text("file"), r"is no folder"),
-        (lambda root: root.mkdir(), r"no file in it has a picture's name \(\.bmp, \.gif"),
+        (lambda root: None, r"is not a folder; set it to the folder of your images"),
+        (lambda root: root.write_text("file"), r"is not a folder"),
+        (lambda root: root.mkdir(), r"no file in it has the name of an image \(\.bmp, \.gif"),
         (
             lambda root: fill(root, 1),
-            r"too few pictures for three splits .*raise dataset\.val_fraction",
+            r"too few images for three splits .*raise dataset\.val_fraction",
         ),
         (
             lambda root: [path.write_bytes(b"") for path in fill(root, 3)],
@@ -237,13 +237,13 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
     ],
 )
 def test_what_cannot_be_trained_on_says_so(tmp_path, make, message):
-    make(tmp_path / "pictures")
+    make(tmp_path / "images")
     with pytest.raises(ValueError, match=message):
-        source_of(tmp_path / "pictures").prepare()
+        source_of(tmp_path / "images").prepare()
 
 
 def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 40)
     source_of(root).prepare()
     root.rename(tmp_path / "away")
@@ -278,7 +278,7 @@ def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
 )
 def test_bad_settings_are_refused(key, value):
     with pytest.raises(ValueError, match=f"{key} must be"):
-        ImageFolder.Config(**{"root": "pictures", key: value})
+        ImageFolder.Config(**{"root": "images", key: value})
 
 
 FOLDERS = st.sampled_from(["", "a/", "b/c/", ".d/", "train/", "val/", "train/x/", "é/"])
@@ -297,9 +297,9 @@ CONTENT = {
     st.lists(st.tuples(FOLDERS, st.integers(0, 9), FILES), max_size=25, unique=True), st.booleans()
 )
 def test_the_counts_of_any_folder_add_up(tree, has_cache):
-    """Every file with a picture's name is in one split, or skipped, or lies outside of the folders for splits."""
+    """Every image file is in one split, or skipped, or outside of the folders for splits."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "pictures"
+        root = Path(folder) / "images"
         root.mkdir()
         for parent, number, name in tree:
             (root / parent).mkdir(parents=True, exist_ok=True)
@@ -309,7 +309,7 @@ def test_the_counts_of_any_folder_add_up(tree, has_cache):
         try:
             skipped = source.prepare()
         except ValueError as error:
-            assert "no file in it" in str(error) or "too few pictures" in str(error)
+            assert "no file in it" in str(error) or "too few images" in str(error)
             return
         used = sum(names(source).values(), [])
         assert len(used) == len(set(used)) and not set(used) & {file.path for file in skipped}

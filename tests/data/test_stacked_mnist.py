@@ -25,7 +25,7 @@ def digits():
     return found
 
 
-def test_it_is_a_data_set_of_colour_images(stacked):
+def test_it_is_a_data_set_of_color_images(stacked):
     assert ImageSource.choices["stacked_mnist"] is StackedMnist
     source = StackedMnist.Config(**SIZES).build()
     source.prepare()

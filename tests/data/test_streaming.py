@@ -13,8 +13,9 @@ from tests.faults import TWO, assert_same, do, fork, kill, saved, until
 from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.streaming import StreamedImages, Streaming, pack
+from vaegan.data.streaming import StreamedArray, Streaming, pack
 from vaegan.stages.execute import execute
+from vaegan.stages.table import run_stage
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")
@@ -28,15 +29,15 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of class folders, and what stage=optimize makes of it, by the command line."""
+    """A folder of class folders, and what stage=pack makes of it, by the command line."""
     folder = tmp_path_factory.mktemp("streaming")
     for i, name in enumerate(("cat", "dog")):
-        fill(folder / "pictures" / name, 60, start=60 * i)
-    (folder / "pictures" / "broken.png").write_bytes(b"words")
+        fill(folder / "images" / name, 60, start=60 * i)
+    (folder / "images" / "broken.png").write_bytes(b"words")
     command = [
         sys.executable,
         str(ROOT / "train.py"),
-        "stage=optimize",
+        "stage=pack",
         f"output={folder / 'chunks'}",
         *settings(folder),
     ]
@@ -58,7 +59,7 @@ def folder(tmp_path_factory):
 
 def settings(folder):
     return [
-        f"dataset.root={folder / 'pictures'}",
+        f"dataset.root={folder / 'images'}",
         "dataset.image_size=[6,8]",
         f"dataset.cache={folder / 'cache'}",
     ]
@@ -85,11 +86,15 @@ def streamed(folder, **config):
     return Streaming.Config(root=str(folder / "chunks"), **{"image_size": [6, 8]} | config).build()
 
 
+def load(folder, num_workers, seed, epoch=0, batches_done=0):
+    return streamed(folder).train_loader(8, num_workers, seed, epoch, batches_done)
+
+
 def keys(images):
     return [bytes(image.numpy()) for image in images]
 
 
-def test_the_chunks_hold_the_pictures_in_an_order_that_mixes_classes(folder):
+def test_the_chunks_hold_the_images_in_an_order_that_mixes_classes(folder):
     original = compose("stage=vae", "dataset=image_folder", *settings(folder)).dataset.build()
     source = streamed(folder)
     assert source.prepare() == [] and source.image_shape == SHAPE
@@ -107,28 +112,25 @@ def test_the_chunks_hold_the_pictures_in_an_order_that_mixes_classes(folder):
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_an_epoch_takes_each_image_once_in_an_order_of_its_own(folder, num_workers):
     images = streamed(folder).split("train").images
-    loader = images.loader(8, num_workers, seed=0)
+    loader = load(folder, num_workers, seed=0)
     first, second = ([key for batch, _ in loader for key in keys(batch)] for _ in range(2))
     assert len(first) == len(set(first)) == 8 * len(loader) and len(loader) >= len(
         images
     ) // 8 - max(1, num_workers)
     assert first != second
-    again = [key for batch, _ in images.loader(8, num_workers, seed=0) for key in keys(batch)]
+    again = [key for batch, _ in load(folder, num_workers, seed=0) for key in keys(batch)]
     assert again == first
-    assert [
-        key for batch, _ in images.loader(8, num_workers, seed=1) for key in keys(batch)
-    ] != first
+    assert [key for batch, _ in load(folder, num_workers, seed=1) for key in keys(batch)] != first
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_an_epoch_that_was_stopped_goes_on_where_it_was(folder, num_workers):
-    images = streamed(folder).split("train").images
-    loader = images.loader(8, num_workers, seed=0)
+    loader = load(folder, num_workers, seed=0)
     epochs = [list(loader) for _ in range(3)]
-    expand_resume = images.loader(8, num_workers, seed=0, done=(1, 3))
-    iter(expand_resume)  # as Lightning does before it begins
-    for found, expected in ((list(expand_resume), epochs[1][3:]), (list(expand_resume), epochs[2])):
+    resumed = load(folder, num_workers, seed=0, epoch=1, batches_done=3)
+    iter(resumed)  # as Lightning does before it begins
+    for found, expected in ((list(resumed), epochs[1][3:]), (list(resumed), epochs[2])):
         assert len(found) == len(expected) > 0
         assert all(
             torch.equal(a, b)
@@ -180,8 +182,9 @@ def test_ranks_read_images_of_their_own(folder, monkeypatch):
         monkeypatch.setattr(
             _DistributedEnv, "detect", classmethod(lambda cls, rank=rank: cls(2, rank, 1))
         )
-        images = streamed(folder).split("train").images
-        seen += [key for batch, _ in images.loader(4, 0, seed=0) for key in keys(batch)]
+        source = streamed(folder)
+        images = source.split("train").images
+        seen += [key for batch, _ in source.train_loader(4, 0, 0, 0, 0) for key in keys(batch)]
     assert len(seen) == len(set(seen)) >= 0.8 * len(images)
 
 
@@ -193,16 +196,16 @@ def test_another_size_than_was_written_is_refused(folder):
 
 
 def test_a_root_without_chunks_says_how_to_make_them(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no chunks .*python train.py stage=optimize"):
+    with pytest.raises(ValueError, match=r"holds no chunks .*python train.py stage=pack"):
         streamed(tmp_path).prepare()
 
 
 def test_what_is_there_is_not_overwritten(folder):
-    run = compose("stage=optimize", f"output={folder / 'chunks'}", *settings(folder))
+    run = compose("stage=pack", f"output={folder / 'chunks'}", *settings(folder))
     with pytest.raises(
         ValueError, match="train is there already; choose another output, or remove it"
     ):
-        run.execute(folder)
+        run_stage(run, folder)
 
 
 IMPORTED = {
@@ -225,7 +228,7 @@ IMPORTS = json.dumps(
         ),
         (
             lambda index: index["config"].update(data_spec=IMPORTS),
-            r"not what stage=optimize writes: refused",
+            r"not what stage=pack writes: refused",
         ),
         (
             lambda index: index["chunks"][0].update(filename="../../evil.bin"),
@@ -242,7 +245,7 @@ def test_a_hostile_index_is_refused_before_anything_is_read(
     index = json.loads((folder / "chunks" / "train" / "index.json").read_text())
     edit(index)
     (tmp_path / "chunks" / "train" / "index.json").write_text(json.dumps(index))
-    monkeypatch.setattr(StreamedImages, "read", None)
+    monkeypatch.setattr(StreamedArray, "__getitem__", None)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     with pytest.raises(ValueError, match=message):
@@ -262,17 +265,17 @@ def test_a_damaged_chunk_is_said(folder, tmp_path):
     shutil.copytree(folder / "chunks", tmp_path / "chunks")
     for path in (tmp_path / "chunks" / "val").glob("*.bin"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="split val: a chunk is damaged or cannot be had"):
+    with pytest.raises(ValueError, match="split val: a chunk is damaged or unavailable"):
         streamed(tmp_path).split("val").images[:]
 
 
 @pytest.mark.parametrize("word", ["dataset.crop=random", "dataset.flip=true"])
 def test_random_views_are_not_written(folder, tmp_path, word):
-    run = compose("stage=optimize", f"output={tmp_path / 'out'}", *settings(folder), word)
+    run = compose("stage=pack", f"output={tmp_path / 'out'}", *settings(folder), word)
     with pytest.raises(
         ValueError, match=r"dataset\.crop and dataset\.flip must be left as they are"
     ):
-        run.execute(tmp_path)
+        run_stage(run, tmp_path)
 
 
 def test_without_litdata_it_says_what_to_install(folder, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
 from tests.faults import TWO, do
 from tests.image_files import fill
+from vaegan.stages.execute import execute
+from vaegan.stages.table import run_stage
 
 ROOT = Path(__file__).parents[2]
 SMALL = [*SMALL_NETS, "latent_dim=4", "discriminator.width=8", "gan.discriminator_warmup=16"]
@@ -47,7 +49,7 @@ def root(tmp_path):
 )
 def test_the_pipeline_trains_on_a_folder(root, tmp_path, settings):
     run = compose(*SMALL, *FOLDER, f"dataset.root={root}", *settings)
-    result = run.execute(tmp_path / "run")
+    result = run_stage(run, tmp_path / "run")
     assert result.metrics["test/frechet_distance"] > 0
     assert run.likelihood.name == "gaussian"
     for stage in ("vae", "gan"):
@@ -117,7 +119,7 @@ def test_a_file_that_goes_while_training_does_not_matter(root, tmp_path, monkeyp
             return skipped
 
         monkeypatch.setattr(source, "prepare", lose)
-        assert "test/elbo" in run.execute(tmp_path / name).metrics
+        assert "test/elbo" in run_stage(run, tmp_path / name).metrics
         monkeypatch.undo()
 
 

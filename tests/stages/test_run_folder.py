@@ -9,7 +9,7 @@ from tests.faults import files
 from tests.image_files import fill
 from vaegan.gan.module import GANModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
-from vaegan.stages.table import run_stage
+from vaegan.stages.table import run_stage, stage_of
 from vaegan.vae.module import VAEModule
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def stopped(run, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "training_step", training_step)
         with pytest.raises(Interrupted, match="stopped after batch 2"):
-            run.execute(folder)
+            run_stage(run, folder)
 
 
 def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch):
@@ -106,8 +106,5 @@ def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, mon
         )
     moved = shutil.copytree(vae_result[0], tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
-    assert (
-        compose(*SMALL_GAN, f"vae_ckpt={moved.name}", "resume=true")
-        .execute(tmp_path / "run")
-        .metrics
-    )
+    resumed = compose(*SMALL_GAN, f"vae_ckpt={moved.name}", "resume=true")
+    assert run_stage(resumed, tmp_path / "run").metrics

@@ -200,7 +200,7 @@ def test_images_of_another_shape_are_refused(vae_result, tmp_path):
     run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
     message = r"makes images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); leave dataset out"
     with pytest.raises(ValueError, match=message):
-        run.execute(tmp_path)
+        run_stage(run, tmp_path)
     assert not (tmp_path / "gan").exists()
 
 
@@ -229,7 +229,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
         *SMALL_VAE, "trainer.max_epochs=6", "early_stopping_patience=1", "optimizer.lr=1e-30"
     )
     run.objective.beta_warmup_epochs = 0.0
-    result = run.execute(tmp_path)
+    result = run_stage(run, tmp_path)
     last = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] < 6 * 4
 

@@ -1,4 +1,4 @@
-"""Which images make which batch, and how they are seen: a pure function of seed, epoch and rank."""
+"""Samplers of batch indices: pure functions of seed, epoch and rank."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from vaegan.runtime.seeding import generator
 
 @dataclass
 class LoaderConfig:
-    """How images come to the model."""
+    """Batch sizes and data loading."""
 
-    batch_size: int = 128  # images of one step, over all devices together
-    eval_batch_size: int = 500  # images per device while validating and testing
-    num_workers: int = 0  # loader processes; sets in memory or in a cache are fastest with none
-    device_share: float = (
-        0.25  # of a GPU's free memory that a split may take, to be held there; 0: none is
-    )
+    batch_size: int = 128  # images per training step, over all devices together
+    eval_batch_size: int = 500  # images per device in validation and test
+    num_workers: int = 0  # loader processes; 0 is fastest for data in memory or in a cache
+    device_share: float = 0.25  # of a GPU's free memory that a split may take to be kept there
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
@@ -33,22 +31,25 @@ class LoaderConfig:
 
 
 class BatchIndices(NamedTuple):
-    """Which images make a batch, and what is seen of each."""
+    """Indices of the images of a batch, and the random numbers that crop and mirror them."""
 
     indices: Tensor  # int64, (B,)
-    draws: Tensor | None = (
-        None  # uniform in [0, 1), (B, 3): place and mirroring of each; None: all as they are
-    )
+    crop_randoms: Tensor | None = None  # uniform in [0, 1), (B, 3); None: no augmentation
 
 
 class ShuffledBatches(Sampler[BatchIndices]):
-    """The picks of each training batch, of (batch_size / world_size) images, in an order that is f(seed, epoch).
+    """Indices of training batches, in an order that is f(seed, epoch).
 
-    All ranks draw the same global batches, and each takes its share of every one, so that the number of devices does
-    not change what a step sees. The last, incomplete batch of an epoch is left out.
+    All ranks draw the same global batches, and each takes its share of every one, so that a step
+    does not depend on the number of devices. The last, incomplete batch of an epoch is dropped.
 
     Args:
-        is_augmented: Whether an image is seen in another way each time, which is f(seed, epoch, image).
+        num_images: Size of the split.
+        batch_size: Images of a global batch.
+        seed: Seed of the order and of the augmentation.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        is_augmented: True to draw `crop_randoms`, which are f(seed, epoch, image).
     """
 
     def __init__(
@@ -60,16 +61,21 @@ class ShuffledBatches(Sampler[BatchIndices]):
         world_size: int = 1,
         is_augmented: bool = False,
     ) -> None:
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.rank, self.world_size, self.is_augmented = rank, world_size, is_augmented
-        self.epoch, self.num_done = 0, 0
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.is_augmented = is_augmented
+        self.resume_at(epoch=0, batches_done=0)
 
-    def resume_at(self, epoch: int, num_done: int) -> None:
-        """Begin in an epoch, after so many of its batches."""
-        self.epoch, self.num_done = epoch, num_done
+    def resume_at(self, epoch: int, batches_done: int) -> None:
+        """Begin in an epoch, after some of its batches."""
+        self.epoch = epoch
+        self.batches_done = batches_done
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning when an epoch begins, or goes on."""
+        """Start an epoch. Lightning calls this for a resumed epoch too, which changes nothing."""
         if epoch != self.epoch:
             self.resume_at(epoch, 0)
 
@@ -78,18 +84,19 @@ class ShuffledBatches(Sampler[BatchIndices]):
 
     def __iter__(self) -> Iterator[BatchIndices]:
         order = torch.randperm(self.num_images, generator=generator(self.seed, "order", self.epoch))
-        draws = None
+        crop_randoms = None
         if self.is_augmented:
-            draws = torch.rand(
-                self.num_images, 3, generator=generator(self.seed, "views", self.epoch)
-            )
-        for batch in order[: len(self) * self.batch_size].split(self.batch_size)[self.num_done :]:
+            rng = generator(self.seed, "views", self.epoch)
+            crop_randoms = torch.rand(self.num_images, 3, generator=rng)
+        num_used = len(self) * self.batch_size
+        batches = order[:num_used].split(self.batch_size)
+        for batch in batches[self.batches_done :]:
             indices = batch[self.rank :: self.world_size]
-            yield BatchIndices(indices, None if draws is None else draws[indices])
+            yield BatchIndices(indices, None if crop_randoms is None else crop_randoms[indices])
 
 
 class SequentialBatches(Sampler[BatchIndices]):
-    """The picks of each evaluation batch. Every image is counted once: nothing is padded, whatever the world size."""
+    """Indices of evaluation batches. Each image occurs once over all ranks: nothing is padded."""
 
     def __init__(
         self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1

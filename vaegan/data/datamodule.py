@@ -1,9 +1,9 @@
-"""The one LightningDataModule: any `ImageSource`, as uint8; floats are made on the device."""
+"""The one LightningDataModule: images of any `ImageSource`, loaded as uint8."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,51 +15,44 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vaegan.config import require
 from vaegan.data.batches import BatchIndices, LoaderConfig, SequentialBatches, ShuffledBatches
 from vaegan.data.crops import ImageDataset
-from vaegan.data.dataset import ImageSource, SplitName
-from vaegan.data.streaming import StreamedBatches, StreamedImages
+from vaegan.data.dataset import SPLIT_NAMES, ImageSource, SplitName
 from vaegan.images import to_float
 from vaegan.runtime.signals import ignore_signals
 
 log = logging.getLogger(__name__)
-NUM_HASHED = 64  # training images by which a data set is known again
 Batch = tuple[Tensor, Tensor]  # images and labels
 
 
 class ImageDataModule(pl.LightningDataModule):
     """Batches of (images in [0, 1], (B, C, H, W), channels last; labels (B,)).
 
-    A split that fits into `loader.device_share` of a GPU's free memory is held there: only indices go to it then.
+    A split that fits into `loader.device_share` of a GPU's free memory is kept there; then only
+    indices are loaded.
 
     Raises:
-        ValueError: On construction, if a file of the data set is missing or damaged, or if there are fewer training
-            images than one batch takes.
+        ValueError: On construction, if a file of the data set is missing or damaged, or if there
+            are fewer training images than one batch takes.
     """
 
     def __init__(self, source: ImageSource, loader: LoaderConfig, seed: int) -> None:
         super().__init__()
-        self.source, self.loader, self.seed = source, loader, seed
+        self.source = source
+        self.loader = loader
+        self.seed = seed
+        self.epoch = 0  # first epoch to load, other than 0 in a resumed run
+        self.batches_done = 0  # batches of that epoch to skip
+        self.on_device: dict[str, ImageDataset] = {}  # splits that were moved to the GPU
         self.skipped = source.prepare()
         if self.skipped:
-            first, why = self.skipped[0]
-            rank_zero_only(log.warning)(
-                "%d files are skipped; the first is %r: %s", len(self.skipped), first, why
-            )
-        splits: tuple[SplitName, ...] = ("train", "val", "test")
-        self.splits = {
-            name: ImageDataset(source.split(name), list(source.image_shape[1:])) for name in splits
-        }
-        self.held: dict[str, ImageDataset] = {}  # splits that are on the device
-        self.done = (
-            0,
-            0,
-        )  # finished epochs, and batches of the one that has begun, where a training goes on
+            path, reason = self.skipped[0]
+            warn = rank_zero_only(log.warning)
+            warn("%d files are skipped; the first is %r: %s", len(self.skipped), path, reason)
+        size = list(source.image_shape[1:])
+        self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])
-        require(
-            loader.batch_size <= num_train,
-            "loader.batch_size",
-            f"at most the {num_train} training images",
-            loader.batch_size,
-        )
+        expected = f"at most the {num_train} training images"
+        is_possible = loader.batch_size <= num_train
+        require(is_possible, "loader.batch_size", expected, loader.batch_size)
 
     @property
     def num_train_batches(self) -> int:
@@ -67,79 +60,90 @@ class ImageDataModule(pl.LightningDataModule):
         return len(self.splits["train"]) // self.loader.batch_size
 
     def example_images(self, num: int) -> Tensor:
-        """The first images of the val split, in [0, 1], (num, C, H, W)."""
+        """Return the first images of the val split, in [0, 1], (num, C, H, W)."""
         return to_float(self.splits["val"].images[:num])
 
-    def train_dataloader(self) -> DataLoader[Batch] | StreamedBatches:
-        rank, world_size = self._rank()
-        split = self.splits["train"]
-        if isinstance(split.images, StreamedImages):
-            batch_size = self.loader.batch_size // world_size
-            return split.images.loader(batch_size, self.loader.num_workers, self.seed, self.done)
-        batch_size, is_augmented = self.loader.batch_size, split.is_augmented
-        batches = ShuffledBatches(
-            len(split), batch_size, self.seed, rank, world_size, is_augmented=is_augmented
+    def train_dataloader(self) -> Iterable[Any]:
+        rank, world_size = self._rank_and_world_size()
+        own_loader = self.source.train_loader(
+            self.loader.batch_size // world_size,
+            self.loader.num_workers,
+            self.seed,
+            self.epoch,
+            self.batches_done,
         )
-        batches.resume_at(*self.done)
+        if own_loader is not None:
+            return own_loader
+        split = self.splits["train"]
+        batch_size, is_augmented = self.loader.batch_size, split.is_augmented
+        batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, is_augmented)
+        batches.resume_at(self.epoch, self.batches_done)
         return self._loader("train", batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("val", self._sequential("val"))
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("test", self._sequential("test"))
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._eval_loader("test")
 
     def on_after_batch_transfer(self, batch: Batch | BatchIndices, dataloader_idx: int) -> Batch:
         if isinstance(batch, BatchIndices):
             assert self.trainer is not None and self.trainer.state.stage is not None
-            batch = self.held[str(self.trainer.state.stage.dataloader_prefix)][batch]
+            split_name = str(self.trainer.state.stage.dataloader_prefix)
+            batch = self.on_device[split_name][batch]
         images, labels = batch
         return to_float(images).contiguous(memory_format=torch.channels_last), labels
 
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        done = (self.trainer.current_epoch, batches.completed)
-        return {"done": done, "world_size": self._rank()[1], "data": self.fingerprint()}
+        batch_progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        _, world_size = self._rank_and_world_size()
+        return {
+            "epoch": self.trainer.current_epoch,
+            "batches_done": batch_progress.completed,
+            "world_size": world_size,
+            "data": self.fingerprint(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        was, now = state_dict["world_size"], self._rank()[1]
+        saved_world_size = state_dict["world_size"]
+        _, world_size = self._rank_and_world_size()
         require(
-            was == now,
+            world_size == saved_world_size,
             "trainer.devices * trainer.num_nodes",
-            f"{was}, as when the run was begun",
-            now,
+            f"{saved_world_size}, as when the run was started",
+            world_size,
         )
         if self.fingerprint() != state_dict["data"]:
             raise ValueError(
-                "the data set is not the one that the run was begun with (its images, their number, or for "
-                "dataset=streaming loader.num_workers); go on with that one"
+                "the data set differs from the one that the run was started with (its images, "
+                "their number, or for dataset=streaming loader.num_workers); use the original"
             )
-        self.done = state_dict["done"]
+        self.epoch = state_dict["epoch"]
+        self.batches_done = state_dict["batches_done"]
 
     def fingerprint(self) -> list[int | str]:
-        """What tells data sets, and their orders, apart: sizes of the splits, and a hash of some training images."""
-        train = self.splits["train"]
-        sizes: list[int | str] = [len(split) for split in self.splits.values()]
-        if isinstance(train.images, StreamedImages):
-            return [*sizes, self.loader.num_workers]
-        some = torch.linspace(0, len(train) - 1, NUM_HASHED).long()
-        return [*sizes, hashlib.sha256(train.images[some].numpy().tobytes()).hexdigest()]
+        """Return the sizes of the splits, and what identifies the training images and order."""
+        sizes = [len(split) for split in self.splits.values()]
+        train_images = self.splits["train"].images
+        return [*sizes, self.source.fingerprint(train_images, self.loader.num_workers)]
 
-    def _rank(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _sequential(self, name: SplitName) -> SequentialBatches:
-        return SequentialBatches(len(self.splits[name]), self.loader.eval_batch_size, *self._rank())
+    def _eval_loader(self, name: SplitName) -> DataLoader[Any]:
+        num_images = len(self.splits[name])
+        batch_size = self.loader.eval_batch_size
+        batches = SequentialBatches(num_images, batch_size, *self._rank_and_world_size())
+        return self._loader(name, batches)
 
-    def _loader(self, name: SplitName, sampler: Sampler[BatchIndices]) -> DataLoader[Any]:
-        if self._hold(name):
-            return DataLoader(
-                OnDeviceDataset(len(self.splits[name])), sampler=sampler, batch_size=None
-            )
+    def _loader(self, name: SplitName, batches: Sampler[BatchIndices]) -> DataLoader[Any]:
+        self._move_to_device(name)
+        if name in self.on_device:
+            return DataLoader(IndexDataset(), sampler=batches, batch_size=None)
         return DataLoader(
             self.splits[name],
-            sampler=sampler,
+            sampler=batches,
             batch_size=None,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
@@ -147,28 +151,23 @@ class ImageDataModule(pl.LightningDataModule):
             worker_init_fn=ignore_signals,
         )
 
-    def _hold(self, name: SplitName) -> bool:
-        """Whether a split is on the device: it is brought there if it is not, and fits."""
-        if name not in self.held and self.trainer:
-            device, split = self.trainer.strategy.root_device, self.splits[name]
-            if split.num_bytes <= self.loader.device_share * free_memory(device):
-                self.held[name] = split.to(device)
-        return name in self.held
+    def _move_to_device(self, name: SplitName) -> None:
+        """Move a split to the GPU, once, if it fits."""
+        if name in self.on_device or not self.trainer:
+            return
+        device = self.trainer.strategy.root_device
+        split = self.splits[name]
+        if split.num_bytes <= self.loader.device_share * free_memory(device):
+            self.on_device[name] = split.to(device)
 
 
-class OnDeviceDataset(Dataset[BatchIndices]):
-    """Stands for images that are on the device already: gives back what it is asked for."""
+class IndexDataset(Dataset[BatchIndices]):
+    """Passes batch indices on, for images that are on the device already."""
 
-    def __init__(self, num_images: int) -> None:
-        self.num_images = num_images
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def __getitem__(self, pick: BatchIndices) -> BatchIndices:
-        return pick
+    def __getitem__(self, batch: BatchIndices) -> BatchIndices:
+        return batch
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU; 0 for what is none."""
+    """Return the free bytes of a GPU; 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -1,13 +1,26 @@
-"""Data sets. A source says what shape its images have, makes sure that they are there, and gives its three splits.
+"""Base classes of data sets.
 
-The official test split stays apart; train and val are a fixed, seeded division of the official training set. To add a
-data set, write one class here.
+A data set is one class: its config, the shape of its images, and a method that returns a split.
+
+    class Noise(ImageSource):  # dataset=noise
+        image_shape = (1, 8, 8)
+
+        @dataclass
+        class Config(ImageSource.Config):
+            name: str = "noise"
+
+        def split(self, name: SplitName) -> Split:
+            return Split(torch.randint(256, (100, 1, 8, 8)).byte(), torch.zeros(100).long())
+
+An official test split stays the test split; train and val are a fixed, seeded division of the
+official training set.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -20,66 +33,101 @@ from vaegan.images import ImageShape
 from vaegan.runtime.seeding import generator
 
 SplitName = Literal["train", "val", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
+NUM_HASHED_IMAGES = 64  # training images that identify a data set
 
 
 class ArrayLike(Protocol):
-    """A tensor (N, ...), or whatever yields parts of one when they are asked for, from a disk perhaps."""
+    """A tensor (N, ...), or an object that loads parts of one on demand.
+
+    If all images are stored decoded, it also has the attribute `nbytes`, as tensors do. The data
+    module may then move it to the GPU.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, which: Tensor | slice) -> Tensor:
-        """(n, ...)."""
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return the selected part, (n, ...)."""
 
 
 class Split(NamedTuple):
-    """Images and their classes."""
+    """Images and labels of a split."""
 
-    images: ArrayLike  # uint8, (N, C, H, W), H and W at least the source's: what is too much, training cuts at random
+    images: ArrayLike  # uint8, (N, C, H, W); if larger than `image_shape`, training crops at random
     labels: ArrayLike  # int64, (N,)
-    is_mirrored: bool = False  # whether training mirrors half of them, at random
+    is_mirrored: bool = False  # True if training mirrors a random half of the images
 
 
 class ImageSource(Component, abc.ABC, group="dataset"):
-    """A data set of labelled images of one shape."""
+    """A data set of labeled images of one shape."""
 
-    CLASSIFIER: ClassVar[str | None] = None  # weights of digits_cnn that know its classes
-    LIKELIHOOD: ClassVar[str] = (
-        "bernoulli"  # the noise model of its images, unless another one is chosen
-    )
+    CLASSIFIER: ClassVar[str | None] = None  # weights of digits_cnn for its classes
+    LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of its images
 
     @dataclass
     class Config(ComponentConfig):
         def build(self) -> ImageSource:
-            built: ImageSource = self.component(self)
-            return built
+            return self.component(self)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
     @property
     @abc.abstractmethod
     def image_shape(self) -> ImageShape:
-        """Channels, height, width."""
-
-    @abc.abstractmethod
-    def prepare(self) -> Sequence[SkippedFile]:
-        """Make sure that all is there: download or decode what is missing.
-
-        Returns:
-            The files that are not used, because they are broken.
-
-        Raises:
-            ValueError: The data are not there and cannot be had, with the way out.
-        """
+        """Channels, height, width. Known before any data are read."""
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
-        """One split, in a fixed order.
+        """Return one split, in a fixed order.
 
         Raises:
             ValueError: A file is missing or damaged.
         """
 
+    def prepare(self) -> Sequence[SkippedFile]:
+        """Download or decode what is missing, before the first call of `split`.
+
+        Returns:
+            Broken files that are not used.
+
+        Raises:
+            ValueError: The data are missing and unavailable. The message says what to do.
+        """
+        return []
+
+    def train_loader(
+        self, batch_size: int, num_workers: int, seed: int, epoch: int, batches_done: int
+    ) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Return a loader for data that are too large to be indexed in random order.
+
+        Batches must be a function of the seed, epoch and rank; ranks must load different images.
+
+        Args:
+            batch_size: Images per batch of this rank.
+            num_workers: Loader processes.
+            seed: Seed of the order.
+            epoch: First epoch to load.
+            batches_done: Batches of that epoch to skip.
+
+        Returns:
+            None if the data module's own loader is to be used.
+        """
+        return None
+
+    def fingerprint(self, train_images: ArrayLike, num_workers: int) -> int | str:
+        """Return a value that changes with the training images or with their order in an epoch.
+
+        A resumed run compares it with the one in its checkpoint.
+        """
+        last = len(train_images) - 1
+        indices = torch.linspace(0, last, NUM_HASHED_IMAGES).long()
+        pixels = train_images[indices].numpy()
+        return hashlib.sha256(pixels.tobytes()).hexdigest()
+
 
 class NaturalImageSource(ImageSource, abc.ABC):
-    """Of natural images, of a size that the user chooses."""
+    """Natural images at a size that the user chooses."""
 
     LIKELIHOOD: ClassVar[str] = "gaussian"
 
@@ -94,9 +142,6 @@ class NaturalImageSource(ImageSource, abc.ABC):
             require(is_size(self.image_size), "image_size", expected, self.image_size)
             require(self.channels in (1, 3), "channels", "1 (gray) or 3 (color)", self.channels)
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
     @property
     def image_shape(self) -> ImageShape:
         size = self.config.image_size
@@ -105,24 +150,20 @@ class NaturalImageSource(ImageSource, abc.ABC):
 
 
 def is_size(size: object) -> bool:
-    """Whether it is a number of pixels or a list of two."""
+    """True for a number of pixels and for a list of two."""
     sizes = size if isinstance(size, list) and len(size) == 2 else [size]
     return all(isinstance(n, int) and not isinstance(n, bool) and n >= 4 for n in sizes)
 
 
 def train_or_val(official: Split, name: SplitName, num_val: int, seed: int) -> Split:
-    """The train or the val part of an official training set: a fixed random division of it.
+    """Return the train or val part of an official training set, a fixed random division of it.
 
     Raises:
-        ValueError: if val would take all images.
+        ValueError: val would take all images.
     """
     num_images = len(official.images)
-    require(
-        num_val < num_images,
-        "dataset.num_val",
-        f"less than the {num_images} training images",
-        num_val,
-    )
+    expected = f"less than the {num_images} training images"
+    require(num_val < num_images, "dataset.num_val", expected, num_val)
     order = torch.randperm(num_images, generator=generator("split", seed))
-    part = order[:num_val] if name == "val" else order[num_val:]
-    return Split(official.images[part], official.labels[part])
+    indices = order[:num_val] if name == "val" else order[num_val:]
+    return Split(official.images[indices], official.labels[indices])

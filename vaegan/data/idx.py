@@ -1,46 +1,151 @@
-"""Reader of IDX, the file format of MNIST and its relatives: big-endian header, then unsigned bytes."""
+"""IDX, the file format of MNIST and its relatives: a reader, and the base class of their data sets.
+
+torchvision's classes neither read compressed files in place nor verify their content; they only
+download here.
+"""
 
 from __future__ import annotations
 
+import abc
 import gzip
 import hashlib
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from vaegan.config import require
+from vaegan.data.dataset import ImageSource, Split, SplitName, train_or_val
+from vaegan.data.images.scanning import SkippedFile
+from vaegan.images import ImageShape
+
+IMAGES = "images-idx3-ubyte"
+LABELS = "labels-idx1-ubyte"
+
 
 def read_idx(path: Path, sha256: str | None = None) -> Tensor:
-    """Array of bytes in an IDX file, gzip-compressed where its name ends in .gz, as uint8.
+    """Read an IDX file of bytes as uint8. A file whose name ends in .gz is decompressed.
 
     Args:
         path: The file.
-        sha256: Expected sum of the unpacked content, in hexadecimal; None to check nothing.
+        sha256: Expected hash of the decompressed content, in hexadecimal; None to skip the check.
 
     Raises:
-        ValueError: The file is missing, truncated, corrupted or no IDX file of bytes.
+        ValueError: The file is missing, truncated, damaged, or no IDX file of bytes.
     """
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(
-            f"data file {path} is cut short or damaged ({error}); restore it from its origin"
+            f"data file {path} is truncated or damaged ({error}); download it again"
         ) from error
     except OSError as error:
         raise ValueError(
-            f"data file {path} cannot be read ({error.strerror}); set dataset.root, or mend it"
+            f"data file {path} cannot be read ({error.strerror}); fix it or set dataset.root"
         ) from error
     if sha256 and hashlib.sha256(raw).hexdigest() != sha256:
         raise ValueError(
-            f"data file {path} is damaged: its content's SHA-256 is not {sha256}; restore it from its origin"
+            f"data file {path} is damaged: its content's SHA-256 is not {sha256}; download it again"
         )
-    num_dims = raw[3] if raw[:3] == b"\0\0\x08" else 0  # 0x08: unsigned bytes
-    start = 4 + 4 * num_dims
-    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4)]
-    if num_dims == 0 or len(raw) - start != torch.Size(shape).numel():
+    is_bytes = raw[:3] == b"\0\0\x08"  # two zeros, then the code of unsigned bytes
+    num_dims = raw[3] if is_bytes and len(raw) > 3 else 0
+    header_size = 4 + 4 * num_dims
+    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, header_size, 4)]
+    if num_dims == 0 or len(raw) - header_size != torch.Size(shape).numel():
         raise ValueError(
-            f"data file {path} is no IDX file of bytes, or its size is not the one that it states"
+            f"data file {path} is no IDX file of bytes, or has another size than its header states"
         )
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=start).reshape(shape)
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header_size).reshape(shape)
+
+
+class IdxSource(ImageSource, abc.ABC):
+    """Grayscale 28 x 28 images in four IDX files, compressed or not.
+
+    They are read from `dataset.root`, or downloaded into it by a class of torchvision.
+    """
+
+    SHA256: ClassVar[dict[str, str]] = {}  # of the decompressed files, if known
+    TORCHVISION_CLASS: ClassVar[str] = ""  # in torchvision.datasets
+    IS_TRANSPOSED: ClassVar[bool] = False  # True if the files store columns first
+
+    image_shape: ImageShape = (1, 28, 28)
+    file_prefixes = ("train", "t10k")  # of the training and test files
+    torchvision_options: Mapping[str, str] = {}  # further arguments of that class
+
+    @dataclass
+    class Config(ImageSource.Config):
+        root: str | None = None  # data folder; null: ./data (mnist: the embedded files)
+        num_val: int = 5000  # images of the official training set for validation
+        split_seed: int = 0  # of the division into train and val
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders that may contain the files."""
+        root = Path(self.config.root or "data").expanduser()
+        return [root, root / self.TORCHVISION_CLASS / "raw"]
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of a file, with or without .gz; None if it is missing."""
+        for folder in self.folders:
+            for path in (folder / f"{name}.gz", folder / name):
+                if path.is_file():
+                    return path
+        return None
+
+    def read(self, prefix: str, kind: str) -> Tensor:
+        """Read one of the four files."""
+        name = f"{prefix}-{kind}"
+        path = self.find(name)
+        if path is None:
+            raise ValueError(f"dataset={self.config.name}: {name}.gz is not in {self.folders[0]}")
+        return read_idx(path, self.SHA256.get(name))
+
+    def prepare(self) -> Sequence[SkippedFile]:
+        for prefix in self.file_prefixes:
+            for kind in (IMAGES, LABELS):
+                if self.find(f"{prefix}-{kind}") is None:
+                    self.download(f"{prefix}-{kind}.gz")
+        return []
+
+    def download(self, missing: str) -> None:
+        """Download all files.
+
+        Raises:
+            ValueError: The download failed.
+        """
+        import torchvision.datasets  # imported late: it takes seconds
+
+        dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
+        try:
+            dataset_class(self.folders[0], download=True, **self.torchvision_options)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"dataset={self.config.name}: {missing} is neither in {self.folders[0]} nor in "
+                f"{self.folders[1]}, and the download failed ({str(error).strip()}); set "
+                "dataset.root to the folder that contains it"
+            ) from error
+
+    def split(self, name: SplitName) -> Split:
+        prefix = self.file_prefixes[1] if name == "test" else self.file_prefixes[0]
+        images = self.read(prefix, IMAGES)
+        labels = self.read(prefix, LABELS)
+        if images.shape[1:] != (28, 28) or len(images) != len(labels):
+            raise ValueError(
+                f"dataset={self.config.name}: {self.folders[0]} has images of shape "
+                f"{tuple(images.shape)} and {len(labels)} labels; expected (N, 28, 28) and N"
+            )
+        if self.IS_TRANSPOSED:
+            images = images.mT.contiguous()
+        official = Split(images.unsqueeze(1), labels.long())
+        if name == "test":
+            return official
+        return train_or_val(official, name, self.config.num_val, self.config.split_seed)

@@ -1,10 +1,10 @@
-"""Stacked MNIST: three digits as the channels of one color image; its 1,000 modes can be counted."""
+"""Stacked MNIST: three digits as the channels of one color image, for counting its 1,000 modes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,15 +17,18 @@ from vaegan.runtime.seeding import generator
 
 
 class StackedMnist(ImageSource):
-    """Random triples of MNIST's digits a, b, c as red, green and blue; the class is 100 a + 10 b + c.
+    """Random triples of MNIST's digits a, b, c as red, green and blue; the class is 100 a + 10 b +
+    c.
 
-    The triples of a split are drawn, with replacement, from the same split of `dataset=mnist`, so that no digit of the
-    official test set is ever trained on. Source: Metz et al. 2017, arXiv:1611.02163, section 3.3.1; the numbers of
-    images that are judged: Srivastava et al. 2017, arXiv:1705.07761.
+    The triples of a split are drawn, with replacement, from the same split of `dataset=mnist`, so
+    that no digit of the official test set is trained on. Source: Metz et al. 2017,
+    arXiv:1611.02163, section 3.3.1; numbers of images for scoring: Srivastava et al. 2017,
+    arXiv:1705.07761.
     """
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
     LIKELIHOOD: ClassVar[str] = "gaussian"
+    image_shape: ImageShape = (3, 28, 28)
 
     @dataclass
     class Config(ImageSource.Config):
@@ -42,24 +45,16 @@ class StackedMnist(ImageSource):
             require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
             require(self.num_test >= 1, "num_test", "at least 1", self.num_test)
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
         self.digits = Mnist.Config(root=config.root).build()
-
-    @property
-    def image_shape(self) -> ImageShape:
-        return (3, 28, 28)
 
     def prepare(self) -> Sequence[SkippedFile]:
         return self.digits.prepare()
 
     def split(self, name: SplitName) -> Split:
-        num = {
-            "train": self.config.num_train,
-            "val": self.config.num_val,
-            "test": self.config.num_test,
-        }[name]
         images, labels, _ = self.digits.split(name)
+        num = getattr(self.config, f"num_{name}")
         rng = generator("stacked_mnist", self.config.data_seed, name)
         triples = torch.randint(len(images), (num, 3), generator=rng)
         return Split(images[triples].squeeze(2), labels[triples] @ torch.tensor([100, 10, 1]))

@@ -1,11 +1,13 @@
-"""Pictures in chunks, on a disk or in an object store, read by litdata: for sets that are larger than one machine.
+"""Images in chunks, on a disk or in an object store, read by litdata.
 
-`python train.py stage=optimize` writes them. An item is the class (8 bytes, little-endian) and then the pixels, as they
-are: reading one executes nothing, and a store of any other format is refused before its first item is read.
+They are for data larger than one machine. `stage=pack` writes them. An item is the class (8
+bytes, little-endian) followed by the raw pixels: reading one executes nothing, and a store of any
+other format is refused before its first item is read.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -20,34 +22,33 @@ from omegaconf import MISSING
 from torch import Tensor
 
 from vaegan.config import require
-from vaegan.data.dataset import NaturalImageSource, Split, SplitName
+from vaegan.data.dataset import ArrayLike, NaturalImageSource, Split, SplitName
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
 from vaegan.runtime.signals import ignore_signals
 
 LABEL_BYTES = 8
-LEAF: dict[str, Any] = {
+FLAT_SPEC: dict[str, Any] = {
     "type": None,
     "context": None,
     "children_spec": [],
-}  # how litdata describes what is not nested
+}  # litdata's, of unnested items
 INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
 
 
 class Streaming(NaturalImageSource):
-    """Three folders of chunks, `train`, `val` and `test`, below `dataset.root`.
+    """Three folders of chunks, `train`, `val` and `test`, in `dataset.root`.
 
-    Every rank and node of a training reads chunks of its own. `image_size` and `channels` are those that were written.
+    Every rank and node reads its own chunks. `image_size` and `channels` are those that were
+    written.
     """
 
     @dataclass
     class Config(NaturalImageSource.Config):
         name: str = "streaming"
-        root: str = (
-            MISSING  # a folder, or an address such as s3://bucket/folder or gs://bucket/folder
-        )
-        cache: str | None = None  # folder for chunks that come from a store; null: litdata's
-        cache_gb: float = 100.0  # size that it may have
+        root: str = MISSING  # folder or address, such as s3://bucket/folder or gs://bucket/folder
+        cache: str | None = None  # folder for chunks from an object store; null: litdata's
+        cache_gb: float = 100.0  # maximum size of that folder
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -57,160 +58,151 @@ class Streaming(NaturalImageSource):
         root = self.config.root
         if "://" not in root and not (Path(root).expanduser() / "train" / "index.json").is_file():
             raise ValueError(
-                f"dataset.root={root} holds no chunks (train/index.json); to make them: python train.py stage=optimize "
-                "dataset=image_folder dataset.root=PATH output=FOLDER"
+                f"dataset.root={root} holds no chunks (train/index.json); to make them: python "
+                "train.py stage=pack dataset=image_folder dataset.root=PATH output=FOLDER"
             )
         return []
 
     def split(self, name: SplitName) -> Split:
-        images = StreamedImages(self.config, name, self.image_shape)
-        return Split(images, StreamedLabels(images))
+        items = self._open(name)
+        images = StreamedArray(items, self.image_shape, 0, self._describe(name))
+        labels = StreamedArray(items, self.image_shape, 1, self._describe(name))
+        return Split(images, labels)
 
+    def train_loader(
+        self, batch_size: int, num_workers: int, seed: int, epoch: int, batches_done: int
+    ) -> StreamedBatches:
+        from litdata import StreamingDataLoader
 
-class StreamedImages:
-    """One split: `images[which]` is uint8 (n, C, H, W), read from the chunks that hold them."""
+        loader = StreamingDataLoader(
+            self._open("train", shuffle=True, drop_last=True, seed=seed),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            drop_last=True,
+            collate_fn=functools.partial(unpack, shape=self.image_shape),
+            worker_init_fn=ignore_signals,
+        )
+        return StreamedBatches(loader, epoch, batches_done)
 
-    def __init__(self, config: Any, split: str, shape: ImageShape) -> None:
-        self.config, self.split, self.shape = config, split, shape
-        self.where = f"dataset.root={config.root}, split {split}"
-        self.items = self.open()
+    def fingerprint(self, train_images: ArrayLike, num_workers: int) -> int:
+        """Return the number of workers, which decides the order; images are not downloaded."""
+        return num_workers
 
-    def open(self, **options: Any) -> Any:
-        """litdata's data set of the split.
+    def _describe(self, split: SplitName) -> str:
+        return f"dataset.root={self.config.root}, split {split}"
+
+    def _open(self, split: SplitName, **options: Any) -> Any:
+        """Open litdata's data set of a split.
 
         Raises:
-            ValueError: litdata is not there, or the chunks are not, or not of our format.
+            ValueError: litdata is not installed, or the chunks are missing, damaged, or of another
+                format.
         """
         try:
             from litdata import StreamingDataset
         except ImportError as error:
             raise ValueError(INSTALL) from error
-        root, size = self.config.root, f"{self.config.cache_gb}GB"
-        where = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
+        root = self.config.root
+        root = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
+        max_size = f"{self.config.cache_gb}GB"
         try:
             items = StreamingDataset(
-                f"{where}/{self.split}", self.config.cache, max_cache_size=size, **options
+                f"{root}/{split}", self.config.cache, max_cache_size=max_size, **options
             )
             check_format(json.loads(Path(items.input_dir.path, "index.json").read_text()))
-            num_items = len(items)  # from here on litdata does what the index says
-        except Exception as error:  # litdata raises whatever occurs to it when an index is bad
-            raise ValueError(f"{self.where}: cannot be opened ({error})") from error
-        require(
-            num_items >= 2, f"the number of images in {where}/{self.split}", "at least 2", num_items
-        )
+            num_items = len(items)  # only now does litdata act on the index
+        except Exception as error:  # litdata raises many kinds of errors for a bad index
+            raise ValueError(f"{self._describe(split)}: cannot be opened ({error})") from error
+        require(num_items >= 2, f"the number of images in {root}/{split}", "at least 2", num_items)
         return items
 
-    def loader(
-        self, batch_size: int, num_workers: int, seed: int, done: tuple[int, int] = (0, 0)
-    ) -> StreamedBatches:
-        """Batches of this rank in an order that is f(seed, epoch).
 
-        Args:
-            done: Finished epochs, and batches of the next one that are not wanted again.
-        """
-        from litdata import StreamingDataLoader
+class StreamedArray:
+    """Images or labels of a split, read from the chunks that contain them.
 
-        items = self.open(shuffle=True, drop_last=True, seed=seed)
-        loader = StreamingDataLoader(
-            items,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            drop_last=True,
-            collate_fn=self.unpack,
-            worker_init_fn=ignore_signals,
-        )
-        return StreamedBatches(loader, *done)
+    Args:
+        items: litdata's data set.
+        shape: Shape of an image.
+        field: 0 for the images, 1 for the labels.
+        description: Name of the split, for messages.
+    """
 
-    def unpack(self, items: Sequence[bytes]) -> tuple[Tensor, Tensor]:
-        """Images and labels.
-
-        Raises:
-            ValueError: An item has another size than these images have.
-        """
-        size = LABEL_BYTES + math.prod(self.shape)
-        for item in items:
-            expected = f"{size - LABEL_BYTES}, which is {self.shape} (channels, height, width), as they were written"
-            require(
-                len(item) == size,
-                "dataset.image_size and dataset.channels",
-                expected,
-                len(item) - LABEL_BYTES,
-            )
-        data = torch.frombuffer(bytearray(b"".join(items)), dtype=torch.uint8).view(-1, size)
-        labels, pixels = data.split([LABEL_BYTES, size - LABEL_BYTES], dim=1)
-        return pixels.reshape(-1, *self.shape), labels.contiguous().view(torch.int64).flatten()
-
-    def read(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images and labels of these indices."""
-        indices = torch.arange(len(self))[which].tolist()
-        if not indices:
-            return torch.empty(0, *self.shape, dtype=torch.uint8), torch.empty(0, dtype=torch.long)
-        try:
-            items = [self.items[index] for index in indices]
-        except Exception as error:  # as above
-            raise ValueError(
-                f"{self.where}: a chunk is damaged or cannot be had ({error})"
-            ) from error
-        return self.unpack(items)
+    def __init__(self, items: Any, shape: ImageShape, field: int, description: str) -> None:
+        self.items = items
+        self.shape = shape
+        self.field = field
+        self.description = description
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, which: Tensor | slice) -> Tensor:
-        return self.read(which)[0]
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        indices = torch.arange(len(self))[index].tolist()
+        try:
+            items = [self.items[i] for i in indices]
+        except Exception as error:  # as in Streaming._open
+            message = f"{self.description}: a chunk is damaged or unavailable ({error})"
+            raise ValueError(message) from error
+        return unpack(items, self.shape)[self.field]
 
 
 class StreamedBatches:
-    """A loader of litdata that begins in an epoch, after some of its batches: these are read again, and passed over.
+    """Loader of litdata that resumes in an epoch: it reads and discards the batches already done.
 
-    It has no state of its own to save: by the time that Lightning asks for litdata's, one batch too many is read.
+    It saves no state: when Lightning asks for litdata's, one batch too many has been read.
     """
 
-    def __init__(self, loader: Any, epoch: int, num_done: int) -> None:
-        self.loader, self.num_done = loader, num_done
-        loader.current_epoch = epoch  # litdata counts one further when it begins
+    def __init__(self, loader: Any, epoch: int, batches_done: int) -> None:
+        self.loader = loader
+        self.batches_done = batches_done
+        loader.current_epoch = epoch  # litdata increments it when an epoch begins
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        num_done, self.num_done = (
-            self.num_done,
-            0,
-        )  # not before a batch is asked for: Lightning calls iter() twice
-        yield from islice(iter(self.loader), num_done, None)
-
-
-class StreamedLabels:
-    """The classes of the same items: `labels[which]` is int64 (n,)."""
-
-    def __init__(self, images: StreamedImages) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, which: Tensor | slice) -> Tensor:
-        return self.images.read(which)[1]
+        # Runs when the first batch is requested: Lightning calls iter() twice.
+        batches_done = self.batches_done
+        self.batches_done = 0
+        yield from islice(iter(self.loader), batches_done, None)
 
 
 def check_format(index: Any) -> None:
-    """What the index of a store says is believed only so far as it cannot do harm.
+    """Validate the untrusted index of a store.
 
     Raises:
-        ValueError: Items are no plain bytes (litdata would execute pickled ones, and import what the description of
-            nested ones names), or a chunk's name is a path.
+        ValueError: Items are not plain bytes (litdata would unpickle them, or import modules named
+            in the description of nested ones), or the name of a chunk is a path.
     """
     data_format = index["config"]["data_format"]
-    if data_format != ["bytes"] or json.loads(index["config"]["data_spec"])[1] != LEAF:
-        raise ValueError(
-            f"its items are {data_format}, and not what stage=optimize writes: refused"
-        )
+    data_spec = json.loads(index["config"]["data_spec"])[1]
+    if data_format != ["bytes"] or data_spec != FLAT_SPEC:
+        raise ValueError(f"its items are {data_format}, not what stage=pack writes: refused")
     for chunk in index["chunks"]:
         if os.path.basename(chunk["filename"]) != chunk["filename"]:
             raise ValueError(f"its index names a chunk {chunk['filename']!r} elsewhere: refused")
 
 
 def pack(image: Tensor, label: int) -> bytes:
-    """One item."""
+    """Serialize an image and its label."""
     return label.to_bytes(LABEL_BYTES, "little") + image.numpy().tobytes()
+
+
+def unpack(items: Sequence[bytes], shape: ImageShape) -> tuple[Tensor, Tensor]:
+    """Return the images, uint8 (n, C, H, W), and labels, int64 (n,), of serialized items.
+
+    Raises:
+        ValueError: An item has another size than images of `shape`.
+    """
+    image_bytes = math.prod(shape)
+    expected = f"{image_bytes}, which is {shape} (channels, height, width), as they were written"
+    for item in items:
+        num_bytes = len(item) - LABEL_BYTES
+        key = "dataset.image_size and dataset.channels"
+        require(num_bytes == image_bytes, key, expected, num_bytes)
+    data = torch.tensor([], dtype=torch.uint8)
+    if items:  # an empty buffer is refused
+        data = torch.frombuffer(bytearray(b"".join(items)), dtype=torch.uint8)
+    data = data.view(len(items), LABEL_BYTES + image_bytes)
+    labels, pixels = data.split([LABEL_BYTES, image_bytes], dim=1)
+    return pixels.reshape(-1, *shape), labels.contiguous().view(torch.int64).flatten()

@@ -99,10 +99,6 @@ class GANModule(ScoringModule):
         augmented = self.augmentation(images, self.augment_probability())
         return full_precision(self.discriminator(augmented))
 
-    def generate(self, z: Tensor) -> Tensor:
-        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
-        return self.average(z)
-
     def configure_optimizers(self) -> Any:
         config = self.training_config
         num_batches = int(self.trainer.estimated_stepping_batches)

@@ -2,7 +2,6 @@ import os
 import pickle
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 
@@ -13,21 +12,19 @@ from filelock import FileLock
 from PIL import Image
 
 from tests.image_files import draw, encode, fill
-from vaegan.data.image_folder import FORMAT
-from vaegan.data.images import cache_table as cache_table
-from vaegan.data.images import image_cache as image_cache
-from vaegan.data.images import reading
-from vaegan.data.images.cache_table import CacheTable
-from vaegan.data.images.decoding import Decoder
+from vaegan.data.image_folder import CACHE_FORMAT
+from vaegan.data.images import cache_index, image_cache, reading
+from vaegan.data.images.cache_index import CacheIndex
+from vaegan.data.images.decoding import ImageDecoder
 from vaegan.data.images.image_cache import ImageCache
 from vaegan.data.images.reading import BrokenFileLimit
 from vaegan.data.images.scanning import scan
 
-DECODER = Decoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
+DECODER = ImageDecoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
 ROW = 3 * 8 * 10
 
 
-class Counted(Decoder):
+class Counted(ImageDecoder):
     """A decoder that knows how often it was used."""
 
     calls = []
@@ -39,13 +36,13 @@ class Counted(Decoder):
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 12)
     return root
 
 
 def build(tmp_path, root, decoder=DECODER, **limits):
-    """What a cache makes of a folder: its records, its images by path, and how many pictures were decoded for that."""
+    """Update a cache: the broken files, the images by path, and how many images were decoded."""
     Counted.calls.clear()
     files, _ = scan(root)
     broken_files = BrokenFileLimit(
@@ -124,7 +121,7 @@ def test_the_first_broken_file_stops_where_that_is_wanted(tmp_path, folder, agai
     if again:
         build(tmp_path, folder)
     with pytest.raises(
-        ValueError, match=r"'0004\.png': no picture of a known format.*dataset\.on_error=skip"
+        ValueError, match=r"'0004\.png': not an image of a known format.*dataset\.on_error=skip"
     ):
         build(tmp_path, folder, fails=True)
 
@@ -161,12 +158,12 @@ def test_a_file_that_goes_or_cannot_be_read_is_skipped_and_not_remembered(
     assert not broken_files.skipped and len(images) == 12 and decoded == 1
 
 
-def test_a_file_larger_than_any_picture_is_not_read(tmp_path, folder):
+def test_a_file_larger_than_any_image_is_not_read(tmp_path, folder):
     with open(folder / "huge.png", "wb") as file:
         file.truncate(DECODER.max_bytes + 1)
     broken_files, images, decoded = build(tmp_path, folder)
     assert (
-        "bytes are more than a picture needs" in broken_files.skipped[0].reason
+        "bytes are more than an image needs" in broken_files.skipped[0].reason
         and len(images) == decoded == 12
     )
 
@@ -202,13 +199,18 @@ def test_a_cache_that_cannot_shrink_for_lack_of_space_stays(tmp_path, folder, mo
         path.unlink()
     fill(folder, 1, start=30)
 
-    def full(self, contents):
-        raise sqlite3.OperationalError("database or disk is full")
+    write, old_array = CacheIndex.write, array(tmp_path).name
 
-    monkeypatch.setattr(CacheTable, "replace", full)
+    def full(self, path):
+        if self.array != old_array:
+            raise OSError(28, "No space left on device")
+        write(self, path)
+
+    monkeypatch.setattr(CacheIndex, "write", full)
     caplog.set_level("INFO")
     check(folder, build(tmp_path, folder)[1])
-    assert "stays larger than it need be" in caplog.text
+    assert "stays larger than necessary" in caplog.text
+    assert array(tmp_path).name == old_array
 
 
 @pytest.mark.parametrize("change", ["shrinks", "is damaged", "grows", "has its last row replaced"])
@@ -219,7 +221,7 @@ def test_a_running_reader_keeps_its_images_whatever_becomes_of_the_cache(tmp_pat
         for path in sorted(folder.iterdir())[:9]:
             path.unlink()
     elif change == "is damaged":
-        (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
+        (tmp_path / "cache" / "index.json").write_bytes(b"no index" * 500)
     elif change == "has its last row replaced":
         shutil.copy(folder / "0000.png", folder / "0011.png")
     fill(folder, 3, start=30)
@@ -235,7 +237,7 @@ def test_a_loader_process_that_comes_too_late_says_so(tmp_path, folder):
         path.unlink()
     fill(folder, 1, start=30)
     build(tmp_path, folder)
-    with pytest.raises(ValueError, match="was made anew meanwhile; start again"):
+    with pytest.raises(ValueError, match="was rebuilt in the meantime; start again"):
         pickle.loads(frozen)
 
 
@@ -260,40 +262,42 @@ def test_files_that_are_not_even_read_do_not_make_a_cache_incomplete(tmp_path, f
 
 def test_a_cache_that_changes_while_it_is_read_is_read_again(tmp_path, folder, monkeypatch):
     build(tmp_path, folder)
-    mapped = ImageCache._map
+    opened = ImageCache._open
 
-    def change(self, contents):
-        monkeypatch.setattr(ImageCache, "_map", mapped)
-        raise ValueError("was made anew meanwhile")
+    def change(self, files, index):
+        monkeypatch.setattr(ImageCache, "_open", opened)
+        raise ValueError("was rebuilt in the meantime")
 
-    monkeypatch.setattr(ImageCache, "_map", change)
+    monkeypatch.setattr(ImageCache, "_open", change)
     check(folder, build(tmp_path, folder)[1])
 
 
 def test_another_layout_of_the_pixels_wants_another_format(tmp_path):
-    """Whoever changes what a row holds changes FORMAT in image_folder.py, and then this test."""
-    root = tmp_path / "pictures"
+    """Change CACHE_FORMAT in image_folder.py if rows change, and then this test."""
+    root = tmp_path / "images"
     root.mkdir()
     image = Image.new("RGB", (10, 8), (1, 2, 3))
     image.putpixel((0, 0), (7, 8, 9))
     (root / "a.png").write_bytes(encode(image))
     build(tmp_path, root)
-    assert FORMAT == 2 and array(tmp_path).read_bytes()[:9] == bytes([7, 8, 9, 1, 2, 3, 1, 2, 3])
+    assert CACHE_FORMAT == 3 and array(tmp_path).read_bytes()[:9] == bytes(
+        [7, 8, 9, 1, 2, 3, 1, 2, 3]
+    )
 
 
 def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, monkeypatch):
     (folder / "bad.png").write_bytes(b"words")
-    monkeypatch.setattr(cache_table, "PILLOW_VERSION", "1.0")
+    monkeypatch.setattr(cache_index, "PILLOW_VERSION", "1.0")
     assert build(tmp_path, folder)[2] == 13
     monkeypatch.undo()
     assert [build(tmp_path, folder)[2] for _ in range(2)] == [1, 0]
 
 
-def test_too_little_memory_is_no_fault_of_the_picture(tmp_path, folder, monkeypatch):
+def test_too_little_memory_is_no_fault_of_the_image(tmp_path, folder, monkeypatch):
     def exhausted(self, image):
         raise MemoryError
 
-    monkeypatch.setattr(Decoder, "_decode", exhausted)
+    monkeypatch.setattr(ImageDecoder, "_decode", exhausted)
     with pytest.raises(ValueError, match="not enough memory"):
         build(tmp_path, folder)
     monkeypatch.undo()
@@ -301,17 +305,17 @@ def test_too_little_memory_is_no_fault_of_the_picture(tmp_path, folder, monkeypa
     assert len(images) == 12 and not broken_files.skipped
 
 
-@pytest.mark.parametrize("damage", ["table", "pixels", "lost"])
+@pytest.mark.parametrize("damage", ["index", "pixels", "lost"])
 def test_a_damaged_cache_is_built_anew(tmp_path, folder, damage, caplog):
     build(tmp_path, folder)
-    if damage == "table":
-        (tmp_path / "cache" / "table.sqlite").write_bytes(b"no table" * 500)
+    if damage == "index":
+        (tmp_path / "cache" / "index.json").write_bytes(b"no index" * 500)
     elif damage == "pixels":
         os.truncate(array(tmp_path), 5 * ROW)
     else:
         array(tmp_path).unlink()
     _, images, decoded = build(tmp_path, folder)
-    assert len(images) == decoded == 12 and "is damaged: all are decoded anew" in caplog.text
+    assert len(images) == decoded == 12 and "is damaged: all is decoded again" in caplog.text
     check(folder, images)
 
 
@@ -327,25 +331,25 @@ def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkey
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
     )
     with pytest.raises(
-        ValueError, match=r"12 pictures of 240 bytes need 0\.0 MB .* set dataset\.cache"
+        ValueError, match=r"12 images of 240 bytes need 0\.0 MB .* set dataset\.cache"
     ):
         build(tmp_path, folder)
     assert not Counted.calls
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(image_cache, "COMMIT_FILES", 4)
-    add, done = CacheTable.add, []
+    commit_every_file(monkeypatch)
+    write, written = CacheIndex.write, []
 
-    def full(self, contents, records):
-        if len(done) == 2:
-            raise sqlite3.OperationalError("database or disk is full")
-        done.append(records)
-        add(self, contents, records)
+    def full(self, path):
+        if len(written) == 8:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        write(self, path)
 
-    monkeypatch.setattr(CacheTable, "add", full)
+    monkeypatch.setattr(CacheIndex, "write", full)
     with pytest.raises(
-        ValueError, match=r"cannot be written .*disk is full.* set dataset\.cache .* is kept"
+        ValueError, match=r"cannot be written .*No space left.* set dataset\.cache .* is kept"
     ):
         build(tmp_path, folder)
     monkeypatch.undo()
@@ -365,15 +369,14 @@ def test_a_cache_that_cannot_be_made_says_what_to_do(tmp_path, folder):
 BUILD = """
 import sys, time
 from pathlib import Path
-from vaegan.data import image_cache, cache_table, reading
-from vaegan.data.decoding import Decoder
-from vaegan.data.image_folder import FORMAT
-from vaegan.data.image_cache import ImageCache
-from vaegan.data.cache_table import CacheTable
-from vaegan.data.reading import BrokenFileLimit
-from vaegan.data.scanning import scan
-image_cache.COMMIT_FILES = 8
-class Slow(Decoder):
+from vaegan.data.images import image_cache
+from vaegan.data.images.decoding import ImageDecoder
+from vaegan.data.images.image_cache import ImageCache
+from vaegan.data.images.reading import BrokenFileLimit
+from vaegan.data.images.scanning import scan
+image_cache.COMMIT_SECONDS = 0.0
+image_cache.COMMIT_SHARE = 1.0
+class Slow(ImageDecoder):
     def __call__(self, content):
         time.sleep(0.02)
         print(end="x", flush=True)
@@ -381,7 +384,8 @@ class Slow(Decoder):
 root = Path(sys.argv[1])
 files, _ = scan(root)
 cache = ImageCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000), 1)
-print("y" * len(cache.update(files, BrokenFileLimit(len(files), 0.1, False), True).records), flush=True)
+found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
+print("y" * len(found.records), flush=True)
 """
 
 
@@ -392,7 +396,7 @@ def start(tmp_path, root):
 
 @pytest.mark.slow
 def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 60)
     process = start(tmp_path, root)
     assert process.stdout.read(30) == "x" * 30
@@ -405,7 +409,7 @@ def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_build_one_cache(tmp_path):
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     fill(root, 40)
     processes = [start(tmp_path, root) for _ in range(2)]
     outputs = [process.communicate()[0] for process in processes]
@@ -414,10 +418,65 @@ def test_two_processes_build_one_cache(tmp_path):
     check(root, build(tmp_path, root)[1])
 
 
-def test_time_too_makes_a_commit(tmp_path, folder, monkeypatch):
-    """Large pictures: what was decoded is written down after a while, even if they are few."""
+def commit_every_file(monkeypatch):
     monkeypatch.setattr(image_cache, "COMMIT_SECONDS", 0.0)
-    sizes, add = [], CacheTable.add
-    monkeypatch.setattr(CacheTable, "add", lambda *args: (sizes.append(len(args[2])), add(*args)))
+    monkeypatch.setattr(image_cache, "COMMIT_SHARE", float("inf"))
+
+
+def count_writes(monkeypatch):
+    """Number of images in each index that is written from now on."""
+    sizes, write = [], CacheIndex.write
+
+    def record(self, path):
+        sizes.append(len(self.records))
+        write(self, path)
+
+    monkeypatch.setattr(CacheIndex, "write", record)
+    return sizes
+
+
+def test_what_is_decoded_is_written_down_after_a_while(tmp_path, folder, monkeypatch):
+    commit_every_file(monkeypatch)
+    sizes = count_writes(monkeypatch)
     build(tmp_path, folder)
-    assert sizes == [1] * 12 + [0]
+    assert sizes == [*range(1, 13), 12]
+
+
+def test_an_index_that_takes_long_to_write_is_written_less_often(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(image_cache, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(image_cache, "COMMIT_SHARE", 1e-6)
+    sizes = count_writes(monkeypatch)
+    build(tmp_path, folder)
+    assert sizes == [1, 12]
+
+
+def test_an_index_never_names_a_row_that_is_not_on_the_disk(tmp_path, folder, monkeypatch):
+    commit_every_file(monkeypatch)
+    write, num_checked = CacheIndex.write, []
+
+    def check_array(self, path):
+        write(self, path)
+        size = (path.parent / self.array).stat().st_size
+        num_checked.append(size)
+        assert size == self.num_rows * ROW
+
+    monkeypatch.setattr(CacheIndex, "write", check_array)
+    build(tmp_path, folder)
+    assert len(num_checked) == 13
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path, folder):
+    build(tmp_path, folder)
+    for name in ("index.json.1.partial", "pixels-ab.1.partial", "pixels-ab"):
+        (tmp_path / "cache" / name).write_bytes(b"half")
+    with open(array_of_index(tmp_path), "ab") as file:
+        file.write(b"half a row")
+    fill(folder, 1, start=30)
+    check(folder, build(tmp_path, folder)[1])
+    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert names == ["index.json", "lock", array(tmp_path).name, "settings.json"]
+    assert array(tmp_path).stat().st_size == 13 * ROW
+
+
+def array_of_index(tmp_path):
+    return tmp_path / "cache" / CacheIndex.read(tmp_path / "cache" / "index.json").array

@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from vaegan.data.images.memmap import MappedArray, MappedImages, read_ahead
+from vaegan.data.images.memmap import MemmapArray, MemmapImages, prefetch
 
 PIXELS = torch.arange(5 * 2 * 3 * 4, dtype=torch.uint8).view(5, 2, 3, 4)
 IMAGES = PIXELS.permute(0, 3, 1, 2)
@@ -16,8 +16,8 @@ def path(tmp_path):
 
 
 def test_rows_are_taken_in_any_order(path):
-    read_ahead(path)
-    images = MappedImages(MappedArray(path, 5, (2, 3, 4)), torch.tensor([4, 0, 2]))
+    prefetch(path)
+    images = MemmapImages(MemmapArray(path, 5, (2, 3, 4)), torch.tensor([4, 0, 2]))
     assert len(images) == 3 and torch.equal(images[:], IMAGES[[4, 0, 2]])
     assert torch.equal(images[torch.tensor([2, 0])], IMAGES[[2, 4]]) and images[:0].shape == (
         0,
@@ -29,21 +29,21 @@ def test_rows_are_taken_in_any_order(path):
 
 
 def test_what_is_changed_in_memory_does_not_reach_the_file(path):
-    images = MappedImages(MappedArray(path, 5, (2, 3, 4)), torch.arange(5))
+    images = MemmapImages(MemmapArray(path, 5, (2, 3, 4)), torch.arange(5))
     images.array.pixels.zero_()
     assert path.read_bytes()[: PIXELS.numel()] == bytes(PIXELS.numpy())
 
 
 def test_it_travels_as_a_path(path):
-    images = MappedImages(MappedArray(path, 5, (2, 3, 4)), torch.tensor([1]))
+    images = MemmapImages(MemmapArray(path, 5, (2, 3, 4)), torch.tensor([1]))
     assert torch.equal(pickle.loads(pickle.dumps(images))[:], IMAGES[1:2])
 
 
 def test_no_rows_need_no_file(tmp_path):
-    assert MappedArray(tmp_path / "none", 0, (2, 3, 4)).pixels.shape == (0, 2, 3, 4)
+    assert MemmapArray(tmp_path / "none", 0, (2, 3, 4)).pixels.shape == (0, 2, 3, 4)
 
 
 @pytest.mark.parametrize("num_rows", [6, 100])
 def test_a_file_that_is_too_short_is_said(path, num_rows):
-    with pytest.raises(ValueError, match="was made anew meanwhile; start again"):
-        MappedArray(path, num_rows, (2, 3, 4))
+    with pytest.raises(ValueError, match="was rebuilt in the meantime; start again"):
+        MemmapArray(path, num_rows, (2, 3, 4))

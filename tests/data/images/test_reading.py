@@ -6,10 +6,10 @@ import pytest
 
 from vaegan.data.images.decoding import BrokenImage
 from vaegan.data.images.reading import (
-    AHEAD,
+    QUEUED_FILES_PER_THREAD,
     BrokenFileLimit,
     Content,
-    num_cores,
+    count_usable_cores,
     read_all,
     read_bounded,
     read_file,
@@ -34,7 +34,7 @@ def test_contents_come_in_order_and_few_are_held(tmp_path):
     contents = read_all(tmp_path, files, decode, 100, num_threads=2)
     assert next(contents).file == files[0]
     time.sleep(0.2)
-    assert len(read) <= 2 * AHEAD + 2
+    assert len(read) <= 2 * QUEUED_FILES_PER_THREAD + 2
     assert [content.file for content in contents] == files[1:] and sorted(read) == list(range(100))
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
@@ -67,10 +67,10 @@ def test_what_cannot_be_decoded_has_a_reason_and_only_the_files_own_fault_a_dige
 def test_only_ordinary_files_of_a_bounded_size_are_read(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     assert read_bounded(tmp_path / "a", 5) == b"12345"
-    with pytest.raises(BrokenImage, match="its 5 bytes are more than a picture needs"):
+    with pytest.raises(BrokenImage, match="its 5 bytes are more than an image needs"):
         read_bounded(tmp_path / "a", 4)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BrokenImage, match="no ordinary file"):
+    with pytest.raises(BrokenImage, match="not an ordinary file"):
         read_bounded(tmp_path / "pipe", 4)
 
 
@@ -79,7 +79,7 @@ def test_what_says_that_it_is_empty_is_not_opened(tmp_path):
     assert content.reason == "the file is empty"
 
 
-def test_a_tally_stops_at_one_too_many():
+def test_the_limit_stops_at_one_too_many():
     broken_files = BrokenFileLimit(10, 0.2, fails=False)
     broken_files.skip(SkippedFile("a", "bad"))
     broken_files.skip(SkippedFile("b\n", "bad"))
@@ -94,7 +94,7 @@ def test_a_tally_stops_at_one_too_many():
 def test_the_bar_passes_everything_on(capsys):
     contents = [Content(ImageFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
     assert list(with_progress(iter(contents), 20)) == contents
-    assert "20/20" in capsys.readouterr().err and num_cores() >= 1
+    assert "20/20" in capsys.readouterr().err and count_usable_cores() >= 1
 
 
 def test_a_file_counts_once_however_often_it_is_met():

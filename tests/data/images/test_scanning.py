@@ -1,11 +1,10 @@
 import os
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaegan.data.images.scanning import ImageFile, Place, look_at, places, scan
+from vaegan.data.images.scanning import FolderLabels, label_by_folders, scan
 
 
 def touch(root, *paths):
@@ -14,7 +13,7 @@ def touch(root, *paths):
         (root / path).write_bytes(b"x")
 
 
-def test_pictures_are_found_by_name_at_any_depth(tmp_path):
+def test_images_are_found_by_name_at_any_depth(tmp_path):
     found = [
         "a.jpg",
         "b/c/d/e.PNG",
@@ -60,24 +59,10 @@ def test_what_is_no_file_is_skipped_and_not_opened(tmp_path):
     files, skipped = scan(tmp_path)
     assert [file.path for file in files] == ["a.png"]
     assert [(path, why) for path, why in skipped if path != "loop.png"] == [
-        ("lost.png", "a link to nothing"),
-        ("pipe.png", "no ordinary file"),
+        ("lost.png", "a broken link"),
+        ("pipe.png", "not an ordinary file"),
     ]
     assert len(skipped) == 3
-
-
-@pytest.mark.parametrize("mtime_ns, kept", [(2**70, 2**63 - 1), (-(2**70), -(2**63)), (5, 5)])
-def test_a_time_that_no_database_can_keep_does_not_matter(mtime_ns, kept):
-    class Entry:
-        def is_file(self):
-            return True
-
-        def stat(self):
-            return SimpleNamespace(st_size=1, st_mtime_ns=mtime_ns)
-
-    files = []
-    look_at(Entry(), "a.png", files, [])
-    assert files == [ImageFile("a.png", 1, kept)]
 
 
 def test_the_folder_of_a_run_is_passed_over(tmp_path):
@@ -126,7 +111,7 @@ def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
     ],
 )
 def test_folders_are_splits_or_classes(paths, expected):
-    assert list(places(paths)) == [place and Place(*place) for place in expected]
+    assert list(label_by_folders(paths)) == [place and FolderLabels(*place) for place in expected]
 
 
 @given(
@@ -136,9 +121,9 @@ def test_folders_are_splits_or_classes(paths, expected):
         )
     )
 )
-def test_every_path_has_one_place(folders):
+def test_every_path_is_labeled_once(folders):
     paths = ["/".join([*names, "a.png"]) for names in folders]
-    found = list(places(paths))
+    found = list(label_by_folders(paths))
     assert len(found) == len(paths)
     assert len({place.split is None for place in found if place}) < 2, (
         "splits by folder and by content mixed"

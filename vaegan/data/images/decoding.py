@@ -1,7 +1,8 @@
-"""Pictures of many formats to uint8 arrays of one shape. Whatever bytes come in, an array or `BrokenImage` comes out.
+"""Decode images of many formats to uint8 arrays of one shape.
 
-Reading executes nothing: only Pillow's decoders of the formats below run, and no other program. A JPEG is decoded at
-the smallest of its reduced sizes that is not below the size wanted, which saves most of the time.
+Any bytes give an array or `BrokenImage`. Nothing is executed: only Pillow's decoders of the formats
+below run, and no other program. A JPEG is decoded at the smallest of its reduced sizes that is not
+below the target size, which saves most of the time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +24,12 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 )
 PILLOW_VERSION: str = PIL.__version__
-MAX_PIXELS = 178_956_970  # Pillow refuses larger pictures whatever we say
-BYTES_PER_PIXEL = 16  # of the largest file that is read: 4 channels of 32 bits, not compressed
-LARGE_PIXELS = 16_000_000  # pictures above that are decoded one at a time: each may take a gigabyte
-LARGE = threading.Lock()
-ORIENTATION = 0x0112  # EXIF tag: how a picture is to be turned or mirrored to stand upright
-UPRIGHT = {
+MAX_PIXELS = 178_956_970  # Pillow's own limit
+MAX_BYTES_PER_PIXEL = 16  # of a file: 4 channels of 32 bits, uncompressed
+LARGE_IMAGE_PIXELS = 16_000_000  # larger images may take a gigabyte each: decoded one at a time
+LARGE_IMAGE_LOCK = threading.Lock()
+EXIF_ORIENTATION = 0x0112  # EXIF tag: how an image is to be rotated or mirrored to stand upright
+UPRIGHT_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,55 +42,47 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class BrokenImage(Exception):
-    """Why a file cannot be used as a picture."""
+    """A file cannot be used as an image; the message says why."""
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """Content of a file to an array (height, width, channels)."""
+class ImageDecoder:
+    """Decodes the content of a file to an array (height, width, channels)."""
 
     channels: int  # 3 color, 1 gray
     height: int  # pixels
     width: int  # pixels
-    keeps_ratio: bool  # cut off what is too long, on both sides alike; else stretch
-    background: tuple[
-        int, int, int
-    ]  # what shows through where a picture is transparent: red, green, blue
-    max_pixels: int  # of the picture in the file: what has more is refused before it is decoded
+    keeps_ratio: bool  # True to crop to the ratio of the target size, False to stretch
+    background: tuple[int, int, int]  # behind transparent pixels: red, green, blue
+    max_pixels: int  # of the image in the file: larger ones are refused before they are decoded
 
     @property
     def max_bytes(self) -> int:
-        """Of a file: no picture of at most `max_pixels` needs more."""
-        return self.max_pixels * BYTES_PER_PIXEL
+        """Size of the largest file that an image of at most `max_pixels` needs."""
+        return self.max_pixels * MAX_BYTES_PER_PIXEL
 
     def __call__(self, content: bytes) -> Pixels:
-        """The picture, of an animation the first frame.
+        """Decode an image, or the first frame of an animation.
 
         Raises:
-            BrokenImage: The content is no picture of a known format, is damaged, or has too many pixels.
-            MemoryError: There is not enough.
+            BrokenImage: The content is not an image of a known format, is damaged, or has too many
+                pixels.
+            MemoryError: There is not enough memory.
         """
-        try:
+        with decoder_errors_as_broken():
             image = self._open(content)
-            with LARGE if image.width * image.height > LARGE_PIXELS else nullcontext():
+            is_large = image.width * image.height > LARGE_IMAGE_PIXELS
+            with LARGE_IMAGE_LOCK if is_large else nullcontext():
                 return self._decode(image)
-        except (BrokenImage, MemoryError):
-            raise
-        except Exception as error:  # decoders raise whatever occurs to them when the bytes are bad
-            raise BrokenImage(reason(error)) from error
 
     def check(self, content: bytes) -> None:
-        """What can be told of a picture without decoding it.
+        """Check what can be checked without decoding.
 
         Raises:
-            BrokenImage: As above; a picture that is cut short is not noticed.
+            BrokenImage: As above, except that a truncated image is not noticed.
         """
-        try:
+        with decoder_errors_as_broken():
             self._open(content)
-        except BrokenImage:
-            raise
-        except Exception as error:
-            raise BrokenImage(reason(error)) from error
 
     def _open(self, content: bytes) -> Image.Image:
         if not content:
@@ -96,53 +90,67 @@ class Decoder:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > self.max_pixels:
             size = f"{image.width} x {image.height}"
-            raise BrokenImage(
-                f"its {size} pixels are more than dataset.max_pixels={self.max_pixels}"
-            )
+            limit = f"dataset.max_pixels={self.max_pixels}"
+            raise BrokenImage(f"its {size} pixels are more than {limit}")
         return image
 
     def _decode(self, image: Image.Image) -> Pixels:
-        mode, size = "L" if self.channels == 1 else "RGB", (self.width, self.height)
-        image.draft(mode, size if exif_orientation(image) <= 4 else size[::-1])
+        mode = "L" if self.channels == 1 else "RGB"
+        size = (self.width, self.height)
+        is_upright = read_orientation(image) <= 4
+        image.draft(mode, size if is_upright else (self.height, self.width))
         image.load()
-        orientation = exif_orientation(image)  # now, as Pillow turns TIFFs by itself
-        image = flatten(image, self.background).convert(mode)
-        image = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+        orientation = read_orientation(image)  # again, as Pillow rotates TIFFs on load
+        image = to_opaque_8_bit(image, self.background).convert(mode)
+        if orientation in UPRIGHT_TRANSPOSES:
+            image = image.transpose(UPRIGHT_TRANSPOSES[orientation])
         box = center_box(image.size, size) if self.keeps_ratio else None
         pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box))
         return pixels.reshape(self.height, self.width, self.channels)
 
 
-def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """The picture with 8 bits a channel, and nothing transparent.
+@contextmanager
+def decoder_errors_as_broken() -> Iterator[None]:
+    """Turn the errors of decoders, which may be of any type for bad bytes, into BrokenImage."""
+    try:
+        yield
+    except (BrokenImage, MemoryError):
+        raise
+    except Exception as error:
+        raise BrokenImage(describe_error(error)) from error
+
+
+def to_opaque_8_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Convert to 8 bits per channel, without transparency.
 
     Raises:
-        BrokenImage: Its values are floating-point numbers, or integers of more than 16 bits: their range is unknown.
+        BrokenImage: The values are floating-point numbers, or integers of more than 16 bits: their
+            range is unknown.
     """
     if image.mode in ("I", "F"):
         raise BrokenImage("its values are numbers of 32 bits, whose range is unknown")
     if image.mode.startswith("I;16"):
         levels = np.asarray(image)
-        flat = Image.fromarray((levels >> 8).astype(np.uint8))
+        high_bytes = Image.fromarray((levels >> 8).astype(np.uint8))
         if "transparency" not in image.info:
-            return flat
-        is_seen = levels != image.info["transparency"]
-        ground = Image.new("RGB", image.size, background)
-        ground.paste(flat, mask=Image.fromarray(is_seen.astype(np.uint8) * 255))
-        return ground
+            return high_bytes
+        is_opaque = levels != image.info["transparency"]
+        result = Image.new("RGB", image.size, background)
+        result.paste(high_bytes, mask=Image.fromarray(is_opaque.astype(np.uint8) * 255))
+        return result
     if image.mode == "LAB":
         return image.convert("RGB")
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, (*background, 255))
-        ground.alpha_composite(image.convert("RGBA"))
-        return ground
+        result = Image.new("RGBA", image.size, (*background, 255))
+        result.alpha_composite(image.convert("RGBA"))
+        return result
     return image
 
 
-def exif_orientation(image: Image.Image) -> int:
-    """How the picture is to be turned; 1, as it is, where damaged EXIF data do not tell."""
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1, which is upright, for damaged EXIF data."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
         return 1
 
@@ -150,31 +158,28 @@ def exif_orientation(image: Image.Image) -> int:
 def center_box(
     image_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Largest part of a picture (width, height) with the ratio of `size`, in its center: left, top, right, bottom."""
+    """Return the largest centered box with the ratio of `size`: left, top, right, bottom."""
     scale = min(image_size[0] / size[0], image_size[1] / size[1])
-    width, height = size[0] * scale, size[1] * scale
-    left, top = max(0.0, (image_size[0] - width) / 2), max(0.0, (image_size[1] - height) / 2)
-    return (
-        left,
-        top,
-        min(left + width, image_size[0]),
-        min(top + height, image_size[1]),
-    )  # rounding goes beyond
+    width = size[0] * scale
+    height = size[1] * scale
+    left = max(0.0, (image_size[0] - width) / 2)
+    top = max(0.0, (image_size[1] - height) / 2)
+    right = min(left + width, image_size[0])  # rounding may exceed the image
+    bottom = min(top + height, image_size[1])
+    return left, top, right, bottom
 
 
-def reason(error: Exception) -> str:
-    """What a decoder says, in one line."""
+def describe_error(error: Exception) -> str:
+    """Return a message of one printable line: it may contain bytes of the file."""
     if isinstance(error, UnidentifiedImageError):
-        return f"no picture of a known format ({', '.join(FORMATS)})"
+        return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS} pixels"
     text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return "".join(
-        c for c in text if c.isprintable()
-    )  # it may come from the file, and goes to a terminal
+    return "".join(character for character in text if character.isprintable())
 
 
-def quiet() -> None:
-    """Silence Pillow's warnings about single pictures: what matters of them is in the list of skipped ones."""
+def silence_warnings() -> None:
+    """Silence Pillow's warnings about single images. The list of skipped files has what matters."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

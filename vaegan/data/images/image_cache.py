@@ -1,229 +1,231 @@
-"""Decoded pictures on disk: an array of uint8 that grows at its end, and a table that says which row is whose.
+"""Decoded images on disk: an array of uint8 that grows at its end, and an index of its rows.
 
-A folder is decoded once. What is decoded is written down every few seconds: first the pixels, then, in one
-transaction, the rows of the table. So a build that was killed goes on where it was, and nobody sees half a picture.
-Later calls decode what is new or has another content; a picture that was only moved or touched keeps its row. One
-process builds, the others wait for it: a file lock, which ends with the process that holds it. A row that was given
-away is never written again, so that a running training is not disturbed: where rows have to move, a new file is begun.
+A folder is decoded once. Every few seconds, the decoded pixels are brought to the disk, and then an
+index that has them replaces the old one atomically. So a killed build resumes where it was, and no
+reader sees half an image. Later calls decode new files and new content; a file that was only moved
+or touched keeps its row. One process builds while others wait for its file lock, which ends with
+the process. A row in use is never written again, so that running trainings are not disturbed: when
+rows have to move, a new array is started.
 
     pixels-...      rows of height x width x channels bytes
-    table.sqlite    see cache_table.py
-    settings.json   what it was made from, for people to read
+    index.json      see cache_index.py
+    settings.json   origin of the images, for people to read
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
 
-from vaegan.data.images.cache_table import CacheTable, Contents, Record, new_array
-from vaegan.data.images.decoding import Decoder, Pixels, quiet
-from vaegan.data.images.memmap import MappedArray, MappedImages, read_ahead
+from vaegan.data.images.cache_index import CacheIndex, CacheRecord
+from vaegan.data.images.decoding import ImageDecoder, Pixels, silence_warnings
+from vaegan.data.images.memmap import MemmapArray, MemmapImages, prefetch
 from vaegan.data.images.reading import BrokenFileLimit, read_all, with_progress
 from vaegan.data.images.scanning import ImageFile, SkippedFile
+from vaegan.runtime.atomic_files import atomic_write, remove_partial, write_json
 
 log = logging.getLogger(__name__)
-COMMIT_FILES, COMMIT_SECONDS = 512, 2.0  # the work that a kill may cost
+COMMIT_SECONDS = 2.0  # work that a kill may cost; more if an index is so large that
+COMMIT_SHARE = 0.05  # writing it would take a larger share of the time
+ROWS_PER_COPY = 512
 
 
 class CachedImages(NamedTuple):
-    """What a cache holds of a folder."""
+    """The good images of a folder."""
 
-    records: dict[str, Record]  # by path, of each file that can be used
-    array: MappedArray
+    records: dict[str, CacheRecord]  # by path
+    array: MemmapArray
 
-    def images(self, paths: Sequence[str]) -> MappedImages:
-        """The pictures of these files, in their order."""
-        rows = [self.records[path].row or 0 for path in paths]
-        return MappedImages(self.array, torch.tensor(rows, dtype=torch.long))
+    def images(self, paths: Sequence[str]) -> MemmapImages:
+        """Return the images of these files, in their order."""
+        rows = [self.records[path].row for path in paths]
+        return MemmapImages(self.array, torch.tensor(rows, dtype=torch.long))
 
 
 class ImageCache:
-    """The decoded pictures of one folder, in one shape.
+    """The decoded images of one folder, at one size.
 
     Args:
-        folder: Where they are kept; made if it is not there.
-        root: Folder of the pictures.
-        decoder: What becomes of each.
-        num_threads: That decode at once.
+        folder: Folder of the cache; created if missing.
+        root: Folder of the images.
+        decoder: Decodes each file.
+        num_threads: Threads that decode.
     """
 
-    def __init__(self, folder: Path, root: Path, decoder: Decoder, num_threads: int) -> None:
-        self.folder, self.root, self.decoder, self.num_threads = folder, root, decoder, num_threads
+    def __init__(self, folder: Path, root: Path, decoder: ImageDecoder, num_threads: int) -> None:
+        self.folder = folder
+        self.root = root
+        self.decoder = decoder
+        self.num_threads = num_threads
+        self.index_path = folder / "index.json"
         self.shape = (decoder.height, decoder.width, decoder.channels)
-        self.row_bytes = decoder.channels * decoder.height * decoder.width
+        self.row_bytes = decoder.height * decoder.width * decoder.channels
 
     def update(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
     ) -> CachedImages:
-        """Decode what is not there yet. A cache that has all is only read, and may lie on read-only storage.
+        """Decode what is missing. A complete cache is only read, and may be on read-only storage.
 
         Args:
-            files: Of the folder.
-            tally: Counts those that are broken.
-            may_shrink: Whether what is in the cache of other files may be thrown away.
+            files: Files of the folder.
+            broken_files: Collects the broken ones.
+            may_shrink: True if the images of other files may be removed from the cache.
 
         Raises:
-            ValueError: Too many files are broken, or the cache cannot be written: with what to do. What is decoded by
-                then is kept.
+            ValueError: Too many files are broken, or the cache cannot be written. What is decoded
+                by then is kept.
         """
         try:
-            if whole := self._complete(files):
-                contents, array = whole
-                skip_broken(files, contents, broken_files)
-            else:
+            cached = self._open_complete(files, broken_files)
+            if cached is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with self._locked(), closing(self._open_table()) as table:
-                    contents = self._build(table, files, broken_files, may_shrink)
-                    array = self._map(contents)
-        except (OSError, sqlite3.DatabaseError, NotImplementedError) as error:
+                with self._locked():
+                    cached = self._build(files, broken_files, may_shrink)
+            return cached
+        except (OSError, NotImplementedError) as error:  # the latter: no file locks there
             raise ValueError(
-                f"the cache of decoded pictures in {self.folder} cannot be written ({error}); set dataset.cache to "
-                "another folder, or to null, which decodes at every use. What is decoded by now is kept"
+                f"the image cache {self.folder} cannot be written ({error}); set dataset.cache to "
+                "another folder, or to null, which decodes at every use. What is decoded is kept"
             ) from error
-        found = {
-            file.path: contents.records[file.path]
-            for file in files
-            if file.path in contents.records
-        }
-        return CachedImages(
-            {path: record for path, record in found.items() if record.row is not None}, array
-        )
 
-    def _complete(self, files: Sequence[ImageFile]) -> tuple[Contents, MappedArray] | None:
-        """The cache, if it knows all files as they are; None if not, and where it cannot be read."""
-        path = self.folder / "table.sqlite"
-        if not path.is_file():
+    def _open_complete(
+        self, files: Sequence[ImageFile], broken_files: BrokenFileLimit
+    ) -> CachedImages | None:
+        """Open a cache that has all files as they are; None if it has not."""
+        index = self._read_index()
+        if index is None or find_changed(files, index, broken_files):
             return None
         try:
-            with closing(CacheTable(path, is_read_only=True)) as table:
-                contents = table.read()
-            if contents is None or not self._is_whole(contents) or missing(files, contents):
-                return None
-            return contents, self._map(contents)
-        except (sqlite3.DatabaseError, ValueError):  # or it was made anew between these two lines
+            return self._open(files, index)
+        except ValueError:  # the array was replaced after the index was read
             return None
 
     def _build(
-        self,
-        table: CacheTable,
-        files: Sequence[ImageFile],
-        broken_files: BrokenFileLimit,
-        may_shrink: bool,
-    ) -> Contents:
-        """Bring the cache up to date; nobody else does so meanwhile."""
-        contents = self._load(table)
-        skip_broken(files, contents, broken_files)
-        if todo := missing(files, contents):
-            self._check_space(len(todo))
-            self._decode(table, todo, contents, broken_files)
-        if may_shrink:
-            used = {
-                file.path: contents.records[file.path]
-                for file in files
-                if file.path in contents.records
-            }
-            if contents.num_rows > 2 * len(
-                {record.row for record in used.values() if record.row is not None}
-            ):
-                contents = self._compact(table, contents, used)
+        self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
+    ) -> CachedImages:
+        """Bring the cache up to date, holding the lock."""
+        remove_partial(self.folder)
+        index = self._read_index()
+        if index is None:
+            if self.index_path.exists():
+                log.warning("the image cache %s is damaged: all is decoded again", self.folder)
+            index = CacheIndex()
+        changed = find_changed(files, index, broken_files)
+        if changed:
+            self._check_disk_space(len(changed))
+            self._decode(changed, index, broken_files)
+        cached = self._open(files, index)
+        rows = sorted({record.row for record in cached.records.values() if record.row is not None})
+        if may_shrink and index.num_rows > 2 * len(rows):
+            index = self._compact(files, index, rows)
+            cached = self._open(files, index)
         for path in self.folder.glob("pixels-*"):
-            if path.name != contents.array:
+            if path.name != index.array:
                 path.unlink(missing_ok=True)
-        return contents
+        return cached
+
+    def _read_index(self) -> CacheIndex | None:
+        """Read the index; None if it is missing or damaged, or if its array is."""
+        try:
+            index = CacheIndex.read(self.index_path)
+        except (FileNotFoundError, ValueError):
+            return None
+        array = self.folder / index.array
+        size = array.stat().st_size if array.is_file() else 0
+        return index if size >= index.num_rows * self.row_bytes else None
+
+    def _open(self, files: Sequence[ImageFile], index: CacheIndex) -> CachedImages:
+        """Map the array, and select the good files."""
+        path = self.folder / index.array
+        prefetch(path)
+        good = {}
+        for file in files:
+            record = index.records.get(file.path)
+            if record and record.row is not None:
+                good[file.path] = record
+        return CachedImages(good, MemmapArray(path, index.num_rows, self.shape))
 
     def _decode(
-        self,
-        table: CacheTable,
-        files: Sequence[ImageFile],
-        contents: Contents,
-        broken_files: BrokenFileLimit,
+        self, files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
     ) -> None:
-        """Decode files into the array, and put them into the table and into `contents`."""
+        """Decode files into the array, and put them into the index."""
+        log.info("decoding %d images of %s, once, into %s", len(files), self.root, self.folder)
+        settings = {"root": str(self.root)} | dataclasses.asdict(self.decoder)
+        write_json(self.folder / "settings.json", settings)
+        silence_warnings()
         rows = {
-            record.digest: record.row
-            for record in contents.records.values()
-            if record.row is not None
+            found.digest: found.row for found in index.records.values() if found.row is not None
         }
-        log.info("decoding %d pictures of %s, once, into %s", len(files), self.root, self.folder)
 
         def decode(digest: bytes, content: bytes) -> Pixels | None:
             return None if digest in rows else self.decoder(content)
 
-        settings = {"root": str(self.root)} | dataclasses.asdict(self.decoder)
-        (self.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-        quiet()
-        read = read_all(self.root, files, decode, self.decoder.max_bytes, self.num_threads)
-        new: dict[str, Record] = {}
-        last = time.monotonic()
+        contents = read_all(self.root, files, decode, self.decoder.max_bytes, self.num_threads)
         with (
-            open(self.folder / contents.array, "ab") as array,
-            closing(with_progress(read, len(files))) as progress,
+            open(self.folder / index.array, "ab") as array,
+            closing(with_progress(contents, len(files))) as progress,
         ):
-            array.truncate(
-                contents.num_rows * self.row_bytes
-            )  # what a killed build had not put into the table
-
-            def commit() -> None:
-                """Pixels first: what is in the table is also in the array, even after a loss of power."""
-                array.flush()
-                os.fsync(array.fileno())
-                table.add(contents, new)
-                contents.records |= new
-                new.clear()
-
+            array.truncate(index.num_rows * self.row_bytes)  # rows that a killed build left
+            next_commit = time.monotonic() + COMMIT_SECONDS
             try:
                 for file, digest, pixels, reason in progress:
-                    contents.records.pop(file.path, None)
-                    if digest not in rows and pixels is not None:
+                    index.records.pop(file.path, None)
+                    if pixels is not None and digest not in rows:
                         array.write(pixels.tobytes())
-                        rows[digest], contents.num_rows = contents.num_rows, contents.num_rows + 1
+                        rows[digest] = index.num_rows
+                        index.num_rows += 1
                     if digest:
-                        new[file.path] = Record(
-                            file.num_bytes, file.mtime_ns, digest, rows.get(digest), reason
-                        )
+                        index.add(file, digest, rows.get(digest), reason)
                     if reason:
                         broken_files.skip(SkippedFile(file.path, reason))
-                    if len(new) >= COMMIT_FILES or time.monotonic() - last > COMMIT_SECONDS:
-                        commit()
-                        last = time.monotonic()
+                    if time.monotonic() > next_commit:
+                        next_commit = self._commit(array, index)
             finally:
-                commit()
+                self._commit(array, index)
 
-    def _compact(self, table: CacheTable, contents: Contents, used: dict[str, Record]) -> Contents:
-        """Leave out the rows of files that are gone, in a new array; where it has no place, leave all as it is."""
-        rows = sorted({record.row for record in used.values() if record.row is not None})
-        place = {row: i for i, row in enumerate(rows)}
-        moved = {
-            path: record if record.row is None else record._replace(row=place[record.row])
-            for path, record in used.items()
-        }
-        smaller = Contents(new_array(), len(rows), moved)
-        old = MappedImages(self._map(contents), torch.tensor(rows, dtype=torch.long))
+    def _commit(self, array: BinaryIO, index: CacheIndex) -> float:
+        """Write the pixels, then the index, so that it has no row that the array has not.
+
+        Returns:
+            Time of the next commit.
+        """
+        start = time.monotonic()
+        array.flush()
+        os.fsync(array.fileno())
+        index.write(self.index_path)
+        end = time.monotonic()
+        return end + max(COMMIT_SECONDS, (end - start) / COMMIT_SHARE)
+
+    def _compact(
+        self, files: Sequence[ImageFile], index: CacheIndex, rows: list[int]
+    ) -> CacheIndex:
+        """Copy the rows in use to a new array; if the disk is full, leave all as it is."""
+        new_rows = {row: i for i, row in enumerate(rows)}
+        smaller = CacheIndex(num_rows=len(rows))
+        for file in files:
+            record = index.records.get(file.path)
+            if record:
+                row = None if record.row is None else new_rows[record.row]
+                smaller.records[file.path] = record._replace(row=row)
+        pixels = MemmapArray(self.folder / index.array, index.num_rows, self.shape).pixels
         try:
-            with open(self.folder / smaller.array, "xb") as array:
-                for start in range(0, len(rows), COMMIT_FILES):
-                    array.write(
-                        old.array.pixels[old.rows[start : start + COMMIT_FILES]].numpy().tobytes()
-                    )
-                array.flush()
-                os.fsync(array.fileno())
-            table.replace(smaller)
-        except (OSError, sqlite3.OperationalError) as error:
-            log.info("the cache in %s stays larger than it need be (%s)", self.folder, error)
-            return contents
+            with atomic_write(self.folder / smaller.array) as array:
+                for start in range(0, len(rows), ROWS_PER_COPY):
+                    array.write(pixels[rows[start : start + ROWS_PER_COPY]].numpy().tobytes())
+            smaller.write(self.index_path)
+        except OSError as error:
+            log.info("the cache in %s stays larger than necessary (%s)", self.folder, error)
+            return index
         return smaller
 
     @contextmanager
@@ -232,81 +234,35 @@ class ImageCache:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("another process decodes the pictures in %s; waiting for it", self.root)
+            log.info("another process is decoding the images in %s; waiting for it", self.root)
             lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
-    def _open_table(self) -> CacheTable:
-        """The table, made if it is not there, or damaged."""
-        path = self.folder / "table.sqlite"
-        table = CacheTable(path)
-        try:
-            table.create()
-            table.read()
-            return table
-        except sqlite3.OperationalError:
-            table.close()
-            raise
-        except sqlite3.DatabaseError:
-            table.close()
-            log.warning(
-                "the cache of decoded pictures in %s is damaged: all are decoded anew", self.folder
-            )
-            path.unlink()
-            return self._open_table()
-
-    def _load(self, table: CacheTable) -> Contents:
-        """What the table says; nothing, with a new array, if the one that it speaks of is not there or cut short."""
-        contents = table.read()
-        if contents and self._is_whole(contents):
-            return contents
-        if contents:
-            log.warning(
-                "the cache of decoded pictures in %s is damaged: all are decoded anew", self.folder
-            )
-        contents = Contents(new_array(), 0, {})
-        table.replace(contents)
-        return contents
-
-    def _is_whole(self, contents: Contents) -> bool:
-        """Whether the array has all rows."""
-        path = self.folder / contents.array
-        return contents.num_rows == 0 or (
-            path.is_file() and path.stat().st_size >= contents.num_rows * self.row_bytes
-        )
-
-    def _map(self, contents: Contents) -> MappedArray:
-        path = self.folder / contents.array
-        read_ahead(path)
-        return MappedArray(path, contents.num_rows, self.shape)
-
-    def _check_space(self, num_files: int) -> None:
-        """Raise a ValueError where the disk has no place for so many more pictures."""
-        need, free = num_files * self.row_bytes, shutil.disk_usage(self.folder).free
-        if need > free:
+    def _check_disk_space(self, num_files: int) -> None:
+        """Raise a ValueError if the disk is too small for so many more images."""
+        needed = num_files * self.row_bytes
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
             raise ValueError(
-                f"{num_files} pictures of {self.row_bytes} bytes need {need / 1e6:,.1f} MB in {self.folder}, where "
-                f"{free / 1e6:,.1f} MB are free; set dataset.cache to a folder on another disk, or to null, which "
-                "decodes at every use, or choose a smaller dataset.image_size"
+                f"{num_files} images of {self.row_bytes} bytes need {needed / 1e6:,.1f} MB in "
+                f"{self.folder}, where {free / 1e6:,.1f} MB are free; set dataset.cache to a "
+                "folder on another disk, or to null, which decodes at every use, or choose a "
+                "smaller dataset.image_size"
             )
 
 
-def missing(files: Sequence[ImageFile], contents: Contents) -> list[ImageFile]:
-    """The files that the table does not know as they are."""
-    records = contents.records
-    return [
-        file for file in files if file.path not in records or not records[file.path].is_of(file)
-    ]
-
-
-def skip_broken(
-    files: Sequence[ImageFile], contents: Contents, broken_files: BrokenFileLimit
-) -> None:
-    """Count those of which it is known that they are broken."""
+def find_changed(
+    files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
+) -> list[ImageFile]:
+    """Return new and changed files; of the others, skip those that are known to be broken."""
+    changed = []
     for file in files:
-        record = contents.records.get(file.path)
-        if record and record.row is None and record.is_of(file):
+        record = index.records.get(file.path)
+        if record is None or not record.matches(file):
+            changed.append(file)
+        elif record.row is None:
             broken_files.skip(SkippedFile(file.path, record.reason))
+    return changed

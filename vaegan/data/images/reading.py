@@ -1,4 +1,4 @@
-"""Reads the files of a folder in parallel, with a progress bar, and keeps count of those that are no good."""
+"""Parallel reading of image files, with a progress bar and a limit for broken ones."""
 
 from __future__ import annotations
 
@@ -16,65 +16,62 @@ from typing import NamedTuple
 from vaegan.data.images.decoding import BrokenImage, Pixels
 from vaegan.data.images.scanning import ImageFile, SkippedFile
 
-NOT_READ = b"not read"  # in the place of a hash, where the size tells enough
-AHEAD = 16  # files a thread that are read before their turn
-Decode = Callable[[bytes, bytes], Pixels | None]  # from the hash of a file's bytes, and the bytes
+UNREAD_DIGEST = b"not read"  # instead of a hash, if the size alone tells that a file is broken
+QUEUED_FILES_PER_THREAD = 16  # files that are read ahead
+Decode = Callable[[bytes, bytes], Pixels | None]  # of the hash of a file's content, and the content
 
 
 class Content(NamedTuple):
-    """What a file holds."""
+    """Content of a file."""
 
     file: ImageFile
-    digest: bytes = b""  # hash of its bytes; empty where they cannot be read now
-    pixels: Pixels | None = (
-        None  # (height, width, channels); None where they are known, or there are none
-    )
-    reason: str = ""  # why there are none
+    digest: bytes = b""  # hash of the content; empty if it cannot be read now
+    pixels: Pixels | None = None  # (height, width, channels); None if broken or already known
+    reason: str = ""  # why it is broken
 
 
 class BrokenFileLimit:
-    """Files that are skipped, until there are too many.
+    """Collects skipped files, and raises an error if there are too many.
 
     Args:
-        num_files: Of the folder, good or bad.
-        max_broken: Share of them that may be skipped.
-        fails: Whether the first one is one too many.
+        num_files: Number of files in the folder, good or bad.
+        max_broken: Fraction of them that may be skipped.
+        fails: True to raise an error at the first one.
     """
 
     def __init__(self, num_files: int, max_broken: float, fails: bool) -> None:
-        self.num_files, self.max_broken, self.fails = num_files, max_broken, fails
+        self.num_files = num_files
+        self.max_broken = max_broken
+        self.fails = fails
         self.skipped: list[SkippedFile] = []
-        self.counted: dict[str, SkippedFile] = {}  # by path
+        self.skipped_by_path: dict[str, SkippedFile] = {}
 
     def skip(self, skipped: SkippedFile) -> None:
-        """Count one, once: threads may meet the same one.
+        """Count a file, once: several threads may report it.
 
         Raises:
-            ValueError: It is one too many.
+            ValueError: There are too many.
         """
-        if self.counted.setdefault(skipped.path, skipped) is not skipped:
+        if self.skipped_by_path.setdefault(skipped.path, skipped) is not skipped:
             return
         self.skipped.append(skipped)
-        count, last = len(self.skipped), f"{skipped.path!r}: {skipped.reason}"
+        num_skipped = len(self.skipped)
+        last = f"{skipped.path!r}: {skipped.reason}"
         if self.fails:
             raise ValueError(f"{last} (dataset.on_error=skip leaves such files out)")
-        if count > self.max_broken * self.num_files:
+        if num_skipped > self.max_broken * self.num_files:
             raise ValueError(
-                f"{count} of {self.num_files} files cannot be used, more than dataset.max_broken={self.max_broken} "
-                f"allows; the last one: {last}"
+                f"{num_skipped} of {self.num_files} files cannot be used, more than "
+                f"dataset.max_broken={self.max_broken} allows; the last one: {last}"
             )
 
 
 def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Content:
-    """Content of a file; where it cannot be read or decoded, with the reason."""
-    if (
-        file.num_bytes == 0
-    ):  # what says so may be no file on a disk, but one of /proc, and never end
-        return Content(file, NOT_READ, reason="the file is empty")
+    """Read and decode a file; on failure, return the reason."""
+    if file.num_bytes == 0:  # not opened: a file of /proc says so too, and may never end
+        return Content(file, UNREAD_DIGEST, reason="the file is empty")
     if file.num_bytes > max_bytes:
-        return Content(
-            file, NOT_READ, reason=f"its {file.num_bytes} bytes are more than a picture needs"
-        )
+        return Content(file, UNREAD_DIGEST, reason=too_large(file.num_bytes))
     try:
         content = read_bounded(root / file.path, max_bytes)
     except OSError as error:
@@ -91,44 +88,51 @@ def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Co
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """Content of an ordinary file.
+    """Read an ordinary file.
 
     Raises:
         OSError: It cannot be read.
-        BrokenImage: It is none, or larger.
+        BrokenImage: It is not an ordinary file, or larger.
     """
-    with open(
-        path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-    ) as file:
+
+    def open_without_blocking(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=open_without_blocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise BrokenImage("no ordinary file")
+            raise BrokenImage("not an ordinary file")
         if status.st_size > max_bytes:
-            raise BrokenImage(f"its {status.st_size} bytes are more than a picture needs")
+            raise BrokenImage(too_large(status.st_size))
         return file.read(status.st_size)
 
 
-def num_cores() -> int:
-    """That this process may use."""
+def too_large(num_bytes: int) -> str:
+    """Reason to skip a file of so many bytes."""
+    return f"its {num_bytes} bytes are more than an image needs"
+
+
+def count_usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def read_all(
     root: Path, files: Iterable[ImageFile], decode: Decode, max_bytes: int, num_threads: int
 ) -> Iterator[Content]:
-    """Content of every file, in order; few are held at a time."""
+    """Read all files, in order, a few ahead."""
     if num_threads == 1:
         yield from (read_file(root, file, decode, max_bytes) for file in files)
         return
-    executor = ThreadPoolExecutor(num_threads)  # Pillow decodes without the interpreter's lock
-    waiting: deque[Future[Content]] = deque()
+    executor = ThreadPoolExecutor(num_threads)  # Pillow releases the GIL while it decodes
+    queue: deque[Future[Content]] = deque()
     try:
         for file in files:
-            waiting.append(executor.submit(read_file, root, file, decode, max_bytes))
-            if len(waiting) >= AHEAD * num_threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            queue.append(executor.submit(read_file, root, file, decode, max_bytes))
+            if len(queue) >= QUEUED_FILES_PER_THREAD * num_threads:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -136,31 +140,25 @@ def read_all(
 def with_progress(
     contents: Iterable[Content], total: int, title: str = "decoding"
 ) -> Generator[Content]:
-    """The same, with a bar on the terminal: files a second, time left, files skipped."""
+    """Pass the contents on, with a bar on the terminal: rate, time left, files skipped."""
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.fields[rate]:,.0f} a second, {task.fields[skipped]} skipped"),
-        TimeRemainingColumn(),
+        title,
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]:,.0f}/s, {task.fields[skipped]} skipped"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress(
-        title, BarColumn(), MofNCompleteColumn(), *columns, console=Console(stderr=True)
-    ) as progress:
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total, rate=0.0, skipped=0)
-        done = skipped = 0
-        display_path = time.monotonic()
-        for content in contents:
+        num_skipped = 0
+        last_update = time.monotonic()
+        for num_done, content in enumerate(contents, 1):
             yield content
-            done, skipped = done + 1, skipped + bool(content.reason)
-            if done == total or time.monotonic() - display_path > 0.1:
-                display_path = time.monotonic()
-                progress.update(
-                    task, completed=done, rate=progress.tasks[0].speed or 0.0, skipped=skipped
-                )
+            num_skipped += bool(content.reason)
+            if num_done == total or time.monotonic() - last_update > 0.1:
+                last_update = time.monotonic()
+                rate = progress.tasks[0].speed or 0.0
+                progress.update(task, completed=num_done, rate=rate, skipped=num_skipped)

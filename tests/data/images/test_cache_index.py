@@ -1,0 +1,108 @@
+import json
+
+import pytest
+
+from vaegan.data.images import cache_index
+from vaegan.data.images.cache_index import CacheIndex, CacheRecord, new_array_name
+from vaegan.data.images.scanning import ImageFile
+
+GOOD = CacheRecord(10, 5, b"digest", 0, "")
+BROKEN = CacheRecord(3, -7, b"other", None, "the file is empty")
+INDEX = CacheIndex("pixels-1", 1, {"a.png": GOOD})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "index with ? and #.json"
+
+
+def test_an_index_is_read_as_it_was_written(path):
+    records = {"a.png": GOOD, "b/\udcff\n\U0001f408.png": BROKEN}
+    for index in (CacheIndex("pixels-1", 2, records), CacheIndex("pixels-2")):
+        index.write(path)
+        assert CacheIndex.read(path) == index
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_any_modification_time_is_kept(path):
+    index = CacheIndex("pixels-1", 1, {"a.png": GOOD._replace(mtime_ns=-(2**70))})
+    index.write(path)
+    assert CacheIndex.read(path) == index
+
+
+def test_a_failed_write_changes_nothing(path):
+    INDEX.write(path)
+    with pytest.raises(TypeError):
+        CacheIndex("pixels-2", 1, {"b.png": GOOD._replace(num_bytes=object())}).write(path)
+    assert CacheIndex.read(path) == INDEX and list(path.parent.iterdir()) == [path]
+
+
+def test_another_pillow_gets_another_chance(path, monkeypatch):
+    CacheIndex("pixels-1", 1, {"a.png": GOOD, "b.png": BROKEN}).write(path)
+    monkeypatch.setattr(cache_index, "PILLOW_VERSION", "0.1")
+    assert CacheIndex.read(path) == INDEX
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("array", "../../../home/important"),
+        ("array", "/etc/passwd"),
+        ("array", 3),
+        ("num_rows", -1),
+        ("num_rows", "many"),
+        ("row", 1),
+        ("row", -1),
+        ("row", "one"),
+        ("path", 3),
+        ("reason", "\x1b[31m"),
+        ("reason", None),
+        ("digest", "text"),
+        ("records", 3),
+        ("records", [[]]),
+    ],
+)
+def test_an_index_that_somebody_else_wrote_counts_as_damaged(path, key, value):
+    INDEX.write(path)
+    content = json.loads(path.read_text())
+    fields = ("path", "num_bytes", "mtime_ns", "digest", "row", "reason")
+    if key in content:
+        content[key] = value
+    else:
+        content["records"][0][fields.index(key)] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is damaged"):
+        CacheIndex.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no index" * 500, b"[]", b"{}", b"[" * 100_000, b"\xff"])
+def test_what_is_no_index_counts_as_damaged(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        CacheIndex.read(path)
+
+
+def test_any_part_of_an_index_counts_as_damaged(path):
+    INDEX.write(path)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="is damaged"):
+            CacheIndex.read(path)
+
+
+def test_a_missing_index_is_not_created(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        CacheIndex.read(tmp_path / "none.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_matches_an_unchanged_file():
+    file = ImageFile("a.png", 10, 5)
+    assert GOOD.matches(file)
+    assert not GOOD.matches(file._replace(num_bytes=11))
+    assert not GOOD.matches(file._replace(mtime_ns=6))
+
+
+def test_no_array_has_the_name_of_another():
+    assert len({new_array_name() for _ in range(50)}) == 50
