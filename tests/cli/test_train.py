@@ -67,7 +67,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["trainer.num_nodes=2"],
-            "start a process for each device of each node, with torchrun --nnodes=2",
+            "start one process per device on each node, with torchrun --nnodes=2",
         ),
         (["resume=nowhere"], "resume=nowhere holds no run"),
         (["stage=vae", "sweep_metric=val/ello"], "sweep_metric must be one of val/elbo, test/elbo"),
