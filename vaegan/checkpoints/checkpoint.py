@@ -53,7 +53,7 @@ class Checkpoint:
         values = self.state.values()
         is_valid = (
             self.stage in ("vae", "gan")
-            and (self.stage == "vae" or "features" in dict(self.run))
+            and (self.stage == "vae" or "feature_extractor" in dict(self.run))
             and "latent_dim" in self.vae
             and isinstance(self.vae["dataset"], dict)
             and isinstance(self.vae["likelihood"], dict)

@@ -50,4 +50,4 @@ def he_init(network: nn.Module) -> None:
         nn.init.zeros_(block.last.weight)
         if block.normalization == "none":
             with torch.no_grad():
-                block.first.weight *= len(blocks) ** -0.5
+                block.first.weight.mul_(len(blocks) ** -0.5)
