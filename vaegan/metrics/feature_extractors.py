@@ -32,6 +32,7 @@ class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor")
     """
 
     IS_FIXED: ClassVar[bool] = True  # the same in every run, so that features are cached on disk
+    num_features: int
 
     @dataclass
     class Config(ComponentConfig):
@@ -52,11 +53,6 @@ class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor")
     def name(self) -> str:
         """Name in the config."""
         return self.Config.name
-
-    @property
-    @abc.abstractmethod
-    def num_features(self) -> int:
-        """Number of features."""
 
     @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -94,10 +90,7 @@ class DigitsCnnExtractor(FeatureExtractor):
                 "feature_extractor=inception"
             )
         self.net = load_digits_cnn(classifier, to_path(config.path))
-
-    @property
-    def num_features(self) -> int:
-        return self.channels * DigitsCnn.NUM_FEATURES
+        self.num_features = self.channels * DigitsCnn.NUM_FEATURES
 
     def forward(self, images: Tensor) -> Tensor:
         digits = images.reshape(-1, 1, *images.shape[2:])
@@ -114,7 +107,7 @@ class DigitsCnnExtractor(FeatureExtractor):
 
 
 class InceptionExtractor(FeatureExtractor):
-    """The 2048 features of InceptionV3 as the original FID computes them, by torch-fidelity.
+    """The features of InceptionV3 as the original FID computes them, by torch-fidelity.
 
     Source: Heusel et al. 2017, arXiv:1706.08500.
     """
@@ -123,6 +116,8 @@ class InceptionExtractor(FeatureExtractor):
     class Config(FeatureExtractor.Config):
         name: str = "inception"
         path: str | None = None  # file of torch-fidelity's weights (.pth); null: download them
+
+    num_features = 2048
 
     def __init__(self, config: Config, vae: VAE, classifier: str | None) -> None:
         super().__init__()
@@ -155,10 +150,6 @@ class InceptionExtractor(FeatureExtractor):
                 f"feature_extractor.path={path} does not hold the weights of InceptionV3; {remedy}"
             ) from error
 
-    @property
-    def num_features(self) -> int:
-        return 2048
-
     def forward(self, images: Tensor) -> Tensor:
         pixels = to_uint8(images)
         if pixels.shape[1] == 1:
@@ -185,11 +176,7 @@ class VaeEncoderExtractor(FeatureExtractor):
     def __init__(self, config: Config, vae: VAE, classifier: str | None) -> None:
         super().__init__()
         self.net = copy.deepcopy(vae.encoder)
-        self._num_features = vae.posterior.num_features
-
-    @property
-    def num_features(self) -> int:
-        return self._num_features
+        self.num_features = vae.posterior.num_features
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images).float()

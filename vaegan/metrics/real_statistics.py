@@ -60,7 +60,8 @@ def load_features(
     network.to(device)
     if not network.IS_FIXED:
         return compute_features(network, images, num_images, device)
-    path = cache_folder() / f"{content_hash(network, images, num_images)}.safetensors"
+    file_name = f"{content_hash(network, images, num_images)}.safetensors"
+    path = cache_home() / "features" / file_name
     try:
         return load_file(path, device=str(device))["features"]
     except (OSError, SafetensorError, KeyError):  # missing or damaged
@@ -92,11 +93,6 @@ def content_hash(network: FeatureExtractor, images: ArrayLike, num_images: int) 
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return the folder of the feature cache."""
-    return cache_home() / "features"
 
 
 def save_features(features: Tensor, path: Path) -> None:

@@ -64,10 +64,9 @@ F = TypeVar("F", bound=Score)
 
 @dataclass(frozen=True)
 class SampleScore:
-    """A registered function with the metrics that it returns."""
+    """A registered function."""
 
     function: Score
-    metrics: tuple[Metric, ...]
     needs_classes: bool
 
 
@@ -88,7 +87,7 @@ def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F],
     def register(function: F) -> F:
         for metric in metrics:
             register_metric(metric)
-        SAMPLE_SCORES[metrics[0].name] = SampleScore(function, metrics, needs_classes)
+        SAMPLE_SCORES[metrics[0].name] = SampleScore(function, needs_classes)
         return function
 
     return register

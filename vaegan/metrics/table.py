@@ -22,31 +22,6 @@ class Metric:
     is_sweep_metric: bool = False  # True if a sweep may optimize it
 
 
-METRICS: dict[str, Metric] = {}  # by name, in the order of reports
-
-
-def register_metric(metric: Metric) -> None:
-    """Add a metric to METRICS.
-
-    Raises:
-        ValueError: Another metric has the same name.
-    """
-    known = METRICS.setdefault(metric.name, metric)
-    if known != metric:
-        raise ValueError(f"two metrics are called {metric.name}: {known} and {metric}")
-
-
-def sweep_metrics(stage: str) -> tuple[str, ...]:
-    """Return the metrics of a stage's model that a sweep may optimize; the first is the default."""
-    metrics = METRICS.values()
-    return tuple(m.name for m in metrics if m.stage == stage and m.is_sweep_metric)
-
-
-def is_better(name: str, value: float, reference: float) -> bool:
-    """True if a value of a metric with a direction is strictly better than a reference."""
-    return value < reference if METRICS[name].direction == "min" else value > reference
-
-
 NATS = "nats per image"
 VAE_METRICS = (
     Metric("nll", "Importance-weighted -log p(x).", "min", NATS, "vae", is_sweep_metric=True),
@@ -83,5 +58,26 @@ GAN_METRICS = (
     Metric("generator_updates", "Optimizer steps of the generator.", unit="updates"),
     Metric("compute", "Floating-point operations of the GAN.", unit="PFLOP"),
 )
-for _metric in (*VAE_METRICS, *GAN_METRICS):
-    register_metric(_metric)
+METRICS = {metric.name: metric for metric in (*VAE_METRICS, *GAN_METRICS)}  # in report order
+
+
+def register_metric(metric: Metric) -> None:
+    """Add a metric to METRICS.
+
+    Raises:
+        ValueError: Another metric has the same name.
+    """
+    known = METRICS.setdefault(metric.name, metric)
+    if known != metric:
+        raise ValueError(f"two metrics are called {metric.name}: {known} and {metric}")
+
+
+def sweep_metrics(stage: str) -> tuple[str, ...]:
+    """Return the metrics of a stage's model that a sweep may optimize; the first is the default."""
+    metrics = METRICS.values()
+    return tuple(m.name for m in metrics if m.stage == stage and m.is_sweep_metric)
+
+
+def is_better(name: str, value: float, reference: float) -> bool:
+    """True if a value of a metric with a direction is strictly better than a reference."""
+    return value < reference if METRICS[name].direction == "min" else value > reference
