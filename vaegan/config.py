@@ -67,6 +67,10 @@ class ComponentConfig:
                 f"name is fixed to {type(self).name!r}; to choose another, write {self.base.group}={self.name}"
             )
 
+    def build(self, *args: Any) -> Any:
+        """Construct the component: its class is called with this config and the arguments."""
+        return self.component(self, *args)
+
 
 def require(condition: bool, key: str, expected: str, got: object) -> None:
     """Range check of a config.

@@ -8,8 +8,7 @@ from scipy import stats
 from torch.distributions import Distribution, constraints
 
 from vaegan.probability.distributions import eight_bit
-from vaegan.probability.likelihoods.bernoulli import Bernoulli
-from vaegan.probability.likelihoods.density import ContinuousBernoulli
+from vaegan.probability.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from vaegan.probability.likelihoods.eight_bit import DiscretizedLogisticMixture
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.likelihoods.location_scale import Gaussian, Laplace
@@ -262,7 +261,7 @@ def test_gaussian_density_stays_finite_on_constant_images():
     )
 
 
-def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normaliser():
+def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normalizer():
     logits, x = torch.randn(3, 1, 2, 2).double() * 3, torch.rand(3, 1, 2, 2).double()
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, x, reduction="none"
@@ -296,7 +295,7 @@ def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normaliser():
         (lambda: DiscretizedLogisticMixture.Config(min_scale=0.0), "min_scale must be positive"),
         (
             lambda: Bernoulli.Config().build((3, 8, 8)),
-            "bernoulli wants gray images, got 3 channels; choose likelihood",
+            "bernoulli requires 1-channel images; got 3; choose likelihood",
         ),
     ],
 )
@@ -305,7 +304,7 @@ def test_what_does_not_fit_is_refused(build, message):
         build()
 
 
-def test_bernoulli_binarizes_anew_each_time_with_the_grey_value_as_probability():
+def test_bernoulli_binarizes_anew_each_time_with_the_gray_value_as_probability():
     likelihood, gray = Bernoulli.Config().build(PIXEL), torch.full((10_000, *PIXEL), 0.3)
     first, second = likelihood.target(gray), likelihood.target(gray)
     assert set(first.unique().tolist()) == {0.0, 1.0}
@@ -313,7 +312,7 @@ def test_bernoulli_binarizes_anew_each_time_with_the_grey_value_as_probability()
     assert first.mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_static_binarization_follows_the_grey_values_too():
+def test_static_binarization_follows_the_gray_values_too():
     likelihood, gray = (
         Bernoulli.Config(static_seed=0).build((1, 28, 28)),
         torch.rand(300, 1, 28, 28),

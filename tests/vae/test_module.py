@@ -140,7 +140,7 @@ def test_a_training_that_diverges_is_said_and_not_saved(run):
         trainer(callbacks=[NonFiniteGuard(0)]).fit(module, data)
     with pytest.raises(
         ValueError,
-        match="val/elbo is nan in epoch 0: the training has diverged; lower optimizer.lr",
+        match="val/elbo is nan in epoch 0: training has diverged; lower optimizer.lr",
     ):
         trainer().validate(module, data, verbose=False)
 

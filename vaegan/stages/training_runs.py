@@ -50,7 +50,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         VAEParts.__post_init__(self)
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
-        bound = self.objective.bound
+        bound = self.objective.bound_name
         tags = {"elbo", bound, "log_likelihood", "kl"}
         self.sweep_metric = self.sweep_metric or f"val/{bound}"
         self.check_sweep_metric(

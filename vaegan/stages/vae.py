@@ -73,7 +73,7 @@ def fit_vae(run: VAERun, folder: RunFolder) -> StageResult:
     module = VAEModule(
         vae, run.objective.build(), run, header("vae", source.image_shape, plain, plain)
     )
-    monitor = f"val/{run.objective.bound}"
+    monitor = f"val/{run.objective.bound_name}"
     callbacks: list[pl.Callback] = []
     if run.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=run.early_stopping_patience))

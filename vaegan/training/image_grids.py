@@ -79,10 +79,9 @@ class Pictures(pl.Callback):
         if not trainer.is_global_zero:
             return
         images = self.images.to(pl_module.device, memory_format=torch.channels_last)
+        generate = pl_module.generate if hasattr(pl_module, "generate") else pl_module.average
         with seeded(self.seed, "pictures"):
-            grids = picture_grids(
-                pl_module.vae, pl_module.latent_distribution(), pl_module.average, images
-            )
+            grids = picture_grids(pl_module.vae, pl_module.latent_distribution(), generate, images)
         step = trainer.fit_loop.total_batch_idx + 1
         for name, grid in grids.items():
             path = self.folder / name / f"{step:06d}.png"
