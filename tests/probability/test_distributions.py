@@ -121,7 +121,7 @@ def test_a_mixture_weighs_its_components():
 
 
 def test_channels_depend_on_those_before_them():
-    """Three channels against a mixture written out with scipy, and two channels summed over all 65,536 values."""
+    """Three channels agree with scipy; two channels sum to one over all 65,536 values."""
     coefficients = [[0.4, -0.3, 0.6], [-0.5, 0.2, 0.1]]
     locations, scales = [[0.3, 0.5, 0.6], [0.7, 0.4, 0.2]], [[0.05, 0.1, 0.03], [0.2, 0.06, 0.08]]
     distribution = pixel([0.2, -0.4], locations, scales, coefficients)

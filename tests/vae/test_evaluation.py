@@ -49,7 +49,7 @@ def test_the_elbo_is_below_the_evidence_and_is_its_two_terms(posterior, prior):
 
 @pytest.mark.parametrize("chunk_size", [8, 24, 57, 10_000])
 def test_chunks_change_nothing_but_memory(chunk_size):
-    """With the exact posterior every sample has the weight p(x): any difference would come from the chunks."""
+    """With the exact posterior every weight is p(x): a difference would come from the chunks."""
     model = LinearGaussian(offset=0.0)
     x = model.images(8)
     scores = score_images(model.vae, x, 50, chunk_size)

@@ -44,7 +44,7 @@ def trainer(max_epochs=1, callbacks=()):
 
 
 def test_validation_is_the_mean_over_images_at_beta_one(run):
-    """The last batch is smaller: a mean over batches would be another number. With beta = 0 it is still the ELBO."""
+    """The last batch is smaller, so a mean over batches would differ. beta = 0 changes nothing."""
     run.objective.beta = 0.0
     module = module_of(run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)

@@ -81,7 +81,7 @@ def test_elbo_is_what_the_first_objective_raises():
 
 
 def test_bernoulli_scores_the_images_that_it_encoded():
-    """One binarization serves encoder and likelihood: with another for each, the ELBO would be another bound."""
+    """Encoder and likelihood see the same binarization; else the bound would be another."""
     vae, seen = build(), []
     vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     original = vae.likelihood.target
@@ -195,7 +195,7 @@ class ShiftedPosterior(torch.nn.Module):
 
 
 def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_not():
-    """All weights are equal there: nothing is to be learned, and the doubly reparameterized gradient says so."""
+    """All weights are equal there, so there is nothing to learn."""
     norms = {}
     for choice in (IwaeObjective, DregObjective):
         model = LinearGaussian(offset=0.0)
@@ -210,7 +210,7 @@ def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_n
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized_logistic_mixture"])
 def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(likelihood):
-    """Nats per pixel stay; the KL and its gradient do not depend on how many pixels or images there are."""
+    """Nats per pixel stay; the KL and its gradient depend on no number of pixels or images."""
     vae = VAE(
         compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp"), (1, 6, 4)
     )
