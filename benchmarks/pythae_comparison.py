@@ -29,8 +29,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
-from vaegan.stages.table import run_stage
-from vaegan.vae.evaluation import figures, score
+from vaegan.vae.evaluation import ImageScores, score_images, summarize_scores
 from vaegan.vae.model import VAE
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -161,10 +160,9 @@ def main():
     print(f"{'trained by':<15}{'seconds':>10}{'by vaegan':>14}{'by pythae':>14}")
     for name, (vae, seconds, reads_scale) in models.items():
         with torch.no_grad():
-            parts = [score(vae, images, num_samples, 20_000) for images in test.split(100)]
-            ours = figures(
-                vae, type(parts[0])(*(torch.cat(part) for part in zip(*parts, strict=True)))
-            )
+            parts = [score_images(vae, images, num_samples, 20_000) for images in test.split(100)]
+            scores = ImageScores(*(torch.cat(values) for values in zip(*parts, strict=True)))
+            ours = summarize_scores(scores, vae.likelihood)
             theirs = -for_pythae(vae, reads_scale).eval().get_nll(test, num_samples, batch_size=100)
         print(f"{name:<15}{seconds:>10.0f}{ours['nll']:>14.2f}{theirs:>14.2f}", flush=True)
 

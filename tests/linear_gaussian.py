@@ -20,7 +20,7 @@ class Linear(nn.Module):
 
 
 class Identity(nn.Module):
-    """A Gaussian likelihood without the sigmoid of the real one, so that the evidence is Gaussian."""
+    """A Gaussian likelihood without a sigmoid, so that the evidence is Gaussian."""
 
     def forward(self, params):
         return Independent(Normal(params, SCALE), 3)

@@ -77,12 +77,8 @@ class FixedScale(Posterior):
         scale: float = 0.5
 
     def __init__(self, config, latent_dim):
-        super().__init__(config, latent_dim)
+        super().__init__(config, latent_dim, num_features=latent_dim)
         self.scale = config.scale
-
-    @property
-    def num_features(self):
-        return self.latent_dim
 
     def forward(self, features):
         return Independent(Normal(features, torch.full_like(features, self.scale)), 1)

@@ -97,11 +97,11 @@ from vaegan.stages.execute import execute
         ),
         (
             ["stage=vae", "dataset=shapes", "dataset.channels=3"],
-            "likelihood=bernoulli wants gray images, got 3 channels",
+            "likelihood=bernoulli requires 1-channel images; got 3",
         ),
         (
             ["dataset=shapes", "dataset.channels=3", "gan.discriminator_warmup=0"],
-            "likelihood=bernoulli wants gray images",
+            "likelihood=bernoulli requires 1-channel images",
         ),
         (
             ["likelihood=gaussian", "likelihood.scale=large"],

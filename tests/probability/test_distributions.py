@@ -14,12 +14,13 @@ from torch.distributions import (
 
 from vaegan.probability.distributions import (
     ContinuousBernoulli,
+    DiagonalNormalMixture,
     DiscretizedLogisticMixture,
     EightBitCategorical,
     eight_bit,
     mean_of,
+    mixture,
 )
-from vaegan.probability.mixtures import DiagonalNormalMixture, mixture
 
 LEVELS = torch.linspace(0, 1, 256, dtype=torch.float64)
 
@@ -38,7 +39,7 @@ def test_continuous_bernoulli_agrees_with_torch_where_torch_is_exact():
 @pytest.mark.parametrize(
     "logit", [-2000.0, -60.0, -0.1, -0.0999, -1e-6, 0.0, 1e-3, 0.1001, 20.0, 500.0]
 )
-def test_continuous_bernoulli_is_normalised_for_logits_of_any_size(logit):
+def test_continuous_bernoulli_is_normalized_for_logits_of_any_size(logit):
     distribution = ContinuousBernoulli(torch.full((1, 1, 1), logit))  # float32, as in training
     edge = min(1.0, 40 / max(abs(logit), 1e-9))  # beyond it there is nothing left
 
@@ -120,7 +121,7 @@ def test_a_mixture_weighs_its_components():
 
 
 def test_channels_depend_on_those_before_them():
-    """Three channels against a mixture written out with scipy, and two channels summed over all 65,536 values."""
+    """Three channels agree with scipy; two channels sum to one over all 65,536 values."""
     coefficients = [[0.4, -0.3, 0.6], [-0.5, 0.2, 0.1]]
     locations, scales = [[0.3, 0.5, 0.6], [0.7, 0.4, 0.2]], [[0.05, 0.1, 0.03], [0.2, 0.06, 0.08]]
     distribution = pixel([0.2, -0.4], locations, scales, coefficients)

@@ -1,4 +1,4 @@
-"""Over the registry, and over the variants of each choice: a new noise model is tested the day it is written."""
+"""Tests over the registry and the variants of each choice: a new likelihood is tested at once."""
 
 import math
 
@@ -8,11 +8,12 @@ from scipy import stats
 from torch.distributions import Distribution, constraints
 
 from vaegan.probability.distributions import eight_bit
-from vaegan.probability.likelihoods.bernoulli import Bernoulli
-from vaegan.probability.likelihoods.density import ContinuousBernoulli
+from vaegan.probability.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from vaegan.probability.likelihoods.eight_bit import DiscretizedLogisticMixture
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.likelihoods.location_scale import Gaussian, Laplace
+from vaegan.probability.posteriors import Posterior
+from vaegan.probability.priors import Prior
 
 PIXEL = (1, 1, 1)
 VARIANTS = {name: choice.Config() for name, choice in Likelihood.choices.items()} | {
@@ -123,7 +124,7 @@ def test_the_mean_is_that_of_the_distribution(config):
 
 
 def test_log_prob_is_summed_over_pixels_and_nothing_else(config):
-    """Nats per image: an image of n equal pixels has n times the log-likelihood of one; the batch changes nothing."""
+    """An image of n equal pixels has n times the log-likelihood of one, in any batch."""
     one, many = config.build(PIXEL), config.build((1, 6, 4))
     params = torch.randn(1, *one.param_shape)
     x = one.target(torch.rand(1, *PIXEL))
@@ -180,7 +181,7 @@ def test_values_off_the_support_are_an_error(config):
 
 
 def test_bits_per_dim_agree_between_a_density_and_the_mass_that_it_implies():
-    """A uniform density on dequantized pixels, and a uniform mass on 256 levels, both need 8 bits for each pixel."""
+    """A uniform density and a uniform mass on 256 levels both need 8 bits for each pixel."""
     images = torch.randint(256, (4, 1, 6, 6)) / 255
     for name in ("continuous_bernoulli", "categorical"):
         likelihood = Likelihood.choices[name].Config().build((1, 6, 6))
@@ -191,7 +192,7 @@ def test_bits_per_dim_agree_between_a_density_and_the_mass_that_it_implies():
 
 
 def test_a_dequantized_density_never_needs_fewer_bits_than_its_mass():
-    """Theis et al. 2016: the mean log-density in a level's bin is at most the logarithm of the bin's mass."""
+    """Theis et al. 2016: the mean log-density in a bin is at most the log of the bin's mass."""
     likelihood = Gaussian.Config(scale=0.02).build((1, 1, 1))
     image = torch.full((20_000, 1, 1, 1), 100 / 255)
     params = torch.logit(torch.tensor(0.4)).view(1, 1, 1, 1)
@@ -262,7 +263,7 @@ def test_gaussian_density_stays_finite_on_constant_images():
     )
 
 
-def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normaliser():
+def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normalizer():
     logits, x = torch.randn(3, 1, 2, 2).double() * 3, torch.rand(3, 1, 2, 2).double()
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, x, reduction="none"
@@ -296,7 +297,7 @@ def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normaliser():
         (lambda: DiscretizedLogisticMixture.Config(min_scale=0.0), "min_scale must be positive"),
         (
             lambda: Bernoulli.Config().build((3, 8, 8)),
-            "bernoulli wants gray images, got 3 channels; choose likelihood",
+            "bernoulli requires 1-channel images; got 3; choose likelihood",
         ),
     ],
 )
@@ -305,7 +306,7 @@ def test_what_does_not_fit_is_refused(build, message):
         build()
 
 
-def test_bernoulli_binarizes_anew_each_time_with_the_grey_value_as_probability():
+def test_bernoulli_binarizes_anew_each_time_with_the_gray_value_as_probability():
     likelihood, gray = Bernoulli.Config().build(PIXEL), torch.full((10_000, *PIXEL), 0.3)
     first, second = likelihood.target(gray), likelihood.target(gray)
     assert set(first.unique().tolist()) == {0.0, 1.0}
@@ -313,7 +314,7 @@ def test_bernoulli_binarizes_anew_each_time_with_the_grey_value_as_probability()
     assert first.mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_static_binarization_follows_the_grey_values_too():
+def test_static_binarization_follows_the_gray_values_too():
     likelihood, gray = (
         Bernoulli.Config(static_seed=0).build((1, 28, 28)),
         torch.rand(300, 1, 28, 28),
@@ -326,3 +327,13 @@ def test_static_binarization_follows_the_grey_values_too():
     for low in (0.0, 0.25, 0.5, 0.75):
         part = (gray >= low) & (gray < low + 0.25)
         assert target[part].mean().item() == pytest.approx(low + 0.125, abs=0.01)
+
+
+@pytest.mark.parametrize("group", [Likelihood, Prior, Posterior])
+def test_every_choice_can_be_built_without_memory(group):
+    """On torch.device("meta"); zuko's flows read values while they are built."""
+    arguments = {Likelihood: [PIXEL], Prior: [2, PIXEL], Posterior: [2]}[group]
+    for choice in (group.choices[name] for name in group.choices if name != "flow"):
+        with torch.device("meta"):
+            module = choice.Config().build(*arguments)
+        assert all(parameter.is_meta for parameter in module.parameters())

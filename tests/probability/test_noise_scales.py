@@ -1,10 +1,17 @@
 import pytest
 import torch
 
-from vaegan.probability.noise_scales import KINDS, Fixed, Learned, Optimal, PerPixel, build_scale
+from vaegan.probability.noise_scales import (
+    SCALE_KINDS,
+    FixedScale,
+    LearnedScale,
+    OptimalScale,
+    PerPixelScale,
+    build_scale,
+)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, 0.3, 2])
+@pytest.mark.parametrize("kind", [*SCALE_KINDS, 0.3, 2])
 def test_every_kind_is_positive_and_broadcasts_to_images(kind):
     scale = build_scale(kind, num_channels=3, power=2, initial=0.2, minimum=0.01)
     raw = torch.randn(4, 3 * scale.params_per_channel, 5, 6) * 10
@@ -14,7 +21,8 @@ def test_every_kind_is_positive_and_broadcasts_to_images(kind):
 
 
 @pytest.mark.parametrize(
-    "kind, built", [("learned", Learned), ("per_channel", Learned), ("per_pixel", PerPixel)]
+    "kind, built",
+    [("learned", LearnedScale), ("per_channel", LearnedScale), ("per_pixel", PerPixelScale)],
 )
 def test_what_is_learned_starts_at_the_initial_scale(kind, built):
     scale = build_scale(kind, 3, 2, 0.2, 0.01)
@@ -31,7 +39,7 @@ def test_a_scale_for_each_channel_has_as_many_numbers():
 def test_a_number_is_fixed():
     scale = build_scale(0.3, 3, 2, 0.2, 0.01)
     assert (
-        isinstance(scale, Fixed)
+        isinstance(scale, FixedScale)
         and not list(scale.parameters())
         and scale(torch.empty(0)).item() == pytest.approx(0.3)
     )
@@ -40,9 +48,9 @@ def test_a_number_is_fixed():
 @pytest.mark.parametrize(
     "power, family", [(2, torch.distributions.Normal), (1, torch.distributions.Laplace)]
 )
-def test_the_optimal_scale_maximises_the_likelihood_of_the_residuals(power, family):
+def test_the_optimal_scale_maximizes_the_likelihood_of_the_residuals(power, family):
     residuals = torch.distributions.Laplace(0.0, 0.1).sample((64, 1, 8, 8))
-    scale = Optimal(power, 0.2, 0.001)
+    scale = OptimalScale(power, 0.2, 0.001)
     scale.update_running_scale(residuals)
     best = scale(torch.empty(0))
 
@@ -53,17 +61,17 @@ def test_the_optimal_scale_maximises_the_likelihood_of_the_residuals(power, fami
 
 
 def test_the_optimal_scale_follows_the_training_and_is_stored():
-    scale = Optimal(2, 0.2, 0.001)
+    scale = OptimalScale(2, 0.2, 0.001)
     for size in [1.0] * 10 + [0.1] * 400:
         scale.update_running_scale(torch.full((2, 1, 2, 2), size))
     assert scale(torch.empty(0)).item() == pytest.approx(0.1, rel=0.02)
-    again = Optimal(2, 0.2, 0.001)
+    again = OptimalScale(2, 0.2, 0.001)
     again.load_state_dict(scale.state_dict())
     assert torch.equal(again(torch.empty(0)), scale(torch.empty(0)))
 
 
 def test_the_optimal_scale_never_vanishes():
-    scale = Optimal(2, 0.2, 0.001)
+    scale = OptimalScale(2, 0.2, 0.001)
     scale.update_running_scale(torch.zeros(2, 1, 2, 2))
     assert scale(torch.empty(0)).item() == pytest.approx(0.001)
 

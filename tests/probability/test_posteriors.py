@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from vaegan.probability.distributions import mean_of
-from vaegan.probability.posteriors import DiagonalNormal, Flow, FullNormal, Posterior
-from vaegan.vae.bounds import draw
+from vaegan.probability.posteriors import DiagonalNormal, FlowPosterior, FullNormal, Posterior
+from vaegan.vae.bounds import rsample_and_log_prob
 
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
-def test_a_posterior_is_differentiable_and_normalised_for_each_image(name):
+def test_a_posterior_is_differentiable_and_normalized_for_each_image(name):
     posterior = Posterior.choices[name].Config().build(latent_dim=2)
     features = torch.randn(3, posterior.num_features, requires_grad=True)
     distribution = posterior(features)
@@ -29,7 +29,7 @@ def test_samples_come_with_their_density_and_agree_with_the_mean(name):
     posterior = Posterior.choices[name].Config().build(latent_dim=4)
     with torch.no_grad():
         distribution = posterior(torch.randn(3, posterior.num_features))
-        z, log_prob = draw(distribution, 5000)
+        z, log_prob = rsample_and_log_prob(distribution, 5000)
         assert z.shape == (5000, 3, 4) and log_prob.shape == (5000, 3)
         torch.testing.assert_close(log_prob, distribution.log_prob(z), atol=1e-3, rtol=1e-4)
         error = 6 * z.std(0) * (1 / 5000 + 1 / 64) ** 0.5
@@ -55,7 +55,7 @@ def test_full_normal_reads_mean_and_the_factor_of_its_covariance():
 
 
 def test_a_flow_makes_latents_depend_on_each_other_and_on_the_context():
-    posterior = Flow.Config().build(3)
+    posterior = FlowPosterior.Config().build(3)
     features = torch.zeros(1, posterior.num_features)
     z = posterior(features).rsample((4000,)).squeeze(1).detach()
     assert torch.corrcoef(z.mT).triu(1).abs().max() > 0.02
@@ -78,10 +78,10 @@ def test_scale_never_vanishes(name):
     [
         (lambda: DiagonalNormal.Config(min_scale=0.0), "min_scale must be positive"),
         (lambda: FullNormal.Config(min_scale=-1.0), "min_scale must be positive"),
-        (lambda: Flow.Config(num_transforms=0), "num_transforms must be at least 1"),
-        (lambda: Flow.Config(context_dim=0), "context_dim must be at least 1"),
+        (lambda: FlowPosterior.Config(num_transforms=0), "num_transforms must be at least 1"),
+        (lambda: FlowPosterior.Config(context_dim=0), "context_dim must be at least 1"),
         (
-            lambda: Flow.Config(hidden_dims=[8, 0]),
+            lambda: FlowPosterior.Config(hidden_dims=[8, 0]),
             "hidden_dims must be a list of numbers of at least 1",
         ),
     ],

@@ -3,11 +3,11 @@ import torch
 from torch.distributions import Independent, Normal
 
 from vaegan.probability.posteriors import Posterior
-from vaegan.probability.priors import Flow, GaussianMixture, Prior, VampPrior
+from vaegan.probability.priors import FlowPrior, GaussianMixture, Prior, VampPrior
 
 SHAPE = (1, 4, 4)
 VARIANTS = {name: choice.Config() for name, choice in Prior.choices.items()} | {
-    "real_nvp": Flow.Config(kind="affine"),
+    "real_nvp": FlowPrior.Config(kind="affine"),
     "vamp_prior": VampPrior.Config(num_pseudo_inputs=20),
 }
 
@@ -19,7 +19,7 @@ def encode(x):
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_a_prior_is_one_normalised_distribution_over_latents(name):
+def test_a_prior_is_one_normalized_distribution_over_latents(name):
     prior = VARIANTS[name].build(2, SHAPE)
     prior.initialize(torch.rand(prior.num_initial_images, *SHAPE))
     with torch.no_grad():
@@ -92,14 +92,14 @@ def test_a_gaussian_mixture_starts_close_to_the_standard_normal():
             lambda: VampPrior.Config(num_pseudo_inputs=0),
             "num_pseudo_inputs must be at least 1; got 0",
         ),
-        (lambda: Flow.Config(kind="planar"), "kind must be spline or affine; got 'planar'"),
-        (lambda: Flow.Config(num_transforms=0), "num_transforms must be at least 1"),
+        (lambda: FlowPrior.Config(kind="planar"), "kind must be spline or affine; got 'planar'"),
+        (lambda: FlowPrior.Config(num_transforms=0), "num_transforms must be at least 1"),
         (
-            lambda: Flow.Config(hidden_dims=[0]),
+            lambda: FlowPrior.Config(hidden_dims=[0]),
             "hidden_dims must be a list of numbers of at least 1",
         ),
         (
-            lambda: Flow.Config().build(1, SHAPE),
+            lambda: FlowPrior.Config().build(1, SHAPE),
             "latent_dim must be at least 2 for prior=flow; got 1",
         ),
     ],

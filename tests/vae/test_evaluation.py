@@ -6,7 +6,13 @@ from torch.distributions import Independent, Normal
 
 from tests.conftest import SMALL_NETS, compose
 from tests.linear_gaussian import LinearGaussian
-from vaegan.vae.evaluation import active_units, figures, score, split_kl
+from vaegan.vae.evaluation import (
+    ImageScores,
+    count_active_units,
+    score_images,
+    split_kl,
+    summarize_scores,
+)
 from vaegan.vae.model import VAE
 
 SHAPE = (1, 12, 8)
@@ -16,10 +22,16 @@ def build(*overrides):
     return VAE(SHAPE, compose("stage=vae", *SMALL_NETS, *overrides)).eval().requires_grad_(False)
 
 
+def evaluate(vae, images, num_samples, chunk_size):
+    scores = score_images(vae, vae.likelihood.target(images), num_samples, chunk_size)
+    return summarize_scores(scores, vae.likelihood)
+
+
 def test_nll_agrees_with_the_exact_evidence():
     model = LinearGaussian(offset=0.4)
     x = model.images(300)
-    found = figures(model.vae, score(model.vae, x, num_samples=1000, chunk_size=3000))
+    scores = score_images(model.vae, x, num_samples=1000, chunk_size=3000)
+    found = summarize_scores(scores, model.vae.likelihood)
     exact = model.log_evidence(x).detach()
     assert found["nll"] == pytest.approx(-exact.mean().item(), abs=0.02)
     assert found["nll_standard_error"] == pytest.approx(exact.std().item() / 300**0.5, rel=0.02)
@@ -30,41 +42,40 @@ def test_nll_agrees_with_the_exact_evidence():
 def test_the_elbo_is_below_the_evidence_and_is_its_two_terms(posterior, prior):
     small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
     vae = build(f"posterior={posterior}", f"prior={prior}", *small)
-    found = figures(vae, score(vae, vae.likelihood.target(torch.rand(20, *SHAPE)), 200, 1000))
+    found = evaluate(vae, torch.rand(20, *SHAPE), 200, 1000)
     assert found["elbo"] <= -found["nll"]
     assert found["elbo"] == pytest.approx(found["log_likelihood"] - found["kl"])
 
 
 @pytest.mark.parametrize("chunk_size", [8, 24, 57, 10_000])
 def test_chunks_change_nothing_but_memory(chunk_size):
-    """With the exact posterior every sample has the weight p(x): any difference would come from the chunks."""
+    """With the exact posterior every weight is p(x): a difference would come from the chunks."""
     model = LinearGaussian(offset=0.0)
     x = model.images(8)
-    scores = score(model.vae, x, 50, chunk_size)
+    scores = score_images(model.vae, x, 50, chunk_size)
     torch.testing.assert_close(scores.log_evidence, model.log_evidence(x), atol=1e-3, rtol=0)
 
 
 def test_no_more_latents_are_decoded_at_once_than_asked_for():
     vae, sizes = build(), []
     vae.decoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
-    score(vae, vae.likelihood.target(torch.rand(5, *SHAPE)), num_samples=33, chunk_size=20)
+    score_images(vae, vae.likelihood.target(torch.rand(5, *SHAPE)), num_samples=33, chunk_size=20)
     assert max(sizes) == 20 and sum(sizes) == 5 * 33
 
 
 def test_latent_moments_are_those_of_the_posterior():
     vae = build()
     target = vae.likelihood.target(torch.rand(6, *SHAPE))
-    scores, q = score(vae, target, 5000, 3000), vae.encode(target)
-    assert torch.equal(scores.latent_mean, q.mean) and torch.equal(
-        scores.latent_variance, q.variance
-    )
+    scores, q = score_images(vae, target, 5000, 3000), vae.encode(target)
+    assert torch.equal(scores.latent_mean, q.mean)
+    assert torch.equal(scores.latent_variance, q.variance)
     assert (scores.mean_error == 0).all()
 
 
 def test_latent_moments_of_a_flow_are_estimated_with_their_error():
     vae = build("posterior=flow")
     target = vae.likelihood.target(torch.rand(6, *SHAPE))
-    few, many = score(vae, target, 50, 3000), score(vae, target, 5000, 3000)
+    few, many = score_images(vae, target, 50, 3000), score_images(vae, target, 5000, 3000)
     torch.testing.assert_close(few.latent_variance, many.latent_variance, atol=0.6, rtol=0.6)
     errors = (few.latent_mean - many.latent_mean) / few.mean_error.sqrt()
     assert errors.square().mean().item() == pytest.approx(1, abs=0.6)
@@ -72,7 +83,7 @@ def test_latent_moments_of_a_flow_are_estimated_with_their_error():
 
 def test_active_units_are_those_whose_mean_varies():
     means = torch.randn(5000, 3) * torch.tensor([0.5, 0.05, 0.2]) + 7
-    assert active_units(means, torch.zeros(5000, 3)).item() == 2
+    assert count_active_units(means, torch.zeros(5000, 3)).item() == 2
 
 
 @pytest.mark.parametrize("posterior", ["diagonal_normal", "flow"])
@@ -82,32 +93,31 @@ def test_latents_that_ignore_the_image_are_not_active_however_few_the_samples(
 ):
     vae = build(f"posterior={posterior}")
     torch.nn.init.zeros_(vae.encoder.net[-1].weight)
-    target = vae.likelihood.target(torch.rand(400, *SHAPE))
-    assert figures(vae, score(vae, target, num_samples, 4000))["active_units"] <= 1
+    metrics = evaluate(vae, torch.rand(400, *SHAPE), num_samples, 4000)
+    assert metrics["active_units"] <= 1
 
 
 def test_scores_that_are_not_finite_are_an_error():
     vae = build()
-    scores = score(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
+    scores = score_images(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
     with pytest.raises(ValueError, match=r"all scores must be finite .*got \['kl'\]"):
-        figures(vae, scores._replace(kl=scores.kl * torch.nan))
+        summarize_scores(scores._replace(kl=scores.kl * torch.nan), vae.likelihood)
     with pytest.raises(ValueError, match="the number of images must be at least 2"):
-        figures(vae, type(scores)(*(part[:1] for part in scores)))
+        summarize_scores(ImageScores(*(values[:1] for values in scores)), vae.likelihood)
 
 
-def test_figures_of_a_latent_space_that_is_known():
+def test_metrics_of_a_known_latent_space():
     """Ten images spread over two latents; a third one is ignored."""
     vae = build("latent_dim=3")
-    scores = score(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
+    scores = score_images(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 10, 100)
     mean = torch.tensor([[1.0, -2.0, 0.0], [3.0, 2.0, 0.0], [1.0, -2.0, 0.0], [3.0, 2.0, 0.0]])
-    found = figures(
-        vae, scores._replace(latent_mean=mean, latent_variance=torch.tensor([[0.0, 5.0, 1.0]] * 4))
-    )
+    variance = torch.tensor([[0.0, 5.0, 1.0]] * 4)
+    scores = scores._replace(latent_mean=mean, latent_variance=variance)
+    found = summarize_scores(scores, vae.likelihood)
     assert found["active_units"] == 2
     assert found["aggregate_mean_max"] == 2
-    assert found["aggregate_std_min"] == pytest.approx(1) and found[
-        "aggregate_std_max"
-    ] == pytest.approx(3)
+    assert found["aggregate_std_min"] == pytest.approx(1)
+    assert found["aggregate_std_max"] == pytest.approx(3)
 
 
 def test_the_kl_splits_at_the_aggregate_posterior():
@@ -122,17 +132,15 @@ def test_the_kl_splits_at_the_aggregate_posterior():
 
 def test_posteriors_that_never_overlap_tell_which_image_it_was():
     q = Independent(Normal(torch.arange(50.0)[:, None] * 100, 1.0), 1)
-    assert split_kl(q, Independent(Normal(torch.zeros(1), 1.0), 1))[
-        "mutual_information"
-    ] == pytest.approx(math.log(50))
+    parts = split_kl(q, Independent(Normal(torch.zeros(1), 1.0), 1))
+    assert parts["mutual_information"] == pytest.approx(math.log(50))
 
 
 def test_posteriors_that_are_the_prior_tell_nothing():
     p = Normal(torch.zeros(2), 1.0)
     parts = split_kl(Independent(Normal(torch.zeros(50, 2), 1.0), 1), Independent(p, 1))
-    assert parts["mutual_information"] == pytest.approx(0, abs=1e-6) and parts[
-        "marginal_kl"
-    ] == pytest.approx(0, abs=1e-6)
+    assert parts["mutual_information"] == pytest.approx(0, abs=1e-6)
+    assert parts["marginal_kl"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,7 @@ def test_posteriors_that_are_the_prior_tell_nothing():
 )
 def test_bits_per_dim_where_they_mean_something(likelihood, reported):
     vae = build(f"likelihood={likelihood}")
-    found = figures(vae, score(vae, vae.likelihood.target(torch.rand(4, *SHAPE)), 20, 100))
+    found = evaluate(vae, torch.rand(4, *SHAPE), 20, 100)
     assert ("bits_per_dim" in found) == reported
     if reported:
         volume = 0 if vae.likelihood.is_discrete else math.log(256)

@@ -44,7 +44,7 @@ def trainer(max_epochs=1, callbacks=()):
 
 
 def test_validation_is_the_mean_over_images_at_beta_one(run):
-    """The last batch is smaller: a mean over batches would be another number. With beta = 0 it is still the ELBO."""
+    """The last batch is smaller, so a mean over batches would differ. beta = 0 changes nothing."""
     run.objective.beta = 0.0
     module = module_of(run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
@@ -140,7 +140,7 @@ def test_a_training_that_diverges_is_said_and_not_saved(run):
         trainer(callbacks=[NonFiniteGuard(0)]).fit(module, data)
     with pytest.raises(
         ValueError,
-        match="val/elbo is nan in epoch 0: the training has diverged; lower optimizer.lr",
+        match="val/elbo is nan in epoch 0: training has diverged; lower optimizer.lr",
     ):
         trainer().validate(module, data, verbose=False)
 

@@ -40,21 +40,21 @@ def test_an_objective_gives_gradients_to_every_parameter_and_reports_a_bound(
     if hasattr(config, "num_samples"):
         config.num_samples = 4
     objective = config.build()
-    estimate = objective(vae, torch.rand(5, *SHAPE), 0.5)
-    estimate.loss.backward()
+    output = objective(vae, torch.rand(5, *SHAPE), 0.5)
+    output.loss.backward()
     assert all(parameter.grad is not None for parameter in vae.parameters())
-    assert estimate.bound.shape == estimate.elbo.value.shape == (5,)
-    assert estimate.loss.shape == ()
-    assert (estimate.bound >= estimate.elbo.value - 1e-3).all()
+    assert output.bound.shape == output.elbo.value.shape == (5,)
+    assert output.loss.shape == ()
+    assert (output.bound >= output.elbo.value - 1e-3).all()
 
 
 @pytest.mark.parametrize("name", sorted(Objective.choices))
 def test_an_objective_works_with_networks_in_sixteen_bits(name):
     vae = build("posterior=full_normal", "prior=flow")
     with torch.autocast("cpu", torch.bfloat16):
-        estimate = Objective.choices[name].Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
-    estimate.loss.backward()
-    assert estimate.bound.dtype is torch.float32 and estimate.bound.isfinite().all()
+        output = Objective.choices[name].Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
+    output.loss.backward()
+    assert output.bound.dtype is torch.float32 and output.bound.isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(Objective.choices))
@@ -72,16 +72,16 @@ def test_the_report_has_beta_one_whatever_the_loss_weighs(name):
 def test_elbo_is_what_the_first_objective_raises():
     vae, x = build(), torch.rand(5, *SHAPE)
     torch.manual_seed(0)
-    estimate = ElboObjective.Config().build()(vae, x, 0.5)
+    output = ElboObjective.Config().build()(vae, x, 0.5)
     torch.manual_seed(0)
     target = vae.likelihood.target(x)
     terms = elbo(vae, target, vae.encode(target), vae.latent_prior())
-    torch.testing.assert_close(estimate.bound, terms.value)
-    torch.testing.assert_close(estimate.loss, (0.5 * terms.kl - terms.log_likelihood).mean())
+    torch.testing.assert_close(output.bound, terms.value)
+    torch.testing.assert_close(output.loss, (0.5 * terms.kl - terms.log_likelihood).mean())
 
 
 def test_bernoulli_scores_the_images_that_it_encoded():
-    """One binarization serves encoder and likelihood: with another for each, the ELBO would be another bound."""
+    """Encoder and likelihood see the same binarization; else the bound would be another."""
     vae, seen = build(), []
     vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     original = vae.likelihood.target
@@ -113,34 +113,32 @@ def test_free_bits_cost_nothing_and_give_no_gradient():
 def test_free_bits_are_shared_where_the_kl_does_not_split():
     vae, x = build("prior=gaussian_mixture"), torch.rand(64, *SHAPE)
     torch.manual_seed(0)
-    estimate = ElboObjective.Config(free_bits=10.0).build()(vae, x, 1.0)
-    assert estimate.elbo.kl.mean() < 80
-    torch.testing.assert_close(estimate.loss, 80 - estimate.elbo.log_likelihood.mean())
+    output = ElboObjective.Config(free_bits=10.0).build()(vae, x, 1.0)
+    assert output.elbo.kl.mean() < 80
+    torch.testing.assert_close(output.loss, 80 - output.elbo.log_likelihood.mean())
 
 
 def test_the_importance_weighted_loss_is_its_bound():
     vae, x = build(), torch.rand(5, *SHAPE)
     torch.manual_seed(0)
-    estimate = IwaeObjective.Config(num_samples=7).build()(vae, x, 1.0)
+    output = IwaeObjective.Config(num_samples=7).build()(vae, x, 1.0)
     torch.manual_seed(0)
     target = vae.likelihood.target(x)
     samples = weighted_samples(vae, target, vae.encode(target), vae.latent_prior(), 7)
-    torch.testing.assert_close(estimate.bound, log_mean_exp(samples.log_weights))
-    torch.testing.assert_close(estimate.loss, -estimate.bound.mean())
-    torch.testing.assert_close(
-        estimate.elbo.value, samples.log_weights.mean(0), atol=1e-3, rtol=1e-5
-    )
+    torch.testing.assert_close(output.bound, log_mean_exp(samples.log_weights))
+    torch.testing.assert_close(output.loss, -output.bound.mean())
+    torch.testing.assert_close(output.elbo.value, samples.log_weights.mean(0), atol=1e-3, rtol=1e-5)
 
 
 def test_dreg_reports_the_bound_and_not_its_surrogate():
     vae, x = build(), torch.rand(5, *SHAPE)
-    estimates = []
+    outputs = []
     for choice in (IwaeObjective, DregObjective):
         torch.manual_seed(0)
-        estimates.append(choice.Config(num_samples=7).build()(vae, x, 1.0))
-    torch.testing.assert_close(estimates[1].bound, estimates[0].bound)
+        outputs.append(choice.Config(num_samples=7).build()(vae, x, 1.0))
+    torch.testing.assert_close(outputs[1].bound, outputs[0].bound)
     assert (
-        abs(estimates[1].loss.item() + estimates[1].bound.mean().item()) > 0.01
+        abs(outputs[1].loss.item() + outputs[1].bound.mean().item()) > 0.01
     )  # the surrogate is too low
 
 
@@ -197,7 +195,7 @@ class ShiftedPosterior(torch.nn.Module):
 
 
 def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_not():
-    """All weights are equal there: nothing is to be learned, and the doubly reparameterized gradient says so."""
+    """All weights are equal there, so there is nothing to learn."""
     norms = {}
     for choice in (IwaeObjective, DregObjective):
         model = LinearGaussian(offset=0.0)
@@ -212,7 +210,7 @@ def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_n
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized_logistic_mixture"])
 def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(likelihood):
-    """Nats per pixel stay; the KL and its gradient do not depend on how many pixels or images there are."""
+    """Nats per pixel stay; the KL and its gradient depend on no number of pixels or images."""
     vae = VAE(
         (1, 6, 4), compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp")
     )

@@ -1,6 +1,7 @@
-"""Priors p(z). A prior is a module whose forward returns a distribution over latents; all are trained with the VAE.
+"""Priors p(z). A prior is a module whose forward returns a distribution over latents.
 
-It is given `encode`, the VAE's map from images to posteriors, since some priors (VampPrior) are mixtures of posteriors.
+Its parameters are trained with the VAE. Its forward takes `encode`, the VAE's map from images to
+posteriors, since some priors (VampPrior) are mixtures of posteriors.
 """
 
 from __future__ import annotations
@@ -18,30 +19,45 @@ from torch.nn.functional import softplus
 
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.images import ImageShape
-from vaegan.probability.mixtures import mixture
+from vaegan.probability.distributions import mixture
+
+Encode = Callable[[Tensor], Distribution]  # images (B, C, H, W) -> q(z | x), batch shape (B,)
+
+INITIAL_MEAN_STD = 0.5  # of the means of a Gaussian mixture, in latent units
+INITIAL_SCALE = (1 - INITIAL_MEAN_STD**2) ** 0.5  # the mixture then has unit variance
+PIXEL_MARGIN = 0.01  # keeps the logits of pseudo-input pixels finite
+NUM_SPLINE_BINS = 8
 
 
 class Prior(Component, nn.Module, abc.ABC, group="prior"):
-    """p(z)."""
+    """Prior p(z).
 
-    num_initial_images: int = 0  # that `initialize` wants
+    Args:
+        config: Settings.
+        latent_dim: Dimensions of z.
+        image_shape: (C, H, W), of the images that `encode` takes.
+    """
+
+    num_initial_images: int = 0  # training images that `initialize` takes
 
     @dataclass
     class Config(ComponentConfig):
-        def build(self, latent_dim: int, image_shape: ImageShape) -> Prior:
-            built: Prior = self.component(self, latent_dim, image_shape)
-            return built
+        """Settings of a prior; `build(latent_dim, image_shape)` constructs it."""
 
     def __init__(self, config: Any, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__()
         self.latent_dim = latent_dim
 
     def initialize(self, images: Tensor) -> None:
-        """Called once before the training, with `num_initial_images` training images in [0, 1], (N, C, H, W)."""
+        """Set parameters from training images; called once, before training.
+
+        Args:
+            images: In [0, 1], (num_initial_images, C, H, W).
+        """
 
     @abc.abstractmethod
-    def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
-        """Distribution with batch shape (), event shape (latent_dim,)."""
+    def forward(self, encode: Encode) -> Distribution:
+        """Return p(z): batch shape (), event shape (latent_dim,)."""
 
 
 class StandardNormal(Prior):
@@ -59,14 +75,13 @@ class StandardNormal(Prior):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
-        return Independent(
-            Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False
-        )
+    def forward(self, encode: Encode) -> Distribution:
+        normal = Normal(self.loc, self.scale, validate_args=False)
+        return Independent(normal, 1, validate_args=False)
 
 
 class GaussianMixture(Prior):
-    """sum_k w_k N(m_k, diag s_k^2); weights, means and scales are learned. They start close to N(0, I)."""
+    """sum_k w_k N(m_k, diag s_k^2) with learned parameters; starts close to N(0, I)."""
 
     @dataclass
     class Config(Prior.Config):
@@ -82,25 +97,25 @@ class GaussianMixture(Prior):
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
         self.min_scale = config.min_scale
+        shape = (config.num_components, latent_dim)
         self.logits = nn.Parameter(torch.zeros(config.num_components))
-        self.means = nn.Parameter(0.5 * torch.randn(config.num_components, latent_dim))
-        excess = torch.tensor(0.75**0.5 - config.min_scale, device="cpu")  # 0.5^2 + 0.75 = 1
-        raw = excess.expm1().log().item()
-        self.raw_scales = nn.Parameter(torch.full((config.num_components, latent_dim), raw))
+        self.means = nn.Parameter(INITIAL_MEAN_STD * torch.randn(shape))
+        # on the CPU, whatever the default device: the value is read at once
+        initial = torch.tensor(INITIAL_SCALE - config.min_scale, device="cpu")
+        inverse_softplus = torch.expm1(initial).log().item()
+        self.raw_scales = nn.Parameter(torch.full(shape, inverse_softplus))
 
-    def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
+    def forward(self, encode: Encode) -> Distribution:
         scales = softplus(self.raw_scales) + self.min_scale
-        components = Independent(
-            Normal(self.means, scales, validate_args=False), 1, validate_args=False
-        )
-        return mixture(self.logits, components)
+        normals = Normal(self.means, scales, validate_args=False)
+        return mixture(self.logits, Independent(normals, 1, validate_args=False))
 
 
 class VampPrior(Prior):
-    """1/K sum_k q(z | u_k): the aggregate posterior of K pseudo-inputs u_k, which are learned and start as images.
+    """1/K sum_k q(z | u_k): mixture of the posteriors of K learned pseudo-inputs u_k.
 
-    With posterior=flow every density takes K latent_dim passes: keep K small there.
-    Source: Tomczak & Welling 2018, arXiv:1705.07120.
+    The pseudo-inputs start as training images. With posterior=flow every density takes
+    K latent_dim passes: keep K small there. Source: Tomczak & Welling 2018, arXiv:1705.07120.
     """
 
     @dataclass
@@ -110,38 +125,32 @@ class VampPrior(Prior):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require(
-                self.num_pseudo_inputs >= 1,
-                "num_pseudo_inputs",
-                "at least 1",
-                self.num_pseudo_inputs,
-            )
+            num = self.num_pseudo_inputs
+            require(num >= 1, "num_pseudo_inputs", "at least 1", num)
 
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
         self.num_initial_images = config.num_pseudo_inputs
-        self.raw_inputs = nn.Parameter(
-            torch.randn(config.num_pseudo_inputs, *image_shape)
-        )  # logits of pixels
+        # logits of pixels
+        self.raw_inputs = nn.Parameter(torch.randn(config.num_pseudo_inputs, *image_shape))
 
+    @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
-        with torch.no_grad():
-            self.raw_inputs.copy_(images.clamp(0.01, 0.99).logit())
+        self.raw_inputs.copy_(images.clamp(PIXEL_MARGIN, 1 - PIXEL_MARGIN).logit())
 
-    def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
-        return mixture(
-            self.raw_inputs.new_zeros(len(self.raw_inputs)), encode(self.raw_inputs.sigmoid())
-        )
+    def forward(self, encode: Encode) -> Distribution:
+        equal_logits = self.raw_inputs.new_zeros(len(self.raw_inputs))
+        return mixture(equal_logits, encode(self.raw_inputs.sigmoid()))
 
 
-class Flow(Prior):
-    """N(0, I) sent through coupling layers, which are fast in both directions.
+class FlowPrior(Prior):
+    """N(0, I) transformed by coupling layers, which are fast in both directions.
 
-    Source: RealNVP (kind=affine): Dinh et al. 2017, arXiv:1605.08803; neural spline flow: Durkan et al. 2019,
-    arXiv:1906.04032. Splines act within [-5, 5] and are the identity outside.
+    Source: RealNVP (kind=affine): Dinh et al. 2017, arXiv:1605.08803; neural spline flow: Durkan
+    et al. 2019, arXiv:1906.04032. Splines act within [-5, 5] and are the identity outside.
 
     Raises:
-        ValueError: on construction, if latents have one dimension, which couples with nothing.
+        ValueError: On construction, if latent_dim is 1: a coupling layer needs two dimensions.
     """
 
     @dataclass
@@ -149,43 +158,32 @@ class Flow(Prior):
         name: str = "flow"
         kind: str = "spline"  # spline, affine
         num_transforms: int = 6  # coupling layers
-        hidden_dims: list[int] = field(
-            default_factory=lambda: [128, 128]
-        )  # units of each layer's network
+        # units of each layer's network
+        hidden_dims: list[int] = field(default_factory=lambda: [128, 128])
 
         def __post_init__(self) -> None:
             super().__post_init__()
             require(self.kind in ("spline", "affine"), "kind", "spline or affine", self.kind)
             require(self.num_transforms >= 1, "num_transforms", "at least 1", self.num_transforms)
-            for size in self.hidden_dims:
-                require(
-                    size >= 1, "hidden_dims", "a list of numbers of at least 1", self.hidden_dims
-                )
+            is_valid = all(size >= 1 for size in self.hidden_dims)
+            expected = "a list of numbers of at least 1"
+            require(is_valid, "hidden_dims", expected, self.hidden_dims)
 
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
         require(latent_dim >= 2, "latent_dim", "at least 2 for prior=flow", latent_dim)
-        univariate: dict[str, Any] = {}
-        bins = 8
+        univariate: dict[str, Any] = {}  # zuko's default is affine
         if config.kind == "spline":
-            univariate = {
-                "univariate": zuko.transforms.MonotonicRQSTransform,
-                "shapes": [(bins,), (bins,), (bins - 1,)],
-            }
-        if torch.get_default_device().type == "meta":  # zuko's masks have values; an MLP has none
-            size = latent_dim // 2
-            num_params = 3 * bins - 1 if univariate else 2
-            self.flow = nn.Sequential()
-            for _ in range(config.num_transforms):
-                self.flow.append(zuko.nn.MLP(size, size * num_params, config.hidden_dims))
-            return
-        self.flow = zuko.flows.NICE(
-            latent_dim,
-            transforms=config.num_transforms,
-            hidden_features=config.hidden_dims,
-            **univariate,
-        )
+            num_bins = NUM_SPLINE_BINS
+            univariate["univariate"] = zuko.transforms.MonotonicRQSTransform
+            univariate["shapes"] = [(num_bins,), (num_bins,), (num_bins - 1,)]
+        with torch.device("cpu"):  # zuko reads the values of its masks: they cannot be meta tensors
+            self.flow = zuko.flows.NICE(
+                latent_dim,
+                transforms=config.num_transforms,
+                hidden_features=config.hidden_dims,
+                **univariate,
+            )
 
-    def forward(self, encode: Callable[[Tensor], Distribution]) -> Distribution:
-        flow: Distribution = self.flow()
-        return flow
+    def forward(self, encode: Encode) -> Distribution:
+        return self.flow()

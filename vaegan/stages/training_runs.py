@@ -53,7 +53,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         VAEParts.__post_init__(self)
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
-        bound = self.objective.bound
+        bound = self.objective.bound_name
         tested = sorted({bound, *sweep_metrics("vae")} - {"nll"})
         tags = (f"val/{bound}", *(f"test/{name}" for name in tested), "val/nll")
         self.check_sweep_metric(tags)
@@ -62,7 +62,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
         return replace(
             self,
             likelihood=self.resolved_likelihood(),
-            sweep_metric=self.sweep_metric or f"val/{self.objective.bound}",
+            sweep_metric=self.sweep_metric or f"val/{self.objective.bound_name}",
         )
 
     def devices(self) -> DeviceConfig:

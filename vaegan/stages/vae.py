@@ -71,7 +71,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
     config = to_plain(run)
     head = header("vae", source.image_shape, config, config)
     module = VAEModule(vae, run.objective.build(), run, head)
-    monitor = f"val/{run.objective.bound}"
+    monitor = f"val/{run.objective.bound_name}"
     callbacks = build_callbacks(run.callbacks)
     if run.early_stopping_patience is not None:
         patience = run.early_stopping_patience

@@ -1,0 +1,1 @@
+"""The variational autoencoder: model, bounds on the evidence, objectives, evaluation, training."""

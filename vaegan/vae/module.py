@@ -1,4 +1,4 @@
-"""Stage vae: wires an objective to Lightning. The bound that is logged has beta = 1, whatever the loss weighs."""
+"""Training of a VAE in Lightning. The logged bounds have beta = 1, whatever the loss weights."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from vaegan.vae.training_config import VAETraining
 
 
 class VAEModule(pl.LightningModule):
-    """Trains a VAE.
+    """Train a VAE.
 
     Args:
         vae: The model.
-        objective: What to minimize.
-        training: How to train it.
-        header: What a checkpoint says of itself (`vaegan.checkpoints.checkpoint.header`).
+        objective: The loss.
+        training: Optimizer and batches.
+        header: Description of the run for its checkpoints
+            (`vaegan.checkpoints.checkpoint.header`).
+
+    Attributes:
+        terms: Values that the next optimizer step depends on, for `NonFiniteGuard`.
     """
 
     def __init__(
@@ -34,9 +38,10 @@ class VAEModule(pl.LightningModule):
         super().__init__()
         self.objective = objective
         self.vae = vae.to(memory_format=torch.channels_last)
-        self.training_config, self.header = training, header
+        self.training_config = training
+        self.header = header
         self.flops = FlopCounts()
-        self.terms: dict[str, Tensor] = {}  # what the next optimizer step follows from
+        self.terms: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
         num_batches = int(self.trainer.estimated_stepping_batches)
@@ -50,24 +55,19 @@ class VAEModule(pl.LightningModule):
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         beta = self.objective.config.beta_at(epoch)
         with self.flops.counted("forward"):
-            estimate = self.objective(self.vae, images, beta)
-        elbo = estimate.elbo
+            output = self.objective(self.vae, images, beta)
         self.terms = {
-            "train/log_likelihood": elbo.log_likelihood,
-            "train/kl": elbo.kl,
-            "train/loss": estimate.loss,
+            "train/log_likelihood": output.elbo.log_likelihood,
+            "train/kl": output.elbo.kl,
+            "train/loss": output.loss,
         }
         if is_logged(self.trainer):
-            report = self.report(estimate, "train")
-            self.log_dict(
-                {tag: report.pop(tag) for tag in [f"train/{self.objective.BOUND}"]},
-                prog_bar=True,
-                sync_dist=True,
-            )
-            self.log_dict(
-                report | {"train/loss": estimate.loss.detach(), "train/beta": beta}, sync_dist=True
-            )
-        return estimate.loss
+            metrics = self.mean_metrics(output, "train")
+            bound_tag = f"train/{self.objective.bound_name}"
+            self.log(bound_tag, metrics.pop(bound_tag), prog_bar=True, sync_dist=True)
+            metrics["train/loss"] = output.loss.detach()
+            self.log_dict(metrics | {"train/beta": beta}, sync_dist=True)
+        return output.loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if is_logged(self.trainer):
@@ -81,40 +81,37 @@ class VAEModule(pl.LightningModule):
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, _ = batch
-        size = (
-            len(images)
-            if self.objective.num_samples == 1
-            else self.training_config.loader.batch_size
-        )
-        for part in images.split(
-            size
-        ):  # with K samples of each, no more are decoded at once than in training
-            report = self.report(self.objective(self.vae, part, beta=1.0), split)
-            self.log_dict(report, prog_bar=split == "val", sync_dist=True, batch_size=len(part))
+        size = len(images)
+        if self.objective.num_samples > 1:  # decode no more latents at once than in training
+            size = self.training_config.loader.batch_size
+        for part in images.split(size):
+            metrics = self.mean_metrics(self.objective(self.vae, part, beta=1.0), split)
+            self._check_bound(metrics, split)
+            show = split == "val"
+            self.log_dict(metrics, prog_bar=show, sync_dist=True, batch_size=len(part))
 
-    def report(self, estimate: ObjectiveOutput, split: str) -> dict[str, Tensor]:
-        """What is logged of a batch, by tag.
-
-        Raises:
-            ValueError: The bound of a batch that is not trained on is not a number, or infinite.
-        """
+    def mean_metrics(self, output: ObjectiveOutput, split: str) -> dict[str, Tensor]:
+        """Return the means of the bound, the ELBO and its terms over a batch, by tag."""
         values = {
-            self.objective.BOUND: estimate.bound,
-            "elbo": estimate.elbo.value,
-            "log_likelihood": estimate.elbo.log_likelihood,
-            "kl": estimate.elbo.kl,
+            self.objective.bound_name: output.bound,
+            "elbo": output.elbo.value,
+            "log_likelihood": output.elbo.log_likelihood,
+            "kl": output.elbo.kl,
         }
-        means = {f"{split}/{name}": value.detach().mean() for name, value in values.items()}
-        bound = means[f"{split}/{self.objective.BOUND}"]
-        if split != "train" and not bound.isfinite():
+        return {f"{split}/{name}": value.detach().mean() for name, value in values.items()}
+
+    def _check_bound(self, metrics: dict[str, Tensor], split: str) -> None:
+        """Raise a ValueError if the bound of a batch is NaN or infinite."""
+        tag = f"{split}/{self.objective.bound_name}"
+        if not metrics[tag].isfinite():
             raise ValueError(
-                f"{split}/{self.objective.BOUND} is {bound.item()} in epoch {self.current_epoch}: the training has "
-                "diverged; lower optimizer.lr, or raise the likelihood's min_scale. The checkpoints are untouched"
+                f"{tag} is {metrics[tag].item()} in epoch {self.current_epoch}: training has "
+                "diverged; lower optimizer.lr, or raise the likelihood's min_scale. "
+                "The checkpoints are untouched"
             )
-        return means
 
     def latent_distribution(self) -> Distribution:
-        """What the latents of pictures are drawn from, batch (): the prior."""
+        """Return the distribution that latents of samples are drawn from, the prior, batch ()."""
         return self.vae.latent_prior()
 
     def generate(self, z: Tensor) -> Tensor:
@@ -122,9 +119,7 @@ class VAEModule(pl.LightningModule):
         return self.vae.decode(z).mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        per_batch = (
-            3 * self.flops.counts.get("forward", 0) * self.trainer.world_size
-        )  # backward costs twice forward
-        checkpoint["vaegan"] = self.header | {
-            "vae_flops": float(per_batch * self.trainer.global_step)
-        }
+        forward_flops = self.flops.counts.get("forward", 0)
+        per_batch = 3 * forward_flops * self.trainer.world_size  # backward costs twice forward
+        num_flops = float(per_batch * self.trainer.global_step)
+        checkpoint["vaegan"] = self.header | {"vae_flops": num_flops}

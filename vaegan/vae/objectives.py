@@ -1,9 +1,9 @@
-"""What stage vae minimizes. A loss may weigh the KL by beta and leave bits of it free; the report never does.
+"""Training objectives of a VAE. A loss may weight the KL by beta or leave bits of it free.
 
-Sum over pixels and latents, mean over the batch; nats per image. To add an objective, write one class here: it is at
-once a choice (`objective=NAME`).
+The reported bounds never do. Sum over pixels and latents, mean over the batch; nats per image. To
+add an objective, write one class here: it is then a choice (`objective=NAME`).
 
-    elbo    -ELBO, its KL weighted and free below some bits
+    elbo    -ELBO, its KL weighted by beta and free below some bits
     iwae    -L_K, by its own gradient
     dreg    -L_K, by its doubly reparameterized gradient
 """
@@ -25,19 +25,18 @@ from vaegan.runtime.collectives import all_reduce_mean
 from vaegan.vae.bounds import (
     ELBO,
     WeightedSamples,
-    draw,
     elbo,
     kl_by_dimension,
     log_likelihood,
     log_mean_exp,
     log_prob,
+    rsample_and_log_prob,
     weighted_samples,
 )
 from vaegan.vae.model import VAE, full_precision
 
-SCHEDULES: dict[
-    str, Callable[[float], float]
-] = {  # share of beta at a number of warm-ups since the start
+# Fraction of beta as a function of progress, in units of the warm-up since the start of training.
+BETA_SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: min(1.0, progress),
     "cosine": lambda progress: 0.5 * (1 - math.cos(math.pi * min(1.0, progress))),
@@ -46,83 +45,78 @@ SCHEDULES: dict[
 
 
 class ObjectiveOutput(NamedTuple):
-    """What an objective makes of a batch."""
+    """Loss of a batch, and the bounds that are reported, at beta = 1."""
 
-    loss: Tensor  # scalar, for its gradient alone
-    elbo: ELBO  # for the report
-    bound: Tensor  # (B,), in nats: what the objective raises, at beta = 1; for the report and the choice of a model
+    loss: Tensor  # scalar; only its gradient matters
+    elbo: ELBO
+    bound: Tensor  # (B,), in nats; validation chooses the checkpoint by its mean
 
 
 class Objective(Component, abc.ABC, group="objective"):
-    """What stage vae minimizes, and which bound it reports."""
+    """Loss of VAE training, and the bound that it raises.
 
-    BOUND: ClassVar[str]  # the tag of the reported bound: val/BOUND chooses the best checkpoint
-    num_samples: int = 1  # latents of each image that are decoded in a step
+    Attributes:
+        bound_name: Tag of the bound: `val/<bound_name>` chooses the best checkpoint.
+        num_samples: Latents of each image that are decoded in a step.
+    """
+
+    bound_name: ClassVar[str]
+    num_samples: int = 1
 
     @dataclass
     class Config(ComponentConfig):
+        """Settings of an objective; `build()` constructs it."""
+
         beta: float = (
             1.0  # weight of log p(z) - log q(z|x) after the warm-up; 1 is the bound itself
         )
-        beta_schedule: str = "linear"  # constant, linear, cosine, or cyclical (each cycle: half a rise, half at beta)
-        beta_warmup_epochs: float = (
-            1.0  # epochs of its rise from 0; of one whole cycle, if cyclical; constant: unused
-        )
+        # constant, linear, cosine, or cyclical (each cycle: half rising, half at beta)
+        beta_schedule: str = "linear"
+        # epochs of the rise from 0, or of one whole cycle if cyclical; constant ignores it
+        beta_warmup_epochs: float = 1.0
 
         def __post_init__(self) -> None:
             super().__post_init__()
             require(self.beta >= 0, "beta", "at least 0", self.beta)
-            known = ", ".join(SCHEDULES)
-            require(
-                self.beta_schedule in SCHEDULES,
-                "beta_schedule",
-                f"one of {known}",
-                self.beta_schedule,
-            )
-            require(
-                self.beta_warmup_epochs >= 0,
-                "beta_warmup_epochs",
-                "at least 0",
-                self.beta_warmup_epochs,
-            )
-
-        def build(self) -> Objective:
-            built: Objective = self.component(self)
-            return built
+            is_known = self.beta_schedule in BETA_SCHEDULES
+            expected = f"one of {', '.join(BETA_SCHEDULES)}"
+            require(is_known, "beta_schedule", expected, self.beta_schedule)
+            epochs = self.beta_warmup_epochs
+            require(epochs >= 0, "beta_warmup_epochs", "at least 0", epochs)
 
         @property
-        def bound(self) -> str:
-            """Tag of the bound that is reported."""
-            tag: str = self.component.BOUND
-            return tag
+        def bound_name(self) -> str:
+            """Tag of the reported bound."""
+            return self.component.bound_name
 
         def beta_at(self, epoch: float) -> float:
-            """Weight of the KL at a point of the training, in epochs (fractions count)."""
+            """Return the weight of the KL at a time of training, in fractional epochs."""
             if self.beta_warmup_epochs == 0:
                 return self.beta
-            return self.beta * SCHEDULES[self.beta_schedule](epoch / self.beta_warmup_epochs)
+            schedule = BETA_SCHEDULES[self.beta_schedule]
+            return self.beta * schedule(epoch / self.beta_warmup_epochs)
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abc.abstractmethod
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
-        """Loss and report for images in [0, 1], (B, C, H, W)."""
+        """Compute loss and bounds of images in [0, 1], (B, C, H, W)."""
 
 
 class ElboObjective(Objective):
-    """The ELBO from one sample, its KL weighted by beta, and free of charge below `free_bits` in each dimension.
+    """ELBO from one sample, its KL weighted by beta and free below `free_bits` per dimension.
 
-    Source: Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017; free bits: Kingma et al. 2016,
-    arXiv:1606.04934, eq. 15.
+    Source: Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017; free bits: Kingma et
+    al. 2016, arXiv:1606.04934, eq. 15.
     """
 
-    BOUND = "elbo"
+    bound_name = "elbo"
 
     @dataclass
     class Config(Objective.Config):
         name: str = "elbo"
-        free_bits: float = 0.0  # nats per latent dimension, averaged over the batch, below which the KL costs nothing
+        free_bits: float = 0.0  # nats per latent dimension; a lower mean KL is not penalized
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -130,28 +124,37 @@ class ElboObjective(Objective):
 
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
-        posterior, prior = vae.encode(target), vae.latent_prior()
+        posterior = vae.encode(target)
+        prior = vae.latent_prior()
         terms = elbo(vae, target, posterior, prior)
-        cost = terms.kl.mean()
-        if self.config.free_bits > 0:
+        kl = terms.kl.mean()
+        free_bits = self.config.free_bits
+        if free_bits > 0:
             dimensions = kl_by_dimension(posterior, prior)
-            if dimensions is None:  # the latents share what is free
-                cost = at_least(cost, self.config.free_bits * vae.prior.latent_dim)
+            if dimensions is None:  # the dimensions share their free bits
+                kl = clamp_to_free_bits(kl, free_bits * vae.prior.latent_dim)
             else:
-                cost = at_least(dimensions.mean(0), self.config.free_bits).sum()
-        return ObjectiveOutput(beta * cost - terms.log_likelihood.mean(), terms, terms.value)
+                kl = clamp_to_free_bits(dimensions.mean(0), free_bits).sum()
+        loss = beta * kl - terms.log_likelihood.mean()
+        return ObjectiveOutput(loss, terms, terms.value)
 
 
-def at_least(mean: Tensor, free: float) -> Tensor:
-    """A mean over the batch, or what is free where this is more; in training by the mean over all devices' images."""
-    whole = all_reduce_mean(mean.detach()) if mean.requires_grad else mean
-    return torch.where(whole > free, mean, free)
+def clamp_to_free_bits(kl: Tensor, free_bits: float) -> Tensor:
+    """Replace a batch mean of the KL by `free_bits` if it is lower; it then has no gradient.
+
+    In training, the mean over the images of all devices decides.
+    """
+    global_kl = all_reduce_mean(kl.detach()) if kl.requires_grad else kl
+    return torch.where(global_kl > free_bits, kl, free_bits)
 
 
 class ImportanceWeighted(Objective, abc.ABC):
-    """The importance-weighted bound with K samples. Source: Burda et al. 2016, arXiv:1509.00519, eq. 8."""
+    """Importance-weighted bound with K samples.
 
-    BOUND = "iw_bound"
+    Source: Burda et al. 2016, arXiv:1509.00519, eq. 8.
+    """
+
+    bound_name = "iw_bound"
 
     @dataclass
     class Config(Objective.Config):
@@ -166,13 +169,17 @@ class ImportanceWeighted(Objective, abc.ABC):
         super().__init__(config)
         self.num_samples = config.num_samples
 
-    @staticmethod
-    def report(samples: WeightedSamples, loss: Tensor) -> ObjectiveOutput:
-        """The loss, with the ELBO and the bound that these samples estimate."""
-        kl = (samples.log_posterior - samples.log_prior).mean(0)
-        return ObjectiveOutput(
-            loss, ELBO(samples.log_likelihood.mean(0), kl), log_mean_exp(samples.log_weights)
-        )
+
+def beta_log_weights(samples: WeightedSamples, beta: float) -> Tensor:
+    """Return log w with its KL part weighted by beta, (K, B)."""
+    return samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
+
+
+def importance_weighted_output(samples: WeightedSamples, loss: Tensor) -> ObjectiveOutput:
+    """Return the loss with the ELBO and the bound that the samples estimate."""
+    kl = (samples.log_posterior - samples.log_prior).mean(0)
+    terms = ELBO(samples.log_likelihood.mean(0), kl)
+    return ObjectiveOutput(loss, terms, log_mean_exp(samples.log_weights))
 
 
 class IwaeObjective(ImportanceWeighted):
@@ -184,14 +191,17 @@ class IwaeObjective(ImportanceWeighted):
 
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
-        posterior, prior = vae.encode(target), vae.latent_prior()
+        posterior = vae.encode(target)
+        prior = vae.latent_prior()
         samples = weighted_samples(vae, target, posterior, prior, self.num_samples)
-        log_ratio = samples.log_prior - samples.log_posterior
-        return self.report(samples, -log_mean_exp(samples.log_likelihood + beta * log_ratio).mean())
+        loss = -log_mean_exp(beta_log_weights(samples, beta)).mean()
+        return importance_weighted_output(samples, loss)
 
 
 class DregObjective(ImportanceWeighted):
-    """The bound's doubly reparameterized gradient, whose signal for the encoder does not drown in noise as K grows.
+    """The bound's doubly reparameterized gradient.
+
+    Its signal-to-noise ratio for the encoder does not fall as K grows.
 
     Source: Tucker et al. 2019, arXiv:1810.04152, eq. 8.
     """
@@ -203,19 +213,17 @@ class DregObjective(ImportanceWeighted):
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
         features = full_precision(vae.encoder(target))
-        z, _ = draw(vae.posterior(features), self.num_samples)
-        constants = {
-            name: parameter.detach() for name, parameter in vae.posterior.named_parameters()
-        }
-        posterior = functional_call(
-            vae.posterior, constants, (features.detach(),)
-        )  # gradients flow through z alone
+        z, _ = rsample_and_log_prob(vae.posterior(features), self.num_samples)
+        # q(z|x) with constant parameters: its gradient flows through z alone
+        constants = {name: value.detach() for name, value in vae.posterior.named_parameters()}
+        posterior = functional_call(vae.posterior, constants, (features.detach(),))
         prior = vae.latent_prior()
         samples = WeightedSamples(
             z, log_likelihood(vae, z, target), log_prob(prior, z), log_prob(posterior, z)
         )
-        log_weights = samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
+        log_weights = beta_log_weights(samples, beta)
         weights = log_weights.detach().softmax(0)
         if z.requires_grad:  # with beta = 1 the encoder's gradient counts each weight twice
-            z.register_hook(lambda gradient: (1 - beta + beta * weights).unsqueeze(-1) * gradient)
-        return self.report(samples, -(weights * log_weights).sum(0).mean())
+            factors = (1 - beta + beta * weights).unsqueeze(-1)
+            z.register_hook(lambda gradient: factors * gradient)
+        return importance_weighted_output(samples, -(weights * log_weights).sum(0).mean())

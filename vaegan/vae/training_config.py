@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Settings of VAE training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, chec
 
 @dataclass
 class VAETraining:
-    """How the VAE is trained."""
+    """Optimizer, batches and duration of VAE training."""
 
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0)
@@ -20,17 +20,12 @@ class VAETraining:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    early_stopping_patience: int | None = (
-        10  # validations without a better bound before the training ends; null: never
-    )
+    # validations without a better bound before training stops; null: never
+    early_stopping_patience: int | None = 10
 
     def __post_init__(self) -> None:
         require(self.optimizer.lr is not None, "optimizer.lr", "positive", self.optimizer.lr)
         patience = self.early_stopping_patience
-        require(
-            patience is None or patience >= 1,
-            "early_stopping_patience",
-            "at least 1, or null",
-            patience,
-        )
+        is_valid = patience is None or patience >= 1
+        require(is_valid, "early_stopping_patience", "at least 1, or null", patience)
         check_batch_size(self.loader, self.trainer)

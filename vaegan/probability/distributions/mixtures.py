@@ -1,4 +1,4 @@
-"""PLACEHOLDER DOCSTRING."""
+"""Mixture distributions over latents."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 
 class DiagonalNormalMixture(MixtureSameFamily):
-    """MixtureSameFamily of diagonal normals, whose `log_prob` takes three matrix products and a tenth of the time.
+    """MixtureSameFamily of diagonal normals with a `log_prob` ten times as fast.
 
-    The squares are expanded, which cancels digits: that is why it is computed in float64. Apple's GPUs have none, and
-    take torch's own way.
+    The squares are expanded into three matrix products. Their sum loses digits, so it is computed
+    in float64. Apple GPUs lack float64 and use torch's own implementation.
 
     Args:
         weights: Batch (), K categories.
@@ -23,23 +23,24 @@ class DiagonalNormalMixture(MixtureSameFamily):
 
     def log_prob(self, value: Tensor) -> Tensor:
         if value.device.type == "mps":
-            log_prob: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
-            return log_prob
+            return super().log_prob(value)  # type: ignore[no-untyped-call]
         normal: Any = self.component_distribution.base_dist  # type: ignore[attr-defined]
-        x, loc, scale = value.double(), normal.loc.double(), normal.scale.double()
+        x = value.double()
+        loc = normal.loc.double()
+        scale = normal.scale.double()
         precision = scale.pow(-2)
-        squares = (
-            x.square() @ precision.mT
-            - 2 * x @ (loc * precision).mT
-            + (loc.square() * precision).sum(-1)
-        )
+        # sum_d (x_d - loc_d)^2 / scale_d^2, expanded
+        x_squared = x.square() @ precision.mT
+        x_loc = 2 * x @ (loc * precision).mT
+        loc_squared = (loc.square() * precision).sum(-1)
+        squares = x_squared - x_loc + loc_squared
         log_normalizer = scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * value.shape[-1]
         log_weights = self.mixture_distribution.logits.log_softmax(-1)
         return torch.logsumexp(log_weights - 0.5 * squares - log_normalizer, -1).to(value.dtype)
 
 
 def mixture(logits: Tensor, components: Distribution) -> Distribution:
-    """Mixture of components, batch (K,), event (D,), with log-weights (K,) up to a constant."""
+    """Return the mixture of K components, batch (K,), event (D,), with logits (K,)."""
     weights = Categorical(logits=logits, validate_args=False)
     is_normal = isinstance(components, Independent) and isinstance(components.base_dist, Normal)
     family = DiagonalNormalMixture if is_normal else MixtureSameFamily

@@ -1,0 +1,102 @@
+"""Mixtures of logistic distributions, discretized to the levels of 8-bit pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
+from torch.distributions.constraints import Constraint
+from torch.nn.functional import logsigmoid, one_hot, softplus
+
+from vaegan.probability.distributions.pixel_levels import HALF_STEP, NUM_LEVELS
+
+MIN_UNIFORM = 1e-7  # keeps the logits of uniform samples finite
+
+
+class DiscretizedLogisticMixture(Distribution):
+    """Mixture of logistic distributions rounded to the 256 levels; the tails fall to 0 and 255.
+
+    The channels of a pixel share its component, and the location of each channel is linear in the
+    values of the channels before it. All masses are exact differences of logistic functions.
+
+    Args:
+        logits: Of the components, (..., K, H, W).
+        locations: In image units, (..., K, C, H, W).
+        scales: In image units, positive, (..., K, C, H, W).
+        coefficients: Of the earlier channels, (..., K, C (C - 1) / 2, H, W), in the order
+            1 on 0, 2 on 0, 2 on 1, ...
+
+    Source: Salimans et al. 2017, arXiv:1701.05517.
+    """
+
+    arg_constraints: dict[str, Constraint] = {}
+
+    def __init__(
+        self, logits: Tensor, locations: Tensor, scales: Tensor, coefficients: Tensor
+    ) -> None:
+        self.logits = logits
+        self.locations = locations
+        self.scales = scales
+        self.coefficients = coefficients
+        super().__init__(locations.shape[:-4], locations.shape[-3:], validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        x = value.unsqueeze(-4)
+        num_channels = x.shape[-3]
+        locations = torch.stack([self._location(c, x) for c in range(num_channels)], -3)
+        upper = (x + HALF_STEP - locations) / self.scales
+        lower = (x - HALF_STEP - locations) / self.scales
+        # sigmoid(upper) - sigmoid(lower) = sigmoid(upper) sigmoid(-lower) (1 - exp(lower - upper))
+        log_difference = torch.log(-torch.expm1(-2 * HALF_STEP / self.scales))
+        log_upper = torch.where(x > 1 - HALF_STEP, 0.0, logsigmoid(upper))
+        log_lower = torch.where(x < HALF_STEP, 0.0, logsigmoid(-lower))
+        is_inner = (x >= HALF_STEP) & (x <= 1 - HALF_STEP)
+        log_masses = log_upper + log_lower + torch.where(is_inner, log_difference, 0.0)
+        log_weights = self.logits.log_softmax(-3)
+        return torch.logsumexp(log_weights + log_masses.sum(-3), -3).sum((-2, -1))
+
+    def _location(self, channel: int, x: Tensor) -> Tensor:
+        """Location (..., K, H, W) of one channel, given the channels before it.
+
+        Args:
+            channel: Index of the channel.
+            x: Values of at least the channels before it, (..., 1 or K, C, H, W).
+        """
+        first = channel * (channel - 1) // 2
+        coefficients = self.coefficients[..., first : first + channel, :, :]
+        shift = (coefficients * (x[..., :channel, :, :] - 0.5)).sum(-3)
+        return self.locations[..., channel, :, :] + shift
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean before rounding, at most 1/510 away from the mean after it, and differentiable.
+
+        A later channel's mean is taken at the means of those before it, which is exact as long as
+        little is clamped.
+        """
+        means: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            earlier = torch.stack(means, -3) if means else self.locations[..., :0, :, :]
+            location = self._location(channel, earlier)
+            scale = self.scales[..., channel, :, :]
+            means.append(scale * (softplus(location / scale) - softplus((location - 1) / scale)))
+        weights = self.logits.softmax(-3).unsqueeze(-3)
+        return (weights * torch.stack(means, -3)).sum(-4).clamp(0, 1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        components = Categorical(logits=self.logits.movedim(-3, -1), validate_args=False)
+        chosen = components.sample(sample_shape)
+        mask = one_hot(chosen, self.logits.shape[-3]).movedim(-1, -3)
+        x: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            earlier = torch.stack(x, -3).unsqueeze(-4) if x else self.locations[..., :0, :, :]
+            location = (mask * self._location(channel, earlier)).sum(-3)
+            scale = (mask * self.scales[..., channel, :, :]).sum(-3)
+            uniform = torch.rand_like(location).clamp(MIN_UNIFORM, 1 - MIN_UNIFORM)
+            value = (location + scale * torch.logit(uniform)).clamp(0, 1)
+            level = (value * (NUM_LEVELS - 1)).round()
+            x.append(level / (NUM_LEVELS - 1))
+        return torch.stack(x, -3)
