@@ -29,6 +29,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
+from vaegan.stages.table import run_stage
 from vaegan.vae.evaluation import ImageScores, score_images, summarize_scores
 from vaegan.vae.model import VAE
 

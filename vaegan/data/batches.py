@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from vaegan.config import require
-from vaegan.runtime.seeding import generator
+from vaegan.runtime.seeding import make_generator
 
 
 @dataclass
@@ -83,10 +83,12 @@ class ShuffledBatches(Sampler[BatchIndices]):
         return self.num_images // self.batch_size
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        order = torch.randperm(self.num_images, generator=generator(self.seed, "order", self.epoch))
+        order = torch.randperm(
+            self.num_images, generator=make_generator(self.seed, "order", self.epoch)
+        )
         crop_randoms = None
         if self.is_augmented:
-            rng = generator(self.seed, "views", self.epoch)
+            rng = make_generator(self.seed, "views", self.epoch)
             crop_randoms = torch.rand(self.num_images, 3, generator=rng)
         num_used = len(self) * self.batch_size
         batches = order[:num_used].split(self.batch_size)

@@ -30,7 +30,7 @@ from torch import Tensor
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
-from vaegan.runtime.seeding import generator
+from vaegan.runtime.seeding import make_generator
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
@@ -164,6 +164,6 @@ def train_or_val(official: Split, name: SplitName, num_val: int, seed: int) -> S
     num_images = len(official.images)
     expected = f"less than the {num_images} training images"
     require(num_val < num_images, "dataset.num_val", expected, num_val)
-    order = torch.randperm(num_images, generator=generator("split", seed))
+    order = torch.randperm(num_images, generator=make_generator("split", seed))
     indices = order[:num_val] if name == "val" else order[num_val:]
     return Split(official.images[indices], official.labels[indices])

@@ -9,7 +9,7 @@ import torch
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split, SplitName
 from vaegan.images import ImageShape, to_uint8
-from vaegan.runtime.seeding import generator
+from vaegan.runtime.seeding import make_generator
 
 
 class Shapes(ImageSource):
@@ -39,7 +39,7 @@ class Shapes(ImageSource):
     def split(self, name: SplitName) -> Split:
         num = getattr(self.config, f"num_{name}")
         channels, height, width = self.image_shape
-        rng = generator("shapes", self.config.data_seed, name)
+        rng = make_generator("shapes", self.config.data_seed, name)
         labels = torch.randint(3, (num,), generator=rng)
         center = torch.rand(num, 2, 1, 1, generator=rng) * 0.5 + 0.25  # fraction of height, width
         radius = (torch.rand(num, 1, 1, generator=rng) * 0.15 + 0.1) * min(height, width)

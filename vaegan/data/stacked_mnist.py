@@ -13,7 +13,7 @@ from vaegan.data.dataset import ImageSource, Split, SplitName
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.data.mnist import Mnist
 from vaegan.images import ImageShape
-from vaegan.runtime.seeding import generator
+from vaegan.runtime.seeding import make_generator
 
 
 class StackedMnist(ImageSource):
@@ -55,6 +55,6 @@ class StackedMnist(ImageSource):
     def split(self, name: SplitName) -> Split:
         images, labels, _ = self.digits.split(name)
         num = getattr(self.config, f"num_{name}")
-        rng = generator("stacked_mnist", self.config.data_seed, name)
+        rng = make_generator("stacked_mnist", self.config.data_seed, name)
         triples = torch.randint(len(images), (num, 3), generator=rng)
         return Split(images[triples].squeeze(2), labels[triples] @ torch.tensor([100, 10, 1]))

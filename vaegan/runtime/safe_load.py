@@ -89,6 +89,3 @@ def check_pickle(content: bytes) -> None:
     for opcode, name, _ in pickletools.genops(content):
         if opcode.name in NAMING_OPCODES and not ALLOWED_NAMES.fullmatch(str(name)):
             raise pickle.UnpicklingError(f"it names {name!r}")
-
-
-read_content = load_archive  # old name, until its users are renamed

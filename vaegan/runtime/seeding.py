@@ -163,6 +163,3 @@ def mix_bits(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
     return x ^ ((x >> 31) & (2**33 - 1))
-
-
-generator = make_generator  # old name, until its users are renamed

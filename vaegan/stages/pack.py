@@ -16,7 +16,7 @@ from vaegan.config import require
 from vaegan.data import streaming
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import ArrayLike, SplitName
-from vaegan.runtime.seeding import generator
+from vaegan.runtime.seeding import make_generator
 from vaegan.stages.tool_configs import PackRun
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def pack(run: PackRun, output_dir: Path) -> None:
         key = "dataset.crop and dataset.flip"
         expected = "left as they are: an image is written once"
         require(not data.is_augmented, key, expected, "random crops or flips")
-        order = torch.randperm(len(data), generator=generator(run.seed, "chunks", name))
+        order = torch.randperm(len(data), generator=make_generator(run.seed, "chunks", name))
         with private_working_folders():
             litdata.optimize(
                 functools.partial(pack_item, data.images, data.labels),
