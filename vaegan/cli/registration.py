@@ -11,8 +11,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vaegan.cli.plugins import load_plugins
 from vaegan.config import GROUPS, ComponentConfig, from_plain
+from vaegan.metrics.table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.table import STAGES
+from vaegan.training.callback_table import CALLBACKS
 
 
 def register() -> None:
@@ -30,6 +32,16 @@ def register() -> None:
     for group, base in GROUPS.items():
         for name, component in base.choices.items():
             store.store(group=group, name=name, node=component.Config)
+    OmegaConf.register_new_resolver("names", names, replace=True)
+
+
+def names(table: str) -> str:
+    """Return the names in a table for the help: `${names:metrics}`, `${names:callbacks}`."""
+    tables = {
+        "metrics": [*sweep_metrics("vae"), *sweep_metrics("gan")],
+        "callbacks": list(CALLBACKS),
+    }
+    return ", ".join(tables[table])
 
 
 def component_fields(config: type[RunConfig]) -> dict[str, tuple[str, str | None]]:

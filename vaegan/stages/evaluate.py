@@ -6,7 +6,6 @@ ones.
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.scorer import Scorer
 from vaegan.reports.run_summary import print_figures
+from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.seeding import seeded
 from vaegan.runtime.signals import catch_signals
@@ -62,10 +62,6 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     run = run.for_stage(checkpoint.stage)
     data = load_data(run, checkpoint)
-    num_images = len(data.splits["test"])
-    num_devices = run.trainer.devices * run.trainer.num_nodes
-    expected = f"at most the {num_images} images"
-    require(num_devices <= num_images, "trainer.devices", expected, num_devices)
     module: EvaluationModule | GenerationModule
     if checkpoint.stage == "vae":
         vae = checkpoint.build_vae()
@@ -89,8 +85,8 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         evaluated, details = module.scorer.figures, gan_details(run.split, module.scorer)
     figures = {f"{run.split}/{name}": value for name, value in evaluated.items()}
     if trainer.is_global_zero:
-        record = describe(run, checkpoint, num_images) | details | {"figures": figures}
-        (folder / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+        record = describe(run, checkpoint, len(data.splits["test"])) | details | {"figures": figures}
+        write_json(folder / "evaluation.json", record)
         hparams = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
         logger.log_hyperparams(hparams, metrics=figures)
         logger.finalize("success")
@@ -115,6 +111,10 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
         is_enough = run.num_images <= num_available
         require(is_enough, "num_images", expected, run.num_images)
         split = Split(split.images[: run.num_images], split.labels[: run.num_images])
+    num_images = len(split.images)
+    num_devices = run.trainer.devices * run.trainer.num_nodes
+    expected = f"at most the {num_images} images"
+    require(num_devices <= num_images, "trainer.devices", expected, num_devices)
     data.splits["test"] = ImageDataset(split, size)
     if run.split == "train":  # the real-data baseline needs other real images
         data.splits["train"] = ImageDataset(source.split("test"), size)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaegan.checkpoints.checkpoint import build_vae, header
+from vaegan.checkpoints.checkpoint import header
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.dataset import SplitName
+from vaegan.data.dataset import ArrayLike, SplitName
 from vaegan.gan.components import GANComponents
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.module import GANModule
@@ -74,9 +74,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     run = resolve_training(run, data)
 
     vae = checkpoint.build_vae()
-    setup = build_gan(
-        run, run, vae, lambda: build_vae(checkpoint.vae, vae.image_shape), data, run.seed
-    )
+    setup = build_gan(run, run, vae, checkpoint.build_untrained_vae, data, run.seed)
     for transfer in setup.transfers:
         log.info("%s", transfer)
     config = to_plain(run)
@@ -100,19 +98,17 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
         scores = setup.scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}
 
-    vae_flops = 0.0
-    if uses_vae(run.warm_start, vae, setup.transfers):
-        vae_flops = checkpoint.training_flops()
-    record = {
-        "label": run.label,
-        "seed": run.seed,
-        "dataset": type(source).Config.name,
-        **describe_result(setup, result),
-        "config": config | {"vae": checkpoint.vae},
-        "stage1_compute": vae_flops / 1e15,
-    }
     if is_rank_zero():
-        write_json(folder / "run.json", record)
+        needs_vae = uses_vae(run.warm_start, vae, setup.transfers)
+        vae_flops = checkpoint.training_flops() if needs_vae else 0.0
+        record = {
+            "label": run.label,
+            "seed": run.seed,
+            "dataset": type(source).Config.name,
+            "config": config | {"vae": checkpoint.vae},
+            "stage1_compute": vae_flops / 1e15,
+        }
+        write_json(folder / "run.json", record | describe_result(setup, result))
     run_folder.finish_stage(result)
     return result
 
@@ -156,20 +152,18 @@ def build_gan(
 ) -> GANSetup:
     """Build the networks, started warm or cold, the losses and the scorer.
 
-    A cold generator is initialized as a VAE's decoder is: its output starts at the best constant
-    image.
+    A cold generator is initialized as a VAE's decoder is: with the best constant image as output.
 
     Args:
         config: Discriminator, losses and augmentation.
-        training: Its `warm_start` says what is taken over.
+        training: Settings; `warm_start` says what is taken over.
         vae: The trained VAE.
         build_fresh: Returns a VAE of the same architecture with fresh weights.
         data: The data set.
         seed: Seed of the fresh weights.
 
     Raises:
-        ValueError: A network does not have the layers that the warm start asks for, the feature
-            extractor does not suit the data, or a split has too few images for it.
+        ValueError: A network lacks layers for the warm start, or the scorer lacks images.
     """
     images = data.splits["train"].images
     with seeded(seed, "init", "cold"):
@@ -182,14 +176,9 @@ def build_gan(
         discriminator_transfer = init_discriminator(vae, discriminator, training.warm_start)
         if config.discriminator.spectral_norm:
             apply_spectral_norm(discriminator)
-    aggregate = None
-    if training.warm_start.aggregate_posterior:
-        aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
-        with seeded(seed, "aggregate"):
-            aggregate.fit(vae, to_float(images[:NUM_AGGREGATE_IMAGES]))
     components = GANComponents(
         vae=vae,
-        latents=Latents(vae, aggregate),
+        latents=build_latents(training.warm_start, vae, images, seed),
         generator=generator,
         discriminator=discriminator,
         loss=config.adversarial_loss.build(),
@@ -199,6 +188,18 @@ def build_gan(
     extractor = build_feature_extractor(config.feature_extractor, vae, data.source.CLASSIFIER)
     scorer = Scorer(extractor, data, SCORED_SPLITS)
     return GANSetup(components, [generator_transfer, discriminator_transfer], scorer)
+
+
+def build_latents(
+    config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int
+) -> Latents:
+    """Return the source of latents; their aggregate posterior is fitted to training images."""
+    if not config.aggregate_posterior:
+        return Latents(vae, None)
+    aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
+    with seeded(seed, "aggregate"):
+        aggregate.fit(vae, to_float(images[:NUM_AGGREGATE_IMAGES]))
+    return Latents(vae, aggregate)
 
 
 def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bool:

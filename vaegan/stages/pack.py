@@ -58,11 +58,9 @@ def pack(run: PackRun, output_dir: Path) -> None:
             )
         log.info("%s: %d images in %s/%s", name, len(data), output, name)
     channels, height, width = source.image_shape
+    settings = f"dataset.channels={channels} dataset.image_size=[{height},{width}]"
     print(f"\n{len(skipped)} files skipped; to train on the others:")
-    print(
-        f"  python train.py dataset=streaming dataset.root={run.output} "
-        f"dataset.channels={channels} dataset.image_size=[{height},{width}]"
-    )
+    print(f"  python train.py dataset=streaming dataset.root={run.output} {settings}")
 
 
 @contextmanager

@@ -174,14 +174,15 @@ def check_settings(
             f"{path} was started with other settings, which would change the result: "
             f"{', '.join(differing)}; leave them as they were, or {new_folder_hint}"
         )
-    for name, old in saved["versions"].items():
+    warn_about_versions(saved["versions"])
+
+
+def warn_about_versions(saved: Mapping[str, str]) -> None:
+    """Warn if a library has another version than when the run was started."""
+    message = "%s was %s when the run was started and is %s now: it may round differently"
+    for name, old in saved.items():
         if version(name) != old:
-            log.warning(
-                "%s was %s when the run was started and is %s now: it may round differently",
-                name,
-                old,
-                version(name),
-            )
+            log.warning(message, name, old, version(name))
 
 
 def has_checkpoints(folder: Path) -> bool:

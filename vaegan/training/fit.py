@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from omegaconf import OmegaConf
 
 from vaegan.config import flatten, require
 from vaegan.data.batches import LoaderConfig
@@ -86,8 +85,7 @@ def fit(
     with closing(events), explain_out_of_memory(module, settings.loader):
         if resume_from is None:
             trainer.validate(module, data, verbose=False)  # step 0 of curves and image grids
-            yaml = OmegaConf.to_yaml(dict(settings.hparams))
-            events.experiment.add_text("config", f"```yaml\n{yaml}\n```")
+            events.log_config(settings.hparams)
         list_skipped_files(folder, data.skipped)
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
         if ends_with_validation(trainer):
@@ -114,20 +112,6 @@ def build_trainer(
 ) -> pl.Trainer:
     """Return Lightning's Trainer, with the callbacks of every training before those given."""
     config = settings.trainer
-    guard = NonFiniteGuard(config.skip_bad_steps)
-    examples = data.example_images(NUM_EXAMPLES)
-    batch_size = settings.loader.batch_size
-    standard_callbacks = [
-        # First: it acts before anything is done for a batch.
-        ResumeCheckpoints(folder, settings.checkpoint, batch_size, guard),
-        guard,
-        StopOnSignal(),
-        PerStepSeeding(settings.seed),
-        ImageGridLogger(folder / "images", examples, settings.seed),
-        LearningRateMonitor("step"),
-    ]
-    if config.enable_progress_bar:
-        standard_callbacks.append(RichProgressBar(refresh_rate=10))
     options = device_options(config)
     is_distributed = config.devices * config.num_nodes > 1
     if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
@@ -145,11 +129,32 @@ def build_trainer(
         use_distributed_sampler=False,
         inference_mode=False,  # would lock what a metric keeps from one validation to the next
         logger=[MetricsLogger(folder), events],
-        callbacks=[*standard_callbacks, *callbacks],
+        callbacks=[*standard_callbacks(data, folder, settings), *callbacks],
         plugins=[AtomicCheckpointIO()],
     )
     disable_signal_handlers(trainer)
     return trainer
+
+
+def standard_callbacks(
+    data: ImageDataModule, folder: Path, settings: FitSettings
+) -> list[pl.Callback]:
+    """Return the callbacks of every training."""
+    guard = NonFiniteGuard(settings.trainer.skip_bad_steps)
+    examples = data.example_images(NUM_EXAMPLES)
+    batch_size = settings.loader.batch_size
+    callbacks = [
+        # First: it acts before anything is done for a batch.
+        ResumeCheckpoints(folder, settings.checkpoint, batch_size, guard),
+        guard,
+        StopOnSignal(),
+        PerStepSeeding(settings.seed),
+        ImageGridLogger(folder / "images", examples, settings.seed),
+        LearningRateMonitor("step"),
+    ]
+    if settings.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar(refresh_rate=10))
+    return callbacks
 
 
 def validation_options(settings: FitSettings) -> dict[str, Any]:
