@@ -8,7 +8,7 @@ from vaegan.vae.bounds import rsample_and_log_prob
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
 def test_a_posterior_is_differentiable_and_normalized_for_each_image(name):
-    posterior = Posterior.choices[name].Config().build(latent_dim=2)
+    posterior = Posterior.choices[name].Config().build(2)
     features = torch.randn(3, posterior.num_features, requires_grad=True)
     distribution = posterior(features)
     assert (distribution.batch_shape, distribution.event_shape) == ((3,), (2,))
@@ -26,7 +26,7 @@ def test_a_posterior_is_differentiable_and_normalized_for_each_image(name):
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
 def test_samples_come_with_their_density_and_agree_with_the_mean(name):
-    posterior = Posterior.choices[name].Config().build(latent_dim=4)
+    posterior = Posterior.choices[name].Config().build(4)
     with torch.no_grad():
         distribution = posterior(torch.randn(3, posterior.num_features))
         z, log_prob = rsample_and_log_prob(distribution, 5000)
