@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [epochs]
 
-Prints the resident memory of the process after each epoch of both stages on synthetic images (Linux only), and the
+Prints the resident memory of the process after each epoch of both stages on synthetic images
+(Linux only), and the
 last epoch's share of the third's (the first two still fill caches).
 """
 
@@ -53,12 +54,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run_stage(run, Path(folder))
     for stage, watch in zip(("vae", "gan"), watches, strict=True):
-        print(
-            f"stage {stage}, MiB after each epoch: {' '.join(f'{size:.0f}' for size in watch.sizes)}"
-        )
-        print(
-            f"stage {stage}: the last epoch holds {watch.sizes[-1] / watch.sizes[2]:.3f} of the third's memory"
-        )
+        sizes = " ".join(f"{size:.0f}" for size in watch.sizes)
+        ratio = watch.sizes[-1] / watch.sizes[2]
+        print(f"stage {stage}, MiB after each epoch: {sizes}")
+        print(f"stage {stage}: the last epoch holds {ratio:.3f} of the third's memory")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
     uv run --with pythae==0.1.2 python benchmarks/pythae_comparison.py [epochs] [images] [samples]
 
-Same networks (vaegan's mlp, 512-512, 32 latents), same data (MNIST, every image binarized once, as pythae cannot
-binarize anew), same epochs and batch size. vaegan trains twice: with its defaults, and plainly, which is pythae's way:
-Adam at a constant 1e-3 and beta = 1 throughout. What then differs is the start alone: vaegan's decoder begins at the
+Same networks (vaegan's mlp, 512-512, 32 latents), same data (MNIST, every image binarized once,
+as pythae cannot
+binarize anew), same epochs and batch size. vaegan trains twice: with its defaults, and plainly,
+which is pythae's way:
+Adam at a constant 1e-3 and beta = 1 throughout. What then differs is the start alone: vaegan's
+decoder begins at the
 mean image. Both evaluators score the same test images; the latents that they draw differ.
 """
 
@@ -50,7 +53,8 @@ SETTINGS = [
 
 
 class Encoder(BaseEncoder):
-    """A vaegan encoder for pythae: mean and log-variance from its features, as each library reads them."""
+    """A vaegan encoder for pythae: mean and log-variance from its features, as each library reads
+    them."""
 
     def __init__(self, net, reads_scale):
         super().__init__()

@@ -1,12 +1,12 @@
 """Measure the structure of the package: python benchmarks/structure.py [ROOT]
 
-Nothing is imported or run: all figures come from the source files. `ROOT` is another checkout to measure.
+Nothing is imported or run: all figures come from the source files. `ROOT` is another checkout.
 
-tokens per line     tokens on lines that hold code; comments, docstrings and blank lines do not count
-function length     lines from `def` to the end, decorators excluded, docstring and blank lines included
-import cycle        files that import each other, imports inside functions and under TYPE_CHECKING included
-upward import       from a folder or file of `LAYERS` to one above it
-config travel       functions outside stages/gan.py with a parameter annotated as a run's config (VAERun, GANRun, ...)
+tokens per line   tokens on lines of code, without comments, docstrings and blank lines
+function length   lines from `def` to the end, docstring and blank lines included
+import cycle      files that import each other; imports inside functions count
+upward import     from a folder or file of `LAYERS` to one above it
+config travel     functions outside stages/gan.py with a parameter annotated as a run's config
 """
 
 import ast
@@ -49,7 +49,8 @@ LAYOUT_TOKENS = {
 
 
 def module_name(path: Path, root: Path) -> str:
-    """Dotted name of a file: vaegan/vae/bounds.py is vaegan.vae.bounds, an __init__.py its folder."""
+    """Dotted name of a file: vaegan/vae/bounds.py is vaegan.vae.bounds, an __init__.py its
+    folder."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

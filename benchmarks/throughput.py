@@ -1,9 +1,12 @@
-"""Images per second of both stages as they really run, against bare PyTorch loops with the same networks.
+"""Images per second of both stages as they really run, against bare PyTorch loops with the same
+networks.
 
     python benchmarks/throughput.py [rounds]
 
-A real run logs, draws a progress bar, renders pictures and writes checkpoints. The bare loop makes the same batches,
-takes the same steps and scores the same validation images, and nothing else. The two alternate in one process, one
+A real run logs, draws a progress bar, renders pictures and writes checkpoints. The bare loop
+makes the same batches,
+takes the same steps and scores the same validation images, and nothing else. The two alternate in
+one process, one
 epoch of MNIST each time; what counts is the ratio of the medians.
 """
 
@@ -139,10 +142,8 @@ def compare(name, run, bare, rounds):
             flush=True,
         )
     ratio = statistics.median(ours) / statistics.median(theirs)
-    print(
-        f"{name}: vaegan {ratio:.3f} of the bare loop's images per second (medians of {rounds} rounds)",
-        flush=True,
-    )
+    medians = f"medians of {rounds} rounds"
+    print(f"{name}: vaegan {ratio:.3f} of the bare loop's images/s ({medians})", flush=True)
 
 
 def main():

@@ -69,7 +69,7 @@ def compose(*overrides):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capfd):
-    """Runs train.py in an empty folder; returns (what ended it, standard output, standard error)."""
+    """Run train.py in an empty folder; return (what ended it, standard output, standard error)."""
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)

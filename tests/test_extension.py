@@ -181,8 +181,7 @@ class MeanPixels(FeatureExtractor):
         return None
 
 
-@sample_score(Metric("my_gap", unit="gray levels", direction="min", is_sweep_metric=True, stage="gan",
-                     description="difference of the mean features"))
+@sample_score(Metric("my_gap", "Gap of the means.", "min", "gray levels", is_sweep_metric=True))
 def my_gap(real, fake):
     return float((real.features.mean() - fake.features.mean()).abs())
 

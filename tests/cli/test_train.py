@@ -42,7 +42,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["likelihood.scael=0.1"],
-            "unknown key likelihood.scael, and its component is not chosen. Did you mean likelihood.scale",
+            "likelihood.scael, and its component is not chosen. Did you mean likelihood.scale",
         ),
         (["dataset=image_folder"], "dataset.root must be set"),
         (
@@ -178,7 +178,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.activation=leaky_relu"],
-            "gan: discriminator cannot start from .*activation=leaky_relu, .*; choose the same for both",
+            "gan: discriminator cannot start .*activation=leaky_relu, .*; choose the same for both",
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.width=8"],
@@ -320,7 +320,7 @@ def test_stage_vae_trains_other_models_and_shapes(train, tmp_path, likelihood, n
 
 @pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(vae_result, tmp_path):
-    """The KL in closed form has no noise: an image that is missing or counted twice would change it."""
+    """The KL in closed form has no noise: an image missing or counted twice would change it."""
     words = [
         "stage=evaluate",
         f"ckpt={vae_result[0]}",

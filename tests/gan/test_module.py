@@ -12,7 +12,7 @@ from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.gan.steps import reconstruction_loss
 from vaegan.gan.training_config import resolve_defaults
-from vaegan.stages.gan import build_gan
+from vaegan.stages.gan import build_components, build_scorer
 from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.vae.model import VAE
@@ -27,8 +27,10 @@ def make(*overrides):
     vae_run = compose("stage=vae", *SMALL_NETS)
     vae = VAE(SOURCE.image_shape, vae_run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
-    setup = build_gan(run, run, vae, lambda: VAE(SOURCE.image_shape, vae_run), data, seed=0)
-    return GANModule(setup.components, setup.scorer, run, {})
+    components, _ = build_components(
+        run, run.warm_start, vae, lambda: VAE(SOURCE.image_shape, vae_run), data, seed=0
+    )
+    return GANModule(components, build_scorer(run.feature_extractor, vae, data), run, {})
 
 
 def fit(module, max_epochs=1, callbacks=(), **options):
@@ -64,7 +66,7 @@ def same(first, second):
 
 
 def record_steps(module, monkeypatch):
-    """The gradients of both networks at every optimizer step: (player, of the generator, of the discriminator)."""
+    """Record (player, gradients of generator, of discriminator) at every optimizer step."""
     steps, original = [], module.apply_step
 
     def apply_step(optimizer, network, player, counts_step):

@@ -12,7 +12,7 @@ from tests.conftest import SMALL_NETS, compose
 from vaegan.metrics.sample_scores import FeatureBatch
 from vaegan.metrics.scores import compute_scores
 from vaegan.metrics.table import METRICS, sweep_metrics
-from vaegan.vae.evaluation import figures, score, split_kl
+from vaegan.vae.evaluation import score_images, split_kl, summarize_scores
 from vaegan.vae.model import VAE
 from vaegan.vae.objectives import Objective
 
@@ -34,7 +34,7 @@ def test_every_figure_of_a_vae_is_in_the_table(vae_result):
     vae = VAE((1, 28, 28), compose("stage=vae", *SMALL_NETS, "likelihood=gaussian")).eval()
     target = torch.rand(4, 1, 28, 28).round()
     with torch.no_grad():
-        found = figures(vae, score(vae, target, 2, 100))
+        found = summarize_scores(score_images(vae, target, 2, 100), vae.likelihood)
         found |= split_kl(vae.encode(target), vae.latent_prior())
     bounds = {choice.BOUND for choice in Objective.choices.values()}
     reported = logged(vae_result[0] / "vae")

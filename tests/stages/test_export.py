@@ -78,7 +78,7 @@ def test_an_export_holds_the_model_and_nothing_of_its_training(
 
 
 def test_every_learned_part_comes_back(tmp_path):
-    """A prior that asks the encoder, a flow, a scale with a running mean; latents from the aggregate posterior."""
+    """A prior that encodes, a flow, a scale with a running mean; aggregate-posterior latents."""
     parts = [
         "prior=vamp_prior",
         "prior.num_pseudo_inputs=8",

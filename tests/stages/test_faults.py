@@ -1,4 +1,4 @@
-"""A small pipeline under all that can happen to it: it must leave what an undisturbed one leaves, bit for bit."""
+"""A small pipeline under faults: it must leave what an undisturbed one leaves, bit for bit."""
 
 import os
 import random
@@ -43,7 +43,7 @@ def calm_two(tmp_path_factory):
 
 
 def kill_and_go_on(folder, num_kills, words):
-    """Kill runs at random moments, and go on with each until it has ended; returns their folders, a calm one first."""
+    """Kill runs at random moments and resume each; return their folders, a calm one first."""
     begun = time.monotonic()
     finish(folder / "first", words)
     total, rng, runs = time.monotonic() - begun, random.Random(0), [folder / "first", folder / "1"]

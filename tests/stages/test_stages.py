@@ -198,7 +198,7 @@ def test_the_gan_takes_the_vaes_data_unless_told_otherwise(vae_result, gan_resul
 
 def test_images_of_another_shape_are_refused(vae_result, tmp_path):
     run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
-    message = r"makes images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); leave dataset out"
+    message = r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); leave dataset"
     with pytest.raises(ValueError, match=message):
         run_stage(run, tmp_path)
     assert not (tmp_path / "gan").exists()

@@ -46,7 +46,7 @@ def test_latent_dim_must_be_positive():
 
 @pytest.mark.parametrize("likelihood", sorted(Likelihood.choices))
 def test_the_model_starts_from_training_images(likelihood):
-    """A constant decoder output that suits them: far better than none, and as good as their mean for binary pixels."""
+    """A constant decoder output that suits them, as good as their mean for binary pixels."""
     vae = VAE(
         (1, 8, 12), compose("stage=vae", f"likelihood={likelihood}", "decoder=mlp", "latent_dim=8")
     )

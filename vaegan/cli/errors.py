@@ -62,8 +62,8 @@ def describe(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return (
-            f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) to "
-            "another one"
+            f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) "
+            "to another one"
         )
     if isinstance(error, ValueError):
         if str(error) in OPTUNA_NO_TRIAL:

@@ -60,8 +60,8 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"resume={folder} holds no run (config.json); give the folder of a stage=vae, stage=gan "
-            "or pipeline run"
+            f"resume={folder} holds no run (config.json); give the folder of a stage=vae, "
+            "stage=gan or pipeline run"
         )
     saved = read_json(path)
     try:

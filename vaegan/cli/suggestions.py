@@ -50,7 +50,7 @@ def explain_unknown_key(key: str, stage: str) -> str:
 
 
 def explain_null_component(command: Sequence[str]) -> str:
-    """Return what is wrong with a command line that sets a key of a component it does not choose."""
+    """Return what is wrong with a command that sets a key of a component it does not choose."""
     stage = stage_word(command)
     words = [word.split("=")[0].lstrip("+") for word in command]
     owners = key_owners(config_of(stage))

@@ -1,4 +1,4 @@
-"""Hydra callbacks of sweeps: check every job before the first one starts, summarize all at the end."""
+"""Hydra callbacks of sweeps: check all jobs before the first starts, summarize them at the end."""
 
 from __future__ import annotations
 

@@ -62,13 +62,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     run = run.for_stage(checkpoint.stage)
     data = load_data(run, checkpoint)
-    module: EvaluationModule | GenerationModule
-    if checkpoint.stage == "vae":
-        vae = checkpoint.build_vae()
-        module = EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
-    else:
-        module = build_gan_module(run.feature_extractor, checkpoint, data)
-
+    module = build_module(run, checkpoint, data)
     output_dir = broadcast(output_dir)
     folder = output_dir / "evaluate"
     if is_rank_zero():
@@ -85,7 +79,8 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         evaluated, details = module.scorer.figures, gan_details(run.split, module.scorer)
     figures = {f"{run.split}/{name}": value for name, value in evaluated.items()}
     if trainer.is_global_zero:
-        record = describe(run, checkpoint, len(data.splits["test"])) | details | {"figures": figures}
+        num_images = len(data.splits["test"])
+        record = describe(run, checkpoint, num_images) | details | {"figures": figures}
         write_json(folder / "evaluation.json", record)
         hparams = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
         logger.log_hyperparams(hparams, metrics=figures)
@@ -121,10 +116,14 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
     return data
 
 
-def build_gan_module(
-    config: FeatureExtractor.Config | None, checkpoint: Checkpoint, data: ImageDataModule
-) -> GenerationModule:
-    """Return the module that scores a GAN, by default with the features of its training."""
+def build_module(
+    run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule
+) -> EvaluationModule | GenerationModule:
+    """Return the module that scores a VAE or, by default with its training's features, a GAN."""
+    if checkpoint.stage == "vae":
+        vae = checkpoint.build_vae()
+        return EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
+    config = run.feature_extractor
     trained = checkpoint.run["feature_extractor"]
     if config is None and trained is not None:
         config = from_plain(FeatureExtractor.Config, trained, "feature_extractor")

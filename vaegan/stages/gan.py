@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from vaegan.checkpoints.checkpoint import header
+from vaegan.checkpoints.checkpoint import build_vae, header
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
@@ -15,10 +16,10 @@ from vaegan.data.dataset import ArrayLike, SplitName
 from vaegan.gan.components import GANComponents
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.module import GANModule
-from vaegan.gan.training_config import GANConfig, GANTraining, resolve_defaults
+from vaegan.gan.training_config import GANConfig, resolve_defaults
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import to_float
-from vaegan.metrics.feature_extractors import build_feature_extractor
+from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.scorer import Scorer
 from vaegan.networks.discriminators import apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
@@ -39,14 +40,6 @@ log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
 NUM_AGGREGATE_IMAGES = 10_000  # training images whose latents a normal is fitted to
 MONITOR = "val/frechet_distance"
-
-
-class GANSetup(NamedTuple):
-    """A GAN before its training, and what it takes over from the VAE."""
-
-    components: GANComponents
-    transfers: list[Transfer]
-    scorer: Scorer
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
@@ -74,12 +67,14 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     run = resolve_training(run, data)
 
     vae = checkpoint.build_vae()
-    setup = build_gan(run, run, vae, checkpoint.build_untrained_vae, data, run.seed)
-    for transfer in setup.transfers:
+    build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
+    components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
+    scorer = build_scorer(run.feature_extractor, vae, data)
+    for transfer in transfers:
         log.info("%s", transfer)
     config = to_plain(run)
     head = header("gan", checkpoint.image_shape, config, checkpoint.vae, checkpoint.vae_flops)
-    module = GANModule(setup.components, setup.scorer, run, head)
+    module = GANModule(components, scorer, run, head)
 
     settings = FitSettings(
         seed=run.seed,
@@ -95,11 +90,11 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     callbacks = build_callbacks(run.callbacks)
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
     for split in SCORED_SPLITS:
-        scores = setup.scorer.real_statistics(split, module.device).real_vs_real
+        scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}
 
     if is_rank_zero():
-        needs_vae = uses_vae(run.warm_start, vae, setup.transfers)
+        needs_vae = uses_vae(run.warm_start, vae, transfers)
         vae_flops = checkpoint.training_flops() if needs_vae else 0.0
         record = {
             "label": run.label,
@@ -108,20 +103,21 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
             "config": config | {"vae": checkpoint.vae},
             "stage1_compute": vae_flops / 1e15,
         }
-        write_json(folder / "run.json", record | describe_result(setup, result))
+        write_json(folder / "run.json", record | describe_result(scorer, transfers, result))
     run_folder.finish_stage(result)
     return result
 
 
-def describe_result(setup: GANSetup, result: StageResult) -> dict[str, Any]:
+def describe_result(
+    scorer: Scorer, transfers: list[Transfer], result: StageResult
+) -> dict[str, Any]:
     """Return the scores of a finished GAN and how they were made, as stage=compare reads them."""
-    scorer = setup.scorer
     return {
         "feature_extractor": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
         "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
         "metrics": result.metrics,
-        "transfer": [transfer._asdict() for transfer in setup.transfers],
+        "transfer": [transfer._asdict() for transfer in transfers],
     }
 
 
@@ -142,57 +138,63 @@ def resolve_training(training: Any, data: ImageDataModule) -> Any:
     return resolved
 
 
-def build_gan(
+def build_components(
     config: GANConfig,
-    training: GANTraining,
+    warm_start: WarmStartConfig,
     vae: VAE,
     build_fresh: Callable[[], VAE],
     data: ImageDataModule,
     seed: int,
-) -> GANSetup:
-    """Build the networks, started warm or cold, the losses and the scorer.
+) -> tuple[GANComponents, list[Transfer]]:
+    """Build the networks, started warm or cold, and the losses; return what was taken over, too.
 
     A cold generator is initialized as a VAE's decoder is: with the best constant image as output.
 
     Args:
         config: Discriminator, losses and augmentation.
-        training: Settings; `warm_start` says what is taken over.
+        warm_start: Layers to take over.
         vae: The trained VAE.
         build_fresh: Returns a VAE of the same architecture with fresh weights.
         data: The data set.
         seed: Seed of the fresh weights.
 
     Raises:
-        ValueError: A network lacks layers for the warm start, or the scorer lacks images.
+        ValueError: A network does not have the layers that the warm start asks for.
     """
     images = data.splits["train"].images
     with seeded(seed, "init", "cold"):
         fresh = build_fresh()
         num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
         fresh.initialize(to_float(images[:num_images]))
-    generator, generator_transfer = init_generator(vae, fresh, training.warm_start)
+    generator, generator_transfer = init_generator(vae, fresh, warm_start)
     with seeded(seed, "init", "discriminator"):
         discriminator = config.discriminator.build(vae.image_shape)
-        discriminator_transfer = init_discriminator(vae, discriminator, training.warm_start)
+        discriminator_transfer = init_discriminator(vae, discriminator, warm_start)
         if config.discriminator.spectral_norm:
             apply_spectral_norm(discriminator)
     components = GANComponents(
         vae=vae,
-        latents=build_latents(training.warm_start, vae, images, seed),
+        latents=build_latents(warm_start, vae, images, seed),
         generator=generator,
         discriminator=discriminator,
         loss=config.adversarial_loss.build(),
         penalty=config.gradient_penalty.build(vae.image_shape),
         augmentation=config.augmentation.build(),
     )
-    extractor = build_feature_extractor(config.feature_extractor, vae, data.source.CLASSIFIER)
-    scorer = Scorer(extractor, data, SCORED_SPLITS)
-    return GANSetup(components, [generator_transfer, discriminator_transfer], scorer)
+    return components, [generator_transfer, discriminator_transfer]
 
 
-def build_latents(
-    config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int
-) -> Latents:
+def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
+    """Return the scorer of a GAN on the val and test splits.
+
+    Raises:
+        ValueError: The feature extractor does not suit the data, or a split has too few images.
+    """
+    extractor = build_feature_extractor(config, vae, data.source.CLASSIFIER)
+    return Scorer(extractor, data, SCORED_SPLITS)
+
+
+def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int) -> Latents:
     """Return the source of latents; their aggregate posterior is fitted to training images."""
     if not config.aggregate_posterior:
         return Latents(vae, None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.seeding import seeded
-from vaegan.stages.gan import build_gan, fit_gan, resolve_training
+from vaegan.stages.gan import build_components, build_scorer, fit_gan, resolve_training
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
@@ -53,7 +54,9 @@ def check_gan(run: PipelineRun) -> None:
     training = resolve_training(run.gan, data)
     with seeded(run.seed):
         vae = VAE(source.image_shape, run)
-    build_gan(run, training, vae, lambda: VAE(source.image_shape, run), data, run.seed)
+    build_fresh = partial(VAE, source.image_shape, run)
+    build_components(run, training.warm_start, vae, build_fresh, data, run.seed)
+    build_scorer(run.feature_extractor, vae, data)
 
 
 @contextmanager

@@ -162,8 +162,8 @@ def check_settings(
         return
     if not resume:
         raise ValueError(
-            f"{path} already contains a run and will not be overwritten. Resume it with: {command}; "
-            f"for another one {new_folder_hint}"
+            f"{path} already contains a run and will not be overwritten. Resume it with: "
+            f"{command}; for another one {new_folder_hint}"
         )
     saved = read_json(path / CONFIG_FILE)
     differing = [f"stage={stage}"]

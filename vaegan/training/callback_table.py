@@ -1,6 +1,6 @@
 """The table of callbacks that `callbacks=[NAME]` adds to a training.
 
-To add one, write a Lightning callback that needs no arguments and add a line below, or from a plugin:
+To add one, write a Lightning callback without arguments and add a line below, or in a plugin:
 `CALLBACKS["my_callback"] = "my_module:MyCallback"`.
 """
 

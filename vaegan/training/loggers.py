@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 from vaegan.runtime.atomic_files import atomic_write
 from vaegan.runtime.collectives import is_rank_zero
@@ -44,6 +46,12 @@ class EventsLogger(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name=folder.name, version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Show a plain config as YAML."""
+        yaml = OmegaConf.to_yaml(dict(config))
+        self.experiment.add_text("config", f"```yaml\n{yaml}\n```")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

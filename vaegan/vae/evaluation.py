@@ -54,7 +54,6 @@ def score_images(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) ->
         log_ratio = log_ratio + (samples.log_posterior - samples.log_prior).sum(0)
         z_sum = z_sum + samples.z.sum(0)
         z_square_sum = z_square_sum + samples.z.square().sum(0)
-
     mean = z_sum / num_samples
     variance = z_square_sum / num_samples - mean.square()
     mean_error = variance / max(1, num_samples - 1)
