@@ -30,7 +30,7 @@ CROP_MARGIN = 8  # crop=random stores images that are larger by an eighth of the
 
 
 class ImageFolder(NaturalImageSource):
-    """Images below `dataset.root`, decoded once into a cache at the size that the model wants.
+    """Images below `dataset.root`, decoded once into a cache at the size of the training.
 
     Folders directly below it are classes; if these are named train/ and val/ or test/, they are
     splits, and the folders in them classes. A split without a folder is taken from the other images

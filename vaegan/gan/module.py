@@ -8,6 +8,7 @@ learn from augmented images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,17 +20,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaegan.data.datamodule import Batch
+from vaegan.gan import steps
 from vaegan.gan.augmentation import AdaptiveProbability
 from vaegan.gan.components import GANComponents, TrainingProgress
 from vaegan.gan.ema import GeneratorEMA
 from vaegan.gan.evaluation_module import ScoringModule
 from vaegan.gan.generator import Generator
-from vaegan.gan.steps import (
-    DiscriminatorTerms,
-    discriminator_terms,
-    generator_terms,
-    mean_terms,
-)
+from vaegan.gan.steps import DiscriminatorTerms
 from vaegan.gan.training_config import GANTraining
 from vaegan.gan.warm_start import layers
 from vaegan.gan.warmup import DiscriminatorWarmup
@@ -104,9 +101,8 @@ class GANModule(ScoringModule):
         num_batches = int(self.trainer.estimated_stepping_batches)
         self.num_discriminator_updates = num_batches * config.discriminator_steps
 
-        def num_generator_updates() -> int:
-            """The warm-up may end early."""
-            return num_batches - -(-self.warmup.num_images // config.loader.batch_size)
+        def num_generator_updates() -> int:  # known once the warm-up has ended
+            return num_batches - math.ceil(self.warmup.num_images / config.loader.batch_size)
 
         g_optimizer, g_schedule = config.generator_optimizer.build(
             self.generator.decoder.parameters(), num_generator_updates
@@ -143,9 +139,8 @@ class GANModule(ScoringModule):
         self.progress.images += config.loader.batch_size
         self.warmup.advance(self.progress.images)
         if is_logged(self.trainer):
-            in_progress_bar = ("train/d_loss", "train/d_real", "train/d_fake")
-            shown = {tag: logged.pop(tag) for tag in in_progress_bar}
-            self.log_dict(shown, prog_bar=True, sync_dist=True)
+            for tag in ("train/d_loss", "train/d_real", "train/d_fake"):
+                self.log(tag, logged.pop(tag), prog_bar=True, sync_dist=True)
             self.log_dict(logged, sync_dist=True)
 
     def split_batch(self, batch: Tensor) -> tuple[Tensor, ...]:
@@ -173,12 +168,12 @@ class GANModule(ScoringModule):
         with self.counted(f"discriminator {penalty_weight > 0}"):
             for real_part, fake_part in zip(self.split_batch(real), fakes, strict=True):
                 fake_part = fake_part.detach()
-                part = discriminator_terms(
+                part = steps.discriminator_terms(
                     self.critic, real_part, fake_part, self.loss, self.penalty, penalty_weight
                 )
                 self.manual_backward(part.loss / len(fakes))
                 parts.append(part)
-        terms = mean_terms(parts)
+        terms = steps.mean_terms(parts)
         self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
         grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_step)
         self.adapt(terms)
@@ -193,16 +188,13 @@ class GANModule(ScoringModule):
     def adapt(self, terms: DiscriminatorTerms) -> None:
         """Adapt the augmentation's probability and the warm-up to the discriminator's logits."""
         config = self.training_config
+        reduce = self.trainer.strategy.reduce
         if self.augment_probability.is_adaptive:
-            overfitting_r = self.mean_over_devices(terms.overfitting_r)
+            overfitting_r = reduce(terms.overfitting_r, reduce_op="mean")
             num_images = config.loader.batch_size / config.discriminator_steps
             self.augment_probability.update(overfitting_r, num_images)
         if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
-            self.warmup.observe(float(self.mean_over_devices(terms.accuracy)))
-
-    def mean_over_devices(self, value: Tensor) -> Tensor:
-        """Return the mean of a scalar over all devices."""
-        return self.trainer.strategy.reduce(value, reduce_op="mean")
+            self.warmup.observe(float(reduce(terms.accuracy, reduce_op="mean")))
 
     def step_generator(
         self, optimizer: LightningOptimizer, real: Tensor, z: Tensor, fakes: list[Tensor]
@@ -217,7 +209,7 @@ class GANModule(ScoringModule):
             batch_parts = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
             with self.counted(f"generator {reconstruction_weight > 0}"):
                 for real_part, z_part, fake_part in batch_parts:
-                    part = generator_terms(
+                    part = steps.generator_terms(
                         self.critic,
                         fake_part if len(fakes) == 1 else self.generator(z_part),
                         real_part,
@@ -231,7 +223,7 @@ class GANModule(ScoringModule):
             if num_images < config.freeze_images:
                 decoder_layers = list(layers(self.generator.decoder).values())
                 drop_gradients(decoder_layers[: config.freeze_layers])
-            terms = mean_terms(parts)
+            terms = steps.mean_terms(parts)
             self.terms = {
                 "train/g_loss": terms.adversarial,
                 "the reconstruction loss": terms.reconstruction,

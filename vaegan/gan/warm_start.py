@@ -26,7 +26,7 @@ LAYER_CHOICES = ("all", "first", "last", "none")
 
 @dataclass
 class WarmStartConfig:
-    """What the GAN takes over from the VAE."""
+    """Layers and latents that the GAN takes over from the VAE."""
 
     # layers of the VAE's decoder that the generator starts from: all, first, last, none
     generator: str = "all"
@@ -61,7 +61,7 @@ class WarmStartConfig:
 
 
 class Transfer(NamedTuple):
-    """What a network took over."""
+    """Record of the layers that a network took over."""
 
     network: str
     source: str

@@ -15,7 +15,7 @@ from vaegan.runtime.atomic_files import atomic_write
 
 
 class CacheRecord(NamedTuple):
-    """What is known of a file."""
+    """Size, time, hash and row of a file, or why it is broken."""
 
     num_bytes: int
     mtime_ns: int
