@@ -18,7 +18,6 @@ LIBRARIES = {
     "lightning": ("stages", "gan", "vae", "training", "data.datamodule"),
     "torchvision": ("data.mnist", "data.crops", "training.image_grids"),
     "PIL": ("data.images.decoding", "reports.figures"),
-    "sqlite3": ("data.images",),
     "filelock": ("data.images", "stages.run_folder"),
     "litdata": ("data.streaming", "stages.pack"),
     "kornia": ("gan.augmentation",),
