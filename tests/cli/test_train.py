@@ -182,7 +182,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["gan.warm_start.discriminator=true", "discriminator.width=8"],
-            "discriminator cannot start .* has width=",
+            "discriminator cannot start .* has widths=",
         ),
         (
             ["gan.warm_start.generator=first", "gan.warm_start.num_layers=9"],

@@ -61,7 +61,7 @@ def test_a_report_says_what_was_copied():
         vae, make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
     )
     assert str(transfer).startswith("generator: 2 of 4 layers (")
-    assert str(transfer).endswith("of the weights) from the VAE's decoder; fresh: net.5, net.7")
+    assert str(transfer).endswith(" weights) from the VAE's decoder; fresh: net.5, net.7")
 
 
 def test_the_generator_shares_no_weight_with_the_vae():
@@ -100,7 +100,7 @@ def test_a_discriminator_starts_with_the_encoders_trunk(network, activation):
     "encoder, discriminator, message",
     [
         ("conv", ["discriminator.activation=leaky_relu"], "activation=leaky_relu, encoder activ"),
-        ("conv", ["discriminator.width=4"], "has width=4, encoder width=8"),
+        ("conv", ["discriminator.width=4"], "has widths=\[4, 8\], encoder widths=\[8, 16\]"),
         ("conv", ["discriminator=resnet"], "has network=resnet, encoder network=conv"),
         (
             "resnet",

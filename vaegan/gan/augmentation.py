@@ -5,7 +5,7 @@ transformation T of a policy is applied to each image with probability p, indepe
 
     x <- T(x) with probability p, else x        Karras et al. 2020 (ADA), arXiv:2006.06676, sec. 2.2
 
-Below p = 1 the generator does not profit from images that look augmented. ADA adapts p to the
+With p < 1 the augmentations do not leak into the generated images. ADA adapts p to the
 overfitting of the discriminator (`AdaptiveProbability`).
 """
 
@@ -95,7 +95,7 @@ class DiffAugment(Augmentation):
         policy: list[str] = field(default_factory=lambda: ["brightness", "translation", "cutout"])
         # of each transformation of each image; with adaptive_target: at the start
         probability: float = 1.0
-        # mean sign of real logits at which ADA holds the probability (0.6 there); null: constant
+        # mean sign of real logits at which ADA holds the probability (paper: 0.6); null: constant
         adaptive_target: float | None = None
         adaptive_images: int = 500_000  # images in which the probability can go from 0 to 1
 
@@ -186,7 +186,8 @@ class AdaptiveProbability(nn.Module):
         """Adapt p after a step of the discriminator.
 
         Args:
-            overfitting_r: r = E[sign D(x)] over the step's real images, as augmented; a scalar.
+            overfitting_r: r = E[sign D(x)] over the step's augmented real images, a scalar; of a
+                relativistic loss E[sign(D(x) - D(g))].
             num_images: Real images since the last update.
         """
         assert self.target is not None

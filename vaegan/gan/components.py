@@ -17,7 +17,7 @@ from vaegan.vae.model import VAE
 class GANComponents:
     """Networks, losses and augmentation of a GAN."""
 
-    vae: VAE  # gives the latents, and the encoder of the reconstruction loss; frozen
+    vae: VAE  # frozen; its encoder serves the reconstruction loss and, by default, the scorer
     latents: Latents
     generator: Generator  # shares no weight with the VAE
     discriminator: Discriminator

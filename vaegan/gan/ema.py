@@ -17,8 +17,8 @@ class GeneratorEMA(AveragedModel):
 
     Args:
         generator: The generator that is trained.
-        half_life: Images after which a generator's share has halved.
-        rampup: The half-life is at most this share of the images so far; 0: the full one at once.
+        half_life: Images after which the weight of a past generator in the average has halved.
+        rampup: The half-life is at most this fraction of the images so far; 0 disables the ramp.
         batch_size: Images from one update to the next.
     """
 

@@ -40,7 +40,9 @@ class AggregatePosterior(nn.Module):
         num_images, latent_dim = latents.shape
         is_enough = num_images > latent_dim
         require(is_enough, "the number of training images", "above latent_dim", num_images)
-        jitter = COVARIANCE_JITTER * torch.eye(latent_dim, dtype=latents.dtype)
+        jitter = COVARIANCE_JITTER * torch.eye(
+            latent_dim, dtype=latents.dtype, device=latents.device
+        )
         covariance = torch.cov(latents.T) + jitter
         self.mean.copy_(latents.mean(0))
         self.scale_tril.copy_(torch.linalg.cholesky(covariance))

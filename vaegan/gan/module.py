@@ -209,14 +209,16 @@ class GANModule(ScoringModule):
             batch_parts = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
             with self.counted(f"generator {reconstruction_weight > 0}"):
                 for real_part, z_part, fake_part in batch_parts:
+                    # Several parts have no graph: each is generated again.
+                    fake = fake_part if len(fakes) == 1 else self.generator(z_part)
                     part = steps.generator_terms(
                         self.critic,
-                        fake_part if len(fakes) == 1 else self.generator(z_part),
-                        real_part,
-                        self.loss,
-                        self.vae,
-                        self.generator,
-                        reconstruction_weight,
+                        fake=fake,
+                        real=real_part,
+                        loss=self.loss,
+                        vae=self.vae,
+                        generator=self.generator,
+                        reconstruction_weight=reconstruction_weight,
                     )
                     self.manual_backward(part.loss / len(fakes))
                     parts.append(part)
@@ -237,7 +239,7 @@ class GANModule(ScoringModule):
     ) -> dict[str, Tensor]:
         """Update weights; return the gradient's norm by tag on steps that are logged.
 
-        Lightning counts the steps of all optimizers in `global_step`. One per batch is to count.
+        Lightning adds 1 to `global_step` at each optimizer's step; only one per batch should count.
         """
         logged = {}
         if is_logged(self.trainer):

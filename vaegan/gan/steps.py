@@ -22,7 +22,8 @@ class DiscriminatorTerms(NamedTuple):
     real_logit: Tensor
     fake_logit: Tensor
     accuracy: Tensor  # share of pairs with the real logit above the fake one
-    overfitting_r: Tensor  # r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1
+    # r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1; E[sign(D(x) - D(g))] if relativistic
+    overfitting_r: Tensor
 
     @property
     def loss(self) -> Tensor:
@@ -94,7 +95,7 @@ def mean_terms(parts: Sequence[Terms]) -> Terms:
     means = {}
     for name in parts[0]._fields:
         values = [getattr(part, name).detach() for part in parts]
-        means[name] = torch.stack(values).mean()
+        means[name] = values[0] if len(values) == 1 else torch.stack(values).mean()
     return type(parts[0])(**means)
 
 

@@ -1,8 +1,7 @@
-"""Warm start: how generator and discriminator of a GAN take over layers of a VAE.
+"""Warm start: how a GAN's generator and discriminator copy layers from a VAE.
 
-Nothing is taken over silently: a `Transfer` says which layers were copied and which are fresh. A
-layer is a module with weights of its own, named as in the network's state dict, in the order of the
-forward pass.
+Nothing is copied silently: a `Transfer` lists the copied and the fresh layers. A layer is a module
+with weights of its own, named as in the network's state dict, in the order of registration.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class WarmStartConfig:
     discriminator: bool | None = None
     # true: latents are drawn from a normal fitted to the training images' latents
     aggregate_posterior: bool = False
-    freeze_layers: int = 0  # first layers of the generator that do not learn for a while
-    freeze_images: int = 0  # images from the generator's first step on, until they learn
+    freeze_layers: int = 0  # first layers of the generator to freeze
+    freeze_images: int = 0  # images, from the generator's first step on, for which they are frozen
     # weight of -log p(x|z) per dimension, z ~ q(z|x), in the generator's loss
     reconstruction_weight: float = 0.0
     # images from the generator's first step on in which that weight falls linearly to 0
@@ -74,9 +73,8 @@ class Transfer(NamedTuple):
         if not self.copied:
             return f"{self.network}: fresh weights"
         num_layers = len(self.copied) + len(self.fresh)
-        share = self.num_copied / self.num_weights
         text = f"{self.network}: {len(self.copied)} of {num_layers} layers "
-        text += f"({share:.1%} of the weights) from {self.source}"
+        text += f"({self.num_copied:,} of {self.num_weights:,} weights) from {self.source}"
         return text + (f"; fresh: {', '.join(self.fresh)}" if self.fresh else "")
 
 
@@ -161,7 +159,7 @@ def init_discriminator(vae: VAE, discriminator: Discriminator, config: WarmStart
 def trunk_difference(discriminator: nn.Module, encoder: nn.Module) -> str | None:
     """Return the settings in which the trunks of two networks differ, or None if there are none.
 
-    Weights are of use only in the same order and between the activations they were trained with.
+    Weights are useful only in the order and with the activations they were trained with.
     """
     ours = getattr(discriminator, "trunk", None)
     theirs = getattr(encoder, "trunk", None)

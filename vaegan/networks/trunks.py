@@ -22,7 +22,7 @@ class Trunk(nn.Module):
     Args:
         layers: What images in [-1, 1] pass through.
         num_features: Number of hidden units.
-        architecture: Settings by name. Weights fit another trunk only if these are equal.
+        architecture: Structure by name. Weights fit another trunk only if it is the same.
     """
 
     def __init__(
@@ -47,8 +47,7 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Tr
     layers += [nn.Flatten(), *hidden_layers([num_flat, sizes.hidden_dim], activation)]
     architecture = {
         "network": "conv",
-        "width": sizes.width,
-        "max_width": sizes.max_width,
+        "widths": widths,
         "hidden_dim": sizes.hidden_dim,
         "activation": activation,
     }
@@ -68,8 +67,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
     layers += hidden_layers([num_flat, sizes.hidden_dim], activation)
     architecture = {
         "network": "resnet",
-        "width": sizes.width,
-        "max_width": sizes.max_width,
+        "widths": widths,
         "hidden_dim": sizes.hidden_dim,
         "num_blocks": sizes.num_blocks,
         "normalization": sizes.normalization,

@@ -73,7 +73,7 @@ def log_prob(distribution: Distribution, value: Tensor) -> Tensor:
 def rsample_and_log_prob(posterior: Distribution, num_samples: int) -> tuple[Tensor, Tensor]:
     """Return differentiable samples, (K, B, latent_dim), and their log-densities, (K, B)."""
     shape = torch.Size([num_samples])
-    if isinstance(posterior, NormalizingFlow):  # its density is free while sampling
+    if isinstance(posterior, NormalizingFlow):  # the flow computes the density while sampling
         return posterior.rsample_and_log_prob(shape)
     z = posterior.rsample(shape)
     return z, posterior.log_prob(z)
@@ -109,7 +109,10 @@ def kl_method(posterior: Distribution, prior: Distribution) -> str:
 
 
 def log_likelihood(vae: VAE, z: Tensor, target: Tensor) -> Tensor:
-    """Return log p(x | z), (...,), of targets (B, C, H, W) and latents (..., B, latent_dim)."""
+    """Return log p(x | z), (...,), of targets (B, C, H, W) and latents (..., B, latent_dim).
+
+    In training mode this first updates the running noise scale of the likelihood, if it has one.
+    """
     params = vae.decoder_params(z)
     if vae.training:
         vae.likelihood.update_running_scale(params, target)

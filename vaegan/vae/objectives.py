@@ -142,7 +142,8 @@ class ElboObjective(Objective):
 def clamp_to_free_bits(kl: Tensor, free_bits: float) -> Tensor:
     """Replace a batch mean of the KL by `free_bits` if it is lower; it then has no gradient.
 
-    In training, the mean over the images of all devices decides.
+    In training, the mean over the images of all devices decides. In validation the devices may have
+    different numbers of batches, so nothing is reduced.
     """
     global_kl = all_reduce_mean(kl.detach()) if kl.requires_grad else kl
     return torch.where(global_kl > free_bits, kl, free_bits)
@@ -223,7 +224,10 @@ class DregObjective(ImportanceWeighted):
         )
         log_weights = beta_log_weights(samples, beta)
         weights = log_weights.detach().softmax(0)
-        if z.requires_grad:  # with beta = 1 the encoder's gradient counts each weight twice
+        if (
+            z.requires_grad
+        ):  # DReG weights the path derivative by w_k^2: the loss has one factor w_k,
+            # this hook has the other. For beta < 1 it interpolates to a single factor.
             factors = (1 - beta + beta * weights).unsqueeze(-1)
             z.register_hook(lambda gradient: factors * gradient)
         return importance_weighted_output(samples, -(weights * log_weights).sum(0).mean())
