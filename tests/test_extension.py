@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, StudentT as StudentTDistribution
 
-from vaegan.checkpoints.checkpoint import load_vae_checkpoint
+from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.gan.augmentation import Augmentation
 from vaegan.gan.losses import AdversarialLoss
