@@ -296,6 +296,7 @@ for _ in range(15):
         {"prior": {"name": "flow", "num_transforms": HUGE, "hidden_dims": [1]}},
         {"prior": {"name": "flow", "num_transforms": HUGE, "kind": "affine", "hidden_dims": []}},
         {"prior": {"name": "flow", "hidden_dims": [10**6, 10**6]}},
+        {"latent_dim": HUGE, "prior": {"name": "flow"}},
         {"prior": {"name": "gaussian_mixture", "num_components": HUGE}},
         {"encoder": {"name": "mlp", "hidden_dims": [1] * 10**6}},
         {"encoder": {"name": "mlp", "hidden_dims": DEEP_LIST}},

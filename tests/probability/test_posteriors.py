@@ -79,10 +79,10 @@ def test_scale_never_vanishes(name):
         (lambda: DiagonalNormal.Config(min_scale=0.0), "min_scale must be positive"),
         (lambda: FullNormal.Config(min_scale=-1.0), "min_scale must be positive"),
         (lambda: FlowPosterior.Config(num_transforms=0), "num_transforms must be at least 1"),
-        (lambda: FlowPosterior.Config(context_dim=0), "context_dim must be at least 1"),
+        (lambda: FlowPosterior.Config(context_dim=0), "context_dim must be in 1 to 4096"),
         (
             lambda: FlowPosterior.Config(hidden_dims=[8, 0]),
-            "hidden_dims must be a list of numbers of at least 1",
+            "hidden_dims must be a list of numbers from 1 to 4096",
         ),
     ],
 )

@@ -118,7 +118,8 @@ class FlowPosterior(Posterior):
         def __post_init__(self) -> None:
             super().__post_init__()
             require(self.num_transforms >= 1, "num_transforms", "at least 1", self.num_transforms)
-            require(self.context_dim >= 1, "context_dim", "at least 1", self.context_dim)
+            is_valid = 1 <= self.context_dim <= MAX_MASK_DIM
+            require(is_valid, "context_dim", f"in 1 to {MAX_MASK_DIM}", self.context_dim)
             is_valid = all(1 <= size <= MAX_MASK_DIM for size in self.hidden_dims)
             expected = f"a list of numbers from 1 to {MAX_MASK_DIM}"
             require(is_valid, "hidden_dims", expected, self.hidden_dims)

@@ -26,6 +26,7 @@ Encode = Callable[[Tensor], Distribution]  # images (B, C, H, W) -> q(z | x), ba
 INITIAL_MEAN_STD = 0.5  # of the means of a Gaussian mixture, in latent units
 INITIAL_SCALE = (1 - INITIAL_MEAN_STD**2) ** 0.5  # the mixture then has unit variance
 PIXEL_MARGIN = 0.01  # keeps the logits of pseudo-input pixels finite
+MAX_FLOW_DIM = 65_536  # latents of a flow: its masks are built before its weights are counted
 NUM_SPLINE_BINS = 8
 
 
@@ -172,6 +173,8 @@ class FlowPrior(Prior):
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
         require(latent_dim >= 2, "latent_dim", "at least 2 for prior=flow", latent_dim)
+        expected = f"at most {MAX_FLOW_DIM} for prior=flow"
+        require(latent_dim <= MAX_FLOW_DIM, "latent_dim", expected, latent_dim)
         univariate: dict[str, Any] = {}  # zuko's default is affine
         if config.kind == "spline":
             num_bins = NUM_SPLINE_BINS
