@@ -169,7 +169,7 @@ def test_a_training_from_chunks_that_was_killed_goes_on_as_if_it_never_had_been(
     until(lambda: len(saved(run)) == 2)
     kill(pid)
     do(tmp_path / "log", lambda: execute(compose(*words, "resume=true"), run))
-    assert "going on from" in (tmp_path / "log").read_text()
+    assert "resuming from" in (tmp_path / "log").read_text()
     assert_same(calm, run, ["vae"])
 
 
@@ -203,7 +203,7 @@ def test_a_root_without_chunks_says_how_to_make_them(tmp_path):
 def test_what_is_there_is_not_overwritten(folder):
     run = compose("stage=pack", f"output={folder / 'chunks'}", *settings(folder))
     with pytest.raises(
-        ValueError, match="train is there already; choose another output, or remove it"
+        ValueError, match="train already exists; choose another output, or remove it"
     ):
         run_stage(run, folder)
 

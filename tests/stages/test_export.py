@@ -63,7 +63,7 @@ def test_an_export_holds_the_model_and_nothing_of_its_training(
     checkpoint = load_checkpoint({"vae": vae_result, "gan": gan_result}[stage][1].checkpoint)
     back = load_checkpoint(exported[stage] / "model.safetensors")
     assert {path.name for path in exported[stage].iterdir()} == {"model.safetensors", "model.json"}
-    prefixes = {"vae": ("vae.",), "gan": ("vae.", "moving_average.module.")}[stage]
+    prefixes = {"vae": ("vae.",), "gan": ("vae.", "ema.module.")}[stage]
     assert set(back.state) == {key for key in checkpoint.state if key.startswith(prefixes)}
     assert all(torch.equal(value, checkpoint.state[key]) for key, value in back.state.items())
     assert (back.stage, back.image_shape, back.run, back.vae, back.epoch) == (

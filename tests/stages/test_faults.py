@@ -241,9 +241,8 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(tmp_path):
     for path in stopped(run):
         damage(path, "empty")
     assert wait(start(run, ["vae.trainer.max_epochs=8"])) == 1
-    assert "no checkpoint in" in log(
-        run
-    ) and "is whole; begin anew in another hydra.run.dir" in log(run)
+    assert "no checkpoint in" in log(run)
+    assert "is intact; start again in another hydra.run.dir" in log(run)
 
 
 def test_two_runs_never_write_to_one_folder(tmp_path):

@@ -75,7 +75,7 @@ def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root
     command = ["stage=gan", *gan, f"vae_ckpt={tmp_path / 'vae'}"]
     root.rename(tmp_path / "moved")
     with pytest.raises(
-        ValueError, match=r"dataset\.root=.* is no folder; set it to the folder of your pictures"
+        ValueError, match=r"dataset\.root=.* is not a folder; set it to the folder of your images"
     ):
         run_stage(compose(*command), tmp_path / "gan")
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]

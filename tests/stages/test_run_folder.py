@@ -55,7 +55,7 @@ def test_other_versions_of_the_libraries_are_said(tmp_path, monkeypatch, caplog)
     run_stage(compose(*words), tmp_path)
     monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
     run_stage(compose(*words), tmp_path)
-    assert "torch 2." in caplog.text and "has become 0.1 since the run was begun" in caplog.text
+    assert "torch was 2." in caplog.text and "when the run was started and is 0.1" in caplog.text
 
 
 def stopped(run, folder, monkeypatch):
@@ -89,7 +89,9 @@ def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch
         "loader.batch_size=32",
     ]
     stopped(compose(*words, f"dataset.root={first}"), tmp_path / "run", monkeypatch)
-    with pytest.raises(ValueError, match="the data set is not the one that the run was begun with"):
+    with pytest.raises(
+        ValueError, match="the data set differs from the one that the run was started with"
+    ):
         run_stage(compose(*words, f"dataset.root={other}", "resume=true"), tmp_path / "run")
     moved = first.rename(tmp_path / "moved")
     assert run_stage(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.conftest import SMALL_VAE
 from tests.faults import do
-from vaegan.stages.training_runs import VAERun
+from vaegan.stages.vae import train_vae
 from vaegan.sweeps.outcome import FILE, Outcome, read_outcome
 from vaegan.sweeps.summary import summarize
 
@@ -266,7 +266,7 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(
         "objective.beta_warmup_epochs=0",
         "hydra.sweep.dir=study",
     ]
-    real, calls = VAERun.execute, []
+    real, calls = train_vae, []
 
     def interrupted(run, output_dir):
         calls.append(output_dir)
@@ -274,7 +274,7 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(
             raise KeyboardInterrupt
         return real(run, output_dir)
 
-    monkeypatch.setattr(VAERun, "execute", interrupted)
+    monkeypatch.setattr("vaegan.stages.vae.train_vae", interrupted)
     assert train(*words, "hydra.sweeper.n_trials=2")[0] == 130
     ended, out, _ = train(*words, "loader.batch_size=512", "hydra.sweeper.n_trials=2")
     assert (
