@@ -100,7 +100,7 @@ def test_a_discriminator_starts_with_the_encoders_trunk(network, activation):
     "encoder, discriminator, message",
     [
         ("conv", ["discriminator.activation=leaky_relu"], "activation=leaky_relu, encoder activ"),
-        ("conv", ["discriminator.width=4"], "has widths=\[4, 8\], encoder widths=\[8, 16\]"),
+        ("conv", ["discriminator.width=4"], r"has widths=\[4, 8\], encoder widths=\[8, 16\]"),
         ("conv", ["discriminator=resnet"], "has network=resnet, encoder network=conv"),
         (
             "resnet",
