@@ -3,6 +3,7 @@ from dataclasses import dataclass, field, fields
 import pytest
 from omegaconf import MISSING
 
+from tests.conftest import compose
 from vaegan.config import (
     GROUPS,
     Component,
@@ -170,3 +171,8 @@ def test_dollars_that_look_up_nothing_stay():
         from_plain(Mnist.Config, {"name": "mnist", "root": "$(x) $HOME {a}"}, "dataset").root
         == "$(x) $HOME {a}"
     )
+
+
+@pytest.mark.parametrize("stage", [["stage=gan", "vae_ckpt=x"], ["stage=pipeline"]])
+def test_an_empty_sweep_metric_is_the_one_that_chooses_the_best_checkpoint(stage):
+    assert compose(*stage, "sweep_metric=").sweep_metric == "val/frechet_distance"

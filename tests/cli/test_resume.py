@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
+from vaegan.cli.main import with_absolute_config_path
 from vaegan.cli.resume import expand_resume, overrides, quote, with_rank_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
@@ -110,3 +111,11 @@ def test_a_folder_without_a_run_is_said(tmp_path):
     (tmp_path / "multirun.yaml").touch()
     with pytest.raises(ValueError, match="is the folder of a sweep; repeat the sweep's command"):
         expand_resume([f"resume={tmp_path}"])
+
+
+def test_a_config_path_is_relative_to_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["--config-path", "conf", "-cp=a b", "--config-path=c", "seed=1"]
+    expected = ["--config-path", f"{tmp_path}/conf", f"-cp={tmp_path}/a b"]
+    expected += [f"--config-path={tmp_path}/c", "seed=1"]
+    assert with_absolute_config_path(words) == expected

@@ -11,7 +11,7 @@ from vaegan.gan.losses import AdversarialLoss
 from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.gan.steps import reconstruction_loss
-from vaegan.gan.training_config import resolve_defaults
+from vaegan.gan.training_config import resolve_data_defaults
 from vaegan.stages.gan import build_components, build_scorer
 from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
@@ -23,7 +23,7 @@ NUM_BATCHES = 4  # an epoch of 256 images in batches of 64
 
 def make(*overrides):
     run = compose(*SMALL_GAN, "vae_ckpt=none", *overrides)
-    run = resolve_defaults(run, SOURCE.image_shape, num_images=10_000)
+    run = resolve_data_defaults(run, SOURCE.image_shape, num_images=10_000)
     vae_run = compose("stage=vae", *SMALL_NETS)
     vae = VAE(SOURCE.image_shape, vae_run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)

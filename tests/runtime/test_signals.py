@@ -17,10 +17,7 @@ def test_a_signal_is_noted_and_all_is_as_before_afterwards(signum, capfd):
         with catch_signals():
             assert SIGNAL_STATE.signum == signum
     assert signal.getsignal(signum) == before
-    assert (
-        f"{signum.name}: finishing the current batch and saving a checkpoint"
-        in capfd.readouterr().err
-    )
+    assert f"{signum.name}: stopping in order after the current batch" in capfd.readouterr().err
 
 
 def test_a_handler_of_a_launcher_stays(monkeypatch):

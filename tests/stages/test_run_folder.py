@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from tests.faults import files
 from tests.image_files import fill
+from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.module import GANModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 from vaegan.stages.table import run_stage, stage_of
@@ -110,3 +111,9 @@ def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     resumed = compose(*SMALL_GAN, f"vae_ckpt={moved.name}", "resume=true")
     assert run_stage(resumed, tmp_path / "run").metrics
+
+
+def test_a_checkpoint_does_not_say_whether_its_run_was_resumed(tmp_path):
+    run = compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true")
+    checkpoint = load_checkpoint(run_stage(run, tmp_path).checkpoint)
+    assert checkpoint.run["resume"] is False

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vaegan.data.batches import LoaderConfig
-from vaegan.gan.training_config import GANTraining, resolve_defaults
+from vaegan.gan.training_config import GANTraining, resolve_data_defaults
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
@@ -77,14 +77,14 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused_with_both_number
 @pytest.mark.parametrize("shape, rates", [((1, 28, 28), (6e-3, 4e-3)), ((3, 48, 64), (3e-4, 3e-4))])
 def test_what_a_gan_leaves_open_is_settled_by_its_data(shape, rates):
     training = GANTraining()
-    resolved = resolve_defaults(training, shape, 10_000)
+    resolved = resolve_data_defaults(training, shape, 10_000)
     assert training == GANTraining()
     assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == rates
     assert resolved.discriminator_warmup == 1000
     given = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
-    resolved = resolve_defaults(given, shape, 1_000_000)
+    resolved = resolve_data_defaults(given, shape, 1_000_000)
     assert resolved.generator_optimizer.lr == 0.1 and resolved.discriminator_warmup == 0
-    assert resolve_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
+    assert resolve_data_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
 
 
 def test_a_vae_has_no_rate_left_open():

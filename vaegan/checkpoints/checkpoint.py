@@ -53,7 +53,9 @@ class Checkpoint:
         values = self.state.values()
         is_valid = (
             self.stage in ("vae", "gan")
-            and (self.stage == "vae" or "feature_extractor" in dict(self.run))
+            and isinstance(self.run, dict)
+            and isinstance(self.vae, dict)
+            and (self.stage == "vae" or "feature_extractor" in self.run)
             and "latent_dim" in self.vae
             and isinstance(self.vae["dataset"], dict)
             and isinstance(self.vae["likelihood"], dict)
@@ -227,7 +229,7 @@ def parse_checkpoint(
         ValueError: It is of another format, or not a checkpoint of this project.
     """
     file_format = description.get("format")
-    if isinstance(file_format, int) and file_format != FORMAT:
+    if file_format != FORMAT or type(file_format) is not int:
         raise ValueError(
             f"{path} has checkpoint format {file_format}, but this version reads format {FORMAT}; "
             "train again with this version"

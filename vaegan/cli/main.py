@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -18,6 +19,7 @@ from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
 CONF = Path(__file__).parents[2] / "conf"
+CONFIG_PATH_OPTIONS = ("--config-path", "-cp")
 
 
 def run(config: DictConfig) -> float | None:
@@ -32,10 +34,24 @@ def run(config: DictConfig) -> float | None:
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
 
 
+def with_absolute_config_path(words: Sequence[str]) -> list[str]:
+    """Return a command line with `--config-path` relative to the current folder."""
+    absolute: list[str] = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if absolute and absolute[-1] in CONFIG_PATH_OPTIONS:
+            word = str(Path(word).absolute())
+        elif name in CONFIG_PATH_OPTIONS and value:
+            word = f"{name}={Path(value).absolute()}"
+        absolute.append(word)
+    return absolute
+
+
 def main() -> None:
     """Run the command line in sys.argv."""
     with readable_errors():
         load_plugins(find_plugins(sys.argv[1:], CONF))
         register()
-        sys.argv[1:] = with_rank_overrides(expand_resume(sys.argv[1:]))
+        words = with_rank_overrides(expand_resume(sys.argv[1:]))
+        sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()

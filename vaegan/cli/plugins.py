@@ -1,7 +1,7 @@
 """Plugins: modules of the user that are imported first, so that their components are choices.
 
-They are named on the command line, `plugins=[my_module]`, or in an experiment file of the user.
-Nothing that is read from a run folder or from a checkpoint is imported.
+They are named on the command line, `plugins=[my_module]`, or in a config file that the command line
+names, such as an experiment. Nothing that is read from a run folder or a checkpoint is imported.
 """
 
 from __future__ import annotations
@@ -72,8 +72,11 @@ def config_dirs(words: Sequence[str]) -> list[Path]:
 def experiment_plugins(experiment: str, folders: Sequence[Path]) -> list[str]:
     """Return the plugins of an experiment file, from the first folder that has it."""
     for folder in folders:
-        path = folder / "experiment" / f"{experiment}.yaml"
+        path = folder / "experiment" / f"{experiment.removesuffix('.yaml')}.yaml"
         if path.is_file():
-            content: Any = OmegaConf.load(path)
-            return list(content.get("plugins", []))
+            content: Any = OmegaConf.to_container(OmegaConf.load(path))
+            names = content.get("plugins") if isinstance(content, dict) else None
+            if names is not None and not isinstance(names, list):
+                raise ValueError(f"plugins in {path} must be a list of modules; got {names!r}")
+            return names or []
     return []

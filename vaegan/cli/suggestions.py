@@ -28,7 +28,10 @@ def explain(error: Exception, command: Sequence[str]) -> str:
     if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
         known = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
         near = did_you_mean(choice[2], known)
-        return f"{choice[1]}={choice[2]}: no such choice.{near} Known: {', '.join(known)}"
+        return (
+            f"{choice[1]}={choice[2]}: no such choice.{near} Known: {', '.join(known)}. "
+            "One of your own is known once its module is imported: plugins=[MODULE]"
+        )
     if override := re.search(r"Could not override '([^']+)'", message):
         return explain_unknown_key(override[1], stage_word(command))
     return message

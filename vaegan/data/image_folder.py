@@ -149,8 +149,9 @@ class ImageFolder(NaturalImageSource):
     ) -> None:
         """Decode what is missing, and put every good image into its split."""
         cached: CachedImages | None = None
-        if self.cache:
-            cached = self.cache.update(files, broken_files, may_shrink)
+        cache = self.cache
+        if cache:
+            cached = cache.update(files, broken_files, may_shrink)
             digests = {path: record.digest for path, record in cached.records.items()}
         else:
             digests = hash_files(self.root, files, self.decoder, broken_files, self.num_threads)

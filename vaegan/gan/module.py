@@ -43,7 +43,7 @@ class GANModule(ScoringModule):
     Args:
         components: Networks, losses and augmentation.
         scorer: Compares generated with real images.
-        training: Settings of the training, resolved (`resolve_defaults`).
+        training: Settings of the training, resolved (`resolve_data_defaults`).
         header: Description stored in the checkpoint (`vaegan.checkpoints.checkpoint.header`).
     """
 
@@ -72,7 +72,7 @@ class GANModule(ScoringModule):
         self.ema = GeneratorEMA(
             self.generator, training.ema_half_life, training.ema_rampup, batch_size
         )
-        assert training.discriminator_warmup is not None, "resolve_defaults sets it"
+        assert training.discriminator_warmup is not None, "resolve_data_defaults sets it"
         self.warmup = DiscriminatorWarmup(
             training.discriminator_warmup, training.discriminator_warmup_accuracy
         )

@@ -103,7 +103,7 @@ class GANTraining:
             require(warmup != 0, key, expected, accuracy)
 
 
-def resolve_defaults(training: T, image_shape: ImageShape, num_images: int) -> T:
+def resolve_data_defaults(training: T, image_shape: ImageShape, num_images: int) -> T:
     """Return the settings with numbers for those that are left to the data.
 
     Args:

@@ -48,7 +48,8 @@ def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Pat
     if report["stage"] == "gan":
         names.append("real images")
         for row in rows:
-            row.append(f"{report['real_vs_real'][row[0]]:.4f}")
+            real = report["real_vs_real"].get(row[0])
+            row.append("" if real is None else f"{real:.4f}")
     checkpoint = display_path(Path(report["checkpoint"]))
     print_lines(
         "",

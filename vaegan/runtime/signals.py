@@ -89,7 +89,7 @@ def catch_signals() -> Iterator[None]:
 
 def announce(signum: int) -> None:
     """Tell the user what follows a signal; `os.write` is safe in a signal handler."""
-    message = "finishing the current batch and saving a checkpoint; press Ctrl-C again to abort"
+    message = "stopping in order after the current batch; press Ctrl-C again to abort"
     os.write(2, f"\n{signal.Signals(signum).name}: {message}\n".encode())
 
 

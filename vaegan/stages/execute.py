@@ -17,13 +17,18 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     Raises:
         Exception: As `vaegan.runtime.launch.launch`.
     """
-    config = run.devices()
-    num_devices, num_nodes = (1, 1) if config is None else (config.devices, config.num_nodes)
+    num_devices, num_nodes = device_counts(run)
     resume_command = shell_command(f"python train.py resume={display_path(output_dir)}")
     return launch(lambda: run_stage(run, output_dir), num_devices, num_nodes, resume_command)
 
 
+def device_counts(run: RunConfig) -> tuple[int, int]:
+    """Return the number of devices on each node, and of nodes."""
+    config = run.devices()
+    return (1, 1) if config is None else (config.devices, config.num_nodes)
+
+
 def num_processes(run: RunConfig) -> int:
     """Return the number of processes that take part in a run."""
-    config = run.devices()
-    return 1 if config is None else config.devices * config.num_nodes
+    num_devices, num_nodes = device_counts(run)
+    return num_devices * num_nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vaegan.data.dataset import ArrayLike, SplitName
 from vaegan.gan.components import GANComponents
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.module import GANModule
-from vaegan.gan.training_config import GANConfig, resolve_defaults
+from vaegan.gan.training_config import GANConfig, resolve_data_defaults
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
@@ -29,7 +30,7 @@ from vaegan.runtime.paths import display_path
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
-from vaegan.stages.training_runs import GANRun
+from vaegan.stages.training_runs import GAN_MONITOR, GANRun
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import check_devices
 from vaegan.training.fit import FitSettings, check_batches, fit
@@ -39,7 +40,6 @@ from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
 NUM_AGGREGATE_IMAGES = 10_000  # training images whose latents a normal is fitted to
-MONITOR = "val/frechet_distance"
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
@@ -50,7 +50,7 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     """
     check_devices(run.trainer)
     with locked_run_folder(run, "gan", output_dir) as run_folder:
-        result = fit_gan(run, run_folder)
+        result = fit_gan(replace(run, resume=False), run_folder)
     commands = [f"python train.py stage=evaluate ckpt={display_path(run_folder.path)}"]
     print_summary("GAN", [result], run_folder.path, commands)
     return result
@@ -81,7 +81,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
         trainer=run.trainer,
         loader=run.loader,
         checkpoint=run.checkpoint,
-        monitor=MONITOR,
+        monitor=GAN_MONITOR,
         mode="min",
         hparams=config,
         score_every_n_images=run.score_every_n_images,
@@ -131,7 +131,7 @@ def resolve_training(training: Any, data: ImageDataModule) -> Any:
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
     interval = training.score_every_n_images
-    resolved = resolve_defaults(training, data.source.image_shape, num_images)
+    resolved = resolve_data_defaults(training, data.source.image_shape, num_images)
     expected = f"at most the {num_images} images of the whole training, or null"
     is_valid = interval is None or interval <= num_images
     require(is_valid, "score_every_n_images", expected, interval)

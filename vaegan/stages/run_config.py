@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Self
 
 from vaegan.config import require
 from vaegan.training.callback_table import check_callbacks
 from vaegan.training.trainer_config import DeviceConfig
-
-T = TypeVar("T", bound="RunConfig")
 
 
 @dataclass
@@ -23,7 +21,7 @@ class RunConfig:
     # modules of your own that are imported first: their components can be chosen by name
     plugins: list[str] = field(default_factory=list)
 
-    def resolve_defaults(self: T) -> T:
+    def resolve_defaults(self) -> Self:
         """Return the config with values for those that follow from others."""
         return self
 

@@ -44,4 +44,4 @@ def run_stage(run: RunConfig, output_dir: Path) -> StageResult | None:
     module, _, name = STAGES[stage_of(run)].function.partition(":")
     function: Callable[[Any, Path], StageResult | None]
     function = getattr(importlib.import_module(module), name)
-    return function(run, output_dir)
+    return function(run.resolve_defaults(), output_dir)

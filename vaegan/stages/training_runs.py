@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource
@@ -19,7 +19,7 @@ from vaegan.vae.model import VAEConfig
 from vaegan.vae.objectives import ElboObjective, Objective
 from vaegan.vae.training_config import VAETraining
 
-T = TypeVar("T")
+GAN_MONITOR = "val/frechet_distance"  # chooses the best checkpoint of a GAN
 
 
 @dataclass
@@ -71,7 +71,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
 
 def gan_sweep_tags() -> tuple[str, ...]:
     """Return the metrics that the training of a GAN can return to a sweep."""
-    return ("val/frechet_distance", *(f"test/{name}" for name in sweep_metrics("gan")))
+    return (GAN_MONITOR, *(f"test/{name}" for name in sweep_metrics("gan")))
 
 
 @dataclass
@@ -80,7 +80,6 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
 
     dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
     vae_ckpt: str = ""  # run folder or checkpoint of a stage=vae run
-    sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
@@ -93,10 +92,11 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
         require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
 
     def resolve_defaults(self) -> GANRun:
-        """Make the VAE's path absolute: a run may be resumed from another folder."""
-        if "://" in self.vae_ckpt:
-            return self
-        return replace(self, vae_ckpt=str(Path(self.vae_ckpt).expanduser().absolute()))
+        """Make the VAE's path absolute, too: a run may be resumed from another folder."""
+        vae_ckpt = self.vae_ckpt
+        if "://" not in vae_ckpt:
+            vae_ckpt = str(Path(vae_ckpt).expanduser().absolute())
+        return replace(self, vae_ckpt=vae_ckpt, sweep_metric=self.sweep_metric or GAN_MONITOR)
 
     def devices(self) -> DeviceConfig:
         return self.trainer
@@ -133,7 +133,6 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
     vae: VAETraining = field(default_factory=VAETraining)
     gan: GANTraining = field(default_factory=GANTraining)
     trainer: SharedTrainerOverrides = field(default_factory=SharedTrainerOverrides)
-    sweep_metric: str = "val/frechet_distance"
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
@@ -152,7 +151,13 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
             "the same in both stages; trainer.devices and trainer.num_nodes set both",
             [vae_devices, gan_devices],
         )
-        return replace(self, likelihood=self.resolved_likelihood(), vae=vae, gan=gan)
+        return replace(
+            self,
+            likelihood=self.resolved_likelihood(),
+            vae=vae,
+            gan=gan,
+            sweep_metric=self.sweep_metric or GAN_MONITOR,
+        )
 
     def vae_run(self) -> VAERun:
         """Return the settings of the first stage."""

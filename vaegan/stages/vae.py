@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     """
     check_devices(run.trainer)
     with locked_run_folder(run, "vae", output_dir) as run_folder:
-        result = fit_vae(run, run_folder)
+        result = fit_vae(replace(run, resume=False), run_folder)
         if run.sweep_metric == "val/nll":
             result.metrics["val/nll"] = validation_nll(run, run_folder.path)
     folder = display_path(run_folder.path)

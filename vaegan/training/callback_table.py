@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-from vaegan.config import did_you_mean, require
+from vaegan.config import did_you_mean
 
 CALLBACKS: dict[str, str] = {  # "module:class", imported when a training starts
     "device_stats": "lightning.pytorch.callbacks:DeviceStatsMonitor",
@@ -24,11 +24,14 @@ def check_callbacks(names: Sequence[str]) -> None:
     Raises:
         ValueError: One is not.
     """
+    known = ", ".join(sorted(CALLBACKS))
     for name in names:
-        known = ", ".join(sorted(CALLBACKS))
-        expected = f"names of {known}, or of your own (plugins=[MODULE])"
-        expected += did_you_mean(name, CALLBACKS)
-        require(name in CALLBACKS, "callbacks", expected, name)
+        if name not in CALLBACKS:
+            near = did_you_mean(name, CALLBACKS)
+            raise ValueError(
+                f"callbacks: unknown callback {name!r}.{near} Known: {known}, and your own "
+                "(plugins=[MODULE])"
+            )
 
 
 def build_callbacks(names: Sequence[str]) -> list[Any]:

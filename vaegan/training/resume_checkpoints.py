@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             # torch's own writer raises a RuntimeError while it handles an OSError.
             cause = error if isinstance(error, OSError) else error.__context__
-            reason = cause.strerror if isinstance(cause, OSError) else error
+            reason = getattr(cause, "strerror", None) or error
             raise OSError(
                 f"cannot write the checkpoint {path} ({reason}). Earlier checkpoints are intact"
             ) from error

@@ -51,6 +51,8 @@ def test_another_pillow_gets_another_chance(path, monkeypatch):
         ("array", 3),
         ("num_rows", -1),
         ("num_rows", "many"),
+        ("num_rows", 5.0),
+        ("row", 0.5),
         ("row", 1),
         ("row", -1),
         ("row", "one"),
@@ -78,6 +80,16 @@ def test_an_index_that_somebody_else_wrote_counts_as_damaged(path, key, value):
 @pytest.mark.parametrize("content", [b"", b"no index" * 500, b"[]", b"{}", b"[" * 100_000, b"\xff"])
 def test_what_is_no_index_counts_as_damaged(path, content):
     path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        CacheIndex.read(path)
+
+
+@pytest.mark.parametrize("key", ["array", "num_rows", "pillow", "records"])
+def test_an_index_without_one_of_its_keys_counts_as_damaged(path, key):
+    INDEX.write(path)
+    content = json.loads(path.read_bytes())
+    del content[key]
+    path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="is damaged"):
         CacheIndex.read(path)
 

@@ -51,19 +51,18 @@ class CacheIndex:
         """
         try:
             content = json.loads(path.read_bytes())
+            version = content["pillow"]
             records = dict(map(parse_record, content["records"]))
             index = cls(content["array"], content["num_rows"], records)
             has_name = re.fullmatch(r"pixels-[0-9a-f]+", index.array)
             rows = [record.row for record in records.values() if record.row is not None]
-            if (
-                not has_name
-                or index.num_rows < 0
-                or not all(0 <= row < index.num_rows for row in rows)
-            ):
+            has_rows = type(index.num_rows) is int and index.num_rows >= 0
+            has_rows = has_rows and all(0 <= row < index.num_rows for row in rows)
+            if not has_name or not has_rows:
                 raise ValueError("it names another file, or impossible rows")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
-        if content["pillow"] != PILLOW_VERSION:
+        if version != PILLOW_VERSION:
             index.records = {
                 name: found for name, found in records.items() if found.row is not None
             }
@@ -99,6 +98,8 @@ class CacheIndex:
 def parse_record(entry: Any) -> tuple[str, CacheRecord]:
     """Return path and record; the entry is untrusted, and its reason will be printed."""
     path, num_bytes, mtime_ns, digest, row, reason = entry
-    if not isinstance(path, str) or not reason.isprintable():
+    numbers = [num_bytes, mtime_ns, *([] if row is None else [row])]
+    has_types = isinstance(path, str) and all(type(number) is int for number in numbers)
+    if not has_types or not reason.isprintable():
         raise ValueError(f"impossible record {entry!r}")
     return path, CacheRecord(num_bytes, mtime_ns, bytes.fromhex(digest), row, reason)

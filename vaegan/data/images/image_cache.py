@@ -35,8 +35,8 @@ from vaegan.data.images.scanning import ImageFile, SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, remove_partial, write_json
 
 log = logging.getLogger(__name__)
-COMMIT_SECONDS = 2.0  # work that a kill may cost; more if an index is so large that
-COMMIT_SHARE = 0.05  # writing it would take a larger share of the time
+COMMIT_SECONDS = 2.0  # from one commit to the next at least: the work that a kill may cost
+COMMIT_SHARE = 0.05  # of the time at most that commits take; large indexes are committed less often
 ROWS_PER_COPY = 512
 
 
@@ -103,12 +103,14 @@ class ImageCache:
     ) -> CachedImages | None:
         """Open a cache that has all files as they are; None if it has not."""
         index = self._read_index()
-        if index is None or find_changed(files, index, broken_files):
+        if index is None or find_changed(files, index):
             return None
         try:
-            return self._open(files, index)
+            cached = self._open(files, index)
         except ValueError:  # the array was replaced after the index was read
             return None
+        skip_known_broken(files, index, broken_files)
+        return cached
 
     def _build(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
@@ -120,7 +122,8 @@ class ImageCache:
             if self.index_path.exists():
                 log.warning("the image cache %s is damaged: all is decoded again", self.folder)
             index = CacheIndex()
-        changed = find_changed(files, index, broken_files)
+        skip_known_broken(files, index, broken_files)
+        changed = find_changed(files, index)
         if changed:
             self._check_disk_space(len(changed))
             self._decode(changed, index, broken_files)
@@ -254,15 +257,19 @@ class ImageCache:
             )
 
 
-def find_changed(
+def find_changed(files: Sequence[ImageFile], index: CacheIndex) -> list[ImageFile]:
+    """Return new and changed files."""
+    records = index.records
+    return [
+        file for file in files if file.path not in records or not records[file.path].matches(file)
+    ]
+
+
+def skip_known_broken(
     files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
-) -> list[ImageFile]:
-    """Return new and changed files; of the others, skip those that are known to be broken."""
-    changed = []
+) -> None:
+    """Count the unchanged files that are known to be broken."""
     for file in files:
         record = index.records.get(file.path)
-        if record is None or not record.matches(file):
-            changed.append(file)
-        elif record.row is None:
+        if record is not None and record.matches(file) and record.row is None:
             broken_files.skip(SkippedFile(file.path, record.reason))
-    return changed
