@@ -2,9 +2,8 @@
 
     python benchmarks/memory.py [epochs]
 
-Prints the resident memory of the process after each epoch of both stages on synthetic images
-(Linux only), and the
-last epoch's share of the third's (the first two still fill caches).
+Prints the resident memory of the process after each epoch of both stages on synthetic images (Linux
+only), and the last epoch's share of the third's (the first two still fill caches).
 """
 
 import sys
@@ -15,7 +14,7 @@ import hydra
 import lightning.pytorch as pl
 
 from vaegan.cli.registration import register, to_run_config
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -2,13 +2,11 @@
 
     uv run --with pythae==0.1.2 python benchmarks/pythae_comparison.py [epochs] [images] [samples]
 
-Same networks (vaegan's mlp, 512-512, 32 latents), same data (MNIST, every image binarized once,
-as pythae cannot
-binarize anew), same epochs and batch size. vaegan trains twice: with its defaults, and plainly,
-which is pythae's way:
-Adam at a constant 1e-3 and beta = 1 throughout. What then differs is the start alone: vaegan's
-decoder begins at the
-mean image. Both evaluators score the same test images; the latents that they draw differ.
+Same networks (vaegan's mlp, 512-512, 32 latents), same data (MNIST, every image binarized once, as
+pythae cannot binarize anew), same epochs and batch size. vaegan trains twice: with its defaults,
+and plainly, which is pythae's way: Adam at a constant 1e-3 and beta = 1 throughout. What then
+differs is the start alone: vaegan's decoder begins at the mean image. Both evaluators score the
+same test images; the latents that they draw differ.
 """
 
 import logging
@@ -32,7 +30,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 from vaegan.vae.evaluation import ImageScores, score_images, summarize_scores
 from vaegan.vae.model import VAE
 

@@ -3,11 +3,9 @@ networks.
 
     python benchmarks/throughput.py [rounds]
 
-A real run logs, draws a progress bar, renders pictures and writes checkpoints. The bare loop
-makes the same batches,
-takes the same steps and scores the same validation images, and nothing else. The two alternate in
-one process, one
-epoch of MNIST each time; what counts is the ratio of the medians.
+A real run logs, draws a progress bar, saves images and writes checkpoints. The bare loop makes the
+same batches, takes the same steps and scores the same validation images, and nothing else. The two
+alternate in one process, one epoch of MNIST each time; what counts is the ratio of the medians.
 """
 
 import statistics
@@ -26,8 +24,8 @@ from vaegan.cli.registration import register, to_run_config
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.mnist import Mnist
 from vaegan.images import to_float
-from vaegan.stages.gan import build_components, build_scorer
-from vaegan.stages.table import run_stage
+from vaegan.stages.gan import build_components, build_scorer, resolve_training
+from vaegan.stages.stage_table import run_stage
 from vaegan.vae.model import VAE
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -91,9 +89,10 @@ def bare_vae(run, data):
 
 def bare_gan(run, data):
     """Seconds of the same epoch in a bare loop."""
+    run = resolve_training(run, data)
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     vae = checkpoint.build_vae()
-    parts, _ = build_components(run, run, vae, checkpoint.vae, data, 0)
+    parts, _ = build_components(run, run.warm_start, vae, checkpoint.build_vae, data, 0)
     generator = parts.generator.to(memory_format=torch.channels_last)
     vae.requires_grad_(False)
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)
@@ -106,7 +105,7 @@ def bare_gan(run, data):
     scorer.start("val", torch.device("cpu"))
     start = time.perf_counter()
     for i, x in enumerate(batches(data, run.loader.batch_size)):
-        is_warmup = i * run.loader.batch_size < run.warmup_images
+        is_warmup = i * run.loader.batch_size < run.discriminator_warmup
         with torch.set_grad_enabled(not is_warmup):
             fake = generator(vae.latent_prior().sample((len(x),)))
         real_logits, fake_logits = discriminator(torch.cat([x, fake.detach()])).chunk(2)
@@ -131,6 +130,7 @@ def bare_gan(run, data):
 
 
 def compare(name, run, bare, rounds):
+    run = run.resolve_defaults()
     data = ImageDataModule(Mnist.Config().build(), run.loader, seed=0)
     num_images = data.num_train_batches * run.loader.batch_size
     ours, theirs = [], []
@@ -152,7 +152,7 @@ def main():
     vae_run = compose("stage=vae", "trainer.max_epochs=1")
     compare("stage vae", vae_run, bare_vae, rounds)
     with tempfile.TemporaryDirectory() as folder:
-        vae_run.execute(Path(folder))
+        run_stage(vae_run, Path(folder))
         gan_run = compose(
             "stage=gan",
             f"vae_ckpt={folder}",

@@ -10,7 +10,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vaegan.cli.registration import register, to_run_config
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"

@@ -11,9 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from vaegan.cli.main import main
 from vaegan.config import GROUPS
+from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import SAMPLE_SCORES
-from vaegan.metrics.table import METRICS
-from vaegan.stages.table import STAGES
+from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS
 
 PLUGIN = '''
@@ -34,7 +34,7 @@ from vaegan.gan.losses import AdversarialLoss
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.metrics.feature_extractors import FeatureExtractor
 from vaegan.metrics.sample_scores import sample_score
-from vaegan.metrics.table import Metric
+from vaegan.metrics.metric_table import Metric
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator
 from vaegan.networks.encoders import Encoder
@@ -43,7 +43,7 @@ from vaegan.probability.likelihoods.density import Density
 from vaegan.probability.posteriors import Posterior
 from vaegan.probability.priors import Prior
 from vaegan.stages.run_config import RunConfig
-from vaegan.stages.table import STAGES, Stage
+from vaegan.stages.stage_table import STAGES, Stage
 from vaegan.training.callback_table import CALLBACKS
 from vaegan.vae.objectives import ElboObjective
 

@@ -14,7 +14,7 @@ from tests.conftest import SMALL_GAN, compose
 from tests.image_files import fill
 from tests.runtime.test_safe_load import Call
 from vaegan.cli.errors import escape
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", *sorted((ROOT / "vaegan").rglob("*.py"))]

@@ -149,12 +149,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
         nested = _dataclass_of(hints[name])
         if nested is None:
             got = value if isinstance(value, str) else type(value).__name__
-            require(
-                is_plain(value),
-                path,
-                f"plain data, without ${{...}}, at most {MAX_LIST_LENGTH} items",
-                got,
-            )
+            expected = f"plain data, without ${{...}}, at most {MAX_LIST_LENGTH} items"
+            require(is_plain(value), path, expected, got)
         require(value != MISSING, path, "set", "nothing")
         has_fields = nested is not None and value is not None
         values[name] = from_plain(nested, value, path) if has_fields else value

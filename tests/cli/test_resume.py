@@ -9,7 +9,7 @@ from vaegan.cli.main import with_absolute_config_path
 from vaegan.cli.resume import expand_resume, overrides, quote, with_rank_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
-from vaegan.stages.table import stage_of
+from vaegan.stages.stage_table import stage_of
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 COMMANDS = [

@@ -47,7 +47,7 @@ from vaegan.stages.execute import execute
         (["dataset=image_folder"], "dataset.root must be set"),
         (
             ["dataset=image_folder", "dataset.root=nowhere"],
-            "dataset.root=.*nowhere is no folder; set it to the folder",
+            "dataset.root=.*nowhere is not a folder; set it to the folder",
         ),
         (["latent_dim=many"], "'many' .* could not be converted to Integer"),
         (["latent_dim=0"], "latent_dim must be at least 1; got 0"),

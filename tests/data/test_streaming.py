@@ -15,7 +15,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.streaming import StreamedArray, Streaming, pack
 from vaegan.stages.execute import execute
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")

@@ -14,6 +14,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from vaegan.metrics import sample_scores
+from vaegan.metrics.metric_table import METRICS, Metric, sweep_metrics
 from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch, sample_score
 from vaegan.metrics.scores import (
     check_num_images,
@@ -24,7 +25,6 @@ from vaegan.metrics.scores import (
     kernel_distance,
     manifold_scores,
 )
-from vaegan.metrics.table import METRICS, Metric, sweep_metrics
 
 NAMES = ["frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"]
 CLASS_NAMES = ["class_coverage", "class_kl", "inception_score"]

@@ -7,42 +7,35 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SMALL_VAE, TRAIN
+from tests.conftest import SMALL_VAE, TRAIN, compose
 from vaegan.runtime import launch as launch_module
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 from vaegan.stages.execute import execute, num_processes
-from vaegan.training.trainer_config import DeviceConfig
 
 
-@dataclass
-class ScriptedRun:
-    """Does in each process what `actions` says for its rank."""
+def act(actions):
+    """Do what `actions` says for the rank of this process."""
+    action = actions[int(os.environ.get("LOCAL_RANK", 0))]
+    if isinstance(action, Exception):
+        raise action
+    if action == "wait":
+        time.sleep(60)
+    if action == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "listen":
+        while not SIGNAL_STATE.signum:
+            time.sleep(0.01)
+        raise Interrupted(SIGNAL_STATE.signum, "stopped")
+    return f"{action} at {os.environ.get('MASTER_ADDR')}"
 
-    actions: list
-    num_nodes: int = 1
 
-    def devices(self):
-        return DeviceConfig(devices=len(self.actions), num_nodes=self.num_nodes)
-
-    def execute(self, output_dir):
-        rank = int(os.environ.get("LOCAL_RANK", 0))
-        action = self.actions[rank]
-        if isinstance(action, Exception):
-            raise action
-        if action == "wait":
-            time.sleep(60)
-        if action == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action == "listen":
-            while not SIGNAL_STATE.signum:
-                time.sleep(0.01)
-            raise Interrupted(SIGNAL_STATE.signum, "stopped")
-        return f"{action} in {output_dir} of {os.environ.get('MASTER_ADDR')}"
+def launch(*actions, num_nodes=1):
+    """Launch one process per action."""
+    return launch_module.launch(lambda: act(actions), len(actions), num_nodes, "train.py resume=x")
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +48,24 @@ def clean(monkeypatch):
 
 
 def test_one_device_needs_no_other_process():
-    assert execute(ScriptedRun(["a"]), Path("x")) == "a in x of None"
-    assert num_processes(ScriptedRun(["a", "b"], num_nodes=2)) == 4
+    assert launch("a") == "a at None"
+
+
+def test_the_processes_of_a_run_are_counted_on_all_nodes():
+    run = compose("stage=vae", "trainer.devices=2", "trainer.num_nodes=2")
+    assert num_processes(run) == 4
+    assert num_processes(compose("stage=compare", "runs=[a,b]")) == 1
+
+
+def test_the_command_to_resume_quotes_the_run_folder(monkeypatch):
+    arguments = []
+    monkeypatch.setattr("vaegan.stages.execute.launch", lambda *given: arguments.extend(given))
+    execute(compose("stage=vae", "trainer.devices=2"), Path("my run"))
+    assert arguments[1:] == [2, 1, "python train.py resume='my run'"]
 
 
 def test_the_result_is_the_first_processs():
-    assert execute(ScriptedRun(["a", "b", "c"]), Path("x")) == "a in x of 127.0.0.1"
+    assert launch("a", "b", "c") == "a at 127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_the_result_is_the_first_processs():
 def test_what_one_raises_is_raised_and_ends_the_others(error):
     begun = time.monotonic()
     with pytest.raises(type(error), match=str(error)) as caught:
-        execute(ScriptedRun(["wait", error]), Path("x"))
+        launch("wait", error)
     assert time.monotonic() - begun < 10
     notes = "".join(getattr(caught.value, "__notes__", []))
     assert ("in process 2 of 2" in notes and "Traceback" in notes) == isinstance(
@@ -79,12 +84,9 @@ def test_what_one_raises_is_raised_and_ends_the_others(error):
 
 def test_a_process_that_dies_ends_the_others_and_is_named():
     begun = time.monotonic()
-    with pytest.raises(
-        ChildProcessError, match="process 2 of 3 was ended by SIGKILL.*resume='my run'"
-    ):
-        execute(
-            ScriptedRun(["wait", "die", RuntimeError("connection closed by peer")]), Path("my run")
-        )
+    message = "process 2 of 3 was ended by SIGKILL.*train.py resume=x"
+    with pytest.raises(ChildProcessError, match=message):
+        launch("wait", "die", RuntimeError("connection closed by peer"))
     assert time.monotonic() - begun < 10
 
 
@@ -93,7 +95,7 @@ def test_a_signal_is_passed_on():
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(Interrupted, match="stopped"):
-            execute(ScriptedRun(["listen", "b"]), Path("x"))
+            launch("listen", "b")
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
@@ -102,20 +104,20 @@ def test_several_nodes_want_a_starter():
     with pytest.raises(
         ValueError, match="trainer.num_nodes=2: start one process per device on each node"
     ):
-        execute(ScriptedRun(["a", "b"], num_nodes=2), Path("x"))
+        launch("a", "b", num_nodes=2)
 
 
 def test_processes_from_outside_are_taken_as_they_are(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert execute(ScriptedRun(["a", "b"], num_nodes=2), Path("x")) == "b in x of None"
+    assert launch("a", "b", num_nodes=2) == "b at None"
 
 
 def test_a_process_that_has_computed_starts_no_others():
-    execute(ScriptedRun(["a"]), Path("x"))
+    launch("a")
     with pytest.raises(
         ValueError, match="has already run on one device and cannot start workers for several"
     ):
-        execute(ScriptedRun(["a", "b"]), Path("x"))
+        launch("a", "b")
 
 
 @pytest.mark.slow

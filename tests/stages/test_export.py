@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.checkpoints.find_checkpoint import find_checkpoint
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 pytestmark = pytest.mark.slow
 EVALUATION = ["stage=evaluate", "num_samples=20", "trainer.enable_progress_bar=false"]

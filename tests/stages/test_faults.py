@@ -25,7 +25,7 @@ from tests.faults import (
     wait,
 )
 from vaegan.stages.execute import execute
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from tests.image_files import fill
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.module import GANModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
-from vaegan.stages.table import run_stage, stage_of
+from vaegan.stages.stage_table import run_stage, stage_of
 from vaegan.vae.module import VAEModule
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
 from vaegan.runtime.seeding import derive_seed
 from vaegan.stages.run_folder import create_empty_folder
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 from vaegan.training.devices import check_devices
 from vaegan.training.fit import flatten
 from vaegan.training.trainer_config import TrainerConfig

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stop_on_signal import StopOnSignal

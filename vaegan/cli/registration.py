@@ -11,9 +11,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vaegan.cli.plugins import load_plugins
 from vaegan.config import GROUPS, ComponentConfig, from_plain
-from vaegan.metrics.table import sweep_metrics
+from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
-from vaegan.stages.table import STAGES
+from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS
 
 

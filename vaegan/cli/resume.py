@@ -16,7 +16,7 @@ from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.launch import is_started_from_outside
 from vaegan.stages.run_config import TrainingRun
-from vaegan.stages.table import STAGES
+from vaegan.stages.stage_table import STAGES
 
 NOT_TYPED = ("resume", "plugins")  # a run folder must not name modules that are imported
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean
 from vaegan.stages.run_config import RunConfig
-from vaegan.stages.table import STAGES
+from vaegan.stages.stage_table import STAGES
 
 HYDRA_PLUGINS = ("optuna", "joblib", "ray", "submitit_local", "submitit_slurm")  # of extra `sweep`
 DEFAULT_STAGE = "pipeline"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vaegan.config import require
-from vaegan.metrics.table import Metric, register_metric
+from vaegan.metrics.metric_table import Metric, register_metric
 
 NEIGHBORS = 5  # k of the k-nearest-neighbor balls
 CHUNK = 256  # rows of a distance matrix at a time: fits one core's cache; 20 MB at 10,000 columns

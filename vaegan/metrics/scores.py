@@ -21,6 +21,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
+from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
     NEIGHBORS,
     SAMPLE_SCORES,
@@ -30,7 +31,6 @@ from vaegan.metrics.sample_scores import (
     iterate_distances,
     sample_score,
 )
-from vaegan.metrics.table import METRICS
 
 KERNEL_SUBSET_SIZE = 1000
 KERNEL_SUBSETS = 20

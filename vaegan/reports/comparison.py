@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any, NoReturn
 
 from vaegan.config import flatten, require
-from vaegan.metrics.table import is_better
+from vaegan.metrics.metric_table import is_better
 from vaegan.reports.curves import (
     Curve,
     find_improvements,

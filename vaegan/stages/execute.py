@@ -7,7 +7,7 @@ from pathlib import Path
 from vaegan.runtime.launch import launch
 from vaegan.runtime.paths import display_path, shell_command
 from vaegan.stages.run_config import RunConfig
-from vaegan.stages.table import run_stage
+from vaegan.stages.stage_table import run_stage
 from vaegan.training.stage_result import StageResult
 
 

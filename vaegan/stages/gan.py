@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vaegan.checkpoints.checkpoint import build_vae, header
+from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
@@ -72,51 +72,52 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     scorer = build_scorer(run.feature_extractor, vae, data)
     for transfer in transfers:
         log.info("%s", transfer)
-    config = to_plain(run)
-    head = header("gan", checkpoint.image_shape, config, checkpoint.vae, checkpoint.vae_flops)
+    shape, flops = checkpoint.image_shape, checkpoint.vae_flops
+    head = header("gan", shape, to_plain(run), checkpoint.vae, flops)
     module = GANModule(components, scorer, run, head)
 
-    settings = FitSettings(
-        seed=run.seed,
-        trainer=run.trainer,
-        loader=run.loader,
-        checkpoint=run.checkpoint,
-        monitor=GAN_MONITOR,
-        mode="min",
-        hparams=config,
-        score_every_n_images=run.score_every_n_images,
-    )
+    settings = fit_settings(run)
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}
-
     if is_rank_zero():
-        needs_vae = uses_vae(run.warm_start, vae, transfers)
-        vae_flops = checkpoint.training_flops() if needs_vae else 0.0
-        record = {
-            "label": run.label,
-            "seed": run.seed,
-            "dataset": type(source).Config.name,
-            "config": config | {"vae": checkpoint.vae},
-            "stage1_compute": vae_flops / 1e15,
-        }
-        write_json(folder / "run.json", record | describe_result(scorer, transfers, result))
+        vae_flops = checkpoint.training_flops() if uses_vae(run, vae, transfers) else 0.0
+        record = describe_run(run, checkpoint, scorer, transfers)
+        record |= {"metrics": result.metrics, "stage1_compute": vae_flops / 1e15}
+        write_json(folder / "run.json", record)
     run_folder.finish_stage(result)
     return result
 
 
-def describe_result(
-    scorer: Scorer, transfers: list[Transfer], result: StageResult
+def fit_settings(run: GANRun) -> FitSettings:
+    """Return the settings of the training loop."""
+    return FitSettings(
+        seed=run.seed,
+        trainer=run.trainer,
+        loader=run.loader,
+        checkpoint=run.checkpoint,
+        monitor=GAN_MONITOR,
+        mode="min",
+        hparams=to_plain(run),
+        score_every_n_images=run.score_every_n_images,
+    )
+
+
+def describe_run(
+    run: GANRun, checkpoint: Checkpoint, scorer: Scorer, transfers: list[Transfer]
 ) -> dict[str, Any]:
-    """Return the scores of a finished GAN and how they were made, as stage=compare reads them."""
+    """Return how a GAN was trained and what it is scored against, as stage=compare reads it."""
     return {
+        "label": run.label,
+        "seed": run.seed,
+        "dataset": type(scorer.data.source).Config.name,
+        "config": to_plain(run) | {"vae": checkpoint.vae},
         "feature_extractor": scorer.network.name,
         "num_images": len(scorer.data.splits["val"]),
         "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
-        "metrics": result.metrics,
         "transfer": [transfer._asdict() for transfer in transfers],
     }
 
@@ -151,11 +152,7 @@ def build_components(
     A cold generator is initialized as a VAE's decoder is: with the best constant image as output.
 
     Args:
-        config: Discriminator, losses and augmentation.
-        warm_start: Layers to take over.
-        vae: The trained VAE.
-        build_fresh: Returns a VAE of the same architecture with fresh weights.
-        data: The data set.
+        build_fresh: Returns a VAE of the architecture of `vae` with fresh weights.
         seed: Seed of the fresh weights.
 
     Raises:
@@ -204,11 +201,10 @@ def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: in
     return Latents(vae, aggregate)
 
 
-def uses_vae(config: WarmStartConfig, vae: VAE, transfers: list[Transfer]) -> bool:
+def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:
     """Return True if the GAN profits from the VAE's training, so that its compute counts."""
+    start = run.warm_start
     has_learned_prior = any(True for _ in vae.prior.parameters())
     has_copied_layers = any(transfer.copied for transfer in transfers)
-    has_reconstruction = config.reconstruction_weight > 0
-    return (
-        has_copied_layers or has_learned_prior or has_reconstruction or config.aggregate_posterior
-    )
+    uses_latents = start.reconstruction_weight > 0 or start.aggregate_posterior
+    return has_copied_layers or has_learned_prior or uses_latents

@@ -8,7 +8,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.data.image_folder import ImageFolder
 from vaegan.metrics.feature_extractors import FeatureExtractor
-from vaegan.metrics.table import sweep_metrics
+from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
 from vaegan.training.trainer_config import DeviceConfig
 

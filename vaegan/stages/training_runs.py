@@ -11,7 +11,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
-from vaegan.metrics.table import sweep_metrics
+from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.trainer_config import DeviceConfig, TrainerConfig

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaegan.metrics.table import METRICS
+from vaegan.metrics.metric_table import METRICS
 from vaegan.reports.figures import (
     COLORS,
     REFERENCE_COLOR,
