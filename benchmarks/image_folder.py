@@ -166,11 +166,10 @@ def size():
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             build = time.perf_counter() - start
-            runs = [
-                subprocess.run(command, check=True, capture_output=True, text=True)
-                for _ in range(3)
-            ]
-            figures = [[float(word) for word in run.stdout.split()] for run in runs]
+            figures = []
+            for _ in range(3):
+                run = subprocess.run(command, check=True, capture_output=True, text=True)
+                figures.append([float(word) for word in run.stdout.split()])
             seconds, own, mapped = (
                 statistics.median(column) for column in zip(*figures, strict=True)
             )

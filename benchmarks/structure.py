@@ -75,10 +75,10 @@ def imported_modules(path: Path, inside_functions: bool = True) -> set[str]:
 
 def import_graph(files: dict[str, Path]) -> dict[str, set[str]]:
     """Modules of the package that each module imports, itself excluded."""
-    return {
-        name: {module for module in imported_modules(path) if module in files} - {name, "vaegan"}
-        for name, path in files.items()
-    }
+    graph = {}
+    for name, path in files.items():
+        graph[name] = (imported_modules(path) & files.keys()) - {name, "vaegan"}
+    return graph
 
 
 def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -94,11 +94,11 @@ def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
         return seen
 
     reach = {name: reachable(name) for name in graph}
-    groups = {
-        tuple(sorted(other for other in reach[name] if name in reach[other]))
-        for name in graph
-        if name in reach[name]
-    }
+    groups = set()
+    for name in graph:
+        if name in reach[name]:
+            group = sorted(other for other in reach[name] if name in reach[other])
+            groups.add(tuple(group))
     return [list(group) for group in sorted(groups)]
 
 
@@ -187,16 +187,18 @@ def report(root: Path) -> None:
     print(f"  {'all':<16} {len(files):>3} files {total:>6} lines")
     print(f"top-level entries: {len(entries)}")
 
-    lengths = sorted(
-        function_lines(function) for tree in trees.values() for function in functions(tree)
-    )
+    lengths = []
+    for tree in trees.values():
+        lengths += [function_lines(function) for function in functions(tree)]
+    lengths.sort()
     over = sum(length > MAX_FUNCTION_LINES for length in lengths)
     print(
         f"functions: {len(lengths)}, median {statistics.median(lengths):g} lines, "
         f"longest {lengths[-1]}, over {MAX_FUNCTION_LINES} lines: {over}"
     )
     counts = [tokens_per_line(source) for source in sources.values()]
-    num_tokens, num_code = (sum(count[i] for count in counts) for i in (0, 1))
+    num_tokens = sum(tokens for tokens, _ in counts)
+    num_code = sum(lines for _, lines in counts)
     print(f"tokens per line: {num_tokens / num_code:.1f} ({num_code} lines of code)")
     wide = [
         len(line) > MAX_COLUMNS

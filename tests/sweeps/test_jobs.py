@@ -8,6 +8,7 @@ import pytest
 
 from vaegan.runtime.signals import Interrupted
 from vaegan.stages.run_config import RunConfig
+from vaegan.stages.stage_table import STAGES, Stage
 from vaegan.sweeps.jobs import run_job
 from vaegan.sweeps.outcome import FILE, ConfigMismatch, Outcome, read_outcome
 from vaegan.training.stage_result import StageResult
@@ -15,7 +16,7 @@ from vaegan.training.stage_result import StageResult
 
 @dataclass
 class FakeRun(RunConfig):
-    """Writes a file, then ends as END says."""
+    """The config of a stage that is `end_as_told`."""
 
     lr: float = 1.0
     sweep_metric: str = "val/elbo"
@@ -23,15 +24,22 @@ class FakeRun(RunConfig):
     def devices(self):
         return None
 
-    def execute(self, output_dir):
-        (output_dir / "vae").mkdir()
-        (output_dir / "vae" / "weights").write_text(str(self.lr))
-        if isinstance(END[0], BaseException):
-            raise END[0]
-        return END[0] and StageResult(output_dir / "vae", output_dir / "best.ckpt", END[0])
-
 
 END = [None]  # what a run returns or raises
+
+
+def end_as_told(run, output_dir):
+    """Write a file, then end as END says."""
+    (output_dir / "vae").mkdir()
+    (output_dir / "vae" / "weights").write_text(str(run.lr))
+    if isinstance(END[0], BaseException):
+        raise END[0]
+    return END[0] and StageResult(output_dir / "vae", output_dir / "best.ckpt", END[0])
+
+
+@pytest.fixture(autouse=True)
+def fake_stage(monkeypatch):
+    monkeypatch.setitem(STAGES, "fake", Stage(FakeRun, f"{__name__}:end_as_told"))
 
 
 def job(folder, end, **settings):

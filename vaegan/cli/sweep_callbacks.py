@@ -82,10 +82,11 @@ def expand_jobs(config: DictConfig, task: list[str], is_basic: bool) -> list[lis
     if is_basic:
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         return jobs
-    return [
-        list({word.get_key_element(): range_end(word, index) for word in parsed}.values())
-        for index in (0, -1)
-    ]
+    ends = []
+    for index in (0, -1):
+        last_by_key = {word.get_key_element(): range_end(word, index) for word in parsed}
+        ends.append(list(last_by_key.values()))
+    return ends
 
 
 def range_end(word: Override, index: int) -> str:

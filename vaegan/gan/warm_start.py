@@ -91,10 +91,9 @@ def describe_transfer(
     network: nn.Module, copied: list[str], network_name: str, source_name: str
 ) -> Transfer:
     """Return the report of copied layers, by name."""
-    sizes = {
-        name: sum(p.numel() for p in layer.parameters(recurse=False))
-        for name, layer in layers(network).items()
-    }
+    sizes = {}
+    for name, layer in layers(network).items():
+        sizes[name] = sum(p.numel() for p in layer.parameters(recurse=False))
     fresh = [name for name in sizes if name not in copied]
     num_copied = sum(sizes[name] for name in copied)
     return Transfer(network_name, source_name, copied, fresh, num_copied, sum(sizes.values()))

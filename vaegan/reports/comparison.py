@@ -176,20 +176,27 @@ def summarize(values: Sequence[float]) -> dict[str, float]:
 def summarize_tags(metrics: Iterable[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Summarize every tag that all runs have."""
     runs = list(metrics)
-    tags = [tag for tag in runs[0] if all(tag in run for run in runs)]
-    return {tag: summarize([run[tag] for run in runs]) for tag in tags}
+    summaries = {}
+    for tag in runs[0]:
+        values = [run[tag] for run in runs if tag in run]
+        if len(values) == len(runs):
+            summaries[tag] = summarize(values)
+    return summaries
 
 
 def find_differing_settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, list[str]]]:
     """Return the settings in which the runs differ: dotted key, then label, then JSON values."""
-    configs = {label: [flatten(run.config) for run in arm] for label, arm in arms.items()}
-    keys = dict.fromkeys(key for arm in configs.values() for config in arm for key in config)
+    configs = {}
+    keys: dict[str, None] = {}  # an ordered set
+    for label, arm in arms.items():
+        configs[label] = [flatten(run.config) for run in arm]
+        for config in configs[label]:
+            keys |= dict.fromkeys(config)
     differing = {}
     for key in keys:
-        values = {
-            label: sorted({json.dumps(config.get(key)) for config in arm})
-            for label, arm in configs.items()
-        }
+        values = {}
+        for label, settings in configs.items():
+            values[label] = sorted({json.dumps(config.get(key)) for config in settings})
         is_same = len(set().union(*values.values())) == 1
         if not is_same and key.split(".")[-1] not in REPEAT_KEYS:
             differing[key] = values

@@ -156,12 +156,10 @@ def draw_curves(axes: Axes, panel: dict[str, Any], x: str, y: str, styles: Style
     for arm in panel["arms"]:
         color, dashes = styles[arm["label"]]
         positions = arm["curve"][x]
-        lines = {
-            key: [
-                point[key] if math.isfinite(point[key]) else math.nan for point in arm["curve"][y]
-            ]
-            for key in ("median", "min", "max")
-        }
+        lines = {}
+        for key in ("median", "min", "max"):
+            values = [point[key] for point in arm["curve"][y]]
+            lines[key] = [value if math.isfinite(value) else math.nan for value in values]
         num_seeds = len(arm["seeds"])
         label = f"{escape(arm['label'])} ({num_seeds} seed{'s' * (num_seeds > 1)})"
         axes.fill_between(

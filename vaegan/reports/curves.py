@@ -20,8 +20,10 @@ class Curve(NamedTuple):
 
 def median_curve(curves: Sequence[Curve]) -> Curve:
     """Return the pointwise median of curves with the same validations."""
-    axes = zip(*curves, strict=True)
-    return Curve._make([median(point) for point in zip(*axis, strict=True)] for axis in axes)
+    medians = []
+    for axis in zip(*curves, strict=True):
+        medians.append([median(point) for point in zip(*axis, strict=True)])
+    return Curve._make(medians)
 
 
 def insert_generator_start(curve: Curve) -> Curve:

@@ -143,7 +143,9 @@ def read_curve(path: Path, stage1_compute: float) -> Curve:
     try:
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file, strict=True) if row["val/frechet_distance"]]
-        columns = [[float(row[column]) for row in rows] for column in COLUMNS]
+        columns = []
+        for name in COLUMNS:
+            columns.append([float(row[name]) for row in rows])
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise ValueError(f"runs: {path} is damaged: {type(error).__name__}: {error}") from error
     images, updates, compute, distance, recall = columns

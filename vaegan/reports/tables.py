@@ -33,7 +33,7 @@ def text_table(
 ) -> list[str]:
     """Return the lines of a table with aligned columns, for the terminal."""
     lines = [names, *rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     signs = [">" if name in right_aligned else "<" for name in names]
     table = []
     for cells in lines:

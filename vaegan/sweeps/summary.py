@@ -92,7 +92,12 @@ def find_varying_keys(jobs: Jobs) -> list[str]:
     """Return keys that not all jobs set to the same value, in the order of the command line."""
     all_overrides = [overrides_of(job) for job in jobs.values() if job.overrides]
     keys = dict.fromkeys(key for overrides in all_overrides for key in overrides)
-    return [key for key in keys if len({overrides.get(key) for overrides in all_overrides}) > 1]
+    varying = []
+    for key in keys:
+        values = {overrides.get(key) for overrides in all_overrides}
+        if len(values) > 1:
+            varying.append(key)
+    return varying
 
 
 def find_best_jobs(jobs: Jobs) -> set[str]:
