@@ -62,6 +62,13 @@ EXECUTING = {
 }
 
 
+TRUSTED_IMPORTS = {  # of modules that the command line, an experiment or the package itself names
+    "vaegan/cli/plugins.py": ["importlib.import_module(name)"],
+    "vaegan/stages/stage_table.py": ["importlib.import_module(module)"],
+    "vaegan/training/callback_table.py": ["importlib.import_module(module)"],
+}
+
+
 def dangers(code):
     """What in a file's text may execute what it reads."""
     code = code.replace(
@@ -88,7 +95,7 @@ def dangers(code):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_file_of_the_package_executes_what_it_reads(path):
-    assert not dangers(path.read_text())
+    assert dangers(path.read_text()) == TRUSTED_IMPORTS.get(path.relative_to(ROOT).as_posix(), [])
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_latents_that_ignore_the_image_are_not_active_however_few_the_samples(
     posterior, num_samples
 ):
     vae = build(f"posterior={posterior}")
-    torch.nn.init.zeros_(vae.encoder.net[-1].weight)
+    torch.nn.init.zeros_(vae.encoder.head.weight)
     metrics = evaluate(vae, torch.rand(400, *SHAPE), num_samples, 4000)
     assert metrics["active_units"] <= 1
 

@@ -172,7 +172,7 @@ def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average
         [gradients(vae, objective, x.repeat(50, 1, 1, 1), beta, seed) for seed in range(40)]
         for objective in (iwae, dreg)
     ]
-    name = "encoder.net.7.bias"
+    name = "encoder.head.bias"
     ours, theirs = (
         torch.stack([gradient[name] for gradient in each]) for each in (several[1], several[0])
     )
