@@ -33,8 +33,8 @@ from vaegan.gan.augmentation import Augmentation
 from vaegan.gan.losses import AdversarialLoss
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.metrics.feature_extractors import FeatureExtractor
-from vaegan.metrics.sample_scores import sample_score
 from vaegan.metrics.metric_table import Metric
+from vaegan.metrics.sample_scores import sample_score
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator
 from vaegan.networks.encoders import Encoder

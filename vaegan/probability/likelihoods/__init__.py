@@ -14,4 +14,4 @@ sweeps, in checkpoints and in the tests.
     laplace                         R                  exp(-|x - m| / s) / 2s                density
 """
 
-from vaegan.probability.likelihoods import bernoulli, eight_bit, location_scale  # noqa: F401
+from vaegan.probability.likelihoods import bernoulli, eight_bit, location_scale
