@@ -59,6 +59,7 @@ def test_the_processes_of_a_run_are_counted_on_all_nodes():
 
 def test_the_command_to_resume_quotes_the_run_folder(monkeypatch):
     arguments = []
+    monkeypatch.delenv("UV", raising=False)  # under `uv run` the command starts with that
     monkeypatch.setattr("vaegan.stages.execute.launch", lambda *given: arguments.extend(given))
     execute(compose("stage=vae", "trainer.devices=2"), Path("my run"))
     assert arguments[1:] == [2, 1, "python train.py resume='my run'"]
