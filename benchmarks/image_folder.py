@@ -1,13 +1,13 @@
-"""The loader of dataset=image_folder against torchvision's ImageFolder and DataLoader, on the same
-JPEG files.
+"""Compare the loader of dataset=image_folder with torchvision's ImageFolder and DataLoader.
 
-    python benchmarks/image_folder.py speed [rounds]     images per second, at 64 x 64, with 0 and 2
-    workers python benchmarks/image_folder.py size               memory and start-up with 1,000,
-    10,000 and 100,000 small files
+    python benchmarks/image_folder.py speed [ROUNDS]
+        Images per second at 64 x 64 pixels, with 0 and 2 workers.
+    python benchmarks/image_folder.py size
+        Memory and startup time with 1,000, 10,000 and 100,000 small files.
 
-Files are generated: of about 500 x 375 pixels for speed, with the spectrum of photographs. The
-first pass decodes the folder into the cache and goes through it once; later ones find it there.
-Rounds alternate; ratios are of medians.
+All files are generated. For `speed`, they are JPEG files of about 500 x 375 pixels with the
+spectrum of photographs. The first pass decodes the folder into the cache and reads each image once;
+later passes read from the cache. Each round measures both loaders. Ratios are between medians.
 """
 
 import io
@@ -34,7 +34,7 @@ NUM_FILES, BATCH = 2000, 128
 
 
 def photograph(rng, height, width):
-    """Noise whose amplitude falls with the frequency, as that of photographs does."""
+    """Return noise with the 1/f amplitude spectrum of photographs."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) + 1 / height
     spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / frequency
     image = np.fft.irfft2(spectrum, (height, width))
@@ -44,7 +44,7 @@ def photograph(rng, height, width):
 
 
 def make_photographs(folder, quality):
-    """Files as a photographer or a web site makes them; their mean size in bytes."""
+    """Write JPEG files in ten class folders; return the mean file size in bytes."""
     rng, sizes = np.random.default_rng(0), []
     for i in range(NUM_FILES):
         path = folder / f"class{i % 10}" / f"{i:05d}.jpg"
@@ -57,7 +57,7 @@ def make_photographs(folder, quality):
 
 
 def torchvision_epoch(folder, num_workers):
-    """Images per second of an epoch, as most programs load them."""
+    """Return the images per second of an epoch with ImageFolder and DataLoader."""
     steps = [v2.Resize(64), v2.CenterCrop(64), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     data = TorchvisionFolder(str(folder), transform=v2.Compose(steps))
     start = time.perf_counter()
@@ -68,17 +68,18 @@ def torchvision_epoch(folder, num_workers):
 
 
 def our_module(folder, cache, num_workers):
+    """Return the data module of this project; `num_workers` is the number of decoding threads."""
     config = ImageFolder.Config(root=str(folder), cache=str(cache), num_threads=max(1, num_workers))
     return ImageDataModule(config.build(), LoaderConfig(batch_size=BATCH), seed=0)
 
 
 def our_epoch(data):
-    """Images of the training split that an epoch gives."""
+    """Return the number of training images in one epoch."""
     return sum(len(data.on_after_batch_transfer(batch, 0)[0]) for batch in data.train_dataloader())
 
 
 def our_first_pass(folder, num_workers):
-    """Images per second of the decoding and of an epoch after it, over all files."""
+    """Return the files per second of decoding the folder plus one epoch."""
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
         our_epoch(our_module(folder, cache, num_workers))
@@ -86,7 +87,7 @@ def our_first_pass(folder, num_workers):
 
 
 def our_later_pass(folder, cache):
-    """Images per second of later epochs."""
+    """Return the images per second of epochs that read from the cache."""
     data = our_module(folder, cache, 1)
     our_epoch(data)
     start, seen = time.perf_counter(), sum(our_epoch(data) for _ in range(20))
@@ -94,33 +95,34 @@ def our_later_pass(folder, cache):
 
 
 def speed(rounds):
+    """Print the speed of both loaders for each JPEG quality and number of workers."""
     for quality, workers in itertools.product((75, 90), (0, 2)):
         with tempfile.TemporaryDirectory() as temporary:
             folder, cache = Path(temporary) / "images", Path(temporary) / "cache"
             folder.mkdir()
             size = make_photographs(folder, quality) / 1000
             print(f"{NUM_FILES} files of quality {quality}, {size:.0f} kB each", flush=True)
-            theirs, first, later = [], [], []
+            torchvision_speeds, first, later = [], [], []
             for i in range(rounds):
-                theirs.append(torchvision_epoch(folder, workers))
+                torchvision_speeds.append(torchvision_epoch(folder, workers))
                 first.append(our_first_pass(folder, workers))
                 later.append(our_later_pass(folder, cache))
                 print(
-                    f"round {i}: {theirs[-1]:.0f}, {first[-1]:.0f}, {later[-1]:.0f} images/s",
+                    f"round {i}: torchvision {torchvision_speeds[-1]:.0f}, "
+                    f"first pass {first[-1]:.0f}, later passes {later[-1]:.0f} images/s",
                     flush=True,
                 )
-            base = statistics.median(theirs)
-            first_ratio = statistics.median(first) / base
+            base = statistics.median(torchvision_speeds)
             print(
-                f"{workers} workers: ImageFolder 1 ({base:.0f} images/s); "
-                f"our first pass {first_ratio:.2f}, "
-                f"later ones {statistics.median(later) / base:.0f}",
+                f"{workers} workers: torchvision {base:.0f} images/s; relative to torchvision: "
+                f"first pass {statistics.median(first) / base:.2f}, "
+                f"later passes {statistics.median(later) / base:.0f}",
                 flush=True,
             )
 
 
 def make_small_files(folder, num):
-    """Tiny images, each different in a few pixels, in folders of a thousand."""
+    """Write different 16 x 16 images in subfolders of 1,000 files."""
     base = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for i in range(num):
         if i % 1000 == 0:
@@ -134,7 +136,7 @@ def make_small_files(folder, num):
 
 
 def memory():
-    """Resident memory of this process: its own, and that of mapped files, in MiB."""
+    """Return the anonymous and the file-backed resident memory of this process, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return [
         int(line.split()[1]) / 1024
@@ -145,7 +147,7 @@ def memory():
 
 
 def one_run(folder, cache):
-    """Print the start-up time of a training with a complete cache, and its memory."""
+    """Print the startup time in seconds, the added anonymous memory and the mapped files in MiB."""
     before = memory()[0]
     start = time.perf_counter()
     config = ImageFolder.Config(root=folder, cache=cache, image_size=32)
@@ -153,11 +155,12 @@ def one_run(folder, cache):
     next(iter(data.train_dataloader()))
     seconds = time.perf_counter() - start
     our_epoch(data)
-    own, mapped = memory()
-    print(seconds, own - before, mapped)
+    anonymous, mapped = memory()
+    print(seconds, anonymous - before, mapped)
 
 
 def size():
+    """Print the cache build time, startup time and memory for each number of files."""
     with tempfile.TemporaryDirectory() as temporary:
         for num in (1000, 10_000, 100_000):
             folder, cache = Path(temporary) / str(num), Path(temporary) / f"cache{num}"
@@ -165,18 +168,18 @@ def size():
             command = [sys.executable, __file__, "one", str(folder), str(cache)]
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            build = time.perf_counter() - start
-            figures = []
+            build_seconds = time.perf_counter() - start
+            results = []
             for _ in range(3):
                 run = subprocess.run(command, check=True, capture_output=True, text=True)
-                figures.append([float(word) for word in run.stdout.split()])
-            seconds, own, mapped = (
-                statistics.median(column) for column in zip(*figures, strict=True)
+                results.append([float(word) for word in run.stdout.split()])
+            seconds, anonymous, mapped = (
+                statistics.median(column) for column in zip(*results, strict=True)
             )
             print(
-                f"{num} files: built in {build:.1f} s; found in {seconds:.2f} s; "
-                f"{own:.0f} MiB of own memory and {mapped:.0f} MiB of mapped files "
-                "(libraries and cache; the system takes these back when needed)",
+                f"{num} files: cache built in {build_seconds:.1f} s; startup with the cache "
+                f"{seconds:.2f} s; {anonymous:.0f} MiB of anonymous memory and {mapped:.0f} MiB of "
+                "mapped files (libraries and cache; reclaimable by the system)",
                 flush=True,
             )
 

@@ -1,9 +1,9 @@
-"""Memory of a run over its epochs: it must stay flat.
+"""Check that the memory of a run stays constant over its epochs (Linux only).
 
-    python benchmarks/memory.py [epochs]
+    python benchmarks/memory.py [EPOCHS]    at least 3; default: 20
 
-Prints the resident memory of the process after each epoch of both stages on synthetic images (Linux
-only), and the last epoch's share of the third's (the first two still fill caches).
+Train both stages on synthetic images and print the resident memory of the process after each epoch,
+and the ratio between the last and the third epoch (caches fill up in the first two).
 """
 
 import sys
@@ -20,11 +20,14 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def resident_mib():
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
 
-class Watch(pl.Callback):
+class MemoryRecorder(pl.Callback):
+    """Record the resident memory after each training epoch."""
+
     def __init__(self):
         self.sizes = []
 
@@ -34,29 +37,30 @@ class Watch(pl.Callback):
 
 def main():
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    settings = [
+    overrides = [
         "dataset=shapes",
         f"vae.trainer.max_epochs={epochs}",
         f"gan.trainer.max_epochs={epochs}",
     ]
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run = to_run_config(hydra.compose("config", [*settings, "gan.discriminator_warmup=640"]))
-    watches, original = [], pl.Trainer.fit
+        run = to_run_config(hydra.compose("config", [*overrides, "gan.discriminator_warmup=640"]))
+    recorders = []
+    original_fit = pl.Trainer.fit
 
-    def watched(trainer, *args, **kwargs):
-        watches.append(Watch())
-        trainer.callbacks.append(watches[-1])
-        original(trainer, *args, **kwargs)
+    def fit_with_recorder(trainer, *args, **kwargs):
+        recorders.append(MemoryRecorder())
+        trainer.callbacks.append(recorders[-1])
+        original_fit(trainer, *args, **kwargs)
 
-    pl.Trainer.fit = watched
+    pl.Trainer.fit = fit_with_recorder
     with tempfile.TemporaryDirectory() as folder:
         run_stage(run, Path(folder))
-    for stage, watch in zip(("vae", "gan"), watches, strict=True):
-        sizes = " ".join(f"{size:.0f}" for size in watch.sizes)
-        ratio = watch.sizes[-1] / watch.sizes[2]
+    for stage, recorder in zip(("vae", "gan"), recorders, strict=True):
+        sizes = " ".join(f"{size:.0f}" for size in recorder.sizes)
+        ratio = recorder.sizes[-1] / recorder.sizes[2]
         print(f"stage {stage}, MiB after each epoch: {sizes}")
-        print(f"stage {stage}: the last epoch holds {ratio:.3f} of the third's memory")
+        print(f"stage {stage}: last epoch / third epoch = {ratio:.3f}")
 
 
 if __name__ == "__main__":

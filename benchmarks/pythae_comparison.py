@@ -1,12 +1,13 @@
-"""The same VAE trained by vaegan and by pythae 0.1.2, each scored by both evaluators.
+"""Train the same VAE with vaegan and with pythae 0.1.2, and score each model with both libraries.
 
-    uv run --with pythae==0.1.2 python benchmarks/pythae_comparison.py [epochs] [images] [samples]
+    uv run --with pythae==0.1.2 python benchmarks/pythae_comparison.py [EPOCHS] [IMAGES] [SAMPLES]
 
-Same networks (vaegan's mlp, 512-512, 32 latents), same data (MNIST, every image binarized once, as
-pythae cannot binarize anew), same epochs and batch size. vaegan trains twice: with its defaults,
-and plainly, which is pythae's way: Adam at a constant 1e-3 and beta = 1 throughout. What then
-differs is the start alone: vaegan's decoder begins at the mean image. Both evaluators score the
-same test images; the latents that they draw differ.
+Networks (vaegan's mlp with 512-512 units, 32 latents), data, epochs and batch size are the same.
+The data set is MNIST with static binarization, because pythae has no dynamic binarization. vaegan
+trains one model with its defaults and one ("plain") with the settings of pythae: Adam with a
+constant learning rate of 1e-3, and beta = 1 in all epochs. The only remaining difference is the
+initialization: the decoder of vaegan starts at the mean image. Both libraries score the same test
+images, but with different random latents.
 """
 
 import logging
@@ -41,7 +42,7 @@ PLAIN = [
     "optimizer.lr_final=1",
     "objective.beta_schedule=constant",
 ]
-SETTINGS = [
+OVERRIDES = [
     "stage=vae",
     "encoder=mlp",
     "decoder=mlp",
@@ -51,21 +52,27 @@ SETTINGS = [
 
 
 class Encoder(BaseEncoder):
-    """A vaegan encoder for pythae: mean and log-variance from its features, as each library reads
-    them."""
+    """Encoder of vaegan in pythae's interface.
 
-    def __init__(self, net, reads_scale):
+    Args:
+        net: The encoder network.
+        has_scale: True if the second half of the features is vaegan's unconstrained scale, False if
+            it is pythae's log-variance.
+    """
+
+    def __init__(self, net, has_scale):
         super().__init__()
-        self.net, self.reads_scale = net, reads_scale
+        self.net = net
+        self.has_scale = has_scale
 
     def forward(self, x):
         mean, raw = self.net(x).chunk(2, 1)
-        log_variance = 2 * (softplus(raw) + 1e-4).log() if self.reads_scale else raw
+        log_variance = 2 * (softplus(raw) + 1e-4).log() if self.has_scale else raw
         return ModelOutput(embedding=mean, log_covariance=log_variance)
 
 
 class Decoder(BaseDecoder):
-    """A vaegan decoder for pythae, which wants probabilities."""
+    """Decoder of vaegan in pythae's interface, which requires probabilities."""
 
     def __init__(self, net):
         super().__init__()
@@ -76,6 +83,8 @@ class Decoder(BaseDecoder):
 
 
 class Images(torch.utils.data.Dataset):
+    """Data set of images in pythae's interface."""
+
     def __init__(self, images):
         self.images = images
 
@@ -86,15 +95,16 @@ class Images(torch.utils.data.Dataset):
         return DatasetOutput(data=self.images[index])
 
 
-def for_pythae(vae, reads_scale):
-    """pythae's model around the networks of a vaegan one."""
+def to_pythae(vae, has_scale):
+    """Return a pythae model with the networks of a vaegan model."""
     config = PythaeConfig(
         input_dim=(1, 28, 28), latent_dim=vae.prior.latent_dim, reconstruction_loss="bce"
     )
-    return PythaeVAE(config, Encoder(vae.encoder, reads_scale), Decoder(vae.decoder))
+    return PythaeVAE(config, Encoder(vae.encoder, has_scale), Decoder(vae.decoder))
 
 
 def train_vaegan(run):
+    """Train with vaegan; return the model and the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         checkpoint = run_stage(run, Path(folder)).checkpoint
@@ -102,7 +112,7 @@ def train_vaegan(run):
 
 
 def train_pythae(run, train, val):
-    """vaegan's networks, freshly initialized, in pythae's model, trained by pythae's trainer."""
+    """Train a pythae model with vaegan's networks; return a vaegan model and the seconds."""
     torch.manual_seed(run.seed)
     vae = VAE((1, 28, 28), run)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,9 +125,7 @@ def train_pythae(run, train, val):
             steps_saving=None,
             no_cuda=True,
         )
-        trainer = BaseTrainer(
-            for_pythae(vae, reads_scale=False), Images(train), Images(val), config
-        )
+        trainer = BaseTrainer(to_pythae(vae, has_scale=False), Images(train), Images(val), config)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
@@ -129,7 +137,7 @@ def train_pythae(run, train, val):
 
 
 def log_variance_posterior(features):
-    """The posterior as pythae reads it."""
+    """Return the posterior for pythae's features: mean and log-variance."""
     mean, log_variance = features.chunk(2, 1)
     return Independent(
         Normal(mean, (log_variance / 2).exp(), validate_args=False), 1, validate_args=False
@@ -137,16 +145,16 @@ def log_variance_posterior(features):
 
 
 def main():
-    given = [int(word) for word in sys.argv[1:4]]
-    epochs, num_images, num_samples = given + [10, 500, 1000][len(given) :]
+    arguments = [int(word) for word in sys.argv[1:4]]
+    epochs, num_images, num_samples = arguments + [10, 500, 1000][len(arguments) :]
     logging.getLogger("pythae").setLevel(logging.ERROR)
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         run, plain = (
             to_run_config(
-                hydra.compose("config", [*SETTINGS, *settings, f"trainer.max_epochs={epochs}"])
+                hydra.compose("config", [*OVERRIDES, *extra, f"trainer.max_epochs={epochs}"])
             )
-            for settings in ([], PLAIN)
+            for extra in ([], PLAIN)
         )
     likelihood = VAE((1, 28, 28), run).likelihood
     source = Mnist.Config().build()
@@ -159,15 +167,19 @@ def main():
         "vaegan, plain": (*train_vaegan(plain), True),
         "pythae": (*train_pythae(run, train, val), False),
     }
-    print(f"{epochs} epochs; NLL in nats of {num_images} test images, {num_samples} samples each")
-    print(f"{'trained by':<15}{'seconds':>10}{'by vaegan':>14}{'by pythae':>14}")
-    for name, (vae, seconds, reads_scale) in models.items():
+    print(
+        f"{epochs} epochs; NLL in nats per image on {num_images} test images, "
+        f"{num_samples} samples per image"
+    )
+    print(f"{'trained by':<15}{'seconds':>10}{'NLL (vaegan)':>14}{'NLL (pythae)':>14}")
+    for name, (vae, seconds, has_scale) in models.items():
         with torch.no_grad():
             parts = [score_images(vae, images, num_samples, 20_000) for images in test.split(100)]
             scores = ImageScores(*(torch.cat(values) for values in zip(*parts, strict=True)))
-            ours = summarize_scores(scores, vae.likelihood)
-            theirs = -for_pythae(vae, reads_scale).eval().get_nll(test, num_samples, batch_size=100)
-        print(f"{name:<15}{seconds:>10.0f}{ours['nll']:>14.2f}{theirs:>14.2f}", flush=True)
+            nll = summarize_scores(scores, vae.likelihood)["nll"]
+            pythae_model = to_pythae(vae, has_scale).eval()
+            pythae_nll = -pythae_model.get_nll(test, num_samples, batch_size=100)
+        print(f"{name:<15}{seconds:>10.0f}{nll:>14.2f}{pythae_nll:>14.2f}", flush=True)
 
 
 if __name__ == "__main__":

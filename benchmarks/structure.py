@@ -1,12 +1,14 @@
-"""Measure the structure of the package: python benchmarks/structure.py [ROOT]
+"""Print size and import statistics of the package.
 
-Nothing is imported or run: all figures come from the source files. `ROOT` is another checkout.
+    python benchmarks/structure.py [ROOT]
+
+ROOT is the root folder of another checkout. The source files are parsed, but not imported.
 
 tokens per line   tokens on lines of code, without comments, docstrings and blank lines
-function length   lines from `def` to the end, docstring and blank lines included
-import cycle      files that import each other; imports inside functions count
-upward import     from a folder or file of `LAYERS` to one above it
-config travel     functions outside stages/gan.py with a parameter annotated as a run's config
+function length   lines from `def` to the end, including docstring and blank lines
+import cycle      modules that import each other, directly or not, including imports in functions
+upward import     import of a layer (see `LAYERS`) by a lower layer
+config parameters functions outside stages/gan.py with a parameter annotated as a run config
 """
 
 import ast
@@ -16,7 +18,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-# A folder or file imports only those below it.
+# Folders and files of the package, highest layer first. A layer imports only lower layers.
 LAYERS = (
     "cli",
     "sweeps",
@@ -49,19 +51,18 @@ LAYOUT_TOKENS = {
 
 
 def module_name(path: Path, root: Path) -> str:
-    """Dotted name of a file: vaegan/vae/bounds.py is vaegan.vae.bounds, an __init__.py its
-    folder."""
+    """Return the dotted name of a file; for an __init__.py, the name of its package."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def source_files(root: Path) -> dict[str, Path]:
-    """All modules of the package by dotted name."""
+    """Return all files of the package by dotted module name."""
     return {module_name(path, root): path for path in sorted((root / "vaegan").rglob("*.py"))}
 
 
 def imported_modules(path: Path, inside_functions: bool = True) -> set[str]:
-    """Dotted names that a file imports; of `from a import b` both a and a.b."""
+    """Return the dotted names that a file imports; `from a import b` gives both a and a.b."""
     tree = ast.parse(path.read_text())
     found: set[str] = set()
     for node in ast.walk(tree) if inside_functions else tree.body:
@@ -74,7 +75,7 @@ def imported_modules(path: Path, inside_functions: bool = True) -> set[str]:
 
 
 def import_graph(files: dict[str, Path]) -> dict[str, set[str]]:
-    """Modules of the package that each module imports, itself excluded."""
+    """Return the modules of the package that each module imports, without itself."""
     graph = {}
     for name, path in files.items():
         graph[name] = (imported_modules(path) & files.keys()) - {name, "vaegan"}
@@ -82,7 +83,7 @@ def import_graph(files: dict[str, Path]) -> dict[str, set[str]]:
 
 
 def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that can reach each other."""
+    """Return groups of modules that import each other, directly or indirectly."""
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
@@ -103,13 +104,13 @@ def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def layer_of(module: str) -> str | None:
-    """Entry of the package that a module belongs to; None for the package itself."""
+    """Return the layer of a module, or None for the package itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else None
 
 
 def upward_imports(graph: dict[str, set[str]]) -> list[str]:
-    """Imports from a layer to one above it, or to or from an entry that is no layer."""
+    """Return imports of a higher layer by a lower one, and imports from or of an unknown layer."""
     height = {layer: -i for i, layer in enumerate(LAYERS)}
     found = []
     for name, modules in graph.items():
@@ -124,7 +125,7 @@ def upward_imports(graph: dict[str, set[str]]) -> list[str]:
 
 
 def docstring_lines(tree: ast.AST) -> set[int]:
-    """Line numbers that docstrings take."""
+    """Return the line numbers of all docstrings."""
     lines: set[int] = set()
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
@@ -135,7 +136,7 @@ def docstring_lines(tree: ast.AST) -> set[int]:
 
 
 def tokens_per_line(source: str) -> tuple[int, int]:
-    """Number of tokens, and of lines that hold at least one."""
+    """Return the number of tokens and the number of lines with tokens."""
     excluded = docstring_lines(ast.parse(source))
     lines: set[int] = set()
     num_tokens = 0
@@ -147,19 +148,19 @@ def tokens_per_line(source: str) -> tuple[int, int]:
 
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """All functions and methods, nested ones included."""
+    """Return all functions and methods, including nested ones."""
     return [
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
 
 
 def function_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Number of lines from `def` to the end."""
+    """Return the number of lines from `def` to the end."""
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 def takes_run_config(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """True if a parameter is annotated as the config of a run."""
+    """True if a parameter is annotated as a run config."""
     arguments = [*function.args.args, *function.args.kwonlyargs]
     names = [
         name.id
@@ -172,41 +173,42 @@ def takes_run_config(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def report(root: Path) -> None:
-    """Print all figures of a checkout."""
+    """Print all statistics of a checkout."""
     files = source_files(root)
     sources = {name: path.read_text() for name, path in files.items()}
     trees = {name: ast.parse(source) for name, source in sources.items()}
     num_lines = {name: len(source.splitlines()) for name, source in sources.items()}
 
-    print("lines by entry of the package")
-    entries = sorted({layer_of(name) for name in files if layer_of(name)}, key=str)
-    for entry in entries:
-        inside = [name for name in files if layer_of(name) == entry]
-        print(f"  {entry:<16} {len(inside):>3} files {sum(num_lines[n] for n in inside):>6} lines")
+    print("lines by layer")
+    layers = sorted({layer_of(name) for name in files if layer_of(name)}, key=str)
+    for layer in layers:
+        members = [name for name in files if layer_of(name) == layer]
+        num = sum(num_lines[name] for name in members)
+        print(f"  {layer:<16} {len(members):>3} files {num:>6} lines")
     total = sum(num_lines.values())
     print(f"  {'all':<16} {len(files):>3} files {total:>6} lines")
-    print(f"top-level entries: {len(entries)}")
+    print(f"layers: {len(layers)}")
 
     lengths = []
     for tree in trees.values():
         lengths += [function_lines(function) for function in functions(tree)]
     lengths.sort()
-    over = sum(length > MAX_FUNCTION_LINES for length in lengths)
+    num_long = sum(length > MAX_FUNCTION_LINES for length in lengths)
     print(
         f"functions: {len(lengths)}, median {statistics.median(lengths):g} lines, "
-        f"longest {lengths[-1]}, over {MAX_FUNCTION_LINES} lines: {over}"
+        f"longest {lengths[-1]}, over {MAX_FUNCTION_LINES} lines: {num_long}"
     )
     counts = [tokens_per_line(source) for source in sources.values()]
     num_tokens = sum(tokens for tokens, _ in counts)
     num_code = sum(lines for _, lines in counts)
     print(f"tokens per line: {num_tokens / num_code:.1f} ({num_code} lines of code)")
-    wide = [
+    is_wide = [
         len(line) > MAX_COLUMNS
         for source in sources.values()
         for line in source.splitlines()
         if line.strip()
     ]
-    print(f"lines over {MAX_COLUMNS} columns: {sum(wide)} ({sum(wide) / len(wide):.1%})")
+    print(f"lines over {MAX_COLUMNS} columns: {sum(is_wide)} ({sum(is_wide) / len(is_wide):.1%})")
     print(f"files over 300 lines: {sum(lines > 300 for lines in num_lines.values())}")
 
     graph = import_graph(files)
@@ -214,13 +216,13 @@ def report(root: Path) -> None:
     print(f"import cycles: {len(cycles)}" + "".join(f"\n  {', '.join(c)}" for c in cycles))
     upward = upward_imports(graph)
     print(f"upward imports: {len(upward)}" + "".join(f"\n  {line}" for line in upward[:20]))
-    travel = [
+    config_functions = [
         f"{name}:{function.name}"
         for name, tree in trees.items()
         for function in functions(tree)
         if not name.startswith("vaegan.stages.gan") and takes_run_config(function)
     ]
-    print(f"functions outside stages/gan.py that take a run's config: {len(travel)}")
+    print(f"functions outside stages/gan.py with a run config parameter: {len(config_functions)}")
 
 
 if __name__ == "__main__":

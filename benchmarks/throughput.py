@@ -1,11 +1,10 @@
-"""Images per second of both stages as they really run, against bare PyTorch loops with the same
-networks.
+"""Compare the speed of both stages with plain PyTorch loops on the same networks.
 
-    python benchmarks/throughput.py [rounds]
+    python benchmarks/throughput.py [ROUNDS]
 
-A real run logs, draws a progress bar, saves images and writes checkpoints. The bare loop makes the
-same batches, takes the same steps and scores the same validation images, and nothing else. The two
-alternate in one process, one epoch of MNIST each time; what counts is the ratio of the medians.
+A vaegan run also logs, shows a progress bar, saves images and writes checkpoints. The plain loop
+only makes the same batches, takes the same steps and scores the same validation images. Each round
+trains one epoch of MNIST with both, in one process. The result is the ratio of median images/s.
 """
 
 import statistics
@@ -32,30 +31,32 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def compose(*overrides):
+    """Return the typed config of a command line."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return to_run_config(hydra.compose("config", list(overrides)))
 
 
-def real(run):
-    """Seconds that Lightning spends in fit."""
-    seconds, original = [], pl.Trainer.fit
+def time_run(run):
+    """Return the seconds that a vaegan run spends in Trainer.fit."""
+    seconds = []
+    original_fit = pl.Trainer.fit
 
-    def timed(*args, **kwargs):
+    def timed_fit(*args, **kwargs):
         start = time.perf_counter()
-        original(*args, **kwargs)
+        original_fit(*args, **kwargs)
         seconds.append(time.perf_counter() - start)
 
-    pl.Trainer.fit = timed
+    pl.Trainer.fit = timed_fit
     try:
         with tempfile.TemporaryDirectory() as folder:
             run_stage(run, Path(folder))
     finally:
-        pl.Trainer.fit = original
+        pl.Trainer.fit = original_fit
     return seconds[0]
 
 
 def batches(data, batch_size):
-    """Shuffled training batches, made as a bare loop makes them."""
+    """Yield shuffled training batches without a data loader."""
     images = data.splits["train"].images
     for indices in torch.randperm(len(images)).split(batch_size):
         if len(indices) == batch_size:
@@ -63,12 +64,13 @@ def batches(data, batch_size):
 
 
 def validation_batches(data, batch_size):
+    """Yield validation batches without a data loader."""
     for images in data.splits["val"].images.split(batch_size):
         yield to_float(images).contiguous(memory_format=torch.channels_last)
 
 
-def bare_vae(run, data):
-    """Seconds of the same epoch in a bare loop."""
+def time_plain_vae(run, data):
+    """Return the seconds of a VAE epoch in a plain PyTorch loop."""
     vae = VAE(data.source.image_shape, run).to(memory_format=torch.channels_last)
     objective = run.objective.build()
     optimizer, schedule = run.optimizer.build(vae.parameters(), lambda: data.num_train_batches)
@@ -87,20 +89,20 @@ def bare_vae(run, data):
     return time.perf_counter() - start
 
 
-def bare_gan(run, data):
-    """Seconds of the same epoch in a bare loop."""
+def time_plain_gan(run, data):
+    """Return the seconds of a GAN epoch in a plain PyTorch loop."""
     run = resolve_training(run, data)
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     vae = checkpoint.build_vae()
-    parts, _ = build_components(run, run.warm_start, vae, checkpoint.build_vae, data, 0)
-    generator = parts.generator.to(memory_format=torch.channels_last)
+    components, _ = build_components(run, run.warm_start, vae, checkpoint.build_vae, data, 0)
+    generator = components.generator.to(memory_format=torch.channels_last)
     vae.requires_grad_(False)
-    discriminator = parts.discriminator.to(memory_format=torch.channels_last)
+    discriminator = components.discriminator.to(memory_format=torch.channels_last)
     decay = 0.5 ** (run.loader.batch_size / run.ema_half_life)
-    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
     g_optimizer, _ = run.generator_optimizer.build(generator.decoder.parameters(), lambda: 1)
     d_optimizer, _ = run.discriminator_optimizer.build(discriminator.parameters(), lambda: 1)
-    loss, penalty = parts.loss, parts.penalty
+    loss, penalty = components.loss, components.penalty
     scorer = build_scorer(run.feature_extractor, vae, data)
     scorer.start("val", torch.device("cpu"))
     start = time.perf_counter()
@@ -121,36 +123,40 @@ def bare_gan(run, data):
             loss.generator(discriminator(fake), real_logits).mean().backward()
             g_optimizer.step()
             discriminator.requires_grad_(True)
-            average.update_parameters(generator)
+            ema.update_parameters(generator)
     with torch.no_grad():
         for x in validation_batches(data, run.loader.eval_batch_size):
-            scorer.update(average(vae.latent_prior().sample((len(x),))))
+            scorer.update(ema(vae.latent_prior().sample((len(x),))))
     scorer.compute()
     return time.perf_counter() - start
 
 
-def compare(name, run, bare, rounds):
+def compare(name, run, time_plain_loop, rounds):
+    """Print the speed of a vaegan run relative to a plain loop."""
     run = run.resolve_defaults()
     data = ImageDataModule(Mnist.Config().build(), run.loader, seed=0)
     num_images = data.num_train_batches * run.loader.batch_size
-    ours, theirs = [], []
+    vaegan_speeds, plain_speeds = [], []
     for i in range(rounds):
-        ours.append(num_images / real(run))
-        theirs.append(num_images / bare(run, data))
+        vaegan_speeds.append(num_images / time_run(run))
+        plain_speeds.append(num_images / time_plain_loop(run, data))
         print(
-            f"{name} round {i}: vaegan {ours[-1]:.0f}, bare loop {theirs[-1]:.0f} images/s",
+            f"{name} round {i}: vaegan {vaegan_speeds[-1]:.0f}, "
+            f"plain loop {plain_speeds[-1]:.0f} images/s",
             flush=True,
         )
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    medians = f"medians of {rounds} rounds"
-    print(f"{name}: vaegan {ratio:.3f} of the bare loop's images/s ({medians})", flush=True)
+    ratio = statistics.median(vaegan_speeds) / statistics.median(plain_speeds)
+    print(
+        f"{name}: vaegan / plain loop = {ratio:.3f} (medians of {rounds} rounds)",
+        flush=True,
+    )
 
 
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     register()
     vae_run = compose("stage=vae", "trainer.max_epochs=1")
-    compare("stage vae", vae_run, bare_vae, rounds)
+    compare("stage vae", vae_run, time_plain_vae, rounds)
     with tempfile.TemporaryDirectory() as folder:
         run_stage(vae_run, Path(folder))
         gan_run = compose(
@@ -159,7 +165,7 @@ def main():
             "trainer.max_epochs=1",
             "trainer.val_check_interval=1",
         )
-        compare("stage gan", gan_run, bare_gan, rounds)
+        compare("stage gan", gan_run, time_plain_gan, rounds)
 
 
 if __name__ == "__main__":

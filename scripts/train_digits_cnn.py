@@ -1,8 +1,10 @@
-"""Train the shipped weights: `python scripts/train_digits_cnn.py mnist [--root FOLDER]`.
+"""Train the included weights of `digits_cnn`.
 
-Trains on the train split, prints the accuracy on val after each epoch, and keeps the last weights.
-The test split is read once, at the end, for the reported accuracy. The seed is fixed, but the last
-digits vary with machine and thread count.
+    python scripts/train_digits_cnn.py mnist [--root FOLDER]
+
+Train on the train split, print the accuracy on the val split after each epoch, and save the weights
+of the last epoch. The test split is used once, for the accuracy at the end. The random seed is
+fixed, but the last digits of the accuracy vary with the machine and the number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float
-from vaegan.metrics.digits_cnn import WEIGHTS, DigitsCnn
+from vaegan.metrics.digits_cnn import WEIGHTS_DIR, DigitsCnn
 from vaegan.runtime.seeding import seeded
 
 BATCH_SIZE = 128
@@ -29,14 +31,14 @@ LABEL_SMOOTHING = 0.05
 
 @dataclass(frozen=True)
 class Recipe:
-    """Length of the training, and the augmentation that keeps an image's class."""
+    """Number of epochs, and strength of the class-preserving augmentation."""
 
-    epochs: int
-    degrees: float  # largest rotation
-    scale: float  # largest zoom, as a share of the size
-    shift: float  # largest shift, whole pixels
-    flip: bool  # left to right, half of the images
-    hole: float  # side of a square set to 0, pixels
+    epochs: int  # training epochs
+    degrees: float  # maximum rotation, degrees
+    scale: float  # maximum zoom, fraction of the image size
+    shift: float  # maximum shift, pixels; shifts are rounded to whole pixels
+    flip: bool  # flip half of the images horizontally
+    hole: float  # side of a square that is set to 0, pixels
 
 
 RECIPES = {
@@ -46,12 +48,12 @@ RECIPES = {
 
 
 def uniform(num: int, limit: float) -> Tensor:
-    """Return random numbers in [-limit, limit), (num,)."""
+    """Return uniform random numbers in [-limit, limit), (num,)."""
     return (torch.rand(num) * 2 - 1) * limit
 
 
 def augment(images: Tensor, recipe: Recipe) -> Tensor:
-    """Rotate, zoom, shift, flip and cover each image at random; (B, 1, 28, 28) in [0, 1]."""
+    """Rotate, zoom, shift, flip and cover each image at random, (B, 1, 28, 28) in [0, 1]."""
     num = len(images)
     size = images.shape[-1]
     angle = torch.deg2rad(uniform(num, recipe.degrees))
@@ -78,13 +80,13 @@ def train_epoch(
     optimizer: torch.optim.SGD,
     schedule: torch.optim.lr_scheduler.OneCycleLR,
 ) -> None:
-    """Train on the data once, in random order, without the last incomplete batch."""
+    """Train for one epoch in random order, without the last incomplete batch."""
     net.train()
     loss_function = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
     num_batches = len(data.labels) // BATCH_SIZE
     for batch in torch.randperm(len(data.labels)).split(BATCH_SIZE)[:num_batches]:
         images = augment(to_float(data.images[batch]), recipe)
-        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; the weights stay float32
+        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; the weights are float32
             logits = net(images)
         optimizer.zero_grad()
         loss_function(logits.float(), data.labels[batch]).backward()
@@ -94,7 +96,7 @@ def train_epoch(
 
 @torch.no_grad()
 def compute_accuracy(net: DigitsCnn, data: Split) -> float:
-    """Return the share of correctly classified images, in float32."""
+    """Return the fraction of correctly classified images, computed in float32."""
     net.eval()
     is_correct = []
     for batch in torch.arange(len(data.labels)).split(500):
@@ -104,7 +106,7 @@ def compute_accuracy(net: DigitsCnn, data: Split) -> float:
 
 
 def train(name: str, root: str | None) -> None:
-    """Train on a data set and write the file of weights."""
+    """Train on a data set and save the weights."""
     recipe = RECIPES[name]
     source = ImageSource.choices[name].Config(root=root).build()
     source.prepare()
@@ -131,7 +133,7 @@ def train(name: str, root: str | None) -> None:
         "torch": torch.__version__,
     }
     weights = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_file(weights, WEIGHTS / f"{name}.safetensors", metadata)
+    save_file(weights, WEIGHTS_DIR / f"{name}.safetensors", metadata)
     threads = torch.get_num_threads()
     print(f"{name}: test accuracy {accuracy:.4f}, {threads} threads, torch {torch.__version__}")
 
@@ -139,6 +141,6 @@ def train(name: str, root: str | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", choices=RECIPES)
-    parser.add_argument("--root", help="folder of the data set; default: as for dataset.root")
+    parser.add_argument("--root", help="folder of the data set; default: that of dataset.root")
     arguments = parser.parse_args()
     train(arguments.dataset, arguments.root)

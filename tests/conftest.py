@@ -1,8 +1,12 @@
-"""Seeds every test, and trains one small pipeline for all tests that look at a finished run."""
+"""Fixtures for all tests: seeds, composed configs, and finished runs of both stages."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one test per core: threads would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hydra
 import pytest
@@ -48,19 +52,20 @@ SMALL_PIPELINE += [f"{stage}.{setting}" for stage in ("vae", "gan") for setting 
 
 @pytest.fixture(autouse=True)
 def seed():
+    """Seed PyTorch before each test."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory):
-    """Nothing of a test is kept in the user's cache."""
+    """Redirect the user's cache folder to a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 def compose(*overrides):
-    """The typed run of a command line."""
+    """Return the typed config of a command line."""
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -69,32 +74,35 @@ def compose(*overrides):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capfd):
-    """Run train.py in an empty folder; return (what ended it, standard output, standard error)."""
+    """Return a function that runs train.py in an empty folder.
+
+    It returns the exit code (or None), standard output and standard error.
+    """
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
         GlobalHydra.instance().clear()
-        ended = None
+        exit_code = None
         try:
             runpy.run_path(str(TRAIN), run_name="__main__")
         except SystemExit as error:
-            ended = error.code
+            exit_code = error.code
         out, err = capfd.readouterr()
-        return ended, out, err
+        return exit_code, out, err
 
     return run
 
 
 @pytest.fixture(scope="session")
 def vae_result(tmp_path_factory):
-    """Folder of a finished stage=vae run on shapes, and its result."""
+    """Return the folder and the result of a finished stage=vae run on shapes."""
     folder = tmp_path_factory.mktemp("vae_run")
     return folder, run_stage(compose(*SMALL_VAE), folder)
 
 
 @pytest.fixture(scope="session")
 def gan_result(tmp_path_factory, vae_result):
-    """Folder of a finished, warm-started stage=gan run on shapes, and its result."""
+    """Return the folder and the result of a finished warm-started stage=gan run on shapes."""
     folder = tmp_path_factory.mktemp("gan_run")
     return folder, run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), folder)

@@ -1,4 +1,4 @@
-"""Runs in separate processes that are killed, stopped and hindered, and comparisons of runs."""
+"""Helpers to start runs in separate processes, to interrupt them, and to compare their results."""
 
 import contextlib
 import logging
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import vaegan.stages.pipeline  # noqa: F401  what a run would import
+import vaegan.stages.pipeline  # noqa: F401  imported once here instead of in each fork
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.cli.errors import readable_errors
 from vaegan.runtime import launch as launch_module
@@ -22,35 +22,34 @@ from vaegan.stages.execute import execute
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
-TWO = ["trainer.accelerator=cpu", "trainer.devices=2"]
+TWO_PROCESSES = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-def start(folder, words=()):
-    """Start or resume a small pipeline; returns the process, the leader of a new group."""
+def start_run(folder, words=()):
+    """Start or resume a small pipeline; return its process id, which leads a new process group."""
     return fork(
         f"{folder}.log",
         lambda: execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
     )
 
 
-def do(path, function):
-    """Call a function in a separate process, which writes its output to a file and must exit 0."""
+def run_in_process(path, function):
+    """Call a function in a separate process with output to a file; its exit status must be 0."""
     assert wait(fork(path, function)) == 0, Path(path).read_text()
 
 
 def fork(path, function):
-    """Call a function in another process, as from the command line; returns the process."""
+    """Call a function in a forked process as the command line would; return the process id."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a fork of a process with threads: the child uses one alone
+        # Python warns about a fork of a multi-threaded process; the child uses only one thread.
+        warnings.simplefilter("ignore")
         if pid := os.fork():
             return pid
     status = 1
     try:
         torch.set_num_threads(1)
-        launch_module.has_computed = False  # no threads that a fork could miss
-        # As multiprocessing's own Process does: the threads of the parent do not exist here.
+        launch_module.has_computed = False  # the child has no threads that a fork would lose
+        # As in multiprocessing.Process: the threads of the parent do not exist in the child.
         multiprocessing.util._run_after_forkers()
         os.setpgid(0, 0)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -62,9 +61,9 @@ def fork(path, function):
         with readable_errors():
             function()
         status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-        print(end.code)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+        print(error.code)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -73,92 +72,86 @@ def fork(path, function):
 
 
 def wait(pid, seconds=60.0):
-    """Exit status of a process as a shell tells it, or None if it has not ended in time."""
+    """Return the exit status of a process as in a shell, or None after a timeout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return (
-                os.waitstatus_to_exitcode(status)
-                if os.WIFEXITED(status)
-                else 128 + os.WTERMSIG(status)
-            )
+        exited_pid, status = os.waitpid(pid, os.WNOHANG)
+        if exited_pid:
+            if os.WIFEXITED(status):
+                return os.waitstatus_to_exitcode(status)
+            return 128 + os.WTERMSIG(status)
         time.sleep(0.002)
     return None
 
 
-def finish(folder, words=()):
-    """Run to the end."""
-    pid = start(folder, words)
+def run_to_end(folder, words=()):
+    """Start or resume a run and wait for it; return its folder."""
+    pid = start_run(folder, words)
     status = wait(pid)
     if status is None:
         kill(pid)
-    assert status == 0, log(folder)
+    assert status == 0, read_log(folder)
     return folder
 
 
 def kill(pid):
-    """End a run and all its processes, with no warning."""
+    """Kill a run and all its processes with SIGKILL."""
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
-def until(condition, seconds=60.0):
-    """Wait until something is true."""
+def wait_until(condition, seconds=60.0):
+    """Wait until a condition is true; fail after a timeout."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def log(folder):
-    """All that a run has said."""
+def read_log(folder):
+    """Return the output of a run."""
     return Path(f"{folder}.log").read_text()
 
 
-def saved(folder, stage="vae"):
-    """Checkpoints that a stage could resume from, the oldest first."""
+def resume_checkpoints(folder, stage="vae"):
+    """Return the resume checkpoints of a stage, oldest first."""
     return sorted((folder / stage / "checkpoints").glob("[0-9]*.ckpt"))
 
 
-def children(pid):
-    """Processes that a process has started."""
+def child_pids(pid):
+    """Return the ids of the child processes of a process."""
     with contextlib.suppress(FileNotFoundError):
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in text.split()]
     return []
 
 
-def find_differences(a, b, where=""):
-    """Where two values differ, tensors bit for bit; paths do not count."""
+def find_differences(a, b, name=""):
+    """Return the names of nested values that differ; tensors bit for bit, paths are ignored."""
     if isinstance(a, torch.Tensor):
-        return [] if torch.equal(a, b) else [where]
+        return [] if torch.equal(a, b) else [name]
+    differences = []
     if isinstance(a, dict):
-        keys = [f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"] if a.keys() != b.keys() else []
-        return keys + [
-            found
-            for key in a.keys() & b.keys()
-            for found in find_differences(a[key], b[key], f"{where}.{key}")
-        ]
+        if a.keys() != b.keys():
+            differences.append(f"{name}: {sorted(map(str, a.keys() ^ b.keys()))}")
+        for key in a.keys() & b.keys():
+            differences += find_differences(a[key], b[key], f"{name}.{key}")
+        return differences
     if isinstance(a, list | tuple) and len(a) == len(b):
-        return [
-            found
-            for i, pair in enumerate(zip(a, b, strict=True))
-            for found in find_differences(*pair, f"{where}[{i}]")
-        ]
-    return [] if a == b or isinstance(a, str) and "/" in a else [f"{where}: {a} {b}"]
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            differences += find_differences(*pair, f"{name}[{i}]")
+        return differences
+    is_path = isinstance(a, str) and "/" in a
+    return [] if a == b or is_path else [f"{name}: {a} {b}"]
 
 
-def checkpoint(path):
-    """What a checkpoint holds that must be the same, whenever the run was killed."""
+def load_comparable(path):
+    """Load the part of a checkpoint that must not depend on interruptions of the run."""
     content = torch.load(path, weights_only=True)
-    content["callbacks"]["ResumeCheckpoints"].pop(
-        "logs"
-    )  # event files have as many parts as a run had starts
-    loops = content["loops"][
-        "fit_loop"
-    ].items()  # Lightning's count of validation batches is for its bar alone
+    # Each start of a run writes a new event file.
+    content["callbacks"]["ResumeCheckpoints"].pop("logs")
+    # Lightning uses its count of validation batches only for the progress bar.
+    loops = content["loops"]["fit_loop"].items()
     content["loops"] = {name: state for name, state in loops if "val_loop" not in name}
     for name, state in content["callbacks"].items():
         if name.startswith("BestCheckpoint"):
@@ -166,8 +159,8 @@ def checkpoint(path):
     return content
 
 
-def curves(folder):
-    """All that TensorBoard shows of a stage, but for the time of day."""
+def load_events(folder):
+    """Load the scalars and images in the TensorBoard files of a stage, without wall times."""
     events = EventAccumulator(str(folder), {"images": 0, "scalars": 0, "tensors": 0}).Reload()
     scalars = {
         tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
@@ -179,19 +172,18 @@ def curves(folder):
     return scalars | images
 
 
-def files(folder):
-    """The other files of a stage, by name."""
+def output_files(folder):
+    """Return the content of the images, CSV files and result.json of a stage by file name."""
     paths = [*folder.rglob("*.png"), *folder.glob("*.csv"), folder / "result.json"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def assert_same(one, other, stages=("vae", "gan")):
-    """Two runs left the same: weights, optimizers, counters, curves, tables, images, results."""
+def assert_same_runs(one, other, stages=("vae", "gan")):
+    """Check that two runs have the same checkpoints, curves, tables, images and results."""
     for stage in stages:
         for name in ("best", "last"):
-            pair = [
-                checkpoint(run / stage / "checkpoints" / f"{name}.ckpt") for run in (one, other)
-            ]
-            assert not find_differences(*pair, f"{stage}/{name}")
-        assert not find_differences(curves(one / stage), curves(other / stage), stage)
-        assert files(one / stage) == files(other / stage)
+            paths = [run / stage / "checkpoints" / f"{name}.ckpt" for run in (one, other)]
+            checkpoints = [load_comparable(path) for path in paths]
+            assert not find_differences(*checkpoints, f"{stage}/{name}")
+        assert not find_differences(load_events(one / stage), load_events(other / stage), stage)
+        assert output_files(one / stage) == output_files(other / stage)

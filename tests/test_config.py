@@ -1,3 +1,5 @@
+"""Tests of `vaegan.config`: components, plain configs, and error messages."""
+
 from dataclasses import dataclass, field, fields
 
 import pytest
@@ -39,20 +41,21 @@ class Outer:
 
 
 def outer(**values):
+    """Return a plain `Outer` config."""
     return {"likelihood": {"name": "gaussian", "scale": 0.1}, **values}
 
 
 @pytest.mark.parametrize("group, name", CHOICES)
-def test_every_choice_survives_being_made_plain(group, name):
+def test_every_choice_has_an_invertible_plain_form(group, name):
     schema = GROUPS[group].choices[name].Config
     config = schema(**{field.name: "given" for field in fields(schema) if field.default == MISSING})
     plain = to_plain(config)
-    again = from_plain(GROUPS[group].Config, plain)
-    assert again == config and type(again) is type(config)
+    restored = from_plain(GROUPS[group].Config, plain)
+    assert restored == config and type(restored) is type(config)
     assert plain["name"] == name
 
 
-def test_nested_choices_are_built_by_name():
+def test_nested_components_are_selected_by_name():
     config = from_plain(Outer, outer(inner={"size": 5}, optional={"name": "bernoulli"}))
     assert config.likelihood == Gaussian.Config(scale=0.1)
     assert config.inner.size == 5
@@ -77,39 +80,39 @@ def test_nested_choices_are_built_by_name():
         (outer(inner={"size": "many"}), r"^inner\..*str"),
     ],
 )
-def test_what_does_not_fit_is_refused_under_its_full_name(plain, message):
+def test_invalid_plain_config_is_rejected_with_the_full_key(plain, message):
     with pytest.raises(ValueError, match=message):
         from_plain(Outer, plain)
 
 
-def test_the_name_of_a_choice_is_fixed():
+def test_name_of_a_choice_cannot_be_changed():
     with pytest.raises(ValueError, match="write likelihood=bernoulli"):
         Gaussian.Config(name="bernoulli")
 
 
-def test_two_choices_of_one_name_are_refused():
-    class Colour(Component, group="color"):
+def test_two_choices_with_the_same_name_are_rejected():
+    class Color(Component, group="color"):
         @dataclass
         class Config(ComponentConfig): ...
 
-    class Red(Colour):
+    class Red(Color):
         @dataclass
-        class Config(Colour.Config):
+        class Config(Color.Config):
             name: str = "red"
 
     try:
-        with pytest.raises(ValueError, match="two classes are called color=red"):
+        with pytest.raises(ValueError, match="two classes are registered as color=red"):
 
-            class AlsoRed(Colour):
+            class AlsoRed(Color):
                 @dataclass
-                class Config(Colour.Config):
+                class Config(Color.Config):
                     name: str = "red"
     finally:
         del GROUPS["color"]
-    assert Colour.choices == {"red": Red}
+    assert Color.choices == {"red": Red}
 
 
-def test_nearest_word():
+def test_did_you_mean_suggests_the_nearest_word():
     assert did_you_mean("gausian", ["bernoulli", "gaussian"]) == " Did you mean gaussian?"
     assert did_you_mean("xyz", ["bernoulli", "gaussian"]) == ""
 
@@ -128,25 +131,25 @@ def test_nearest_word():
         ...,
     ],
 )
-def test_what_would_be_looked_up_is_refused(root):
-    """OmegaConf would put the environment's value in its place: what a file says is data."""
+def test_interpolation_in_a_plain_config_is_rejected(root):
+    """OmegaConf would replace it, for example by an environment variable."""
     with pytest.raises(ValueError, match=r"dataset.root must be plain data, without \$\{...\}"):
         from_plain(Mnist.Config, {"name": "mnist", "root": root}, "dataset")
 
 
 @pytest.mark.parametrize("plain", ["mnist", ["mnist"], 3, [("name", "mnist")]])
-def test_a_part_that_is_no_group_of_settings_is_refused(plain):
-    with pytest.raises(ValueError, match="dataset must be settings by name"):
+def test_component_that_is_not_a_mapping_is_rejected(plain):
+    with pytest.raises(ValueError, match="dataset must be a mapping of settings"):
         from_plain(Mnist.Config, plain, "dataset")
 
 
-def test_a_part_that_is_missing_has_its_default():
+def test_missing_keys_get_their_defaults():
     config = from_plain(VAEConfig, {"latent_dim": 2, "prior": {"name": "vamp_prior"}})
     assert config == VAEConfig(latent_dim=2, prior=VampPrior.Config())
 
 
-def test_a_component_is_built_with_its_config():
-    """Also one of a kind whose own configs have no settings."""
+def test_component_is_built_with_its_config():
+    """A choice can add settings to a group whose other choices have none."""
 
     class Margin(AdversarialLoss):
         @dataclass
@@ -166,13 +169,11 @@ def test_a_component_is_built_with_its_config():
         del AdversarialLoss.choices["margin"]
 
 
-def test_dollars_that_look_up_nothing_stay():
-    assert (
-        from_plain(Mnist.Config, {"name": "mnist", "root": "$(x) $HOME {a}"}, "dataset").root
-        == "$(x) $HOME {a}"
-    )
+def test_dollar_signs_without_interpolation_are_kept():
+    root = "$(x) $HOME {a}"
+    assert from_plain(Mnist.Config, {"name": "mnist", "root": root}, "dataset").root == root
 
 
 @pytest.mark.parametrize("stage", [["stage=gan", "vae_ckpt=x"], ["stage=pipeline"]])
-def test_an_empty_sweep_metric_is_the_one_that_chooses_the_best_checkpoint(stage):
+def test_default_sweep_metric_is_the_metric_of_the_best_checkpoint(stage):
     assert compose(*stage, "sweep_metric=").sweep_metric == "val/frechet_distance"

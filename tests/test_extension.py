@@ -1,4 +1,4 @@
-"""The extension promise: one component of each kind from a module outside of the package."""
+"""Test of plugins: one component of each kind, a stage, a metric and a callback in one module."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS
 
 PLUGIN = '''
-"""One of each kind."""
+"""One component of each kind."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ class FixedScale(Posterior):
         return Independent(Normal(features, torch.full_like(features, self.scale)), 1)
 
 
-class HalfElbo(ElboObjective):
+class CustomElbo(ElboObjective):
     @dataclass
     class Config(ElboObjective.Config):
         name: str = "my_objective"
@@ -155,8 +155,8 @@ class LogitPenalty(GradientPenalty):
     def weight(self, step, progress):
         return self.config.strength
 
-    def __call__(self, critic, real, fake):
-        return critic(real).square()
+    def __call__(self, discriminator, real, fake):
+        return discriminator(real).square()
 
 
 class Shift(Augmentation):
@@ -223,7 +223,7 @@ CALLBACKS["my_callback"] = f"{__name__}:CountBatches"
 @dataclass
 class DescribeRun(RunConfig):
     ckpt: str = ""
-    words: list[str] = field(default_factory=list)  # what to say
+    words: list[str] = field(default_factory=list)  # words to print
 
 
 def describe(run, output_dir: Path):
@@ -256,13 +256,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """Return a folder with the file of the plugin."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "my_plugin.py").write_text(PLUGIN)
     return folder
 
 
 def forget_plugin(folder):
-    """Leave the registries as they were before the plugin was imported."""
+    """Remove the plugin from the registries, sys.modules and sys.path."""
     sys.modules.pop("my_plugin", None)
     for base in GROUPS.values():
         for name in [name for name in base.choices if name.startswith("my_")]:
@@ -275,7 +276,7 @@ def forget_plugin(folder):
 
 
 def train(folder, *words):
-    """Run train.py in the folder of the plugin; return its status and what it prints."""
+    """Run train.py in the folder of the plugin; return the exit status and the output."""
     printed = io.StringIO()
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -285,9 +286,10 @@ def train(folder, *words):
             try:
                 main()
                 status = 0
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) or end.code is None else 1
-                print(end.code)
+            except SystemExit as error:
+                is_status = isinstance(error.code, int) or error.code is None
+                status = error.code if is_status else 1
+                print(error.code)
             finally:
                 forget_plugin(folder)
     return status or 0, printed.getvalue()
@@ -295,32 +297,32 @@ def train(folder, *words):
 
 @pytest.fixture(scope="module")
 def run_folder(folder):
-    """A finished pipeline of nothing but plugins."""
-    chosen = [f"{group}={name}" for group, name in CHOICES.items()]
-    words = ["plugins=[my_plugin]", *chosen, *SMALL, "callbacks=[my_callback]", "seed=3"]
+    """Return the folder of a finished pipeline in which every component is from the plugin."""
+    choices = [f"{group}={name}" for group, name in CHOICES.items()]
+    words = ["plugins=[my_plugin]", *choices, *SMALL, "callbacks=[my_callback]", "seed=3"]
     status, output = train(folder, *words, "hydra.run.dir=run")
     assert status == 0, output
     assert output.count("my_callback saw 4 batches") == 2
     return folder / "run"
 
 
-def test_a_pipeline_runs_with_one_component_of_each_kind(run_folder):
+def test_pipeline_runs_with_plugins_for_all_components(run_folder):
     config = json.loads((run_folder / "config.json").read_text())["config"]
     assert {group: config[group]["name"] for group in CHOICES} == CHOICES
     result = json.loads((run_folder / "gan" / "result.json").read_text())
     assert {"val/frechet_distance", "test/my_gap"} <= result["metrics"].keys()
 
 
-def test_help_shows_choices_stages_and_metrics(folder):
+def test_help_lists_the_names_of_a_plugin(folder):
     status, output = train(folder, "plugins=[my_plugin]", "--help")
     assert status == 0
-    for name in (*CHOICES.values(), "my_stage", "my_gap", "my_callback"):
+    for name in (*CHOICES.values(), "my_stage", "words=[]", "my_gap", "my_callback"):
         assert name in output, name
-    status, output = train(folder, "plugins=[my_plugin]", "likelihood=my_student_t", "--help")
-    assert status == 0 and "degrees: 5.0" in output
+    status, output = train(folder, "plugins=[my_plugin]", "--help", "my_student_t")
+    assert status == 0 and "likelihood.degrees=5.0" in output
 
 
-def test_an_evaluation_loads_the_checkpoint_back(folder, run_folder):
+def test_evaluation_loads_a_checkpoint_with_plugins(folder, run_folder):
     words = ["stage=evaluate", "num_samples=10", *SMALL[1:3]]
     for stage, figure in (("vae", "test/nll"), ("gan", "test/my_gap")):
         words[2:] = [f"ckpt={run_folder}/{stage}", f"hydra.run.dir=evaluation_{stage}"]
@@ -329,13 +331,13 @@ def test_an_evaluation_loads_the_checkpoint_back(folder, run_folder):
         assert status == 0 and figure in output, output
 
 
-def test_a_stage_of_ones_own_runs(folder, run_folder):
+def test_stage_from_a_plugin_runs(folder, run_folder):
     words = ["plugins=[my_plugin]", "stage=my_stage", f"ckpt={run_folder}", "words=[it,works]"]
     status, output = train(folder, *words)
     assert status == 0 and "my_stage loads StudentT it works" in output, output
 
 
-def test_a_sweep_goes_over_plugins_and_returns_their_metric(folder):
+def test_sweep_over_plugins_returns_a_plugin_metric(folder):
     experiment = folder / "conf" / "experiment"
     experiment.mkdir(parents=True)
     text = """
@@ -356,7 +358,7 @@ def test_a_sweep_goes_over_plugins_and_returns_their_metric(folder):
     assert outcome["metric"] == "test/my_gap" and outcome["status"] == "finished"
 
 
-def test_nothing_that_a_checkpoint_or_a_run_folder_names_is_imported(folder, run_folder):
+def test_plugins_named_in_a_checkpoint_or_run_folder_are_not_imported(folder, run_folder):
     for words in (["stage=evaluate", f"ckpt={run_folder}"], [f"resume={run_folder}"]):
         status, output = train(folder, *words)
         assert status == 1
@@ -372,6 +374,6 @@ def test_nothing_that_a_checkpoint_or_a_run_folder_names_is_imported(folder, run
         ("plugins=[../evil]", "plugins must be names of Python modules; got '../evil'"),
     ],
 )
-def test_a_plugin_that_is_no_module_is_refused(folder, word, message):
+def test_invalid_plugin_is_rejected(folder, word, message):
     status, output = train(folder, word, "--help")
     assert status == 1 and message in output

@@ -1,4 +1,4 @@
-"""Loading executes nothing; names in data reach no shell, terminal or other folder."""
+"""Security tests: loading a file never executes code, and file names are handled safely."""
 
 import ast
 import json
@@ -18,84 +18,72 @@ from vaegan.stages.stage_table import run_stage
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "train.py", *sorted((ROOT / "vaegan").rglob("*.py"))]
-EXECUTING = {
-    *(
-        "eval",
-        "exec",
-        "compile",
-        "__import__",
-        "importlib.import_module",
-        "runpy.run_path",
-        "runpy.run_module",
-    ),
-    *(
-        "os.system",
-        "os.popen",
-        "pickle.load",
-        "pickle.loads",
-        "pickle.Unpickler",
-        "marshal.loads",
-        "shelve.open",
-    ),
-    *(
-        "subprocess.run",
-        "subprocess.call",
-        "subprocess.Popen",
-        "subprocess.check_output",
-        "subprocess.check_call",
-    ),
-    *(
-        "yaml.load",
-        "yaml.unsafe_load",
-        "yaml.full_load",
-        "joblib.load",
-        "torch.jit.load",
-        "torch.hub.load",
-    ),
-    *(
-        "hydra.utils.instantiate",
-        "instantiate",
-        "hydra.utils.get_class",
-        "hydra.utils.get_method",
-        "tempfile.mktemp",
-    ),
+# Calls that execute code or commands, or load data in an unsafe format.
+UNSAFE_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "importlib.import_module",
+    "runpy.run_path",
+    "runpy.run_module",
+    "os.system",
+    "os.popen",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "marshal.loads",
+    "shelve.open",
+    "subprocess.run",
+    "subprocess.call",
+    "subprocess.Popen",
+    "subprocess.check_output",
+    "subprocess.check_call",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "joblib.load",
+    "torch.jit.load",
+    "torch.hub.load",
+    "hydra.utils.instantiate",
+    "instantiate",
+    "hydra.utils.get_class",
+    "hydra.utils.get_method",
+    "tempfile.mktemp",
 }
-
-
-TRUSTED_IMPORTS = {  # of modules that the command line, an experiment or the package itself names
+# Imports of modules that the command line, an experiment or the package itself names.
+TRUSTED_IMPORTS = {
     "vaegan/cli/plugins.py": ["importlib.import_module(name)"],
     "vaegan/stages/stage_table.py": ["importlib.import_module(module)"],
     "vaegan/training/callback_table.py": ["importlib.import_module(module)"],
 }
 
 
-def dangers(code):
-    """What in a file's text may execute what it reads."""
-    code = code.replace(
-        'subprocess.run(["scontrol", "requeue", job], check=True)', ""
-    )  # job is a checked number
-    found = []
+def find_unsafe_calls(code):
+    """Return the calls in a source text that may execute code or commands from data."""
+    # The job is a validated number.
+    code = code.replace('subprocess.run(["scontrol", "requeue", job], check=True)', "")
+    unsafe_calls = []
     for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
-        name, given = (
-            ast.unparse(call.func),
-            {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords},
+        name = ast.unparse(call.func)
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        is_load = name == "torch.load" or name.endswith(".load_from_checkpoint")
+        is_load = is_load or "ckpt_path" in keywords
+        is_unsafe = (
+            name in UNSAFE_CALLS
+            or (is_load and keywords.get("weights_only") != "True")
+            or keywords.get("shell", "False") != "False"
+            or keywords.get("allow_pickle", "False") != "False"
         )
-        loads = (
-            name == "torch.load" or name.endswith(".load_from_checkpoint") or "ckpt_path" in given
-        )
-        unsafe = name in EXECUTING or (loads and given.get("weights_only") != "True")
-        unsafe = (
-            unsafe
-            or given.get("shell", "False") != "False"
-            or given.get("allow_pickle", "False") != "False"
-        )
-        found += [ast.unparse(call)] if unsafe else []
-    return found
+        if is_unsafe:
+            unsafe_calls.append(ast.unparse(call))
+    return unsafe_calls
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_file_of_the_package_executes_what_it_reads(path):
-    assert dangers(path.read_text()) == TRUSTED_IMPORTS.get(path.relative_to(ROOT).as_posix(), [])
+def test_package_has_no_unsafe_calls(path):
+    trusted = TRUSTED_IMPORTS.get(path.relative_to(ROOT).as_posix(), [])
+    assert find_unsafe_calls(path.read_text()) == trusted
 
 
 @pytest.mark.parametrize(
@@ -114,39 +102,40 @@ def test_no_file_of_the_package_executes_what_it_reads(path):
         "importlib.import_module(x)",
     ],
 )
-def test_what_would_be_dangerous_is_noticed(code):
-    assert dangers(code) == [code]
-    assert not dangers("net.eval(); torch.load(p, weights_only=True)")
-    assert not dangers("trainer.test(m, ckpt_path=p, weights_only=True)")
+def test_unsafe_calls_are_found(code):
+    assert find_unsafe_calls(code) == [code]
+    assert not find_unsafe_calls("net.eval(); torch.load(p, weights_only=True)")
+    assert not find_unsafe_calls("trainer.test(m, ckpt_path=p, weights_only=True)")
 
 
 @pytest.mark.parametrize("folder", ["", "checkpoints", "vae/checkpoints"])
 @pytest.mark.parametrize(
     "command", [["stage=evaluate"], ["stage=export"], SMALL_GAN], ids=["evaluate", "export", "gan"]
 )
-def test_a_run_folder_with_a_malicious_checkpoint_executes_nothing(tmp_path, folder, command):
-    place, marker = tmp_path / "run" / folder, tmp_path / "executed"
-    place.mkdir(parents=True)
-    torch.save({"vaegan": Call(os.system, f"touch {marker}")}, place / "best.ckpt")
+def test_malicious_checkpoint_in_a_run_folder_is_not_executed(tmp_path, folder, command):
+    checkpoint_folder = tmp_path / "run" / folder
+    marker = tmp_path / "executed"
+    checkpoint_folder.mkdir(parents=True)
+    torch.save({"vaegan": Call(os.system, f"touch {marker}")}, checkpoint_folder / "best.ckpt")
     key = "vae_ckpt" if command is SMALL_GAN else "ckpt"
     with pytest.raises(
         ValueError,
-        match=r"best.ckpt is refused: .*it names '\w+ system'.*Nothing in it was executed",
+        match=r"best.ckpt is refused: .*it references '\w+ system'.*Nothing in it was executed",
     ):
         run_stage(compose(*command, f"{key}={tmp_path / 'run'}"), tmp_path / "out")
     assert not marker.exists() and not list((tmp_path / "out").glob("[!.]*"))
 
 
-def test_a_message_does_not_command_the_terminal():
+def test_messages_contain_no_terminal_escape_sequences():
     text = "a\x1b[31m\x07b\r\x9b\u202e\nc\td\udcff é ✓"
     assert escape(text) == "a\\x1b[31m\\x07b\\r\\x9b\\u202e\nc\td\\udcff é ✓"
 
 
 @pytest.mark.slow
-def test_names_of_images_reach_neither_shell_nor_terminal(tmp_path):
-    """A whole run, as a user starts it, on images with malicious names."""
-    folder, work = tmp_path / "pictures", tmp_path / "work"
-    evil = [
+def test_malicious_image_names_reach_neither_shell_nor_terminal(tmp_path):
+    """Train from the command line on images with malicious names."""
+    folder, work = tmp_path / "images", tmp_path / "work"
+    malicious = [
         "$(touch executed)",
         "`touch executed`",
         "a;touch executed",
@@ -154,7 +143,7 @@ def test_names_of_images_reach_neither_shell_nor_terminal(tmp_path):
         "new\nline",
         "\x1b[31mred\x07",
     ]
-    evil += [
+    malicious += [
         "..\\..\\up",
         "-rf",
         "~",
@@ -165,9 +154,9 @@ def test_names_of_images_reach_neither_shell_nor_terminal(tmp_path):
         os.fsdecode(b"\xff\xfe"),
     ]
     for i, path in enumerate(fill(folder, 40)):
-        path.rename(folder / f"{evil[i % len(evil)][:249]}{i:02}.png")
-    for name in evil:
-        (folder / f"{name[:251]}.jpg").write_bytes(b"no picture \x1b[31m")
+        path.rename(folder / f"{malicious[i % len(malicious)][:249]}{i:02}.png")
+    for name in malicious:
+        (folder / f"{name[:251]}.jpg").write_bytes(b"no image \x1b[31m")
     work.mkdir()
     words = [
         "stage=vae",
@@ -190,15 +179,16 @@ def test_names_of_images_reach_neither_shell_nor_terminal(tmp_path):
         "trainer.enable_progress_bar=false",
     ]
     words += ["trainer.accelerator=cpu", f"dataset.cache={tmp_path / 'cache'}"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True
     )
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"14 files are skipped" in done.stdout + done.stderr
-    assert b"\x1b" not in (work / "run" / "train.log").read_bytes() + done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stderr.decode()
+    assert b"14 files are skipped" in completed.stdout + completed.stderr
+    log = (work / "run" / "train.log").read_bytes()
+    assert b"\x1b" not in log + completed.stdout + completed.stderr
     assert {path.name for path in work.iterdir()} == {"run"}
-    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "work", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "work", "cache"}
     assert not list(tmp_path.rglob("executed"))
     text = (work / "run" / "vae" / "skipped_files.json").read_text()
     assert text.isascii() and "\x1b" not in text
-    assert set(json.loads(text)) == {f"{name[:251]}.jpg" for name in evil}
+    assert set(json.loads(text)) == {f"{name[:251]}.jpg" for name in malicious}

@@ -1,10 +1,8 @@
-"""The registry of components: how a name on the command line, in a YAML file or in a checkpoint
-becomes an object.
+"""Registry of components: builds objects from names in a command line, YAML file or checkpoint.
 
-A part that can be exchanged (a likelihood, a prior, a data set) is a `Component`. Its base class
-opens a group, and each subclass with a nested `Config` dataclass is a choice of that group. Names
-are looked up among the registered choices and never imported, so that no config and no checkpoint
-can execute anything.
+An exchangeable part (a likelihood, a prior, a data set) is a `Component`. Its base class defines a
+group, and each subclass with a nested `Config` dataclass is a choice of that group. Names are only
+looked up among the registered choices, never imported: no config or checkpoint can execute code.
 
     class Prior(Component, nn.Module, ABC, group="prior"):
         @dataclass
@@ -36,12 +34,12 @@ MAX_LIST_LENGTH = 1000
 
 
 class Component:
-    """A part that a config chooses by name.
+    """Exchangeable part that a config selects by name.
 
-    A subclass that declares a `Config` with a name is a choice of its base's group.
+    A subclass that declares a `Config` with a `name` is registered as a choice of its group.
 
     Raises:
-        ValueError: On declaration of a second class with the same name in a group.
+        ValueError: A second class with the same name is declared in a group.
     """
 
     group: ClassVar[str]
@@ -60,7 +58,8 @@ class Component:
             if name in cls.choices:
                 other = cls.choices[name].__name__
                 raise ValueError(
-                    f"two classes are called {cls.group}={name}: {other} and {cls.__name__}"
+                    f"two classes are registered as {cls.group}={name}: {other} and "
+                    f"{cls.__name__}; rename one of them"
                 )
             cls.Config.component = cls
             cls.choices[name] = cls
@@ -68,50 +67,50 @@ class Component:
 
 @dataclass
 class ComponentConfig:
-    """Settings of one component. `name` is that of the choice."""
+    """Settings of one component; `name` is the name of the choice."""
 
     base: ClassVar[type[Component]]
     component: ClassVar[type[Any]]
-    name: str = MISSING
+    name: str = MISSING  # name of the choice; fixed by the class
 
     def __post_init__(self) -> None:
         if self.name != type(self).name:
             raise ValueError(
-                f"name is fixed to {type(self).name!r}; to choose another, "
+                f"name is fixed to {type(self).name!r}; to select another component, "
                 f"write {self.base.group}={self.name}"
             )
 
     def build(self, *args: Any, **kwargs: Any) -> Any:
-        """Construct the component: its class is called with this config and the arguments."""
+        """Construct the component from this config and the given arguments."""
         return self.component(self, *args, **kwargs)
 
 
 def require(condition: bool, key: str, expected: str, got: object) -> None:
-    """Check the range of a setting.
+    """Check a condition on a setting.
 
     Raises:
         ValueError: The condition is false. `from_plain` prepends the names of the enclosing parts
-            to the key, which makes it the one that the user typed.
+            to the key, so that the message names the key as the user typed it.
     """
     if not condition:
         raise ValueError(f"{key} must be {expected}; got {got!r}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean x?' for the known word nearest to a misspelt one, or ''."""
+    """Return ' Did you mean x?' for the closest known word, or '' if none is close."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Return a config as nested dicts, lists, numbers and strings, as a checkpoint may hold it."""
+    """Convert a config to nested dicts, lists, numbers and strings, for a checkpoint."""
     structured = OmegaConf.structured(config)
     plain = OmegaConf.to_container(structured, resolve=True, enum_to_str=True)
     return cast(dict[str, Any], plain)
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested dicts as one, with dotted keys."""
+    """Flatten nested dicts to one dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         if isinstance(value, Mapping):
@@ -122,20 +121,19 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
-    """Rebuild a config from `to_plain`.
+    """Rebuild a config from the output of `to_plain`.
 
     Args:
-        schema: The dataclass to build. For the config of a component group, `plain["name"]` picks
-            the choice.
-        plain: Nested dicts of numbers, strings, lists.
-        key: Key of this part in the whole config, for messages.
+        schema: Dataclass to build. For the base config of a component group, `plain["name"]`
+            selects the choice.
+        plain: Nested dicts of numbers, strings and lists.
+        key: Dotted key of this part in the whole config, for error messages.
 
     Raises:
-        ValueError: An unknown choice or key, a value out of its range, or one that is not plain
-            data.
+        ValueError: A choice or a key is unknown, or a value is out of range or not plain data.
     """
     got = plain if isinstance(plain, str) else type(plain).__name__
-    require(isinstance(plain, Mapping), key or schema.__name__, "settings by name", got)
+    require(isinstance(plain, Mapping), key or schema.__name__, "a mapping of settings", got)
     if issubclass(schema, ComponentConfig):
         schema = cast(type[T], _chosen_config(schema, plain.get("name"), key))
     hints = typing.get_type_hints(schema)
@@ -145,13 +143,16 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
         if name not in hints:
             known = sorted(field.name for field in dataclasses.fields(cast(Any, schema)))
             near = did_you_mean(str(name), known)
-            raise ValueError(f"unknown key {path}.{near} Known here: {', '.join(known)}")
+            raise ValueError(f"unknown key {path}.{near} Known keys: {', '.join(known)}")
         nested = _dataclass_of(hints[name])
         if nested is None:
             got = value if isinstance(value, str) else type(value).__name__
-            expected = f"plain data, without ${{...}}, at most {MAX_LIST_LENGTH} items"
+            expected = (
+                "plain data, without ${...}: a number, string, boolean, null, or a list of at most "
+                f"{MAX_LIST_LENGTH} of them"
+            )
             require(is_plain(value), path, expected, got)
-        require(value != MISSING, path, "set", "nothing")
+        require(value != MISSING, path, f"set, such as {path}=VALUE", MISSING)
         has_fields = nested is not None and value is not None
         values[name] = from_plain(nested, value, path) if has_fields else value
     try:
@@ -161,10 +162,10 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
 
 
 def is_plain(value: object) -> bool:
-    """Return True for a scalar or a short list of scalars, without ${...}.
+    """True for a scalar or a short list of scalars, without ${...}.
 
-    OmegaConf would resolve ${oc.env:HOME} and such. No config needs longer or nested lists, and a
-    file could make them expensive to process.
+    OmegaConf would resolve interpolations such as ${oc.env:HOME}. Longer or nested lists are not
+    needed in any config, and an untrusted file could use them to make processing expensive.
     """
     if isinstance(value, list):
         is_short = len(value) <= MAX_LIST_LENGTH
@@ -175,18 +176,18 @@ def is_plain(value: object) -> bool:
 
 
 def _chosen_config(schema: type[ComponentConfig], name: Any, key: str) -> type[ComponentConfig]:
-    """Return the config class of a choice, by name."""
+    """Return the config class of the choice with a name."""
     choices = schema.base.choices
     if not isinstance(name, str) or name not in choices:
         group = schema.base.group
         raise ValueError(
             f"{key or group}: unknown {group} {name!r}; known: {', '.join(sorted(choices))}. "
-            f"One of your own is known once its module is imported: plugins=[MODULE]"
+            "To use your own component, load its module with plugins=[MODULE]"
         )
     return choices[name].Config
 
 
 def _dataclass_of(hint: Any) -> Any:
-    """Return the dataclass in a type such as `Config` or `Config | None`, or None."""
+    """Return the dataclass in a type such as `Config | None`; None if there is no dataclass."""
     types = (hint, *typing.get_args(hint))
     return next((part for part in types if dataclasses.is_dataclass(part)), None)

@@ -1,4 +1,8 @@
-"""The image convention: float32, (C, H, W), in [0, 1]; on disk and in memory uint8, 0 to 255."""
+"""The image convention.
+
+Models and metrics see float32 images in [0, 1], shape (C, H, W) or batched (B, C, H, W). Files and
+caches hold uint8 images in 0 to 255.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,13 @@ ImageShape = tuple[int, int, int]  # channels, height, width
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert uint8 images, 0 to 255, to float32 in [0, 1], any shape."""
+    """Convert uint8 images of any shape to float32 in [0, 1]: level / 255."""
     return images.float().div_(255)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert images in [0, 1] to uint8, rounded to the nearest of 256 levels, any shape."""
+    """Convert float images of any shape to uint8, rounded to the nearest of the 256 levels.
+
+    Values outside [0, 1] are clamped. The result is detached from the autograd graph.
+    """
     return images.detach().clamp(0, 1).mul(255).round().byte()

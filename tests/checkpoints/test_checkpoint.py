@@ -1,3 +1,5 @@
+"""Checkpoints: content, validation of untrusted files, and lookup by path."""
+
 import os
 import pickle
 import resource
@@ -19,7 +21,7 @@ from vaegan.config import GROUPS
 
 
 class Payload:
-    """A pickle that makes a file when it is read carelessly."""
+    """Object whose pickle creates a file when it is loaded without restrictions."""
 
     def __init__(self, path):
         self.path = path
@@ -28,15 +30,15 @@ class Payload:
         return os.system, (f"touch {self.path}",)
 
 
-def altered(result, path, **changes):
-    """A copy of a run's best checkpoint with some keys changed."""
+def save_altered(result, path, **changes):
+    """Save a copy of a run's best checkpoint with some keys changed; return its path."""
     content = torch.load(result.checkpoint, weights_only=True)
     torch.save(content | changes, path)
     return path
 
 
 @pytest.mark.slow
-def test_a_checkpoint_holds_plain_data_and_its_own_description(vae_result, gan_result):
+def test_checkpoint_contains_plain_data_and_a_description(vae_result, gan_result):
     for _, result in (vae_result, gan_result):
         content = torch.load(result.checkpoint, weights_only=True)
         assert content["vaegan"]["stage"] == result.folder.name
@@ -45,7 +47,7 @@ def test_a_checkpoint_holds_plain_data_and_its_own_description(vae_result, gan_r
 
 
 @pytest.mark.slow
-def test_the_vae_comes_back_as_it_was(vae_result):
+def test_loaded_vae_has_the_saved_weights(vae_result):
     checkpoint = load_checkpoint(vae_result[1].checkpoint)
     vae = checkpoint.build_vae()
     assert not vae.training
@@ -54,7 +56,7 @@ def test_the_vae_comes_back_as_it_was(vae_result):
 
 
 @pytest.mark.slow
-def test_a_gan_file_stands_alone(vae_result, gan_result, tmp_path):
+def test_gan_checkpoint_is_self_contained(vae_result, gan_result, tmp_path):
     path = shutil.copy(gan_result[1].checkpoint, tmp_path / "gan.ckpt")
     checkpoint = load_checkpoint(path)
     original = load_checkpoint(vae_result[1].checkpoint).build_vae()
@@ -66,9 +68,7 @@ def test_a_gan_file_stands_alone(vae_result, gan_result, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_with_both_stages_means_the_first_one_that_is_asked_for(
-    vae_result, gan_result, tmp_path
-):
+def test_first_accepted_stage_is_used_in_a_folder_with_both(vae_result, gan_result, tmp_path):
     for _, result in (vae_result, gan_result):
         shutil.copytree(result.folder, tmp_path / result.folder.name)
     for stages in (["vae", "gan"], ["gan", "vae"]):
@@ -77,13 +77,13 @@ def test_a_folder_with_both_stages_means_the_first_one_that_is_asked_for(
 
 
 @pytest.mark.slow
-def test_a_vae_has_no_generator(vae_result):
-    with pytest.raises(ValueError, match="only a stage=gan one has a generator"):
+def test_vae_checkpoint_has_no_generator(vae_result):
+    with pytest.raises(ValueError, match="only stage=gan checkpoints have a generator"):
         load_checkpoint(vae_result[1].checkpoint).build_generator()
 
 
 @pytest.mark.slow
-def test_folders_mean_their_best_checkpoint(vae_result):
+def test_best_checkpoint_of_a_folder_is_found(vae_result):
     folder, result = vae_result
     for path in (folder, folder / "vae", folder / "vae" / "checkpoints", result.checkpoint):
         assert find_checkpoint(str(path), "ckpt", ["vae"]) == result.checkpoint
@@ -92,42 +92,44 @@ def test_folders_mean_their_best_checkpoint(vae_result):
 
 
 @pytest.mark.slow
-def test_a_gans_checkpoint_is_refused_as_a_start(gan_result):
-    with pytest.raises(ValueError, match=r"is a stage=gan checkpoint; give the stage=vae one"):
+def test_gan_checkpoint_is_rejected_as_vae_ckpt(gan_result):
+    with pytest.raises(
+        ValueError, match="is a stage=gan checkpoint; give the stage=vae checkpoint"
+    ):
         load_vae_checkpoint(str(gan_result[1].checkpoint), "vae_ckpt")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 10, 1000, 0.5, 0.99])
-def test_a_cut_file_is_refused(vae_result, tmp_path, keep):
+def test_truncated_file_is_rejected(vae_result, tmp_path, keep):
     content = vae_result[1].checkpoint.read_bytes()
-    path = tmp_path / "cut.ckpt"
+    path = tmp_path / "truncated.ckpt"
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(ValueError, match="cut.ckpt is (truncated or damaged|refused)"):
+    with pytest.raises(ValueError, match="truncated.ckpt is (truncated or damaged|refused)"):
         load_checkpoint(path)
 
 
 @pytest.mark.slow
-def test_missing_weights_are_refused(vae_result, tmp_path):
+def test_missing_weights_are_rejected(vae_result, tmp_path):
     state = load_checkpoint(vae_result[1].checkpoint).state
     state = {key: value for key, value in state.items() if "decoder" not in key}
-    path = altered(vae_result[1], tmp_path / "less.ckpt", state_dict=state)
-    with pytest.raises(ValueError, match="less.ckpt describes .* has more weights than the file"):
+    path = save_altered(vae_result[1], tmp_path / "less.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="less.ckpt .*: the model has more weights than the file"):
         load_checkpoint(path).build_vae()
 
 
 @pytest.mark.slow
-def test_renamed_weights_are_refused(vae_result, tmp_path):
+def test_renamed_weights_are_rejected(vae_result, tmp_path):
     state = load_checkpoint(vae_result[1].checkpoint).state
     state = {key.replace("decoder", "other"): value for key, value in state.items()}
-    path = altered(vae_result[1], tmp_path / "other.ckpt", state_dict=state)
-    with pytest.raises(ValueError, match="other.ckpt do not fit the model that it describes"):
+    path = save_altered(vae_result[1], tmp_path / "other.ckpt", state_dict=state)
+    with pytest.raises(ValueError, match="other.ckpt do not fit the model that the file describes"):
         load_checkpoint(path).build_vae()
 
 
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("forced", [False, True])
-def test_a_malicious_pickle_executes_nothing(tmp_path, monkeypatch, new_format, forced):
+def test_malicious_pickle_is_not_executed(tmp_path, monkeypatch, new_format, forced):
     if forced:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, marker = tmp_path / "bad.ckpt", tmp_path / "executed"
@@ -141,13 +143,13 @@ def test_a_malicious_pickle_executes_nothing(tmp_path, monkeypatch, new_format, 
 @pytest.mark.parametrize(
     "content", [{}, {"vaegan": {"format": 99}}, [1], {"vaegan": 3}, {"vaegan": {"format": 1}}]
 )
-def test_files_of_others_are_refused(tmp_path, content):
+def test_foreign_files_are_rejected(tmp_path, content):
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="other.ckpt is not a checkpoint of this project"):
+    with pytest.raises(ValueError, match="other.ckpt is not a vaegan checkpoint"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
-def test_a_config_that_names_a_class_by_path_is_no_choice(tmp_path):
+def test_class_path_is_rejected_as_a_component_name(tmp_path):
     run = {"latent_dim": 2, "dataset": {}, "likelihood": {"name": "os.system"}}
     torch.save(
         {"vaegan": header("vae", (1, 8, 8), run, run), "state_dict": {}, "epoch": 0},
@@ -197,16 +199,14 @@ PLAIN = {
         ),
     ],
 )
-def test_a_config_that_describes_no_model_is_refused(tmp_path, changes, message):
+def test_invalid_model_config_is_rejected(tmp_path, changes, message):
     content = {
         "vaegan": header("vae", (1, 8, 8), {}, PLAIN | changes),
         "state_dict": {},
         "epoch": 0,
     }
     torch.save(content, tmp_path / "bad.ckpt")
-    with pytest.raises(
-        ValueError, match=f"bad.ckpt describes no model of this project: .*{message}"
-    ):
+    with pytest.raises(ValueError, match=f"bad.ckpt does not describe a vaegan model: .*{message}"):
         load_checkpoint(tmp_path / "bad.ckpt").build_vae()
 
 
@@ -228,30 +228,30 @@ def test_a_config_that_describes_no_model_is_refused(tmp_path, changes, message)
         ({}, {"vae.a": torch.zeros(1).expand(10**12)}),
     ],
 )
-def test_a_file_that_says_something_else_of_itself_is_refused(tmp_path, head, state):
+def test_malformed_description_or_state_is_rejected(tmp_path, head, state):
     content = {
         "vaegan": header("vae", (1, 8, 8), {}, PLAIN) | head,
         "state_dict": state,
         "epoch": 0,
     }
     torch.save(content, tmp_path / "bad.ckpt")
-    with pytest.raises(ValueError, match="bad.ckpt is not a checkpoint of this project"):
+    with pytest.raises(ValueError, match="bad.ckpt is not a vaegan checkpoint"):
         load_checkpoint(tmp_path / "bad.ckpt")
 
 
-def test_the_file_of_these_tests_is_read_when_nothing_is_wrong_with_it(tmp_path):
+def test_minimal_checkpoint_is_valid(tmp_path):
     vae = build_vae(PLAIN, (1, 8, 8))
     state = {f"vae.{key}": value for key, value in vae.state_dict().items()}
     content = {"vaegan": header("vae", (1, 8, 8), {}, PLAIN), "state_dict": state, "epoch": 0}
     torch.save(content, tmp_path / "good.ckpt")
-    built = load_checkpoint(tmp_path / "good.ckpt").build_vae()
+    loaded = load_checkpoint(tmp_path / "good.ckpt").build_vae()
     assert all(
-        torch.equal(value, vae.state_dict()[key]) for key, value in built.state_dict().items()
+        torch.equal(value, vae.state_dict()[key]) for key, value in loaded.state_dict().items()
     )
 
 
 @pytest.mark.parametrize("other", [1, FORMAT - 1, FORMAT + 1])
-def test_another_format_is_refused(tmp_path, other):
+def test_other_format_versions_are_rejected(tmp_path, other):
     description = header("vae", (1, 8, 8), {}, PLAIN) | {"format": other}
     torch.save({"vaegan": description, "state_dict": {}, "epoch": 0}, tmp_path / "old.ckpt")
     message = f"old.ckpt has checkpoint format {other}, but this version reads format {FORMAT}"
@@ -264,8 +264,8 @@ CHOICES = [(group, name) for group in MODEL_GROUPS for name in GROUPS[group].cho
 
 
 @pytest.mark.parametrize("group, name", CHOICES)
-def test_every_model_has_the_size_that_its_file_has(group, name):
-    """Else its own checkpoint would be refused, or a larger one would not."""
+def test_model_size_check_is_exact_for_every_component(group, name):
+    """Otherwise valid checkpoints could be rejected, or oversized models accepted."""
     plain = PLAIN | {"latent_dim": 5, group: {"name": name}}
     vae = build_vae(plain, (1, 8, 9))
     state = vae.state_dict()
@@ -307,27 +307,26 @@ for _ in range(15):
     ],
     ids=lambda changes: " ".join(changes),
 )
-def test_a_small_config_takes_little_time_and_memory(changes):
+def test_config_of_a_huge_model_is_rejected_quickly_with_little_memory(changes):
     state = build_vae(PLAIN, (1, 8, 8)).state_dict()
-    begun, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError):
         check_model_size(PLAIN | changes, (1, 8, 8), state)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - start < 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kilobytes
 
 
 @pytest.mark.slow
-def test_an_aggregate_posterior_of_another_size_is_refused(gan_result, tmp_path):
+def test_aggregate_posterior_of_another_size_is_rejected(gan_result, tmp_path):
     state = load_checkpoint(gan_result[1].checkpoint).state
     state |= {"aggregate.mean": torch.zeros(3), "aggregate.scale_tril": torch.eye(3)}
-    path = altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
+    path = save_altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
     with pytest.raises(ValueError, match="its aggregate posterior does not have latent_dim=8"):
         load_checkpoint(path).build_latents()
 
 
 @pytest.mark.slow
-def test_the_last_checkpoint_beside_is_read_with_the_same_care(vae_result, tmp_path):
-    """It tells what the VAE's training cost."""
+def test_last_checkpoint_is_loaded_safely_for_the_training_flops(vae_result, tmp_path):
     shutil.copy(vae_result[1].checkpoint, tmp_path / "best.ckpt")
     torch.save({"vaegan": Payload(tmp_path / "executed")}, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="last.ckpt is refused.*Nothing in it was executed"):
@@ -337,8 +336,8 @@ def test_the_last_checkpoint_beside_is_read_with_the_same_care(vae_result, tmp_p
 
 @pytest.mark.parametrize("scheme", ["http", "https", "s3", "gs", "hf", "file", "ftp"])
 @pytest.mark.parametrize("key", ["ckpt", "vae_ckpt"])
-def test_every_url_is_refused(scheme, key):
-    with pytest.raises(ValueError, match=f"{key}={scheme}://x/vae.ckpt: URLs are refused"):
+def test_urls_are_rejected(scheme, key):
+    with pytest.raises(ValueError, match=f"{key}={scheme}://x/vae.ckpt: URLs are not supported"):
         find_checkpoint(f"{scheme}://x/vae.ckpt", key, ["vae"])
 
 
@@ -346,11 +345,11 @@ def test_every_url_is_refused(scheme, key):
     "path, message",
     [
         ("/no/such/run", "does not exist; give the folder of a stage=vae run"),
-        ("https://example.org/vae.ckpt", "URLs are refused; download the file"),
+        ("https://example.org/vae.ckpt", "URLs are not supported; download the file"),
         (".", r"has no checkpoint \(vae/checkpoints/best.ckpt\)"),
     ],
 )
-def test_paths_that_lead_nowhere_are_refused(path, message, tmp_path, monkeypatch):
+def test_paths_without_a_checkpoint_are_rejected(path, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"vae_ckpt={path}.*{message}"):
         find_checkpoint(path, "vae_ckpt", ["vae"])

@@ -1,12 +1,12 @@
-"""resume=FOLDER, written out."""
+"""Tests of `resume=FOLDER` and of the overrides for ranks above 0."""
 
 import json
 
 import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
-from vaegan.cli.main import with_absolute_config_path
-from vaegan.cli.resume import expand_resume, overrides, quote, with_rank_overrides
+from vaegan.cli.hydra_app import with_absolute_config_path
+from vaegan.cli.resume import expand_resume, quote, to_overrides, with_rank_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
 from vaegan.stages.stage_table import stage_of
@@ -28,23 +28,24 @@ COMMANDS += [
 ]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_config_becomes_words_that_compose_to_it(words):
-    run = compose(*words)
-    again = compose(*overrides(stage_of(run), to_plain(run)))
-    assert type(again) is type(run) and to_plain(again) == to_plain(run)
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_overrides_of_a_config_compose_to_the_same_config(arguments):
+    run = compose(*arguments)
+    recomposed = compose(*to_overrides(stage_of(run), to_plain(run)))
+    assert type(recomposed) is type(run) and to_plain(recomposed) == to_plain(run)
 
 
 TEXTS = ["", "a b", "it's", "a\\'b", "ends in \\", "a,b=c:[d]{e}", "null"]
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_any_text_can_be_written(text):
+def test_quoted_text_keeps_its_value(text):
     assert compose("stage=vae", f"label={quote(text)}").label == text
 
 
 @pytest.fixture
-def begun(tmp_path):
+def run_folder(tmp_path):
+    """Folder with the config.json of a stage=vae run."""
     write_json(
         tmp_path / "config.json",
         {"stage": "vae", "config": to_plain(compose(*SMALL_VAE, "seed=5"))},
@@ -52,22 +53,23 @@ def begun(tmp_path):
     return tmp_path
 
 
-def test_what_is_given_beside_it_takes_precedence(begun):
-    words = expand_resume([f"resume={begun}", "seed=6", "likelihood=gaussian"])
-    run = compose(*[word for word in words if not word.startswith("hydra")])
+def test_other_overrides_take_precedence_over_the_saved_config(run_folder):
+    arguments = expand_resume([f"resume={run_folder}", "seed=6", "likelihood=gaussian"])
+    run = compose(*[word for word in arguments if not word.startswith("hydra")])
     assert (
         run.seed == 6 and run.likelihood.name == "gaussian" and run.latent_dim == 8 and run.resume
     )
-    assert f"hydra.run.dir='{begun}'" in words
+    assert f"hydra.run.dir='{run_folder}'" in arguments
 
 
-def test_another_stage_is_refused(begun):
-    with pytest.raises(ValueError, match="holds a run of stage=vae; leave the stage out"):
-        expand_resume([f"resume={begun}", "stage=gan"])
-    assert expand_resume([f"resume={begun}", "stage=vae", "--cfg", "job"])[-2:] == ["--cfg", "job"]
+def test_resume_rejects_another_stage(run_folder):
+    with pytest.raises(ValueError, match="contains a run of stage=vae; remove stage="):
+        expand_resume([f"resume={run_folder}", "stage=gan"])
+    arguments = expand_resume([f"resume={run_folder}", "stage=vae", "--cfg", "job"])
+    assert arguments[-2:] == ["--cfg", "job"]
 
 
-def test_only_the_first_of_many_processes_writes_what_hydra_writes(monkeypatch):
+def test_only_rank_zero_writes_the_files_of_hydra(monkeypatch):
     assert with_rank_overrides(["seed=1"]) == ["seed=1"]
     for rank, expected in (
         ("0", []),
@@ -78,7 +80,7 @@ def test_only_the_first_of_many_processes_writes_what_hydra_writes(monkeypatch):
         assert with_rank_overrides(["seed=1"]) == ["seed=1", *expected]
 
 
-def test_other_commands_stay_as_they_are():
+def test_commands_without_a_resume_folder_are_not_changed():
     assert expand_resume(["stage=vae", "resume=true"]) == ["stage=vae", "resume=true"]
 
 
@@ -95,7 +97,7 @@ def test_other_commands_stay_as_they_are():
         ({"stage": "os.system", "config": {}}, "is damaged"),
     ],
 )
-def test_a_config_that_is_none_is_said(tmp_path, content, message):
+def test_resume_rejects_an_invalid_config(tmp_path, content, message):
     (tmp_path / "config.json").write_text(
         content if isinstance(content, str) else json.dumps(content)
     )
@@ -103,19 +105,19 @@ def test_a_config_that_is_none_is_said(tmp_path, content, message):
         expand_resume([f"resume={tmp_path}"])
 
 
-def test_a_folder_without_a_run_is_said(tmp_path):
-    with pytest.raises(
-        ValueError, match="holds no run .*config.json.*give the folder of a stage=vae"
-    ):
+def test_resume_rejects_a_folder_without_a_run(tmp_path):
+    with pytest.raises(ValueError, match="does not contain a run: config.json is missing"):
         expand_resume([f"resume={tmp_path}"])
     (tmp_path / "multirun.yaml").touch()
-    with pytest.raises(ValueError, match="is the folder of a sweep; repeat the sweep's command"):
+    with pytest.raises(
+        ValueError, match="is the folder of a sweep. To resume the sweep, repeat its"
+    ):
         expand_resume([f"resume={tmp_path}"])
 
 
 def test_a_config_path_is_relative_to_the_current_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    words = ["--config-path", "conf", "-cp=a b", "--config-path=c", "seed=1"]
+    arguments = ["--config-path", "conf", "-cp=a b", "--config-path=c", "seed=1"]
     expected = ["--config-path", f"{tmp_path}/conf", f"-cp={tmp_path}/a b"]
     expected += [f"--config-path={tmp_path}/c", "seed=1"]
-    assert with_absolute_config_path(words) == expected
+    assert with_absolute_config_path(arguments) == expected

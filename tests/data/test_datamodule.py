@@ -2,7 +2,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-import vaegan.data.datamodule as module_file
+import vaegan.data.datamodule as datamodule
 from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
@@ -15,7 +15,7 @@ SOURCE = Shapes.Config(num_train=40, num_val=12, num_test=10).build()
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_batches_are_floats_in_range(num_workers):
+def test_batches_are_floats_in_0_1(num_workers):
     data = ImageDataModule(
         SOURCE, LoaderConfig(batch_size=16, eval_batch_size=5, num_workers=num_workers), seed=0
     )
@@ -30,7 +30,7 @@ def test_batches_are_floats_in_range(num_workers):
     assert [len(images) for images, _ in data.test_dataloader()] == [5, 5]
 
 
-def test_test_images_are_not_trained_on():
+def test_train_and_test_images_do_not_overlap():
     data = ImageDataModule(SOURCE, LoaderConfig(batch_size=8), seed=0)
     train, test = data.splits["train"].images, data.splits["test"].images
     assert not {bytes(x) for x in train.flatten(1).numpy()} & {
@@ -43,10 +43,9 @@ def test_example_images_are_the_first_of_val():
     assert torch.equal(data.example_images(99) * 255, SOURCE.split("val").images.float())
 
 
-def test_a_batch_larger_than_the_set_is_refused():
-    with pytest.raises(
-        ValueError, match=r"loader\.batch_size must be at most the 40 training images; got 41"
-    ):
+def test_batch_size_above_the_number_of_images_raises():
+    message = r"loader\.batch_size must be at most 40, the number of training images; got 41"
+    with pytest.raises(ValueError, match=message):
         ImageDataModule(SOURCE, LoaderConfig(batch_size=41), seed=0)
 
 
@@ -57,9 +56,9 @@ def image_folder(tmp_path, num=40, **settings):
     )
 
 
-def epoch(data, **trainer):
-    """What a training sees: the images of every batch."""
-    module = Record()
+def fit_one_epoch(data):
+    """Train for one epoch; return the images of all batches."""
+    module = Recorder()
     silence_warnings()
     options = {
         "logger": False,
@@ -67,54 +66,54 @@ def epoch(data, **trainer):
         "enable_progress_bar": False,
         "accelerator": "cpu",
     }
-    pl.Trainer(**options, max_epochs=1, enable_model_summary=False, **trainer).fit(module, data)
-    return module.seen
+    pl.Trainer(**options, max_epochs=1, enable_model_summary=False).fit(module, data)
+    return module.images
 
 
-class Record(pl.LightningModule):
-    """Learns nothing."""
+class Recorder(pl.LightningModule):
+    """Records images without training."""
 
     def __init__(self):
         super().__init__()
-        self.automatic_optimization, self.seen = False, []
+        self.automatic_optimization, self.images = False, []
         self.weight = torch.nn.Parameter(torch.zeros(()))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters())
 
     def training_step(self, batch, batch_idx):
-        self.seen += [image.clone() for image in batch[0]]
+        self.images += [image.clone() for image in batch[0]]
 
     def validation_step(self, batch, batch_idx):
-        self.seen += [image.clone() for image in batch[0]]
+        self.images += [image.clone() for image in batch[0]]
 
 
 @pytest.mark.parametrize(
     "crop, flip", [("center", False), ("random", False), ("none", True), ("random", True)]
 )
-def test_images_that_are_kept_on_the_device_are_the_same(tmp_path, monkeypatch, crop, flip):
+def test_images_on_the_device_give_the_same_batches(tmp_path, monkeypatch, crop, flip):
     source = image_folder(tmp_path, crop=crop, flip=flip, on_error="fail").build()
     loader = LoaderConfig(batch_size=8)
-    expected = epoch(ImageDataModule(source, loader, seed=0))
-    monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
+    expected = fit_one_epoch(ImageDataModule(source, loader, seed=0))
+    monkeypatch.setattr(datamodule, "free_memory", lambda device: 10**9)
     data = ImageDataModule(source, loader, seed=0)
-    found = epoch(data)
+    found = fit_one_epoch(data)
     assert set(data.on_device) == {"train", "val"} and len(found) == len(expected) > 20
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("share, cache", [(0.0, True), (0.25, None)])
-def test_what_does_not_fit_or_is_decoded_on_demand_is_not_moved_to_the_device(
+def test_large_or_on_demand_splits_are_not_copied_to_the_device(
     tmp_path, monkeypatch, share, cache
 ):
-    monkeypatch.setattr(module_file, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(datamodule, "free_memory", lambda device: 10**9)
     config = image_folder(tmp_path)
     config.cache = config.cache if cache else None
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8, device_share=share), seed=0)
-    assert len(epoch(data)) > 20 and not data.on_device
+    assert len(fit_one_epoch(data)) > 20 and not data.on_device
 
 
-def test_skipped_files_are_told_once(tmp_path, caplog):
+def test_skipped_files_are_logged_once(tmp_path, caplog):
     config = image_folder(tmp_path)
     for name in ("a.png", "b.png"):
         (tmp_path / "images" / name).write_bytes(b"")

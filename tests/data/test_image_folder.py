@@ -15,7 +15,7 @@ from vaegan.data.image_folder import ImageFolder
 SPLITS = ("train", "val", "test")
 
 
-def source_of(root, **config):
+def make_source(root, **config):
     config = {
         "image_size": 8,
         "cache": str(root.parent / "cache"),
@@ -25,19 +25,14 @@ def source_of(root, **config):
     return ImageFolder.Config(root=str(root), **config).build()
 
 
-def names(source):
-    """Paths of each split."""
-    return source.paths
-
-
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"channels": 1, "image_size": [6, 12], "crop": "none"}])
-def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
+def test_flat_folder_is_divided_into_three_splits(tmp_path, cache, settings):
     root = tmp_path / "images"
     fill(root, 40)
-    source = source_of(root, **settings, **({} if cache else {"cache": None}))
+    source = make_source(root, **settings, **({} if cache else {"cache": None}))
     assert source.prepare() == []
-    found = names(source)
+    found = source.paths
     assert (
         sorted(sum(found.values(), [])) == sorted(os.listdir(root))
         and min(map(len, found.values())) >= 2
@@ -54,14 +49,14 @@ def test_a_flat_folder_becomes_three_splits(tmp_path, cache, settings):
         assert np.array_equal(images[:].permute(0, 2, 3, 1).numpy(), np.stack(expected))
 
 
-def test_every_kind_of_image_counts(tmp_path):
+def test_all_formats_are_used(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     for kind in KINDS:
         (root / kind).write_bytes(content(kind))
-    source = source_of(root, on_error="fail", val_fraction=0.3, test_fraction=0.3)
+    source = make_source(root, on_error="fail", val_fraction=0.3, test_fraction=0.3)
     source.prepare()
-    assert sum(map(len, names(source).values())) == len(KINDS)
+    assert sum(map(len, source.paths.values())) == len(KINDS)
 
 
 def test_class_folders_give_labels(tmp_path):
@@ -69,7 +64,7 @@ def test_class_folders_give_labels(tmp_path):
     for i, name in enumerate(("bird", "cat", "dog")):
         fill(root / name / "deeper", 12, start=20 * i)
     (root / "empty").mkdir()
-    source = source_of(root)
+    source = make_source(root)
     for split in SPLITS:
         labels, paths = source.split(split).labels, source.paths[split]
         assert [("bird", "cat", "dog")[label] for label in labels] == [
@@ -77,15 +72,15 @@ def test_class_folders_give_labels(tmp_path):
         ]
 
 
-def test_folders_for_splits_are_kept_and_the_missing_split_is_taken_from_train(tmp_path, caplog):
+def test_split_folders_are_kept_and_a_missing_split_is_taken_from_train(tmp_path, caplog):
     root = tmp_path / "images"
     fill(root / "train" / "a", 30)
     fill(root / "train" / "b", 30, start=30)
     fill(root / "val" / "b", 5, start=60)
     fill(root, 2, start=70)
-    source = source_of(root)
+    source = make_source(root)
     source.prepare()
-    found = names(source)
+    found = source.paths
     assert found["val"] == [f"val/b/{i:04d}.png" for i in range(60, 65)]
     assert 3 <= len(found["test"]) <= 25 and all(
         path.startswith("train/") for path in found["test"] + found["train"]
@@ -94,80 +89,80 @@ def test_folders_for_splits_are_kept_and_the_missing_split_is_taken_from_train(t
     assert "2 images in" in caplog.text and "are outside of train/, val/ and test/" in caplog.text
 
 
-def test_splits_follow_the_content_and_stay_when_images_come_or_move(tmp_path):
+def test_splits_stay_when_images_are_added_or_renamed(tmp_path):
     root = tmp_path / "images"
     paths = fill(root, 60)
-    source = source_of(root)
+    source = make_source(root)
     source.prepare()
-    before = names(source)
+    before = source.paths
     shutil.copy(paths[0], root / "twin.png")
     paths[1].rename(root / "renamed.png")
     fill(root, 30, start=100)
-    again = source_of(root)
-    again.prepare()
-    after = names(again)
+    source_again = make_source(root)
+    source_again.prepare()
+    after = source_again.paths
     for split in SPLITS:
         assert {path for path in before[split] if path != "0001.png"} <= set(after[split])
-    home = {path: split for split in SPLITS for path in after[split]}
-    assert home["twin.png"] == home["0000.png"]
-    assert home["renamed.png"] == next(split for split in SPLITS if "0001.png" in before[split])
-    other = source_of(root, split_seed=1)
+    split_of = {path: split for split in SPLITS for path in after[split]}
+    assert split_of["twin.png"] == split_of["0000.png"]
+    assert split_of["renamed.png"] == next(split for split in SPLITS if "0001.png" in before[split])
+    other = make_source(root, split_seed=1)
     other.prepare()
-    assert names(other) != after
+    assert other.paths != after
 
 
-def test_a_image_changes_its_split_only_with_the_fraction_of_that_split(tmp_path):
+def test_val_fraction_does_not_change_the_test_split(tmp_path):
     root = tmp_path / "images"
     fill(root / "train", 80)
-    source = source_of(root)
+    source = make_source(root)
     source.prepare()
-    before = {split: set(paths) for split, paths in names(source).items()}
-    other = source_of(root, val_fraction=0.1)
+    before = {split: set(paths) for split, paths in source.paths.items()}
+    other = make_source(root, val_fraction=0.1)
     other.prepare()
-    assert set(names(other)["test"]) == before["test"] and set(names(other)["val"]) < before["val"]
+    assert set(other.paths["test"]) == before["test"] and set(other.paths["val"]) < before["val"]
     fill(root / "val", 3, start=90)
-    given = source_of(root)
-    given.prepare()
-    assert set(names(given)["test"]) == before["test"]
-    assert set(names(given)["train"]) == before["train"] | before["val"]
+    with_val = make_source(root)
+    with_val.prepare()
+    assert set(with_val.paths["test"]) == before["test"]
+    assert set(with_val.paths["train"]) == before["train"] | before["val"]
 
 
-def test_a_folder_for_a_split_counts_even_if_all_in_it_is_broken(tmp_path):
+def test_split_folder_of_broken_images_counts_as_a_split(tmp_path):
     root = tmp_path / "images"
     fill(root / "train", 40)
     (root / "val").mkdir()
     (root / "val" / "broken.png").write_bytes(b"words")
     with pytest.raises(ValueError, match=r"too few images for three splits .*val 0"):
-        source_of(root).prepare()
+        make_source(root).prepare()
 
 
-def test_the_folders_of_our_own_runs_are_passed_over(tmp_path):
+def test_run_folders_are_left_out(tmp_path):
     root = tmp_path / "images"
     fill(root / "a", 30)
     fill(root / "outputs" / "run" / "images", 5, start=50)
     (root / "outputs" / "run" / ".hydra").mkdir()
-    source = source_of(root)
+    source = make_source(root)
     source.prepare()
-    assert sum(map(len, names(source).values())) == 30 and (source.split("train").labels == 0).all()
+    assert sum(map(len, source.paths.values())) == 30 and (source.split("train").labels == 0).all()
 
 
-def test_a_relative_root_is_found_from_anywhere(tmp_path, monkeypatch):
+def test_relative_root_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ImageFolder.Config(root="images").root == str(tmp_path / "images")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ImageFolder.Config(root="~/images").root == str(tmp_path / "images")
 
 
-def test_random_crops_are_cut_from_a_margin(tmp_path):
+def test_random_crops_have_a_margin(tmp_path):
     root = tmp_path / "images"
     fill(root, 40)
-    images, _, is_mirrored = source_of(root, image_size=[8, 17], crop="random", flip=True).split(
+    images, _, is_mirrored = make_source(root, image_size=[8, 17], crop="random", flip=True).split(
         "train"
     )
     assert images[:].shape[1:] == (3, 9, 20) and is_mirrored
 
 
-def test_settings_that_change_the_pixels_have_a_cache_of_their_own(tmp_path):
+def test_settings_that_change_the_pixels_use_separate_caches(tmp_path):
     root = tmp_path / "images"
     fill(root, 40)
     for config in (
@@ -178,25 +173,25 @@ def test_settings_that_change_the_pixels_have_a_cache_of_their_own(tmp_path):
         {"crop": "random"},
         {"background": [0, 0, 0]},
     ):
-        source_of(root, **config).prepare()
+        make_source(root, **config).prepare()
     for config in (
         {"split_seed": 3},
         {"val_fraction": 0.3},
         {"on_error": "fail"},
         {"num_threads": 1},
     ):
-        source_of(root, **config).prepare()
+        make_source(root, **config).prepare()
     assert len(os.listdir(tmp_path / "cache")) == 6
 
 
-def test_the_users_cache_is_the_default(tmp_path, monkeypatch):
+def test_default_cache_is_in_the_user_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     fill(tmp_path / "images", 40)
-    source_of(tmp_path / "images", cache="auto").prepare()
+    make_source(tmp_path / "images", cache="auto").prepare()
     assert len(os.listdir(tmp_path / "home" / "vaegan" / "images")) == 1
 
 
-def test_a_hostile_folder_is_skipped_through(tmp_path):
+def test_malicious_files_are_skipped(tmp_path):
     root = tmp_path / "images"
     fill(root / "good", 40)
     bad = root / "bad"
@@ -211,13 +206,13 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
     (bad / "really_a_png.jpg").write_bytes(content("rgb.png"))
     (root / "no images").mkdir()
     before = sorted(os.walk(root))
-    source = source_of(root, max_pixels=50_000, max_broken=0.2)
+    source = make_source(root, max_pixels=50_000, max_broken=0.2)
     skipped = source.prepare()
     assert sorted(os.path.basename(path) for path, _ in skipped) == [
         "bomb.png", "cut.jpg", "gone.png", "pipe.png", "text.jpg", "zero.jpg",
     ]  # fmt: skip
-    assert sum(map(len, names(source).values())) == 41 and all(why for _, why in skipped)
-    assert sorted(os.walk(root)) == before, "something was written beside the images"
+    assert sum(map(len, source.paths.values())) == 41 and all(reason for _, reason in skipped)
+    assert sorted(os.walk(root)) == before, "something was written to the image folder"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +220,7 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
     [
         (lambda root: None, r"is not a folder; set it to the folder of your images"),
         (lambda root: root.write_text("file"), r"is not a folder"),
-        (lambda root: root.mkdir(), r"no file in it has the name of an image \(\.bmp, \.gif"),
+        (lambda root: root.mkdir(), r"contains no image files \(\.bmp, \.gif"),
         (
             lambda root: fill(root, 1),
             r"too few images for three splits .*raise dataset\.val_fraction",
@@ -236,20 +231,20 @@ def test_a_hostile_folder_is_skipped_through(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_trained_on_says_so(tmp_path, make, message):
+def test_unusable_folders_raise(tmp_path, make, message):
     make(tmp_path / "images")
     with pytest.raises(ValueError, match=message):
-        source_of(tmp_path / "images").prepare()
+        make_source(tmp_path / "images").prepare()
 
 
-def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
+def test_empty_folder_does_not_clear_the_cache(tmp_path):
     root = tmp_path / "images"
     fill(root, 40)
-    source_of(root).prepare()
+    make_source(root).prepare()
     root.rename(tmp_path / "away")
     root.mkdir()
-    with pytest.raises(ValueError, match="no file in it"):
-        source_of(root).prepare()
+    with pytest.raises(ValueError, match="contains no image files"):
+        make_source(root).prepare()
     (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
     assert pixels.stat().st_size == 40 * 3 * 8 * 8
 
@@ -276,7 +271,7 @@ def test_a_folder_that_went_empty_costs_the_cache_nothing(tmp_path):
         ("num_threads", 0),
     ],
 )
-def test_bad_settings_are_refused(key, value):
+def test_invalid_settings_raise(key, value):
     with pytest.raises(ValueError, match=f"{key} must be"):
         ImageFolder.Config(**{"root": "images", key: value})
 
@@ -296,8 +291,8 @@ CONTENT = {
 @given(
     st.lists(st.tuples(FOLDERS, st.integers(0, 9), FILES), max_size=25, unique=True), st.booleans()
 )
-def test_the_counts_of_any_folder_add_up(tree, has_cache):
-    """Every image file is in one split, or skipped, or outside of the folders for splits."""
+def test_each_image_file_is_used_skipped_or_outside(tree, has_cache):
+    """Each image file is in one split, or is skipped, or is outside of the split folders."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         root.mkdir()
@@ -305,13 +300,13 @@ def test_the_counts_of_any_folder_add_up(tree, has_cache):
             (root / parent).mkdir(parents=True, exist_ok=True)
             data = CONTENT.get(name) or (b"" if name == "zero.gif" else encode(draw(seed=number)))
             (root / f"{parent}{number}{name}").write_bytes(data)
-        source = source_of(root, max_broken=1.0, **({} if has_cache else {"cache": None}))
+        source = make_source(root, max_broken=1.0, **({} if has_cache else {"cache": None}))
         try:
             skipped = source.prepare()
         except ValueError as error:
-            assert "no file in it" in str(error) or "too few images" in str(error)
+            assert "contains no image files" in str(error) or "too few images" in str(error)
             return
-        used = sum(names(source).values(), [])
+        used = sum(source.paths.values(), [])
         assert len(used) == len(set(used)) and not set(used) & {file.path for file in skipped}
         tops = {parent.split("/")[0] for parent, _, name in tree if parent and name != "read.txt"}
         has_splits = {"train", "val"} <= tops or tops == {"train"}

@@ -7,7 +7,7 @@ SPLITS = ("train", "val", "test")
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 16, 40)])
-def test_shapes_are_made_from_their_seed(shape):
+def test_images_are_a_function_of_the_seed(shape):
     channels, height, width = shape
     sizes = {"num_train": 60, "num_val": 20, "num_test": 10}
     source = Shapes.Config(channels=channels, height=height, width=width, **sizes).build()
@@ -21,8 +21,8 @@ def test_shapes_are_made_from_their_seed(shape):
 
 
 @pytest.mark.parametrize(
-    "key, least", [("channels", 1), ("height", 1), ("num_train", 1), ("num_val", 2)]
+    "key, minimum", [("channels", 1), ("height", 1), ("num_train", 1), ("num_val", 2)]
 )
-def test_bad_settings_are_refused(key, least):
-    with pytest.raises(ValueError, match=f"{key} must be at least {least}; got {least - 1}"):
-        Shapes.Config(**{key: least - 1})
+def test_invalid_settings_raise(key, minimum):
+    with pytest.raises(ValueError, match=f"{key} must be at least {minimum}; got {minimum - 1}"):
+        Shapes.Config(**{key: minimum - 1})

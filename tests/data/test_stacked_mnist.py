@@ -16,16 +16,17 @@ def stacked():
 
 @pytest.fixture(scope="module")
 def digits():
-    """Class of every MNIST image of a split, by the image's bytes."""
+    """Classes of the MNIST images of each split, by the bytes of the image."""
     source = Mnist.Config().build()
-    found = {}
+    classes = {}
     for name in SPLITS:
         images, labels, _ = source.split(name)
-        found[name] = dict(zip(map(bytes, images.flatten(1).numpy()), labels.tolist(), strict=True))
-    return found
+        keys = map(bytes, images.flatten(1).numpy())
+        classes[name] = dict(zip(keys, labels.tolist(), strict=True))
+    return classes
 
 
-def test_it_is_a_data_set_of_color_images(stacked):
+def test_images_are_color_and_the_choice_is_registered(stacked):
     assert ImageSource.choices["stacked_mnist"] is StackedMnist
     source = StackedMnist.Config(**SIZES).build()
     source.prepare()
@@ -40,7 +41,7 @@ def test_it_is_a_data_set_of_color_images(stacked):
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_channels_are_digits_of_the_same_split_and_make_the_label(stacked, digits, name):
+def test_channels_are_digits_of_the_same_split_and_give_the_label(stacked, digits, name):
     images, labels, _ = stacked[name]
     for image, label in zip(images, labels.tolist(), strict=True):
         a, b, c = (digits[name][bytes(channel.flatten().numpy())] for channel in image)
@@ -58,18 +59,18 @@ def test_no_digit_is_in_two_splits(stacked):
     )
 
 
-def test_channels_are_independent_and_labels_spread_over_the_modes():
+def test_channels_are_independent_and_all_modes_occur():
     labels = StackedMnist.Config(num_test=26_000).build().split("test").labels
     counts = torch.bincount(labels, minlength=1000)
     assert len(counts) == 1000 and (counts > 0).all()
-    shares = torch.bincount(Mnist.Config().build().split("test").labels) / 10_000
-    expected = 26_000 * torch.einsum("a,b,c->abc", shares, shares, shares).flatten()
+    frequencies = torch.bincount(Mnist.Config().build().split("test").labels) / 10_000
+    expected = 26_000 * torch.einsum("a,b,c->abc", frequencies, frequencies, frequencies).flatten()
     assert (
         (counts - expected) ** 2 / expected
     ).sum() < 1000 + 5 * 2000**0.5  # chi-squared, 999 degrees of freedom
 
 
-def test_it_is_a_function_of_its_seed(stacked):
+def test_images_are_a_function_of_the_seed(stacked):
     again = StackedMnist.Config(**SIZES).build().split("val")
     assert torch.equal(again.images, stacked["val"].images) and torch.equal(
         again.labels, stacked["val"].labels
@@ -78,13 +79,13 @@ def test_it_is_a_function_of_its_seed(stacked):
     assert not torch.equal(other.images, stacked["val"].images)
 
 
-@pytest.mark.parametrize("key, least", [("num_train", 1), ("num_val", 2), ("num_test", 1)])
-def test_bad_sizes_are_refused(key, least):
-    with pytest.raises(ValueError, match=f"{key} must be at least {least}; got {least - 1}"):
-        StackedMnist.Config(**{key: least - 1})
+@pytest.mark.parametrize("key, minimum", [("num_train", 1), ("num_val", 2), ("num_test", 1)])
+def test_invalid_sizes_raise(key, minimum):
+    with pytest.raises(ValueError, match=f"{key} must be at least {minimum}; got {minimum - 1}"):
+        StackedMnist.Config(**{key: minimum - 1})
 
 
-def test_missing_digits_say_what_to_do(tmp_path):
+def test_missing_mnist_files_raise_with_a_remedy(tmp_path):
     source = StackedMnist.Config(root=str(tmp_path)).build()
     with pytest.raises(
         ValueError, match=r"train-images-idx3-ubyte\.gz is missing; .*set dataset\.root"
@@ -92,7 +93,7 @@ def test_missing_digits_say_what_to_do(tmp_path):
         source.prepare()
 
 
-def test_sources_name_the_classifier_that_knows_their_classes():
+def test_data_sets_name_the_classifier_of_their_classes():
     assert (Mnist.CLASSIFIER, FashionMnist.CLASSIFIER, StackedMnist.CLASSIFIER) == (
         "mnist",
         "fashion_mnist",

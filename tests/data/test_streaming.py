@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
-from tests.faults import TWO, assert_same, do, fork, kill, saved, until
+from tests.faults import (
+    TWO_PROCESSES,
+    assert_same_runs,
+    fork,
+    kill,
+    resume_checkpoints,
+    run_in_process,
+    wait_until,
+)
 from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
@@ -29,7 +37,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of class folders, and what stage=pack makes of it, by the command line."""
+    """Folder with class folders of images, and with the chunks that stage=pack made of them."""
     folder = tmp_path_factory.mktemp("streaming")
     for i, name in enumerate(("cat", "dog")):
         fill(folder / "images" / name, 60, start=60 * i)
@@ -41,19 +49,19 @@ def folder(tmp_path_factory):
         f"output={folder / 'chunks'}",
         *settings(folder),
     ]
-    for name in ("data", "chunks"):  # where litdata works unless told otherwise: it empties them
+    for name in ("data", "chunks"):  # litdata works in these by default, and empties them
         (folder / "tmp" / name).mkdir(parents=True)
-        (folder / "tmp" / name / "precious").touch()
+        (folder / "tmp" / name / "other_file").touch()
     environment = os.environ | {"TMPDIR": str(folder / "tmp")}
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-    assert ended.returncode == 0, ended.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    assert completed.returncode == 0, completed.stderr
     assert sorted(path.name for path in (folder / "tmp").rglob("*")) == [
         "chunks",
         "data",
-        "precious",
-        "precious",
+        "other_file",
+        "other_file",
     ]
-    assert "1 files skipped" in ended.stdout and "dataset=streaming" in ended.stdout
+    assert "1 files skipped" in completed.stdout and "dataset=streaming" in completed.stdout
     return folder
 
 
@@ -65,9 +73,9 @@ def settings(folder):
     ]
 
 
-def training(folder):
-    """Words of a small training on the chunks."""
-    words = [
+def training_arguments(folder):
+    """Return the command-line arguments of a small training on the chunks."""
+    arguments = [
         "stage=vae",
         *SMALL_NETS,
         *SMALL_TRAINER,
@@ -75,61 +83,65 @@ def training(folder):
         "dataset=streaming",
     ]
     return [
-        *words,
+        *arguments,
         f"dataset.root={folder / 'chunks'}",
         "dataset.image_size=[6,8]",
         "trainer.accelerator=cpu",
     ]
 
 
-def streamed(folder, **config):
+def make_source(folder, **config):
     return Streaming.Config(root=str(folder / "chunks"), **{"image_size": [6, 8]} | config).build()
 
 
-def load(folder, num_workers, seed, epoch=0, batches_done=0):
-    return streamed(folder).train_loader(8, num_workers, seed, epoch, batches_done)
+def make_loader(folder, num_workers, seed, epoch=0, batches_done=0):
+    return make_source(folder).train_loader(8, num_workers, seed, epoch, batches_done)
 
 
-def keys(images):
+def to_bytes(images):
+    """Return the bytes of each image, for comparisons."""
     return [bytes(image.numpy()) for image in images]
 
 
-def test_the_chunks_hold_the_images_in_an_order_that_mixes_classes(folder):
+def epoch_images(loader):
+    """Return the bytes of all images of an epoch, in order."""
+    return [image for batch, _ in loader for image in to_bytes(batch)]
+
+
+def test_chunks_contain_all_images_in_mixed_class_order(folder):
     original = compose("stage=vae", "dataset=image_folder", *settings(folder)).dataset.build()
-    source = streamed(folder)
+    source = make_source(folder)
     assert source.prepare() == [] and source.image_shape == SHAPE
     for name in SPLITS:
         images, labels, _ = original.split(name)
-        expected = dict(zip(keys(images[:]), labels.tolist(), strict=True))
+        expected = dict(zip(to_bytes(images[:]), labels.tolist(), strict=True))
         found, found_labels, _ = source.split(name)
         assert len(found) == len(found_labels) == len(images)
-        assert dict(zip(keys(found[:]), found_labels[:].tolist(), strict=True)) == expected
+        assert dict(zip(to_bytes(found[:]), found_labels[:].tolist(), strict=True)) == expected
         assert found[torch.tensor([1, 0])].shape == (2, *SHAPE) and found[:0].shape == (0, *SHAPE)
     assert 0 < source.split("train").labels[:20].sum() < 20
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:.*fork.*")
-def test_an_epoch_takes_each_image_once_in_an_order_of_its_own(folder, num_workers):
-    images = streamed(folder).split("train").images
-    loader = load(folder, num_workers, seed=0)
-    first, second = ([key for batch, _ in loader for key in keys(batch)] for _ in range(2))
-    assert len(first) == len(set(first)) == 8 * len(loader) and len(loader) >= len(
-        images
-    ) // 8 - max(1, num_workers)
+def test_each_epoch_has_its_own_order_without_repetition(folder, num_workers):
+    images = make_source(folder).split("train").images
+    loader = make_loader(folder, num_workers, seed=0)
+    first, second = epoch_images(loader), epoch_images(loader)
+    assert len(first) == len(set(first)) == 8 * len(loader)
+    assert len(loader) >= len(images) // 8 - max(1, num_workers)
     assert first != second
-    again = [key for batch, _ in load(folder, num_workers, seed=0) for key in keys(batch)]
-    assert again == first
-    assert [key for batch, _ in load(folder, num_workers, seed=1) for key in keys(batch)] != first
+    assert epoch_images(make_loader(folder, num_workers, seed=0)) == first
+    assert epoch_images(make_loader(folder, num_workers, seed=1)) != first
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.filterwarnings("ignore:.*fork.*")
-def test_an_epoch_that_was_stopped_goes_on_where_it_was(folder, num_workers):
-    loader = load(folder, num_workers, seed=0)
+def test_loader_resumes_within_an_epoch(folder, num_workers):
+    loader = make_loader(folder, num_workers, seed=0)
     epochs = [list(loader) for _ in range(3)]
-    resumed = load(folder, num_workers, seed=0, epoch=1, batches_done=3)
-    iter(resumed)  # as Lightning does before it begins
+    resumed = make_loader(folder, num_workers, seed=0, epoch=1, batches_done=3)
+    iter(resumed)  # as Lightning does before training
     for found, expected in ((list(resumed), epochs[1][3:]), (list(resumed), epochs[2])):
         assert len(found) == len(expected) > 0
         assert all(
@@ -139,42 +151,43 @@ def test_an_epoch_that_was_stopped_goes_on_where_it_was(folder, num_workers):
         )
 
 
-def test_the_data_module_trains_from_the_loader_and_validates_in_order(folder):
-    data = ImageDataModule(streamed(folder), LoaderConfig(batch_size=8, eval_batch_size=5), seed=0)
+def test_data_module_uses_the_loader_and_validates_in_order(folder):
+    loader = LoaderConfig(batch_size=8, eval_batch_size=5)
+    data = ImageDataModule(make_source(folder), loader, seed=0)
     (images, labels), *_ = data.train_dataloader()
     assert (
         images.shape == (8, *SHAPE) and images.dtype == torch.uint8 and labels.dtype == torch.int64
     )
-    seen = torch.cat([images for images, _ in data.val_dataloader()])
-    assert torch.equal(seen, data.splits["val"].images[:])
+    val_images = torch.cat([images for images, _ in data.val_dataloader()])
+    assert torch.equal(val_images, data.splits["val"].images[:])
     assert data.splits["train"].num_bytes == float("inf")
 
 
 def test_two_ranks_train_on_chunks(folder, tmp_path):
-    words = [*training(folder), "loader.batch_size=16", *TWO]
-    do(tmp_path / "log", lambda: execute(compose(*words), tmp_path / "run"))
+    arguments = [*training_arguments(folder), "loader.batch_size=16", *TWO_PROCESSES]
+    run_in_process(tmp_path / "log", lambda: execute(compose(*arguments), tmp_path / "run"))
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_a_training_from_chunks_that_was_killed_goes_on_as_if_it_never_had_been(folder, tmp_path):
-    words = [
-        *training(folder),
+def test_killed_training_on_chunks_resumes_exactly(folder, tmp_path):
+    arguments = [
+        *training_arguments(folder),
         "loader.batch_size=8",
         "checkpoint.every_n_images=16",
         "trainer.max_epochs=3",
     ]
-    calm, run = tmp_path / "calm", tmp_path / "run"
-    do(tmp_path / "log", lambda: execute(compose(*words), calm))
-    pid = fork(tmp_path / "log", lambda: execute(compose(*words), run))
-    until(lambda: len(saved(run)) == 2)
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    run_in_process(tmp_path / "log", lambda: execute(compose(*arguments), undisturbed))
+    pid = fork(tmp_path / "log", lambda: execute(compose(*arguments), run))
+    wait_until(lambda: len(resume_checkpoints(run)) == 2)
     kill(pid)
-    do(tmp_path / "log", lambda: execute(compose(*words, "resume=true"), run))
+    run_in_process(tmp_path / "log", lambda: execute(compose(*arguments, "resume=true"), run))
     assert "resuming from" in (tmp_path / "log").read_text()
-    assert_same(calm, run, ["vae"])
+    assert_same_runs(undisturbed, run, ["vae"])
 
 
-def test_ranks_read_images_of_their_own(folder, monkeypatch):
-    """As litdata sees the world: every rank's epoch, put together, has no image twice."""
+def test_ranks_read_different_images(folder, monkeypatch):
+    """The epochs of all ranks together contain no image twice, with simulated ranks."""
     from litdata.utilities.env import _DistributedEnv
 
     seen = []
@@ -182,25 +195,26 @@ def test_ranks_read_images_of_their_own(folder, monkeypatch):
         monkeypatch.setattr(
             _DistributedEnv, "detect", classmethod(lambda cls, rank=rank: cls(2, rank, 1))
         )
-        source = streamed(folder)
+        source = make_source(folder)
         images = source.split("train").images
-        seen += [key for batch, _ in source.train_loader(4, 0, 0, 0, 0) for key in keys(batch)]
+        seen += epoch_images(source.train_loader(4, 0, 0, 0, 0))
     assert len(seen) == len(set(seen)) >= 0.8 * len(images)
 
 
-def test_another_size_than_was_written_is_refused(folder):
+def test_another_image_size_raises(folder):
     with pytest.raises(
-        ValueError, match=r"dataset.image_size and dataset.channels must be 192.*got 144"
+        ValueError,
+        match=r"dataset.image_size and dataset.channels give images of 192 bytes.* of 144 bytes",
     ):
-        streamed(folder, image_size=8).split("val").images[:]
+        make_source(folder, image_size=8).split("val").images[:]
 
 
-def test_a_root_without_chunks_says_how_to_make_them(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no chunks .*python train.py stage=pack"):
-        streamed(tmp_path).prepare()
+def test_root_without_chunks_raises_with_a_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"contains no chunks .*python train.py stage=pack"):
+        make_source(tmp_path).prepare()
 
 
-def test_what_is_there_is_not_overwritten(folder):
+def test_existing_chunks_are_not_overwritten(folder):
     run = compose("stage=pack", f"output={folder / 'chunks'}", *settings(folder))
     with pytest.raises(
         ValueError, match="train already exists; choose another output, or remove it"
@@ -208,14 +222,14 @@ def test_what_is_there_is_not_overwritten(folder):
         run_stage(run, folder)
 
 
-IMPORTED = {
+MALICIOUS_CONTEXT = {
     "default_factory_module": "evil_module",
     "default_factory_name": "x",
     "dict_context": [],
 }
-# a description of nested items that names a module, which litdata would import
-IMPORTS = json.dumps(
-    [1, {"type": "collections.defaultdict", "context": IMPORTED, "children_spec": []}]
+# A description of nested items that names a module, which litdata would import.
+MALICIOUS_SPEC = json.dumps(
+    [1, {"type": "collections.defaultdict", "context": MALICIOUS_CONTEXT, "children_spec": []}]
 )
 
 
@@ -224,19 +238,19 @@ IMPORTS = json.dumps(
     [
         (
             lambda index: index["config"].update(data_format=["pickle"]),
-            r"its items are \['pickle'\].*refused",
+            r"refused: stage=pack did not write these items \(format \['pickle'\]",
         ),
         (
-            lambda index: index["config"].update(data_spec=IMPORTS),
-            r"not what stage=pack writes: refused",
+            lambda index: index["config"].update(data_spec=MALICIOUS_SPEC),
+            r"refused: stage=pack did not write these items",
         ),
         (
             lambda index: index["chunks"][0].update(filename="../../evil.bin"),
-            r"names a chunk '\.\./\.\./evil\.bin'",
+            r"refused: the chunk name '\.\./\.\./evil\.bin' is a path",
         ),
     ],
 )
-def test_a_hostile_index_is_refused_before_anything_is_read(
+def test_malicious_index_is_refused_before_any_item_is_read(
     folder, tmp_path, edit, message, monkeypatch
 ):
     (tmp_path / "chunks" / "train").mkdir(parents=True)
@@ -249,51 +263,50 @@ def test_a_hostile_index_is_refused_before_anything_is_read(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     with pytest.raises(ValueError, match=message):
-        streamed(tmp_path).split("train")
+        make_source(tmp_path).split("train")
     assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"chunks": [], "config": {}}'])
-def test_a_damaged_index_is_said(tmp_path, content):
+def test_damaged_index_raises(tmp_path, content):
     (tmp_path / "chunks" / "train").mkdir(parents=True)
     (tmp_path / "chunks" / "train" / "index.json").write_text(content)
     with pytest.raises(ValueError, match="split train: cannot be opened"):
-        streamed(tmp_path).split("train")
+        make_source(tmp_path).split("train")
 
 
-def test_a_damaged_chunk_is_said(folder, tmp_path):
+def test_damaged_chunk_raises(folder, tmp_path):
     shutil.copytree(folder / "chunks", tmp_path / "chunks")
     for path in (tmp_path / "chunks" / "val").glob("*.bin"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="split val: a chunk is damaged or unavailable"):
-        streamed(tmp_path).split("val").images[:]
+        make_source(tmp_path).split("val").images[:]
 
 
-@pytest.mark.parametrize("word", ["dataset.crop=random", "dataset.flip=true"])
-def test_random_views_are_not_written(folder, tmp_path, word):
-    run = compose("stage=pack", f"output={tmp_path / 'out'}", *settings(folder), word)
+@pytest.mark.parametrize("argument", ["dataset.crop=random", "dataset.flip=true"])
+def test_packing_with_augmentation_raises(folder, tmp_path, argument):
+    run = compose("stage=pack", f"output={tmp_path / 'out'}", *settings(folder), argument)
     with pytest.raises(
-        ValueError, match=r"dataset\.crop and dataset\.flip must be left as they are"
+        ValueError, match=r"dataset\.crop and dataset\.flip must be left at their defaults"
     ):
         run_stage(run, tmp_path)
 
 
-def test_without_litdata_it_says_what_to_install(folder, monkeypatch):
+def test_missing_litdata_raises_with_the_install_command(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "litdata", None)
     with pytest.raises(ValueError, match=r"pip install 'vaegan\[streaming\]'"):
-        streamed(folder).split("train")
+        make_source(folder).split("train")
 
 
-def test_an_item_is_its_label_and_its_pixels():
+def test_item_is_the_label_followed_by_the_pixels():
     image = torch.randint(256, (3, 6, 8), dtype=torch.uint8)
-    assert pack(image, 258)[:8] == bytes([2, 1, 0, 0, 0, 0, 0, 0]) and pack(image, 258)[
-        8:
-    ] == bytes(image.numpy())
+    item = pack(image, 258)
+    assert item[:8] == bytes([2, 1, 0, 0, 0, 0, 0, 0]) and item[8:] == bytes(image.numpy())
 
 
 @pytest.mark.parametrize(
     "key, value", [("image_size", 2), ("image_size", [8]), ("channels", 2), ("cache_gb", 0.0)]
 )
-def test_bad_settings_are_refused(key, value):
+def test_invalid_settings_raise(key, value):
     with pytest.raises(ValueError, match=f"{key} must be"):
         Streaming.Config(root="chunks", **{key: value})

@@ -7,7 +7,7 @@ from vaegan.gan.warm_start import (
     WarmStartConfig,
     init_discriminator,
     init_generator,
-    layers,
+    named_layers,
 )
 from vaegan.networks import discriminators, encoders
 from vaegan.networks.discriminators import apply_spectral_norm
@@ -23,12 +23,12 @@ def make_vae(*overrides, seed=0):
 
 
 def make_discriminator(*overrides):
-    words = ["stage=gan", "vae_ckpt=x", "discriminator.width=8", "discriminator.hidden_dim=32"]
-    return compose(*words, *overrides).discriminator.build(SHAPE)
+    defaults = ["stage=gan", "vae_ckpt=x", "discriminator.width=8", "discriminator.hidden_dim=32"]
+    return compose(*defaults, *overrides).discriminator.build(SHAPE)
 
 
 @pytest.mark.parametrize(
-    "part, num, copied",
+    "part, num_layers, copied",
     [
         ("all", 1, [0, 1, 2, 3]),
         ("none", 1, []),
@@ -37,12 +37,12 @@ def make_discriminator(*overrides):
         ("last", 2, [2, 3]),
     ],
 )
-def test_the_generator_takes_over_the_layers_that_are_asked_for(part, num, copied):
+def test_generator_copies_the_selected_layers(part, num_layers, copied):
     vae, fresh = make_vae(seed=1), make_vae(seed=2)
     generator, transfer = init_generator(
-        vae, fresh, WarmStartConfig(generator=part, num_layers=num)
+        vae, fresh, WarmStartConfig(generator=part, num_layers=num_layers)
     )
-    names = list(layers(vae.decoder))
+    names = list(named_layers(vae.decoder))
     assert transfer.copied == [names[i] for i in copied]
     assert transfer.fresh == [name for name in names if name not in transfer.copied]
     for i, name in enumerate(names):
@@ -55,7 +55,7 @@ def test_the_generator_takes_over_the_layers_that_are_asked_for(part, num, copie
     assert transfer.num_weights == sum(p.numel() for p in vae.decoder.parameters())
 
 
-def test_a_report_says_what_was_copied():
+def test_transfer_describes_the_copied_layers():
     vae = make_vae()
     _, transfer = init_generator(
         vae, make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
@@ -64,7 +64,7 @@ def test_a_report_says_what_was_copied():
     assert str(transfer).endswith(" weights) from the VAE's decoder; fresh: net.5, net.7")
 
 
-def test_the_generator_shares_no_weight_with_the_vae():
+def test_generator_shares_no_weights_with_the_vae():
     vae = make_vae()
     generator, _ = init_generator(vae, make_vae(seed=1), WarmStartConfig())
     torch.nn.init.zeros_(generator.decoder.net[0].weight)
@@ -72,21 +72,21 @@ def test_the_generator_shares_no_weight_with_the_vae():
 
 
 def perturb(network):
-    """Change all weights, as training does: no layer is all zeros."""
+    """Add noise to all weights, so that no layer is all zeros."""
     for parameter in network.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
 
 
 @pytest.mark.parametrize("network", ["conv", "resnet"])
 @pytest.mark.parametrize("activation", ["silu", "leaky_relu"])
-def test_a_discriminator_starts_with_the_encoders_trunk(network, activation):
+def test_discriminator_copies_the_encoder_trunk(network, activation):
     vae = make_vae(f"encoder={network}", f"encoder.activation={activation}")
     perturb(vae.encoder)
-    words = [f"discriminator={network}", f"discriminator.activation={activation}"]
-    discriminator = make_discriminator(*words)
+    overrides = [f"discriminator={network}", f"discriminator.activation={activation}"]
+    discriminator = make_discriminator(*overrides)
     head = discriminator.head.weight.clone()
     transfer = init_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
-    names = list(layers(discriminator))
+    names = list(named_layers(discriminator))
     assert transfer.copied == names[:-1] and transfer.fresh == ["head"] == names[-1:]
     trunk, expected = discriminator.trunk.state_dict(), vae.encoder.trunk.state_dict()
     assert trunk.keys() == expected.keys()
@@ -114,17 +114,17 @@ def test_a_discriminator_starts_with_the_encoders_trunk(network, activation):
         ),
     ],
 )
-def test_a_discriminator_of_another_architecture_is_refused(encoder, discriminator, message):
+def test_discriminator_with_another_architecture_is_rejected(encoder, discriminator, message):
     built = make_discriminator(*discriminator)
     before = [p.clone() for p in built.parameters()]
-    expected = f"discriminator cannot start from the VAE's encoder: .*{message}.*; choose the same"
+    expected = f"discriminator cannot start from the VAE's encoder: .*{message}.*; use the same"
     with pytest.raises(ValueError, match=expected):
         vae = make_vae(f"encoder={encoder}")
         init_discriminator(vae, built, WarmStartConfig(discriminator=True))
     assert all(torch.equal(a, b) for a, b in zip(before, built.parameters(), strict=True))
 
 
-def test_fully_connected_networks_of_another_depth_are_refused():
+def test_mlp_with_another_depth_is_rejected():
     encoder = encoders.Mlp.Config(hidden_dims=[32, 32])
     vae = VAE(SHAPE, VAEConfig(latent_dim=8, encoder=encoder))
     discriminator = discriminators.Mlp.Config(hidden_dims=[32, 32, 32]).build(SHAPE)
@@ -132,14 +132,14 @@ def test_fully_connected_networks_of_another_depth_are_refused():
         init_discriminator(vae, discriminator, WarmStartConfig(discriminator=True))
 
 
-def test_a_network_without_a_trunk_is_refused():
+def test_network_without_a_trunk_is_rejected():
     discriminator = make_discriminator()
     discriminator.trunk = torch.nn.Identity()
-    with pytest.raises(ValueError, match="one of them has no trunk"):
+    with pytest.raises(ValueError, match="one of the two networks has no trunk"):
         init_discriminator(make_vae(), discriminator, WarmStartConfig(discriminator=True))
 
 
-def test_spectral_norm_of_copied_weights_starts_converged():
+def test_spectral_norm_of_copied_weights_is_converged():
     vae = make_vae()
     perturb(vae.encoder)
     discriminator = make_discriminator("discriminator.spectral_norm=true")
@@ -151,7 +151,7 @@ def test_spectral_norm_of_copied_weights_starts_converged():
 
 
 @pytest.mark.parametrize(
-    "config, words, copied",
+    "config, overrides, copied",
     [
         (WarmStartConfig(), [], 3),
         (WarmStartConfig(), ["discriminator.activation=leaky_relu"], 0),
@@ -160,16 +160,14 @@ def test_spectral_norm_of_copied_weights_starts_converged():
         (WarmStartConfig(discriminator=False), [], 0),
     ],
 )
-def test_unless_told_otherwise_the_discriminator_starts_warm_where_it_can_and_the_report_says_so(
-    config, words, copied
-):
-    discriminator = make_discriminator(*words)
+def test_discriminator_default_copies_only_an_equal_architecture(config, overrides, copied):
+    discriminator = make_discriminator(*overrides)
     before = [p.clone() for p in discriminator.parameters()]
     transfer = init_discriminator(make_vae(seed=3), discriminator, config)
     assert len(transfer.copied) == copied
     assert (str(transfer) == "discriminator: fresh weights") is (copied == 0)
-    same = [torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True)]
-    assert all(same) is (copied == 0)
+    unchanged = [torch.equal(a, b) for a, b in zip(before, discriminator.parameters(), strict=True)]
+    assert all(unchanged) is (copied == 0)
 
 
 @pytest.mark.parametrize(
@@ -180,17 +178,17 @@ def test_unless_told_otherwise_the_discriminator_starts_warm_where_it_can_and_th
         ({"freeze_layers": -1}, "freeze_layers must be at least 0"),
         (
             {"freeze_layers": 2},
-            "freeze_images must be positive with freeze_layers=2, and 0 with none; got 0",
+            r"freeze_images must be positive with .*, else 0 \(freeze_layers=2\); got 0",
         ),
         (
             {"freeze_images": 9},
-            "freeze_images must be positive with freeze_layers=0, and 0 with none; got 9",
+            r"freeze_images must be positive with .*, else 0 \(freeze_layers=0\); got 9",
         ),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
         ({"reconstruction_images": 0}, "reconstruction_images must be at least 1"),
     ],
 )
-def test_bad_settings_are_refused(values, message):
+def test_invalid_config_is_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         WarmStartConfig(**values)
 
@@ -198,20 +196,20 @@ def test_bad_settings_are_refused(values, message):
 @pytest.mark.parametrize(
     "values", [{"generator": "last", "num_layers": 5}, {"freeze_layers": 5, "freeze_images": 9}]
 )
-def test_more_layers_than_there_are_are_refused(values):
+def test_more_layers_than_the_decoder_has_are_rejected(values):
     with pytest.raises(
         ValueError,
-        match=r"warm_start.*_layers must be at most the decoder's 4 \(net.0, net.2, net.5",
+        match=r"warm_start.*_layers must be at most 4, the number of .* \(net.0, net.2, net.5",
     ):
         init_generator(make_vae(), make_vae(), WarmStartConfig(**values))
 
 
-def test_the_anchor_falls_linearly_to_nothing():
+def test_reconstruction_weight_falls_linearly_to_zero():
     config = WarmStartConfig(reconstruction_weight=2.0, reconstruction_images=100)
     assert [config.reconstruction_weight_at(n) for n in (0, 50, 100, 150)] == [2.0, 1.0, 0.0, 0.0]
 
 
-def test_the_aggregate_posterior_has_the_moments_of_the_latents():
+def test_aggregate_posterior_has_the_moments_of_the_latents():
     vae = make_vae("likelihood=gaussian")
     images = torch.rand(4000, *SHAPE)
     aggregate = AggregatePosterior(8)
@@ -220,15 +218,15 @@ def test_the_aggregate_posterior_has_the_moments_of_the_latents():
         posterior = vae.encode(vae.likelihood.target(images))
         mean = posterior.mean.mean(0)
         covariance = torch.cov(posterior.mean.T) + posterior.variance.mean(0).diag()
-    found = aggregate()
-    torch.testing.assert_close(found.mean, mean, rtol=0, atol=0.1)
-    torch.testing.assert_close(found.covariance_matrix, covariance, rtol=0, atol=0.15)
+    fitted = aggregate()
+    torch.testing.assert_close(fitted.mean, mean, rtol=0, atol=0.1)
+    torch.testing.assert_close(fitted.covariance_matrix, covariance, rtol=0, atol=0.15)
     assert Latents(vae, aggregate)().sample((5,)).shape == (5, 8)
     assert Latents(vae, None)().mean.tolist() == [0.0] * 8
 
 
-def test_too_few_images_for_the_aggregate_posterior_are_refused():
+def test_aggregate_posterior_rejects_too_few_images():
     with pytest.raises(
-        ValueError, match="number of training images must be above latent_dim; got 8"
+        ValueError, match="number of training images must be above latent_dim=8 .*; got 8"
     ):
         AggregatePosterior(8).fit(make_vae(), torch.rand(8, *SHAPE))

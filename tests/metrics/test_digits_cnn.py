@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from scripts.train_digits_cnn import RECIPES, Recipe, augment
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
-from vaegan.metrics.digits_cnn import NAMES, WEIGHTS, DigitsCnn, load_digits_cnn
+from vaegan.metrics.digits_cnn import DATASETS, WEIGHTS_DIR, DigitsCnn, load_digits_cnn
 
 TEST_ACCURACY = {"mnist": 0.994, "fashion_mnist": 0.93}
 
@@ -17,9 +17,9 @@ def mnist_test():
     return to_float(images[:2000]), labels[:2000]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_shipped_weights_are_small_and_say_where_they_come_from(name):
-    path = WEIGHTS / f"{name}.safetensors"
+@pytest.mark.parametrize("name", DATASETS)
+def test_shipped_weights_are_small_and_have_metadata(name):
+    path = WEIGHTS_DIR / f"{name}.safetensors"
     assert path.stat().st_size < 1_000_000
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -27,65 +27,60 @@ def test_shipped_weights_are_small_and_say_where_they_come_from(name):
     assert float(metadata["test_accuracy"]) >= TEST_ACCURACY[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_loaded_net_is_frozen_and_finite(name):
+@pytest.mark.parametrize("name", DATASETS)
+def test_loaded_network_is_frozen_and_finite(name):
     state = torch.get_rng_state()
     net = load_digits_cnn(name)
-    assert torch.equal(torch.get_rng_state(), state)  # scoring does not change what is trained
+    assert torch.equal(torch.get_rng_state(), state)  # loading does not change training
     images = torch.rand(5, 1, 28, 28)
     assert not net.training and not any(parameter.requires_grad for parameter in net.parameters())
     assert net(images).shape == (5, DigitsCnn.NUM_CLASSES) and net(images).isfinite().all()
-    assert (
-        net.features(images).shape == (5, DigitsCnn.NUM_FEATURES)
-        and net.features(images).isfinite().all()
-    )
-    torch.testing.assert_close(net(images)[:2], net(images[:2]))  # no image depends on its batch
+    features = net.features(images)
+    assert features.shape == (5, DigitsCnn.NUM_FEATURES) and features.isfinite().all()
+    torch.testing.assert_close(net(images)[:2], net(images[:2]))  # independent of the other images
 
 
-def test_mnist_weights_know_digits_and_every_feature_lives(mnist_test):
+def test_mnist_weights_classify_digits_and_have_no_dead_features(mnist_test):
     net, (images, labels) = load_digits_cnn("mnist"), mnist_test
     features = net.features(images)
     assert (net(images).argmax(1) == labels).float().mean() > 0.99
     assert (features > 0).float().mean(0).min() > 0.01 and features.std(0).min() > 0.01
 
 
-def test_wrong_weights_and_names_are_refused(tmp_path):
+def test_wrong_weights_and_names_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="weights for mnist and fashion_mnist; got 'kmnist'"):
         load_digits_cnn("kmnist")
-    with pytest.raises(ValueError, match="absent.safetensors must hold the weights of a DigitsCnn"):
+    with pytest.raises(
+        ValueError, match="absent.safetensors must contain the weights of a DigitsCnn"
+    ):
         load_digits_cnn("mnist", tmp_path / "absent.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="damaged.safetensors must hold"):
+    with pytest.raises(ValueError, match="damaged.safetensors must contain"):
         load_digits_cnn("mnist", tmp_path / "damaged.safetensors")
     save_file(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(
-        ValueError, match="(?s)other.safetensors must hold.*Missing key.*train_digits_cnn.py mnist"
+        ValueError,
+        match="(?s)other.safetensors must contain.*Missing key.*train_digits_cnn.py mnist",
     ):
         load_digits_cnn("mnist", tmp_path / "other.safetensors")
 
 
-def test_images_of_another_shape_are_refused():
+def test_images_of_another_shape_are_rejected():
     with pytest.raises(ValueError, match=r"\(B, 1, 28, 28\); got \(2, 3, 32, 32\)"):
         DigitsCnn()(torch.rand(2, 3, 32, 32))
 
 
-def test_an_augmentation_of_nothing_changes_nothing_and_a_flip_mirrors():
+def test_augmentation_is_the_identity_or_a_horizontal_flip():
     images = torch.rand(40, 1, 28, 28)
-    still = Recipe(epochs=1, degrees=0, scale=0, shift=0, flip=False, hole=0)
-    torch.testing.assert_close(augment(images, still), images)
-    flipped = augment(images, Recipe(epochs=1, degrees=0, scale=0, shift=0, flip=True, hole=0))
-    same, mirrored = (
-        (flipped - images).abs().amax((1, 2, 3)) < 1e-4,
-        (flipped - images.flip(3)).abs().amax((1, 2, 3)),
-    )
-    assert (same | (mirrored < 1e-4)).all() and 0 < same.sum() < 40
+    identity = Recipe(epochs=1, degrees=0, scale=0, shift=0, flip=False, hole=0)
+    torch.testing.assert_close(augment(images, identity), images)
+    augmented = augment(images, Recipe(epochs=1, degrees=0, scale=0, shift=0, flip=True, hole=0))
+    is_unchanged = (augmented - images).abs().amax((1, 2, 3)) < 1e-4
+    is_flipped = (augmented - images.flip(3)).abs().amax((1, 2, 3)) < 1e-4
+    assert (is_unchanged | is_flipped).all() and 0 < is_unchanged.sum() < 40
 
 
-def test_a_hole_covers_part_of_an_image():
-    holes = (
-        augment(
-            torch.ones(40, 1, 28, 28), Recipe(1, degrees=0, scale=0, shift=0, flip=False, hole=7)
-        )
-        < 0.5
-    )
-    assert 0 < holes.sum((1, 2, 3)).min() and holes.sum((1, 2, 3)).max() <= 49
+def test_hole_covers_part_of_an_image():
+    recipe = Recipe(epochs=1, degrees=0, scale=0, shift=0, flip=False, hole=7)
+    num_covered = (augment(torch.ones(40, 1, 28, 28), recipe) < 0.5).sum((1, 2, 3))
+    assert 0 < num_covered.min() and num_covered.max() <= 49

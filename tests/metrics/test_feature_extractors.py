@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_NETS, compose
-from vaegan.metrics import real_statistics as module
+from vaegan.metrics import real_statistics
 from vaegan.metrics.feature_extractors import (
     FeatureExtractor,
     InceptionExtractor,
@@ -31,18 +31,21 @@ def features_folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "vaegan" / "features"
 
 
-@pytest.mark.parametrize("name, classes", [("digits_cnn", 10), ("vae_encoder", None)])
-def test_features_are_frozen_and_leave_no_trace(name, classes):
+@pytest.mark.parametrize("name, num_classes", [("digits_cnn", 10), ("vae_encoder", None)])
+def test_feature_extractor_is_frozen_and_in_eval_mode(name, num_classes):
     network = build(name).train()
     images = torch.rand(3, 1, 28, 28)
     features = network(images)
     assert features.shape == (3, network.num_features) and not features.requires_grad
     assert not network.training and network.name == name
     logits = network.classify(features)
-    assert (None if logits is None else logits.shape) == (None if classes is None else (3, classes))
+    if num_classes is None:
+        assert logits is None
+    else:
+        assert logits.shape == (3, num_classes)
 
 
-def test_of_three_channels_each_is_a_digit():
+def test_digits_cnn_combines_three_channels():
     images = torch.rand(2, 3, 28, 28)
     network, single = build("digits_cnn", (3, 28, 28)), build("digits_cnn")
     features = network(images)
@@ -55,38 +58,35 @@ def test_of_three_channels_each_is_a_digit():
     expected = torch.stack([p[torch.arange(2), [1, 4]] for p in probabilities]).prod(0)
     torch.testing.assert_close(joint[torch.arange(2), [111, 444]], expected)
     digits = torch.stack([p.argmax(1) for p in probabilities])
-    assert (
-        network.classify(features).argmax(1).tolist()
-        == (digits * torch.tensor([[100], [10], [1]])).sum(0).tolist()
-    )
+    expected_classes = (digits * torch.tensor([[100], [10], [1]])).sum(0)
+    assert torch.equal(network.classify(features).argmax(1), expected_classes)
 
 
-def test_the_vaes_encoder_is_copied():
+def test_vae_encoder_is_a_copy():
     vae = make_vae()
     network = build_feature_extractor(None, vae, None)
     images = torch.rand(2, 1, 28, 28)
     before = network(images)
     torch.nn.init.zeros_(next(vae.encoder.parameters()))
-    assert torch.equal(network(images), before) and all(
-        p.requires_grad for p in vae.encoder.parameters()
-    )
+    assert torch.equal(network(images), before)
+    assert all(p.requires_grad for p in vae.encoder.parameters())
 
 
-def test_without_a_choice_the_classifier_is_taken_where_it_knows_the_classes():
+def test_default_is_digits_cnn_for_known_classes():
     assert build_feature_extractor(None, make_vae(), "fashion_mnist").name == "digits_cnn"
     assert build_feature_extractor(None, make_vae(), None).name == "vae_encoder"
 
 
 @pytest.mark.parametrize("shape, classifier", [((1, 28, 28), None), ((1, 32, 32), "mnist")])
-def test_digits_cnn_refuses_what_it_does_not_know(shape, classifier):
+def test_digits_cnn_rejects_unknown_data(shape, classifier):
     with pytest.raises(
         ValueError,
-        match="feature_extractor=digits_cnn knows the .* choose feature_extractor=vae_encoder",
+        match="feature_extractor=digits_cnn supports only .* Choose feature_extractor=vae_encoder",
     ):
         build("digits_cnn", shape, classifier)
 
 
-def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_path):
+def test_inception_rejects_missing_unsafe_and_wrong_weights(tmp_path):
     class Payload:
         def __reduce__(self):
             return (tmp_path / "executed").touch, ()
@@ -97,26 +97,26 @@ def test_inception_wants_weights_that_are_there_plain_and_the_right_ones(tmp_pat
     ):
         build("inception", path=str(path))
     path.write_bytes(pickle.dumps(Payload(), protocol=2))
-    with pytest.raises(ValueError, match="damaged, or holds more than tensors: refused"):
+    with pytest.raises(ValueError, match="is damaged or contains objects other than tensors"):
         build("inception", path=str(path))
     assert not (tmp_path / "executed").exists()
     torch.save({"fc.weight": torch.zeros(2, 2)}, path)
     with pytest.raises(
-        ValueError, match="does not hold the weights of InceptionV3; download https://"
+        ValueError, match="must contain the weights of InceptionV3; download https://"
     ):
         build("inception", path=str(path))
     torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="does not hold the weights of a network"):
+    with pytest.raises(ValueError, match="must contain a dict of tensors"):
         build("inception", path=str(path))
 
 
-def test_weights_of_inception_that_cannot_be_downloaded_are_reported(monkeypatch):
+def test_failed_download_of_inception_is_reported(monkeypatch):
     import torch_fidelity.feature_extractor_inceptionv3 as library
 
-    def refuse(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(library, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr(library, "load_state_dict_from_url", fail)
     with pytest.raises(
         ValueError,
         match="cannot download .* .no route to host.; download https.* feature_extractor.path",
@@ -125,7 +125,7 @@ def test_weights_of_inception_that_cannot_be_downloaded_are_reported(monkeypatch
 
 
 @pytest.mark.slow
-def test_inception_from_a_file(tmp_path, monkeypatch):
+def test_inception_loads_weights_from_a_file(tmp_path, monkeypatch):
     import torch_fidelity.feature_extractor_inceptionv3 as library
 
     monkeypatch.setattr(library, "load_state_dict_from_url", lambda *args, **kwargs: {})
@@ -141,28 +141,25 @@ def test_inception_from_a_file(tmp_path, monkeypatch):
     assert isinstance(network, InceptionExtractor) and network.num_features == 2048
 
 
-def uint8(num=300, seed=0):
-    return torch.randint(
-        256, (num, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+def random_images(num_images=300, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (num_images, 1, 28, 28), dtype=torch.uint8, generator=generator)
 
 
-def test_features_of_real_images_are_kept_under_a_hash_of_data_and_network(
-    features_folder, monkeypatch
-):
-    network, images = build("digits_cnn"), uint8()
+def test_features_are_cached_under_a_hash_of_data_and_network(features_folder, monkeypatch):
+    network, images = build("digits_cnn"), random_images()
     first = load_features(network, images, len(images), CPU)
     assert len(list(features_folder.iterdir())) == 1
-    monkeypatch.setattr(module, "compute_features", None)  # would fail: it is not needed again
+    monkeypatch.setattr(real_statistics, "compute_features", None)  # a second call would fail
     assert torch.equal(load_features(network, images, len(images), CPU), first)
-    assert content_hash(network, images, 300) != content_hash(network, uint8(seed=1), 300)
+    assert content_hash(network, images, 300) != content_hash(network, random_images(seed=1), 300)
     assert content_hash(network, images, 300) != content_hash(
         build("digits_cnn", classifier="fashion_mnist"), images, 300
     )
 
 
-def test_a_damaged_cache_is_made_again(features_folder):
-    network, images = build("digits_cnn"), uint8()
+def test_damaged_cache_is_recomputed(features_folder):
+    network, images = build("digits_cnn"), random_images()
     first = load_features(network, images, len(images), CPU)
     (path,) = features_folder.iterdir()
     path.write_bytes(path.read_bytes()[:100])
@@ -170,22 +167,25 @@ def test_a_damaged_cache_is_made_again(features_folder):
     assert path.stat().st_size > 100
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(monkeypatch, tmp_path, caplog):
+def test_unwritable_cache_logs_a_warning(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert load_features(build("digits_cnn"), uint8(), 300, CPU).shape == (300, 64)
+    assert load_features(build("digits_cnn"), random_images(), 300, CPU).shape == (300, 64)
     assert "cannot cache features of real images" in caplog.text
 
 
-def test_a_network_of_one_run_leaves_no_file(features_folder):
-    load_features(build("vae_encoder"), uint8(10), 10, CPU)
+def test_features_of_the_vae_encoder_are_not_cached(features_folder):
+    load_features(build("vae_encoder"), random_images(10), 10, CPU)
     assert not features_folder.exists()
 
 
-def test_the_baseline_is_the_score_of_other_real_images():
+def test_baseline_scores_other_real_images():
     network = build("digits_cnn")
-    found = compute_real_statistics(network, uint8(200), uint8(300, seed=1), CPU)
-    assert found.real.features.shape == (200, 64) and found.real.logits.shape == (200, 10)
-    assert 0 < found.real_vs_real["frechet_distance"] and "class_kl" in found.real_vs_real
-    same = compute_real_statistics(network, uint8(200), uint8(200), CPU)
+    statistics = compute_real_statistics(
+        network, random_images(200), random_images(300, seed=1), CPU
+    )
+    real, scores = statistics.real, statistics.real_vs_real
+    assert real.features.shape == (200, 64) and real.logits.shape == (200, 10)
+    assert 0 < scores["frechet_distance"] and "class_kl" in scores
+    same = compute_real_statistics(network, random_images(200), random_images(200), CPU)
     assert same.real_vs_real["frechet_distance"] < 1e-6

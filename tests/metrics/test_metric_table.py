@@ -1,4 +1,4 @@
-"""METRICS, and what the stages report."""
+"""Tests of METRICS against the metrics that the stages report."""
 
 import csv
 import subprocess
@@ -19,51 +19,51 @@ from vaegan.vae.objectives import Objective
 ROOT = Path(__file__).parents[2]
 
 
-def logged(folder):
-    """Names of what a stage has logged on val and test."""
+def logged_names(folder):
+    """Return the names of the metrics that a stage has logged on val and test."""
     with (folder / "metrics.csv").open(newline="") as file:
         tags = csv.DictReader(file).fieldnames
     return {tag.partition("/")[2] for tag in tags if tag.startswith(("val/", "test/"))}
 
 
-def of_stage(stage):
+def metrics_of_stage(stage):
     return {name for name, metric in METRICS.items() if metric.stage == stage}
 
 
-def test_every_figure_of_a_vae_is_in_the_table(vae_result):
+def test_all_reported_vae_metrics_are_in_the_table(vae_result):
     vae = VAE((1, 28, 28), compose("stage=vae", *SMALL_NETS, "likelihood=gaussian")).eval()
     target = torch.rand(4, 1, 28, 28).round()
     with torch.no_grad():
-        found = summarize_scores(score_images(vae, target, 2, 100), vae.likelihood)
-        found |= split_kl(vae.encode(target), vae.latent_prior())
+        scores = summarize_scores(score_images(vae, target, 2, 100), vae.likelihood)
+        scores |= split_kl(vae.encode(target), vae.latent_prior())
     bounds = {choice.bound_name for choice in Objective.choices.values()}
-    reported = logged(vae_result[0] / "vae")
-    assert reported and reported <= of_stage("vae")
-    assert reported | set(found) | bounds == of_stage("vae")
+    reported = logged_names(vae_result[0] / "vae")
+    assert reported and reported <= metrics_of_stage("vae")
+    assert reported | set(scores) | bounds == metrics_of_stage("vae")
 
 
-def test_every_metric_of_a_gan_is_in_the_table_and_produced(gan_result):
+def test_all_reported_gan_metrics_are_in_the_table(gan_result):
     features, logits = torch.randn(2, 50, 3), torch.randn(2, 50, 4)
     batches = [FeatureBatch(*parts) for parts in zip(features, logits, strict=True)]
-    reported = logged(gan_result[0] / "gan")
-    assert reported | set(compute_scores(*batches)) == of_stage("gan")
+    reported = logged_names(gan_result[0] / "gan")
+    assert reported | set(compute_scores(*batches)) == metrics_of_stage("gan")
 
 
-def test_sweep_metrics_have_a_direction_and_the_default_comes_first():
+def test_sweep_metrics_have_a_direction_and_start_with_the_default():
     assert sweep_metrics("vae") == ("nll", "elbo", "log_likelihood", "kl")
     assert sweep_metrics("gan") == ("frechet_distance", "kernel_distance")
     assert all(metric.direction for metric in METRICS.values() if metric.is_sweep_metric)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_is_documented(name):
+def test_metrics_are_documented(name):
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     assert any(name in page.read_text(encoding="utf-8") for page in pages)
 
 
-def test_the_table_imports_nothing_slow():
+def test_table_imports_no_slow_library():
     code = (
         "import sys, vaegan.metrics.metric_table; print({'torch', 'lightning'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "set()\n", done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout == "set()\n", process.stderr

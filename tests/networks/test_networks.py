@@ -1,4 +1,4 @@
-"""Over the registries of encoders, decoders and discriminators."""
+"""Tests of all registered encoders, decoders and discriminators."""
 
 import copy
 import math
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vaegan.gan.penalties import squared_gradient
-from vaegan.networks.blocks import ResidualBlock, conv_widths, hidden_layers, up
+from vaegan.networks.blocks import ResidualBlock, conv_widths, hidden_layers, upsample
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
@@ -20,21 +20,21 @@ SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", sorted(Encoder.choices))
-def test_encoders_turn_images_into_features(name, shape):
+def test_encoders_map_images_to_features(name, shape):
     encoder = Encoder.choices[name].Config().build(shape, num_features=6)
     assert encoder(torch.rand(3, *shape)).shape == (3, 6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", sorted(Decoder.choices))
-def test_decoders_turn_latents_into_parameters(name, shape):
+def test_decoders_map_latents_to_parameters(name, shape):
     decoder = Decoder.choices[name].Config().build(latent_dim=5, param_shape=shape)
     assert decoder(torch.randn(3, 5)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", sorted(Discriminator.choices))
-def test_discriminators_judge_each_image_by_itself(name, shape):
+def test_discriminator_logit_depends_on_its_own_image_only(name, shape):
     discriminator = Discriminator.choices[name].Config().build(shape)
     images = torch.rand(4, *shape)
     logits = discriminator(images)
@@ -43,10 +43,14 @@ def test_discriminators_judge_each_image_by_itself(name, shape):
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
-def test_no_network_normalises_over_the_batch(base):
-    shapes = {Encoder: ((1, 28, 28), 4), Decoder: (4, (1, 28, 28)), Discriminator: ((1, 28, 28),)}
+def test_no_network_has_batch_norm(base):
+    arguments = {
+        Encoder: ((1, 28, 28), 4),
+        Decoder: (4, (1, 28, 28)),
+        Discriminator: ((1, 28, 28),),
+    }
     for choice in base.choices.values():
-        layers = choice.Config().build(*shapes[base]).modules()
+        layers = choice.Config().build(*arguments[base]).modules()
         assert not [layer for layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
@@ -61,35 +65,31 @@ def test_no_network_normalises_over_the_batch(base):
         ((1, 31, 63), 2),
     ],
 )
-def test_images_are_halved_to_between_4_and_7_pixels_where_they_can(shape, num_halvings):
+def test_images_are_halved_until_the_shorter_side_is_less_than_8(shape, num_halvings):
     sizes = Encoder.choices["conv"].Config(width=8, max_width=20)
     assert conv_widths(shape, sizes) == [min(8 << i, 20) for i in range(num_halvings)]
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
-def test_images_that_cannot_be_halved_twice_are_refused(base):
-    arguments = {Encoder: ((1, 3, 28), 4), Decoder: (4, (1, 3, 28)), Discriminator: ((1, 3, 28),)}[
-        base
-    ]
-    with pytest.raises(
-        ValueError, match=rf"{base.group}=conv .*at least 4, got 3 x 28; .* choose {base.group}=mlp"
-    ):
+def test_images_smaller_than_4_pixels_raise(base):
+    shape = (1, 3, 28)
+    arguments = {Encoder: (shape, 4), Decoder: (4, shape), Discriminator: (shape,)}[base]
+    message = rf"{base.group}=conv .*at least 4; got 3 x 28. .* choose {base.group}=mlp"
+    with pytest.raises(ValueError, match=message):
         base.choices["conv"].Config().build(*arguments)
     assert base.choices["mlp"].Config().build(*arguments)
 
 
-def test_he_initialisation_keeps_the_scale_of_the_signal():
+def test_he_initialization_keeps_the_second_moment_of_the_signal():
     torch.manual_seed(0)
-    layers = [nn.Linear(512, 512), up(64, 64)]
+    layers = [nn.Linear(512, 512), upsample(64, 64)]
     inputs = [torch.randn(256, 512), torch.randn(16, 64, 16, 16)]
     for layer, x in zip(layers, inputs, strict=True):
         he_init(nn.Sequential(layer, nn.Linear(1, 1)))
-        inside = (
-            layer(x.relu()) if isinstance(layer, nn.Linear) else layer(x.relu())[..., 1:-1, 1:-1]
-        )
-        assert inside.square().mean().item() == pytest.approx(
-            1, rel=0.1
-        )  # as much as went in, before the relu
+        output = layer(x.relu())
+        if not isinstance(layer, nn.Linear):
+            output = output[..., 1:-1, 1:-1]  # border pixels have fewer inputs
+        assert output.square().mean().item() == pytest.approx(1, rel=0.1)  # as x before the ReLU
         assert (layer.bias == 0).all()
 
 
@@ -106,13 +106,13 @@ def test_output_layers_start_small():
 
 
 @pytest.mark.parametrize("key", ["width", "max_width", "hidden_dim"])
-def test_bad_sizes_are_refused(key):
+def test_invalid_sizes_raise(key):
     assert issubclass(Encoder.choices["conv"].Config, ConvSizes)
     with pytest.raises(ValueError, match=f"{key} must be at least 1; got 0"):
         Encoder.choices["conv"].Config(**{key: 0})
 
 
-def test_bad_hidden_dims_are_refused():
+def test_invalid_hidden_dims_raise():
     assert issubclass(Encoder.choices["mlp"].Config, MlpSizes)
     with pytest.raises(ValueError, match="hidden_dims must be a list of numbers of at least 1"):
         Encoder.choices["mlp"].Config(hidden_dims=[64, 0])
@@ -122,29 +122,27 @@ def test_bad_hidden_dims_are_refused():
 @pytest.mark.parametrize(
     "activation, layer", [("silu", nn.SiLU), ("tanh", nn.Tanh), ("relu", nn.ReLU), ("glu", nn.GLU)]
 )
-def test_mlps_have_the_activation_that_is_asked_for(base, activation, layer):
+def test_mlps_have_the_configured_activation(base, activation, layer):
     arguments = ((1, 4, 4), 6) if base is Encoder else (6, (1, 4, 4))
-    network = (
-        base.choices["mlp"].Config(hidden_dims=[20, 30], activation=activation).build(*arguments)
-    )
+    config = base.choices["mlp"].Config(hidden_dims=[20, 30], activation=activation)
+    network = config.build(*arguments)
     assert [type(module) for module in network.modules()].count(layer) == 2
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     widths = [module.weight.shape[0] for module in linear]
     assert widths[:2] == ([40, 60] if activation == "glu" else [20, 30])
 
 
-def test_gated_layers_are_those_of_tomczak_and_welling():
-    """h = (A x + b) * sigmoid(C x + d)."""
+def test_gated_layers_multiply_linear_units_by_sigmoid_gates():
+    """(A x + b) * sigmoid(C x + d), as in Tomczak & Welling 2018."""
     first, gate = hidden_layers([5, 7], "glu")
     x = torch.randn(4, 5)
-    value, opened = first(x).chunk(2, 1)
-    torch.testing.assert_close(gate(first(x)), value * opened.sigmoid())
+    value, gate_logit = first(x).chunk(2, 1)
+    torch.testing.assert_close(gate(first(x)), value * gate_logit.sigmoid())
 
 
-def test_an_unknown_activation_is_refused():
-    with pytest.raises(
-        ValueError, match="activation must be one of silu, relu, tanh, glu; got 'gelu'"
-    ):
+def test_unknown_activation_of_an_mlp_raises():
+    message = "activation must be one of silu, relu, tanh, glu; got 'gelu'"
+    with pytest.raises(ValueError, match=message):
         Encoder.choices["mlp"].Config(activation="gelu")
 
 
@@ -154,34 +152,27 @@ def test_residual_blocks_start_as_the_identity(normalization):
     he_init(nn.Sequential(block, nn.Linear(1, 1)))
     x = torch.randn(2, 12, 5, 6)
     assert torch.equal(block(x), x)
-    assert len([layer for layer in block.modules() if isinstance(layer, nn.GroupNorm)]) == 2 * (
-        normalization == "group"
-    )
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.GroupNorm)]
+    assert len(norms) == (2 if normalization == "group" else 0)
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
 @pytest.mark.parametrize("normalization, factor", [("none", 6**-0.5), ("group", 1)])
-def test_the_first_layers_of_blocks_without_a_norm_are_scaled_by_their_number(
-    base, normalization, factor
-):
-    """Fix-up: L^(-1/2) with L = 3 sizes * 2 blocks."""
-    arguments = {
-        Encoder: ((1, 28, 28), 6),
-        Decoder: (6, (1, 28, 28)),
-        Discriminator: ((1, 28, 28),),
-    }[base]
-    network = (
-        base.choices["resnet"].Config(num_blocks=2, normalization=normalization).build(*arguments)
-    )
+def test_fixup_scales_the_first_convolution_of_blocks_without_a_norm(base, normalization, factor):
+    """The factor is L^(-1/2) with L = 3 sizes * 2 blocks."""
+    shape = (1, 28, 28)
+    arguments = {Encoder: (shape, 6), Decoder: (6, shape), Discriminator: (shape,)}[base]
+    config = base.choices["resnet"].Config(num_blocks=2, normalization=normalization)
+    network = config.build(*arguments)
     for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
-        he = math.sqrt(2 / (9 * block.first.in_channels))
-        assert block.first.weight.std().item() == pytest.approx(factor * he, rel=0.05)
+        he_std = math.sqrt(2 / (9 * block.first.in_channels))
+        assert block.first.weight.std().item() == pytest.approx(factor * he_std, rel=0.05)
         assert block.last.weight.count_nonzero() == 0
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])
-def test_a_discriminator_can_have_the_layers_of_an_encoder(name):
-    """The same seed gives the same weights, and silu the same function, up to the output layer."""
+def test_discriminator_has_the_same_layers_as_an_encoder(name):
+    """The same seed and activation give the same function."""
     torch.manual_seed(1)
     encoder = Encoder.choices[name].Config().build((1, 28, 28), num_features=1)
     torch.manual_seed(1)
@@ -196,25 +187,25 @@ TRUNKS += [(Encoder, name, [8]) for name in ("conv", "resnet")]
 
 @pytest.mark.parametrize("base, name, sizes", TRUNKS)
 @pytest.mark.parametrize("activation, layer", [("leaky_relu", nn.LeakyReLU), ("silu", nn.SiLU)])
-def test_networks_have_the_activation_that_is_asked_for(base, name, sizes, activation, layer):
+def test_trunks_have_the_configured_activation(base, name, sizes, activation, layer):
     network = base.choices[name].Config(activation=activation).build((1, 8, 8), *sizes)
-    found = {
+    activations = {
         type(module)
         for module in network.modules()
         if type(module).__module__ == nn.SiLU.__module__
     }
-    assert found == {layer}
+    assert activations == {layer}
 
 
 @pytest.mark.parametrize("base, name, sizes", TRUNKS)
-def test_an_unknown_activation_of_a_trunk_is_refused(base, name, sizes):
+def test_unknown_activation_of_a_trunk_raises(base, name, sizes):
     with pytest.raises(ValueError, match="activation must be one of silu, leaky_relu; got 'gelu'"):
         base.choices[name].Config(activation="gelu")
 
 
 @pytest.fixture(params=sorted(Discriminator.choices))
 def normalized(request):
-    """A discriminator with spectral normalization, small enough for singular values."""
+    """Build a small discriminator with spectral normalization."""
     torch.manual_seed(0)
     config = Discriminator.choices[request.param].Config()
     for key, value in {"width": 8, "hidden_dim": 32, "hidden_dims": [32, 32]}.items():
@@ -225,39 +216,38 @@ def normalized(request):
     return network
 
 
-def test_spectral_norm_holds_the_largest_singular_value_of_every_layer_at_1(normalized):
+def test_spectral_norm_keeps_the_largest_singular_value_of_every_layer_at_one(normalized):
     layers = [module for module in normalized.modules() if isinstance(module, Layer)]
     for _ in range(50):
-        normalized(torch.rand(2, 1, 12, 12))  # each forward is a step of the power iteration
+        normalized(torch.rand(2, 1, 12, 12))  # each forward pass is a step of power iteration
     for layer in layers:
         largest = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item()
         assert largest == pytest.approx(1, rel=0.03)
-    assert len(layers) == len(
-        [name for name, _ in normalized.named_parameters() if name.endswith("original")]
-    )
+    originals = [name for name, _ in normalized.named_parameters() if name.endswith("original")]
+    assert len(layers) == len(originals)
 
 
-def test_spectrally_normalised_weights_are_copied_and_kept_whole(normalized):
+def test_spectrally_normalized_networks_can_be_copied_and_loaded(normalized):
     x = torch.rand(4, 1, 12, 12)
     normalized(x)
-    other = copy.deepcopy(normalized)
-    fresh = copy.deepcopy(normalized)
-    for parameter in fresh.parameters():
+    copied = copy.deepcopy(normalized)
+    loaded = copy.deepcopy(normalized)
+    for parameter in loaded.parameters():
         nn.init.normal_(parameter)
-    fresh.load_state_dict(normalized.state_dict(), strict=True)
-    for network in (normalized, other, fresh):
+    loaded.load_state_dict(normalized.state_dict(), strict=True)
+    for network in (normalized, copied, loaded):
         assert torch.equal(network.eval()(x), normalized.eval()(x))
-    assert torch.equal(other.train()(x), normalized.train()(x))
-    nn.init.ones_(next(other.parameters()))
-    assert not torch.equal(other(x), normalized(x))  # a copy has its own weights
+    assert torch.equal(copied.train()(x), normalized.train()(x))
+    nn.init.ones_(next(copied.parameters()))
+    assert not torch.equal(copied(x), normalized(x))  # a copy has its own weights
 
 
-def test_spectral_norm_judges_each_image_by_itself(normalized):
+def test_spectrally_normalized_logit_depends_on_its_own_image_only(normalized):
     x = torch.rand(4, 1, 12, 12)
     torch.testing.assert_close(normalized.eval()(x)[1:2], normalized(x[1:2]))
 
 
-def test_gradient_penalties_reach_all_spectrally_normalised_weights(normalized):
+def test_gradient_penalty_reaches_all_spectrally_normalized_weights(normalized):
     penalty = squared_gradient(normalized, torch.rand(4, 1, 12, 12))
     assert penalty.shape == (4,) and (penalty > 0).all()
     penalty.mean().backward()
@@ -267,7 +257,7 @@ def test_gradient_penalties_reach_all_spectrally_normalised_weights(normalized):
     assert all(weight.grad.isfinite().all() and weight.grad.count_nonzero() for weight in weights)
 
 
-def test_spectral_norm_leaves_other_initial_weights_as_he_drew_them():
+def test_spectral_norm_does_not_change_nonzero_initial_weights():
     torch.manual_seed(2)
     plain = Discriminator.choices["conv"].Config().build((1, 12, 12))
     expected = [layer.weight.clone() for layer in plain.modules() if isinstance(layer, Layer)]
@@ -279,13 +269,10 @@ def test_spectral_norm_leaves_other_initial_weights_as_he_drew_them():
 
 @pytest.mark.parametrize("base", [Encoder, Decoder])
 @pytest.mark.parametrize("normalization", ["none", "group"])
-def test_resnets_have_blocks_at_every_size(base, normalization):
+def test_resnets_have_blocks_at_every_image_size(base, normalization):
     arguments = ((1, 28, 28), 6) if base is Encoder else (6, (1, 28, 28))
-    network = (
-        base.choices["resnet"]
-        .Config(width=8, num_blocks=2, normalization=normalization)
-        .build(*arguments)
-    )
+    config = base.choices["resnet"].Config(width=8, num_blocks=2, normalization=normalization)
+    network = config.build(*arguments)
     assert len([layer for layer in network.modules() if isinstance(layer, ResidualBlock)]) == 3 * 2
 
 
@@ -293,13 +280,13 @@ def test_resnets_have_blocks_at_every_size(base, normalization):
     "values, message",
     [({"num_blocks": 0}, "num_blocks"), ({"normalization": "batch"}, "none, group")],
 )
-def test_bad_residual_sizes_are_refused(values, message):
+def test_invalid_residual_sizes_raise(values, message):
     with pytest.raises(ValueError, match=message):
         Encoder.choices["resnet"].Config(**values)
 
 
 @pytest.mark.parametrize("name", sorted(Decoder.choices))
-def test_a_decoder_starts_where_it_is_told(name):
+def test_set_output_sets_the_initial_decoder_output(name):
     decoder = Decoder.choices[name].Config().build(5, (2, 8, 8))
     params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
     decoder.set_output(params)

@@ -25,11 +25,9 @@ from vaegan.probability.distributions import (
 LEVELS = torch.linspace(0, 1, 256, dtype=torch.float64)
 
 
-def test_continuous_bernoulli_agrees_with_torch_where_torch_is_exact():
-    logits, x = (
-        torch.linspace(-8, 8, 400).view(400, 1, 1, 1).double(),
-        torch.rand(400, 1, 1, 1).double(),
-    )
+def test_continuous_bernoulli_agrees_with_torch_for_small_logits():
+    logits = torch.linspace(-8, 8, 400).view(400, 1, 1, 1).double()
+    x = torch.rand(400, 1, 1, 1).double()
     expected = torch.distributions.ContinuousBernoulli(logits=logits, validate_args=False)
     ours = ContinuousBernoulli(logits)
     torch.testing.assert_close(ours.log_prob(x), expected.log_prob(x).view(-1), atol=1e-6, rtol=0)
@@ -39,23 +37,22 @@ def test_continuous_bernoulli_agrees_with_torch_where_torch_is_exact():
 @pytest.mark.parametrize(
     "logit", [-2000.0, -60.0, -0.1, -0.0999, -1e-6, 0.0, 1e-3, 0.1001, 20.0, 500.0]
 )
-def test_continuous_bernoulli_is_normalized_for_logits_of_any_size(logit):
+def test_continuous_bernoulli_is_normalized_for_any_logit(logit):
     distribution = ContinuousBernoulli(torch.full((1, 1, 1), logit))  # float32, as in training
-    edge = min(1.0, 40 / max(abs(logit), 1e-9))  # beyond it there is nothing left
-
+    edge = min(1.0, 40 / max(abs(logit), 1e-9))  # the density beyond it is negligible
     x = torch.linspace(0, edge, 20_001, dtype=torch.float64)
     x = x if logit < 0 else 1 - x
     density = distribution.log_prob(x.float().view(-1, 1, 1, 1)).double().exp()
     width = edge / 20_000
-    assert torch.trapezoid(density, dx=width).item() == pytest.approx(
-        1, abs=2e-3
-    )  # of x in float32 near 1
-    assert distribution.mean.item() == pytest.approx(
-        torch.trapezoid(x * density, dx=width).item(), abs=2e-3
-    )
+    total = torch.trapezoid(density, dx=width).item()
+    mean = torch.trapezoid(x * density, dx=width).item()
+    # tolerance: rounding of x to float32 near 1
+    assert total == pytest.approx(1, abs=2e-3)
+    assert distribution.mean.item() == pytest.approx(mean, abs=2e-3)
 
 
-def test_torchs_continuous_bernoulli_is_not_which_is_why_there_is_ours():
+def test_torch_continuous_bernoulli_is_wrong_for_large_logits():
+    """This is the reason for our own class."""
     logit = torch.tensor(-60.0)
     theirs = torch.distributions.ContinuousBernoulli(logits=logit, validate_args=False)
     ours = ContinuousBernoulli(logit.view(1, 1, 1))
@@ -63,14 +60,13 @@ def test_torchs_continuous_bernoulli_is_not_which_is_why_there_is_ours():
     assert abs(theirs.log_prob(torch.tensor(0.0)).item() - math.log(60)) > 1
 
 
-def test_continuous_bernoulli_has_gradients_everywhere():
+def test_continuous_bernoulli_has_finite_gradients_and_samples_in_range():
     logits = torch.tensor([-500.0, -0.1, 0.0, 1e-5, 300.0]).view(5, 1, 1, 1).requires_grad_()
     distribution = ContinuousBernoulli(logits)
     (distribution.log_prob(torch.full_like(logits, 0.3)).sum() + distribution.mean.sum()).backward()
     assert logits.grad.isfinite().all()
-    residual = (
-        torch.full_like(logits, 0.3) - distribution.mean
-    )  # of an exponential family: d log p / d logit = x - mean
+    # d log p / d logit = x - mean in an exponential family
+    residual = torch.full_like(logits, 0.3) - distribution.mean
     torch.testing.assert_close(logits.grad[:1], residual[:1].detach(), atol=1e-4, rtol=1e-3)
     assert distribution.rsample().min() >= 0 and distribution.rsample().max() <= 1
 
@@ -83,13 +79,13 @@ def test_eight_bit_categorical_agrees_with_torch():
 
 
 def logistic_masses(location, scale):
-    """Masses of a rounded logistic at the 256 levels, by scipy."""
+    """Return the masses of a rounded logistic at the 256 levels, computed with scipy."""
     edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
     return np.diff(stats.logistic.cdf(edges, location, scale))
 
 
 def pixel(logits, locations, scales, coefficients=()):
-    """Mixture of one pixel: lists over components, of lists over channels."""
+    """Return the mixture of one pixel from lists over components of lists over channels."""
 
     def reshape(values, *shape):
         return torch.tensor(values, dtype=torch.float64).view(1, len(logits), *shape, 1, 1)
@@ -104,14 +100,14 @@ def pixel(logits, locations, scales, coefficients=()):
 
 @pytest.mark.parametrize("location", [-0.5, 0.0, 0.301, 0.5, 1.0, 1.7])
 @pytest.mark.parametrize("scale", [0.002, 0.05, 1.0])
-def test_a_rounded_logistic_agrees_with_scipy(location, scale):
+def test_one_rounded_logistic_agrees_with_scipy(location, scale):
     masses = pixel([0.0], [[location]], [[scale]]).log_prob(LEVELS.view(-1, 1, 1, 1)).exp()
     torch.testing.assert_close(
         masses, torch.as_tensor(logistic_masses(location, scale)), atol=1e-12, rtol=1e-6
     )
 
 
-def test_a_mixture_weighs_its_components():
+def test_rounded_logistic_mixture_is_the_weighted_sum_of_its_components():
     distribution = pixel([0.3, -1.0], [[0.2], [0.8]], [[0.02], [0.1]])
     weights = np.exp([0.3, -1.0]) / np.exp([0.3, -1.0]).sum()
     expected = weights[0] * logistic_masses(0.2, 0.02) + weights[1] * logistic_masses(0.8, 0.1)
@@ -120,8 +116,8 @@ def test_a_mixture_weighs_its_components():
     )
 
 
-def test_channels_depend_on_those_before_them():
-    """Three channels agree with scipy; two channels sum to one over all 65,536 values."""
+def test_channels_of_the_rounded_logistic_mixture_depend_on_earlier_channels():
+    """Three channels agree with scipy; two channels sum to 1 over all 65,536 values."""
     coefficients = [[0.4, -0.3, 0.6], [-0.5, 0.2, 0.1]]
     locations, scales = [[0.3, 0.5, 0.6], [0.7, 0.4, 0.2]], [[0.05, 0.1, 0.03], [0.2, 0.06, 0.08]]
     distribution = pixel([0.2, -0.4], locations, scales, coefficients)
@@ -142,7 +138,7 @@ def test_channels_depend_on_those_before_them():
     assert total.item() == pytest.approx(1, abs=1e-9)
 
 
-def test_the_mean_and_the_samples_of_coupled_channels():
+def test_samples_of_coupled_channels_have_the_right_mean_and_covariance():
     torch.manual_seed(0)
     distribution = pixel(
         [0.0, 0.5], [[0.4, 0.5], [0.6, 0.5]], [[0.02, 0.03], [0.03, 0.02]], [[0.8], [-0.5]]
@@ -162,13 +158,13 @@ def test_the_mean_and_the_samples_of_coupled_channels():
     )
 
 
-def test_eight_bit_checks_levels():
+def test_eight_bit_constraint_accepts_only_levels():
     assert eight_bit.check(LEVELS.float()).all()
     assert not eight_bit.check(torch.tensor([0.5 / 255, -1 / 255, 256 / 255])).any()
     assert "255" in repr(eight_bit)
 
 
-def test_a_mixture_of_normals_agrees_with_torch():
+def test_mixture_of_normals_agrees_with_torch():
     loc, scale, logits = torch.randn(30, 40) * 2, torch.rand(30, 40) * 0.3 + 1e-4, torch.randn(30)
     ours = mixture(logits, Independent(Normal(loc, scale), 1))
     assert isinstance(ours, DiagonalNormalMixture)
@@ -182,7 +178,7 @@ def test_a_mixture_of_normals_agrees_with_torch():
     assert ours.log_prob(z.view(4, 9, 40)).shape == (4, 9)
 
 
-def test_a_mixture_of_other_components_is_torchs():
+def test_mixture_of_other_components_uses_torch():
     components = MultivariateNormal(torch.randn(5, 3), torch.eye(3).expand(5, 3, 3))
     ours = mixture(torch.zeros(5), components)
     assert type(ours) is MixtureSameFamily
@@ -190,7 +186,7 @@ def test_a_mixture_of_other_components_is_torchs():
     torch.testing.assert_close(ours.log_prob(torch.zeros(3)), expected)
 
 
-def test_a_mean_is_exact_where_it_is_known_and_else_of_samples():
+def test_mean_of_is_exact_if_known_and_else_estimated_from_samples():
     class WithoutMean(Normal):
         @property
         def mean(self):

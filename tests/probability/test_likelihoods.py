@@ -1,4 +1,4 @@
-"""Tests over the registry and the variants of each choice: a new likelihood is tested at once."""
+"""Tests of all registered likelihoods, including new ones, and of their variants."""
 
 import math
 
@@ -33,37 +33,33 @@ def config(request):
     return VARIANTS[request.param]
 
 
-def shapes_of(config):
-    return (
-        [(1, 28, 28), (1, 5, 7)]
-        if config.name == "bernoulli"
-        else [(1, 28, 28), (3, 8, 12), (2, 5, 7)]
-    )
+def image_shapes(config):
+    if config.name == "bernoulli":
+        return [(1, 28, 28), (1, 5, 7)]
+    return [(1, 28, 28), (3, 8, 12), (2, 5, 7)]
 
 
-def grid_of(likelihood):
-    """Values x of one pixel, (N,), and the weight of each in a sum over the support."""
+def integration_grid(likelihood):
+    """Return values of one pixel, (N,), and their weights in a sum over the support, (N,)."""
     if likelihood.support is constraints.boolean:
         return torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     if likelihood.support is eight_bit:
         return torch.linspace(0, 1, 256, dtype=torch.float64), torch.ones(256, dtype=torch.float64)
     edges = torch.linspace(0, 1, 400_001, dtype=torch.float64)
-    if (
-        likelihood.support is constraints.real
-    ):  # fine where a narrow noise may be, coarse where only a wide one is
+    if likelihood.support is constraints.real:  # fine in [-1, 1], coarse in the tails
         tail = torch.linspace(1, 100, 100_001, dtype=torch.float64)[1:]
-        edges = torch.cat(
-            [-tail.flip(0), torch.linspace(-1, 0, 400_001, dtype=torch.float64)[:-1], edges, tail]
-        )
+        negative = torch.linspace(-1, 0, 400_001, dtype=torch.float64)[:-1]
+        edges = torch.cat([-tail.flip(0), negative, edges, tail])
     return (edges[1:] + edges[:-1]) / 2, edges.diff()
 
 
-def pixels(distribution, x):
+def pixel_probabilities(distribution, x):
+    """Return the mass or density of a pixel at each value, (N,)."""
     return distribution.log_prob(x.view(-1, 1, 1, 1)).exp()
 
 
-def test_shapes_and_range_of_the_mean(config):
-    for shape in shapes_of(config):
+def test_distribution_has_the_right_shapes_and_a_mean_in_range(config):
+    for shape in image_shapes(config):
         likelihood = config.build(shape)
         for batch in [(4,), (2, 4)]:
             distribution = likelihood(torch.randn(*batch, *likelihood.param_shape) * 5)
@@ -86,44 +82,43 @@ def test_extreme_parameters_stay_in_range_and_finite(config):
     assert log_prob.isfinite().all() and params.grad.isfinite().all()
 
 
-def test_mass_or_density_of_one_pixel_sums_to_one(config):
+def test_probabilities_of_one_pixel_sum_to_one(config):
     likelihood = config.build(PIXEL).requires_grad_(False)
-    x, weights = grid_of(likelihood)
+    x, weights = integration_grid(likelihood)
     for _ in range(4):
         params = (torch.randn(1, *likelihood.param_shape) * 1.5).double()
-        total = (pixels(likelihood(params), x) * weights).sum()
+        total = (pixel_probabilities(likelihood(params), x) * weights).sum()
         assert total.item() == pytest.approx(1, abs=1e-5)
 
 
 def test_samples_agree_with_log_prob_in_mean_and_variance(config):
     likelihood = config.build(PIXEL).requires_grad_(False)
-    x, weights = grid_of(likelihood)
+    x, weights = integration_grid(likelihood)
     num_samples = 40_000
     for _ in range(3):
         distribution = likelihood(torch.randn(1, *likelihood.param_shape).double())
-        masses = pixels(distribution, x) * weights
+        masses = pixel_probabilities(distribution, x) * weights
         mean, square, fourth = (float((masses * x**power).sum()) for power in (1, 2, 4))
         samples = distribution.sample((num_samples,)).flatten().double()
         assert likelihood.support.check(samples).all()
-        assert samples.mean().item() == pytest.approx(
-            mean, abs=5 * math.sqrt((square - mean**2) / num_samples)
-        )
+        tolerance = 5 * math.sqrt((square - mean**2) / num_samples)
+        assert samples.mean().item() == pytest.approx(mean, abs=tolerance)
         tolerance = 5 * math.sqrt((fourth - square**2) / num_samples)
         assert samples.square().mean().item() == pytest.approx(square, abs=tolerance)
 
 
-def test_the_mean_is_that_of_the_distribution(config):
-    """Of a rounded logistic, before it is rounded: at most half a level away."""
+def test_mean_agrees_with_log_prob(config):
+    """The mean of a rounded logistic is that before rounding, at most half a level away."""
     likelihood = config.build(PIXEL).requires_grad_(False)
-    x, weights = grid_of(likelihood)
+    x, weights = integration_grid(likelihood)
     for _ in range(5):
         distribution = likelihood(torch.randn(1, *likelihood.param_shape).double())
-        expected = float((pixels(distribution, x) * weights * x).sum())
+        expected = float((pixel_probabilities(distribution, x) * weights * x).sum())
         tolerance = 0.5 / 255 if isinstance(likelihood, DiscretizedLogisticMixture) else 1e-6
         assert distribution.mean.item() == pytest.approx(expected, abs=tolerance)
 
 
-def test_log_prob_is_summed_over_pixels_and_nothing_else(config):
+def test_log_prob_is_summed_over_pixels_only(config):
     """An image of n equal pixels has n times the log-likelihood of one, in any batch."""
     one, many = config.build(PIXEL), config.build((1, 6, 4))
     params = torch.randn(1, *one.param_shape)
@@ -133,7 +128,7 @@ def test_log_prob_is_summed_over_pixels_and_nothing_else(config):
     torch.testing.assert_close(image, 24 * single.expand(5))
 
 
-def test_targets_land_on_the_support(config):
+def test_targets_lie_on_the_support(config):
     likelihood = config.build((1, 8, 8))
     x = torch.cat(
         [torch.randint(256, (16, 1, 8, 8)) / 255, torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)]
@@ -146,74 +141,66 @@ def test_targets_land_on_the_support(config):
         assert (target - x).abs().mean() < 0.5
 
 
-def test_a_seed_makes_the_target_a_function_of_the_image(config):
+def test_seeded_target_is_a_function_of_the_image(config):
     likelihood = config.build((1, 8, 8))
     x = torch.randint(1, 255, (16, 1, 8, 8)) / 255
     order = torch.randperm(16)
     assert torch.equal(likelihood.target(x, 0)[order], likelihood.target(x[order], 0))
     is_noisy = not torch.equal(likelihood.target(x), likelihood.target(x))
-    static = getattr(config, "static_seed", None) is not None
-    assert is_noisy == (
-        config.name == "bernoulli" and not static or getattr(config, "dequantize", False)
-    )
+    is_static = getattr(config, "static_seed", None) is not None
+    is_binarized = config.name == "bernoulli" and not is_static
+    assert is_noisy == (is_binarized or getattr(config, "dequantize", False))
     assert torch.equal(likelihood.target(x, 0), likelihood.target(x, 1)) != is_noisy
 
 
-def test_masses_are_at_most_one_and_say_so(config):
+def test_discrete_likelihoods_are_masses_of_at_most_one(config):
     likelihood = config.build((1, 8, 8))
-    assert likelihood.is_discrete == (
-        config.name in ("bernoulli", "categorical", "discretized_logistic_mixture")
-    )
+    is_mass = config.name in ("bernoulli", "categorical", "discretized_logistic_mixture")
+    assert likelihood.is_discrete == is_mass
     if likelihood.is_discrete:
         target = likelihood.target(torch.rand(16, 1, 8, 8))
-        assert (
-            likelihood(torch.randn(16, *likelihood.param_shape) * 3).log_prob(target) <= 0
-        ).all()
+        params = torch.randn(16, *likelihood.param_shape) * 3
+        assert (likelihood(params).log_prob(target) <= 0).all()
 
 
-def test_values_off_the_support_are_an_error(config):
+def test_check_rejects_values_outside_the_support(config):
     likelihood = config.build(PIXEL)
     outside = math.nan if likelihood.support is constraints.real else 1.5
-    with pytest.raises(
-        ValueError, match=f"likelihood={config.name} has the support .*; got a pixel {outside}"
-    ):
+    message = f"likelihood={config.name} has the support .*; got a pixel of {outside}"
+    with pytest.raises(ValueError, match=message):
         likelihood.check(torch.tensor([1.0, outside]))
 
 
-def test_bits_per_dim_agree_between_a_density_and_the_mass_that_it_implies():
-    """A uniform density and a uniform mass on 256 levels both need 8 bits for each pixel."""
+def test_bits_per_dim_of_a_uniform_density_and_a_uniform_mass_are_equal():
+    """Both need 8 bits per pixel."""
     images = torch.randint(256, (4, 1, 6, 6)) / 255
     for name in ("continuous_bernoulli", "categorical"):
         likelihood = Likelihood.choices[name].Config().build((1, 6, 6))
-        log_prob = likelihood(torch.zeros(4, *likelihood.param_shape)).log_prob(
-            likelihood.target(images)
-        )
+        distribution = likelihood(torch.zeros(4, *likelihood.param_shape))
+        log_prob = distribution.log_prob(likelihood.target(images))
         torch.testing.assert_close(likelihood.bits_per_dim(log_prob), torch.full((4,), 8.0))
 
 
-def test_a_dequantized_density_never_needs_fewer_bits_than_its_mass():
-    """Theis et al. 2016: the mean log-density in a bin is at most the log of the bin's mass."""
+def test_dequantized_density_needs_at_least_the_bits_of_its_mass():
+    """Theis et al. 2016: the mean log-density in a bin is at most the log of its mean density."""
     likelihood = Gaussian.Config(scale=0.02).build((1, 1, 1))
     image = torch.full((20_000, 1, 1, 1), 100 / 255)
     params = torch.logit(torch.tensor(0.4)).view(1, 1, 1, 1)
-    density_bits = (
-        likelihood.bits_per_dim(likelihood(params).log_prob(likelihood.target(image))).mean().item()
-    )
+    log_prob = likelihood(params).log_prob(likelihood.target(image))
+    density_bits = likelihood.bits_per_dim(log_prob).mean().item()
     mass = stats.norm.cdf(101 / 256, 0.4, 0.02) - stats.norm.cdf(100 / 256, 0.4, 0.02)
     assert density_bits >= -math.log2(mass) - 1e-4
     assert density_bits == pytest.approx(-math.log2(mass), abs=0.01)
 
 
-def test_bits_per_dim_are_not_reported_where_they_mean_nothing():
+def test_bits_per_dim_are_none_without_a_likelihood_of_8_bit_images():
     for config in (Bernoulli.Config(), Gaussian.Config(dequantize=False)):
         assert config.build((1, 2, 2)).bits_per_dim(torch.zeros(3)) is None
 
 
 def test_bernoulli_agrees_with_scipy():
-    logits, x = (
-        torch.randn(3, 1, 2, 2).double(),
-        torch.bernoulli(torch.full((3, 1, 2, 2), 0.5)).double(),
-    )
+    logits = torch.randn(3, 1, 2, 2).double()
+    x = torch.bernoulli(torch.full((3, 1, 2, 2), 0.5)).double()
     expected = stats.bernoulli.logpmf(x.numpy(), logits.sigmoid().numpy()).sum((1, 2, 3))
     actual = Bernoulli.Config().build((1, 2, 2))(logits).log_prob(x)
     torch.testing.assert_close(actual, torch.as_tensor(expected))
@@ -221,7 +208,7 @@ def test_bernoulli_agrees_with_scipy():
 
 @pytest.mark.parametrize("scale", [0.05, 1])
 @pytest.mark.parametrize("choice, reference", [(Gaussian, stats.norm), (Laplace, stats.laplace)])
-def test_a_fixed_scale_agrees_with_scipy(choice, reference, scale):
+def test_fixed_scale_agrees_with_scipy(choice, reference, scale):
     params, x = torch.randn(3, 1, 2, 2).double(), torch.rand(3, 1, 2, 2).double()
     expected = reference.logpdf(x.numpy(), params.sigmoid().numpy(), scale).sum((1, 2, 3))
     actual = choice.Config(scale=scale).build((1, 2, 2))(params).log_prob(x)
@@ -229,7 +216,7 @@ def test_a_fixed_scale_agrees_with_scipy(choice, reference, scale):
 
 
 @pytest.mark.parametrize("kind, tolerance", [("learned", 0.01), ("optimal", 0.01)])
-def test_gaussian_finds_the_scale_of_the_residuals(kind, tolerance):
+def test_gaussian_scale_converges_to_the_std_of_the_residuals(kind, tolerance):
     likelihood = Gaussian.Config(scale=kind, initial_scale=0.5).build((1, 16, 16))
     params = torch.zeros(64, 1, 16, 16)
     x = 0.5 + 0.1 * torch.randn_like(params)
@@ -246,7 +233,7 @@ def test_gaussian_finds_the_scale_of_the_residuals(kind, tolerance):
     assert found == pytest.approx((x - 0.5).square().mean().sqrt().item(), rel=tolerance)
 
 
-def test_per_pixel_scales_come_from_the_decoder():
+def test_per_pixel_scales_are_decoder_outputs():
     likelihood = Gaussian.Config(scale="per_pixel").build((3, 4, 4))
     assert likelihood.param_shape == (6, 4, 4)
     params = torch.zeros(1, 6, 4, 4)
@@ -255,15 +242,14 @@ def test_per_pixel_scales_come_from_the_decoder():
     assert scales.shape == (1, 3, 4, 4) and len(scales.unique()) == 48
 
 
-def test_gaussian_density_stays_finite_on_constant_images():
+def test_gaussian_density_is_finite_on_constant_images():
     likelihood = Gaussian.Config(min_scale=1e-3).build(PIXEL)
     torch.nn.init.constant_(likelihood.scale.log_excess, -100.0)
-    assert (
-        likelihood(torch.zeros(1, *PIXEL)).log_prob(torch.full((1, *PIXEL), 0.5)).isfinite().all()
-    )
+    log_prob = likelihood(torch.zeros(1, *PIXEL)).log_prob(torch.full((1, *PIXEL), 0.5))
+    assert log_prob.isfinite().all()
 
 
-def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normalizer():
+def test_continuous_bernoulli_is_binary_cross_entropy_plus_the_log_normalizer():
     logits, x = torch.randn(3, 1, 2, 2).double() * 3, torch.rand(3, 1, 2, 2).double()
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, x, reduction="none"
@@ -297,32 +283,29 @@ def test_continuous_bernoulli_is_binary_cross_entropy_with_its_normalizer():
         (lambda: DiscretizedLogisticMixture.Config(min_scale=0.0), "min_scale must be positive"),
         (
             lambda: Bernoulli.Config().build((3, 8, 8)),
-            "bernoulli requires 1-channel images; got 3; choose likelihood",
+            "bernoulli requires 1-channel images; got 3. Choose another",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(build, message):
+def test_invalid_settings_raise(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_bernoulli_binarizes_anew_each_time_with_the_gray_value_as_probability():
-    likelihood, gray = Bernoulli.Config().build(PIXEL), torch.full((10_000, *PIXEL), 0.3)
+def test_dynamic_binarization_uses_new_noise_with_the_gray_value_as_probability():
+    likelihood = Bernoulli.Config().build(PIXEL)
+    gray = torch.full((10_000, *PIXEL), 0.3)
     first, second = likelihood.target(gray), likelihood.target(gray)
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)
     assert first.mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_static_binarization_follows_the_gray_values_too():
-    likelihood, gray = (
-        Bernoulli.Config(static_seed=0).build((1, 28, 28)),
-        torch.rand(300, 1, 28, 28),
-    )
+def test_static_binarization_is_fixed_and_uses_the_gray_value_as_probability():
+    likelihood = Bernoulli.Config(static_seed=0).build((1, 28, 28))
+    gray = torch.rand(300, 1, 28, 28)
     target = likelihood.target(gray)
-    assert torch.equal(
-        target, likelihood.target(gray, seed=7)
-    )  # its own seed is stored with the model
+    assert torch.equal(target, likelihood.target(gray, seed=7))  # static_seed takes precedence
     assert not torch.equal(target, Bernoulli.Config(static_seed=1).build((1, 28, 28)).target(gray))
     for low in (0.0, 0.25, 0.5, 0.75):
         part = (gray >= low) & (gray < low + 0.25)
@@ -330,8 +313,8 @@ def test_static_binarization_follows_the_gray_values_too():
 
 
 @pytest.mark.parametrize("group", [Likelihood, Prior, Posterior])
-def test_every_choice_can_be_built_without_memory(group):
-    """On torch.device("meta"); zuko's flows read values while they are built."""
+def test_every_choice_can_be_built_on_the_meta_device(group):
+    """The flows are excluded: zuko reads tensor values during construction."""
     arguments = {Likelihood: [PIXEL], Prior: [2, PIXEL], Posterior: [2]}[group]
     for choice in (group.choices[name] for name in group.choices if name != "flow"):
         with torch.device("meta"):

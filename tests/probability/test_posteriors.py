@@ -7,7 +7,7 @@ from vaegan.vae.bounds import rsample_and_log_prob
 
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
-def test_a_posterior_is_differentiable_and_normalized_for_each_image(name):
+def test_posterior_is_normalized_and_differentiable(name):
     posterior = Posterior.choices[name].Config().build(2)
     features = torch.randn(3, posterior.num_features, requires_grad=True)
     distribution = posterior(features)
@@ -15,17 +15,15 @@ def test_a_posterior_is_differentiable_and_normalized_for_each_image(name):
     axis = torch.linspace(-12, 12, 401)
     z = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
-        total = (
-            distribution.log_prob(z[:, None].expand(-1, 3, 2)).exp().sum(0)
-            * (axis[1] - axis[0]) ** 2
-        )
+        density = distribution.log_prob(z[:, None].expand(-1, 3, 2)).exp()
+        total = density.sum(0) * (axis[1] - axis[0]) ** 2
     torch.testing.assert_close(total, torch.ones(3), atol=1e-3, rtol=0)
     distribution.rsample().sum().backward()
     assert features.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
-def test_samples_come_with_their_density_and_agree_with_the_mean(name):
+def test_samples_agree_with_their_log_density_and_with_the_mean(name):
     posterior = Posterior.choices[name].Config().build(4)
     with torch.no_grad():
         distribution = posterior(torch.randn(3, posterior.num_features))
@@ -36,7 +34,7 @@ def test_samples_come_with_their_density_and_agree_with_the_mean(name):
         assert ((z.mean(0) - mean_of(distribution)).abs() < error).all()
 
 
-def test_diagonal_normal_reads_mean_and_scale():
+def test_diagonal_normal_splits_features_into_mean_and_scale():
     features = torch.tensor([[1.0, -2.0, 0.0, 30.0]])
     distribution = DiagonalNormal.Config(min_scale=0.5).build(2)(features)
     assert distribution.mean.tolist() == [[1.0, -2.0]]
@@ -45,7 +43,7 @@ def test_diagonal_normal_reads_mean_and_scale():
     )
 
 
-def test_full_normal_reads_mean_and_the_factor_of_its_covariance():
+def test_full_normal_splits_features_into_mean_and_cholesky_factor():
     features = torch.tensor([[1.0, -2.0, 0.5, 0.0, 30.0, 0.0, 0.7, -0.2, 1.5]])
     distribution = FullNormal.Config(min_scale=0.5).build(3)(features)
     log2 = torch.tensor(2.0).log().item()
@@ -54,7 +52,7 @@ def test_full_normal_reads_mean_and_the_factor_of_its_covariance():
     torch.testing.assert_close(distribution.covariance_matrix, (factor @ factor.mT)[None])
 
 
-def test_a_flow_makes_latents_depend_on_each_other_and_on_the_context():
+def test_flow_latents_are_correlated_and_depend_on_the_context():
     posterior = FlowPosterior.Config().build(3)
     features = torch.zeros(1, posterior.num_features)
     z = posterior(features).rsample((4000,)).squeeze(1).detach()
@@ -65,7 +63,7 @@ def test_a_flow_makes_latents_depend_on_each_other_and_on_the_context():
 
 
 @pytest.mark.parametrize("name", sorted(Posterior.choices))
-def test_scale_never_vanishes(name):
+def test_log_density_is_finite_for_extreme_features(name):
     posterior = Posterior.choices[name].Config().build(1)
     features = torch.full((1, posterior.num_features), -1e6)
     features[:, :1] = 0
@@ -86,6 +84,6 @@ def test_scale_never_vanishes(name):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(build, message):
+def test_invalid_settings_raise(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -13,13 +13,13 @@ VARIANTS = {name: choice.Config() for name, choice in Prior.choices.items()} | {
 
 
 def encode(x):
-    """A posterior for each image, (K,), over two latents."""
+    """Return posteriors over two latents, batch shape (K,), of K images."""
     flat = x.flatten(1)
     return Independent(Normal(flat[:, :2] * 4 - 2, 0.2 + flat[:, 2:4]), 1)
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_a_prior_is_one_normalized_distribution_over_latents(name):
+def test_prior_is_normalized_and_agrees_with_its_samples(name):
     prior = VARIANTS[name].build(2, SHAPE)
     prior.initialize(torch.rand(prior.num_initial_images, *SHAPE))
     with torch.no_grad():
@@ -36,8 +36,8 @@ def test_a_prior_is_one_normalized_distribution_over_latents(name):
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_a_prior_learns(name):
-    """Latents from two places: what can be learned moves there; all parameters have gradients."""
+def test_training_a_prior_raises_the_log_density_of_bimodal_latents(name):
+    """All parameters of the prior get gradients."""
     prior = VARIANTS[name].build(2, SHAPE)
     z = torch.randn(256, 2) * 0.3 + torch.tensor([[1.5, -1.0]]) * torch.randn(256, 1).sign()
     parameters = list(prior.parameters())
@@ -55,7 +55,7 @@ def test_a_prior_learns(name):
 
 
 @pytest.mark.parametrize("posterior", sorted(Posterior.choices))
-def test_a_vamp_prior_is_the_mixture_of_its_pseudo_inputs_posteriors(posterior):
+def test_vamp_prior_is_the_mixture_of_the_posteriors_of_its_pseudo_inputs(posterior):
     prior = VampPrior.Config(num_pseudo_inputs=7).build(3, SHAPE)
     images = torch.rand(7, *SHAPE)
     prior.initialize(images)
@@ -67,13 +67,13 @@ def test_a_vamp_prior_is_the_mixture_of_its_pseudo_inputs_posteriors(posterior):
         return module(x.flatten(1) @ weights)
 
     z = torch.randn(5, 3)
-    apart = torch.stack([encode(image[None]).log_prob(z) for image in images.clamp(0.01, 0.99)])
-    expected = torch.logsumexp(apart, 0) - torch.tensor(7.0).log()
+    components = [encode(image[None]).log_prob(z) for image in images.clamp(0.01, 0.99)]
+    expected = torch.logsumexp(torch.stack(components), 0) - torch.tensor(7.0).log()
     torch.testing.assert_close(prior(encode).log_prob(z), expected, atol=1e-4, rtol=1e-4)
     assert prior(encode).sample((4,)).shape == (4, 3)
 
 
-def test_a_gaussian_mixture_starts_close_to_the_standard_normal():
+def test_gaussian_mixture_starts_close_to_the_standard_normal():
     samples = GaussianMixture.Config(num_components=500).build(3, SHAPE)(encode).sample((20_000,))
     torch.testing.assert_close(samples.mean(0), torch.zeros(3), atol=0.1, rtol=0)
     torch.testing.assert_close(samples.std(0), torch.ones(3), atol=0.05, rtol=0)
@@ -104,6 +104,6 @@ def test_a_gaussian_mixture_starts_close_to_the_standard_normal():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(build, message):
+def test_invalid_settings_raise(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,3 +1,5 @@
+"""Comparison of GAN runs: statistics, report files, and validation of run folders."""
+
 import csv
 import json
 import math
@@ -16,7 +18,7 @@ NAMES = ("fewer_updates", "never_worse_than_start", "no_worse_at_end", "less_com
 
 COLD = [100.0, 80.0, 90.0, 40.0, 20.0]  # levels: 80, 40, 20 after 10, 30, 40 updates
 WARM = [50.0, 55.0, 30.0, 20.0, 10.0]
-ABOUT = {
+RECORD = {
     "dataset": "mnist",
     "feature_extractor": "digits_cnn",
     "num_images": 5000,
@@ -28,37 +30,41 @@ ABOUT = {
 
 
 def compare(runs, baseline, output_dir):
+    """Run stage=compare; return the content of comparison.json."""
     stage.compare(CompareRun(runs=runs, baseline=baseline), output_dir)
     return json.loads((output_dir / "comparison.json").read_text())
 
 
-def against(arm, baseline, criteria=CRITERIA):
+def compare_curves(arm, baseline, criteria=CRITERIA):
     return compare_to_baseline(arm, baseline, criteria)
 
 
-def met(result):
-    """Names of the criteria that are met."""
+def criteria_met(result):
+    """Return the names of the criteria that are met."""
     return {name for name, is_met in result["criteria"].items() if is_met}
 
 
 def curve(distance, recall=0.5, warmup=0, stage1=0.0):
-    """Validations 100 images, 10 updates (none in the warm-up) and 1 PFLOP apart."""
-    n = len(distance)
-    updates = [10.0 * max(0, i - warmup) for i in range(n)]
+    """Return a curve with validations every 100 images, 10 updates and 1 PFLOP.
+
+    There are no updates in the first `warmup` intervals.
+    """
+    num_validations = len(distance)
+    updates = [10.0 * max(0, i - warmup) for i in range(num_validations)]
     return Curve(
-        [100.0 * i for i in range(n)],
+        [100.0 * i for i in range(num_validations)],
         updates,
-        [stage1 + i for i in range(n)],
+        [stage1 + i for i in range(num_validations)],
         distance,
-        [recall] * n,
+        [recall] * num_validations,
     )
 
 
-def write_run(folder, label, seed, distance, recall=0.5, every=100, **about):
-    """A finished run, as far as a comparison reads it; returns its folder."""
+def write_run(folder, label, seed, distance, recall=0.5, every=100, **fields):
+    """Write the files of a finished run that a comparison reads; return the run folder."""
     gan = folder / "gan"
     gan.mkdir(parents=True)
-    (gan / "run.json").write_text(json.dumps(ABOUT | {"label": label, "seed": seed} | about))
+    (gan / "run.json").write_text(json.dumps(RECORD | {"label": label, "seed": seed} | fields))
     with (gan / "metrics.csv").open("w", newline="") as file:
         columns = ["step", "train/d_loss", "val/images", "val/generator_updates", "val/compute"]
         table = csv.writer(file)
@@ -71,42 +77,43 @@ def write_run(folder, label, seed, distance, recall=0.5, every=100, **about):
 
 @pytest.fixture
 def pair(tmp_path):
-    """Folders of a cold and a warm run."""
+    """Return the folders of a cold and a warm run."""
     cold = write_run(tmp_path / "cold", "cold", 0, COLD)
     return [str(cold), str(write_run(tmp_path / "warm", "warm", 0, WARM, stage1_compute=1.0))]
 
 
-def test_ratios_by_hand():
-    found = against(curve(WARM, stage1=1.0), curve(COLD))
-    assert [level["frechet_distance"] for level in found["levels"]] == [80, 40, 20]
-    # 80: at the start. 40: 15/25 of the way from 55 to 30, after 10 to 20 updates. 20: after 30.
-    assert [level["updates"] for level in found["levels"]] == pytest.approx([0, 16, 30])
-    assert [level["compute"] for level in found["levels"]] == pytest.approx([1, 2.6, 4])
-    assert found["update_ratio"] == pytest.approx(
+def test_ratios_equal_manual_calculation():
+    result = compare_curves(curve(WARM, stage1=1.0), curve(COLD))
+    assert [level["frechet_distance"] for level in result["levels"]] == [80, 40, 20]
+    # 80: reached at the start. 40: 15/25 of the way from 55 (10 updates) to 30 (20 updates).
+    # 20: reached after 30 updates.
+    assert [level["updates"] for level in result["levels"]] == pytest.approx([0, 16, 30])
+    assert [level["compute"] for level in result["levels"]] == pytest.approx([1, 2.6, 4])
+    assert result["update_ratio"] == pytest.approx(
         {"worst": 30 / 40, "median": 16 / 30, "share_met": 1 / 3}
     )
-    assert found["compute_ratio"] == pytest.approx({"worst": 1, "median": 1, "share_met": 1 / 3})
-    assert found["worst_rise"] == pytest.approx(1.1)
-    assert tuple(found["criteria"]) == NAMES
-    assert met(found) == {"never_worse_than_start", "no_worse_at_end"}
+    assert result["compute_ratio"] == pytest.approx({"worst": 1, "median": 1, "share_met": 1 / 3})
+    assert result["worst_rise"] == pytest.approx(1.1)
+    assert tuple(result["criteria"]) == NAMES
+    assert criteria_met(result) == {"never_worse_than_start", "no_worse_at_end"}
 
 
-def test_the_baseline_against_itself_is_one_everywhere():
-    found = against(curve(COLD), curve(COLD))
-    assert found["update_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
-    assert found["compute_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
-    assert found["criteria"]["no_worse_at_end"]
+def test_baseline_compared_with_itself_has_ratio_one():
+    result = compare_curves(curve(COLD), curve(COLD))
+    assert result["update_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
+    assert result["compute_ratio"] == {"worst": 1, "median": 1, "share_met": 0}
+    assert result["criteria"]["no_worse_at_end"]
 
 
 def test_all_criteria_can_be_met():
-    found = against(curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.6), curve(COLD))
-    assert met(found) == set(NAMES)
+    result = compare_curves(curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.6), curve(COLD))
+    assert criteria_met(result) == set(NAMES)
 
 
 @pytest.mark.parametrize(
     "arm, name",
     [
-        (curve([18.0, 20.5, 9.0, 8.0, 7.0]), "never_worse_than_start"),  # rises by 14 %
+        (curve([18.0, 20.5, 9.0, 8.0, 7.0]), "never_worse_than_start"),  # rises by 14%
         (curve([18.0, 19.0, 9.0, 8.0, 21.0]), "never_worse_than_start"),
         (curve([18.0, 19.0, 9.0, 8.0, 7.0], recall=0.4), "no_worse_at_end"),
         (curve([19.0, 19.0, 19.0, 19.0, 20.5]), "no_worse_at_end"),
@@ -114,44 +121,44 @@ def test_all_criteria_can_be_met():
         (curve([70.0, 50.0, 40.0, 8.0, 7.0]), "fewer_updates"),
     ],
 )
-def test_every_criterion_can_be_missed(arm, name):
-    assert not against(arm, curve(COLD))["criteria"][name]
+def test_each_criterion_can_fail(arm, name):
+    assert not compare_curves(arm, curve(COLD))["criteria"][name]
 
 
-def test_thresholds_are_arguments():
-    found = against(curve(WARM, stage1=1.0), curve(COLD), Criteria("cold", 0.75, 1.0))
-    assert met(found) == {"fewer_updates", "no_worse_at_end"}
-    with pytest.raises(ValueError, match="max_rise must be more than 0; got 0"):
+def test_thresholds_are_configurable():
+    result = compare_curves(curve(WARM, stage1=1.0), curve(COLD), Criteria("cold", 0.75, 1.0))
+    assert criteria_met(result) == {"fewer_updates", "no_worse_at_end"}
+    with pytest.raises(ValueError, match="max_rise must be positive; got 0"):
         CompareRun(runs=["x"], max_rise=0)
 
 
-def test_a_level_never_reached_is_infinite():
-    found = against(curve([50.0, 45.0, 42.0, 41.0, 41.0]), curve(COLD))
-    assert found["update_ratio"]["worst"] == found["compute_ratio"]["worst"] == math.inf
-    assert found["update_ratio"]["median"] == math.inf and found["update_ratio"][
+def test_ratio_of_a_level_never_reached_is_infinite():
+    result = compare_curves(curve([50.0, 45.0, 42.0, 41.0, 41.0]), curve(COLD))
+    assert result["update_ratio"]["worst"] == result["compute_ratio"]["worst"] == math.inf
+    assert result["update_ratio"]["median"] == math.inf and result["update_ratio"][
         "share_met"
     ] == pytest.approx(1 / 3)
 
 
-def test_levels_begin_with_the_first_update_of_the_generator():
+def test_levels_start_with_the_first_generator_update():
     assert find_improvements(curve([100.0, 70.0, 80.0, 60.0, 60.0], warmup=1)) == [3]
     assert find_improvements(curve([100.0, 70.0, 80.0, 75.0, 60.0])) == [1, 4]
-    found = against(curve([10.0, 9.0]), curve([100.0, 101.0]))
-    assert not found["levels"] and math.isnan(found["update_ratio"]["worst"])
-    assert not met(found) & {"fewer_updates", "less_compute"}
+    result = compare_curves(curve([10.0, 9.0]), curve([100.0, 101.0]))
+    assert not result["levels"] and math.isnan(result["update_ratio"]["worst"])
+    assert not criteria_met(result) & {"fewer_updates", "less_compute"}
 
 
-def test_ends_are_compared_where_both_are_scored():
-    found = against(curve([50.0, 45.0, 30.0]), curve(COLD))
-    assert found["common_end"] == {
+def test_final_scores_are_compared_at_the_last_common_validation():
+    result = compare_curves(curve([50.0, 45.0, 30.0]), curve(COLD))
+    assert result["common_end"] == {
         "images": 200,
         "frechet_distance": [30, 90],
         "recall": [0.5, 0.5],
     }
-    assert found["criteria"]["no_worse_at_end"]
+    assert result["criteria"]["no_worse_at_end"]
 
 
-def test_the_median_is_taken_pointwise():
+def test_median_curve_is_pointwise():
     curves = [
         curve([9.0, 1.0], 0.1),
         curve([7.0, 3.0], 0.5, stage1=1.0),
@@ -160,7 +167,7 @@ def test_the_median_is_taken_pointwise():
     assert median_curve(curves) == Curve([0, 100], [0, 10], [1, 2], [8, 2], [0.3, 0.3])
 
 
-def test_report_over_seeds(tmp_path):
+def test_report_summarizes_seeds(tmp_path):
     for seed, factor in enumerate((1.0, 1.5, 2.0)):
         scaled = [factor * d for d in COLD]
         write_run(
@@ -190,14 +197,14 @@ def test_report_over_seeds(tmp_path):
         "median_curve": pytest.approx(23 / 18),
         "worst_seed": pytest.approx(1.5),
     }
-    assert met(warm["against_baseline"]) == set(NAMES) - {"never_worse_than_start"}
+    assert criteria_met(warm["against_baseline"]) == set(NAMES) - {"never_worse_than_start"}
     assert "against_baseline" not in cold
-    (only,) = warm["seed_pairs"]  # seed 7 has no cold run
-    assert only["seed"] == 1 and met(only) == set(NAMES)
-    assert only["levels"][0]["frechet_distance"] == 120
+    (seed_pair,) = warm["seed_pairs"]  # seed 7 has no cold run
+    assert seed_pair["seed"] == 1 and criteria_met(seed_pair) == set(NAMES)
+    assert seed_pair["levels"][0]["frechet_distance"] == 120
 
 
-def test_files_and_what_is_printed(tmp_path, pair, capsys):
+def test_report_files_and_printed_text(tmp_path, pair, capsys):
     pair.append(
         str(write_run(tmp_path / "late", "late", 3, [50.0, 45.0, 42.0], stage1_compute=2.0))
     )
@@ -215,12 +222,12 @@ def test_files_and_what_is_printed(tmp_path, pair, capsys):
     ratios = "not reached / not reached | not reached / not reached | 1 (1)"
     criteria = " | ".join(f"{word} (no common seed)" for word in ("no", "yes", "yes", "no"))
     assert f"| late | 1 | 2 | 50 → 42 | {scores} | {ratios} | {criteria} |" in lines
-    assert "- fewer updates: at most 0.25 of the baseline's generator updates" in text
+    assert "- fewer updates: at most 0.25 times the generator updates of the baseline" in text
     assert "Images seen: cold 400, warm 400, late 200." in text
     assert report["panels"][0]["arms"][2]["against_baseline"]["update_ratio"]["worst"] is None
 
 
-def test_every_data_set_is_a_panel_of_its_own(tmp_path, pair):
+def test_each_data_set_is_a_separate_panel(tmp_path, pair):
     for label in ("cold", "warm"):
         pair.append(
             str(
@@ -234,7 +241,7 @@ def test_every_data_set_is_a_panel_of_its_own(tmp_path, pair):
     ]
 
 
-def test_a_generator_that_breaks_down_is_infinitely_far(tmp_path, pair):
+def test_diverged_generator_has_infinite_distance(tmp_path, pair):
     pair.append(str(write_run(tmp_path / "broken", "broken", 0, [50.0, 30.0, math.nan, math.nan])))
     arm = next(
         arm
@@ -242,10 +249,10 @@ def test_a_generator_that_breaks_down_is_infinitely_far(tmp_path, pair):
         if arm["label"] == "broken"
     )
     assert arm["end"]["frechet_distance"]["median"] is None and arm["end"]["recall"]["median"] == 0
-    assert not met(arm["against_baseline"]) & {"never_worse_than_start", "no_worse_at_end"}
+    assert not criteria_met(arm["against_baseline"]) & {"never_worse_than_start", "no_worse_at_end"}
 
 
-def test_runs_are_found_by_folder_multirun_and_glob_each_once(tmp_path):
+def test_runs_are_found_by_folder_multirun_and_glob_without_duplicates(tmp_path):
     for job in ("0", "2", "10"):
         write_run(tmp_path / "multirun" / job, "cold", int(job), COLD)
     (tmp_path / "multirun" / "multirun.yaml").write_text("")
@@ -260,50 +267,49 @@ def test_runs_are_found_by_folder_multirun_and_glob_each_once(tmp_path):
     ]
 
 
-def test_unfinished_and_missing_runs_are_named(tmp_path):
+def test_unfinished_and_missing_runs_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="runs must be folders of stage=gan.*nowhere"):
         find_runs([str(tmp_path / "nowhere*")])
-    with pytest.raises(ValueError, match="holds no GAN run"):
+    with pytest.raises(ValueError, match="contains no GAN run"):
         find_runs([str(tmp_path)])
     (write_run(tmp_path / "0", "cold", 0, COLD) / "gan" / "run.json").unlink()
-    for place in (tmp_path, tmp_path / "0", tmp_path / "0" / "gan"):
+    for path in (tmp_path, tmp_path / "0", tmp_path / "0" / "gan"):
         with pytest.raises(ValueError, match="0.* is not finished: it has no run.json"):
-            find_runs([str(place)])
+            find_runs([str(path)])
     with pytest.raises(ValueError, match="runs must be the folders of finished"):
         compare([], "cold", tmp_path)
 
 
-def test_the_baseline_must_be_a_label(tmp_path, pair):
-    with pytest.raises(
-        ValueError, match="baseline must be a label of the runs on mnist: cold, warm; got 'cool'"
-    ):
+def test_baseline_must_be_a_label_of_a_run(tmp_path, pair):
+    message = "baseline must be the label of a run on mnist, one of cold, warm; got 'cool'"
+    with pytest.raises(ValueError, match=message):
         compare(pair, "cool", tmp_path)
 
 
 @pytest.mark.parametrize(
-    "more, message",
+    "changes, message",
     [
-        ({"label": ""}, "third.* has no label; train with label="),
+        ({"label": ""}, "third.* has no label; train with one label per arm"),
         ({"label": "warm", "seed": 0}, "warm.*third.* have the same label=warm and seed=0"),
         (
             {"label": "warm", "distance": WARM[:3]},
-            "warm.*third.* label=warm, but other scoring points",
+            "warm.*third.* label=warm, but not the same validations",
         ),
-        ({"label": "warm", "every": 50}, "warm.*third.* label=warm, but other scoring points"),
-        ({"num_images": 1000}, "cold.*third.* are scored on different numbers of images"),
+        ({"label": "warm", "every": 50}, "warm.*third.* label=warm, but not the same validations"),
+        ({"num_images": 1000}, "cold.*third.* were scored on different numbers of images"),
         (
             {"every": 150, "distance": WARM[:2]},
-            "cold.*third.* share no scoring point after the start",
+            "cold.*third.* have no validation in common after the start",
         ),
         (
             {"real_vs_real": {"frechet_distance": 1.6}},
-            "cold.*third.* are not scored alike: real images score 1.5 and 1.6",
+            "cold.*third.* were scored differently: .* distances 1.5 and 1.6",
         ),
         ({"real_vs_real": {}}, "run.json is damaged: .*real_vs_real must be"),
         ({"metrics": {"test/frechet_distance": None}}, "run.json is damaged: TypeError"),
         ({"seed": "1"}, "run.json is damaged: .*seed must be"),
-        ({"distance": [50.0]}, "metrics.csv must hold a validation at 0 images"),
-        ({"distance": [0.0, 1.0]}, "metrics.csv must hold a validation at 0 images"),
+        ({"distance": [50.0]}, "metrics.csv must contain a validation at 0 images"),
+        ({"distance": [0.0, 1.0]}, "metrics.csv must contain a validation at 0 images"),
         (
             {"label": "\x1b[31mred"},
             r"run.json is damaged: .*every name must be .*got '\\x1b\[31mred'",
@@ -318,20 +324,20 @@ def test_the_baseline_must_be_a_label(tmp_path, pair):
         ({"metrics": {"test/frechet_distance": 10**400}}, "run.json is damaged: OverflowError"),
         ({"distance": ["5O", 1.0]}, "metrics.csv is damaged: ValueError"),
         ({"recall": ""}, "metrics.csv is damaged: ValueError"),
-        ({"recall": "nan"}, "metrics.csv is damaged: .* must rise, and be finite"),
-        ({"every": 0}, "metrics.csv is damaged: .* must rise"),
+        ({"recall": "nan"}, "metrics.csv is damaged: .* must be finite"),
+        ({"every": 0}, "metrics.csv is damaged: .* must increase"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(tmp_path, pair, more, message):
+def test_runs_that_are_not_comparable_are_rejected(tmp_path, pair, changes, message):
     third = write_run(
-        tmp_path / "third", **({"label": "third", "seed": 1, "distance": WARM} | more)
+        tmp_path / "third", **({"label": "third", "seed": 1, "distance": WARM} | changes)
     )
     with pytest.raises(ValueError, match=f"runs: .*{message}"):
         compare([*pair, str(third)], "cold", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_damaged_files_are_rejected(tmp_path):
     gan = write_run(tmp_path / "run", "cold", 0, COLD) / "gan"
     (gan / "metrics.csv").write_text("step,val/frechet_distance\n0,5\n")
     with pytest.raises(ValueError, match="metrics.csv is damaged: KeyError: 'val/images'"):
@@ -343,8 +349,8 @@ def test_damaged_files_are_named(tmp_path):
         compare([str(gan)], "cold", tmp_path)
 
 
-def test_names_are_only_names(tmp_path, pair, capsys):
-    """No terminal markup, path, formula of matplotlib, command or setting that is resolved."""
+def test_names_from_files_are_never_interpreted(tmp_path, pair, capsys):
+    """Not as terminal markup, path, matplotlib formula, command or config interpolation."""
     label = "[red]x[/red] | $x^{ ../../$(touch y) ${oc.env:HOME}"
     config = {"x": "\x1b[31m", "y": "${oc.env:HOME}", "_target_": "os.system"}
     third = write_run(tmp_path / "third", label, 0, WARM, config=config)
@@ -352,38 +358,38 @@ def test_names_are_only_names(tmp_path, pair, capsys):
     out = capsys.readouterr().out
     assert "[red]x[/red] " in out and "${oc.env:HOME}" in out and "\x1b" not in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"comparison.{end}" for end in ("json", "md", "png")
+        f"comparison.{suffix}" for suffix in ("json", "md", "png")
     }
     assert {path.name for path in tmp_path.iterdir()} == {"cold", "warm", "third", "out"}
 
 
 @pytest.mark.parametrize(
-    "place", ["https://example.org/run", "s3://bucket/run", "file:///etc", "[0-9"]
+    "path", ["https://example.org/run", "s3://bucket/run", "file:///etc", "[0-9"]
 )
-def test_places_that_are_no_folders_are_refused(place):
+def test_urls_and_invalid_patterns_are_rejected(path):
     with pytest.raises(ValueError, match="runs must be folders of stage=gan"):
-        find_runs([place])
+        find_runs([path])
 
 
-def test_a_json_without_end_is_damaged(tmp_path):
+def test_deeply_nested_json_is_rejected(tmp_path):
     gan = write_run(tmp_path / "run", "cold", 0, COLD) / "gan"
     (gan / "run.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match="run.json is damaged: RecursionError"):
         compare([str(gan)], "cold", tmp_path)
 
 
-def test_a_warmup_is_flat_until_the_generator_starts():
-    """Of 100 images, 50 are warm-up: a straight line would reach 60 before the first step."""
+def test_generator_start_is_inserted_after_warmup():
+    """With 50 of 100 images as warm-up, a straight line would reach 60 before the first update."""
     curve = Curve([0, 100, 200], [0, 5, 15], [1.0, 2.0, 3.0], [100, 20, 10], [0.5, 0.6, 0.7])
-    found = insert_generator_start(curve)
-    assert found == (
+    result = insert_generator_start(curve)
+    assert result == (
         [0, 50, 100, 200],
         [0, 0, 5, 15],
         [1.0, 1.5, 2.0, 3.0],
         [100, 100, 20, 10],
         [0.5, 0.5, 0.6, 0.7],
     )
-    whole = Curve([0, 100, 200], [0, 0, 10], [1.0, 2.0, 3.0], [100, 100, 10], [0.5, 0.5, 0.7])
-    assert insert_generator_start(whole) == whole
+    aligned = Curve([0, 100, 200], [0, 0, 10], [1.0, 2.0, 3.0], [100, 100, 10], [0.5, 0.5, 0.7])
+    assert insert_generator_start(aligned) == aligned
     never = Curve([0, 100, 200], [0, 0, 0], [1.0, 2.0, 3.0], [100, 100, 100], [0.5, 0.5, 0.5])
     assert insert_generator_start(never) == never

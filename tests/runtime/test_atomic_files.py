@@ -6,7 +6,7 @@ import pytest
 from vaegan.runtime.atomic_files import atomic_write, read_json, remove_partial, write_json
 
 
-def test_what_is_written_takes_the_place_at_the_end(tmp_path):
+def test_file_is_replaced_at_the_end(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with atomic_write(path) as file:
@@ -16,31 +16,31 @@ def test_what_is_written_takes_the_place_at_the_end(tmp_path):
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
-def test_a_disk_that_is_full_leaves_what_was_there(tmp_path, monkeypatch, where):
+@pytest.mark.parametrize("failing_call", ["write", "fsync", "replace"])
+def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, failing_call):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    if where != "write":
-        monkeypatch.setattr(os, where, full)
+    if failing_call != "write":
+        monkeypatch.setattr(os, failing_call, full)
     with pytest.raises(OSError, match="No space left"), atomic_write(path) as file:
         file.write(b"new")
-        if where == "write":
+        if failing_call == "write":
             full()
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+def test_remove_partial_removes_only_partial_files(tmp_path):
     (tmp_path / "last.ckpt.17.partial").touch()
     (tmp_path / "last.ckpt").touch()
     remove_partial(tmp_path)
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_plain_data_come_back_and_damaged_ones_are_said(tmp_path):
+def test_json_round_trip_and_damaged_file(tmp_path):
     path = tmp_path / "file.json"
     write_json(path, {"a": [1, None, 0.1]})
     assert read_json(path) == {"a": [1, None, 0.1]}

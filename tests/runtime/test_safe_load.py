@@ -1,4 +1,4 @@
-"""Malicious files for torch.load: each ends in one message, runs nothing and takes no memory."""
+"""Malicious files for torch.load: each is refused, executes nothing and allocates no memory."""
 
 import builtins
 import os
@@ -13,7 +13,7 @@ from vaegan.runtime.safe_load import load_archive
 
 
 class Call:
-    """Pickled as a call of any function."""
+    """Object whose pickle calls a function."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -22,8 +22,8 @@ class Call:
         return self.function, self.arguments
 
 
-def calls(marker):
-    """Calls that would make the file `marker`, or take a terabyte."""
+def malicious_calls(marker):
+    """Return calls that would create the file `marker`, or allocate a terabyte."""
     return {
         "os.system": Call(os.system, f"touch {marker}"),
         "eval": Call(builtins.eval, f"open({str(marker)!r}, 'w')"),
@@ -48,29 +48,29 @@ def calls(marker):
 
 
 @pytest.fixture(params=[False, True], ids=["", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"], autouse=True)
-def forced(request, monkeypatch):
+def environment(request, monkeypatch):
     if request.param:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-@pytest.mark.parametrize("name", calls(""))
-def test_a_pickle_with_a_payload_is_refused(tmp_path, name, new_format):
+@pytest.mark.parametrize("name", malicious_calls(""))
+def test_malicious_pickle_is_refused(tmp_path, name, new_format):
     path, marker = tmp_path / "bad.ckpt", tmp_path / "executed"
-    content = {"state_dict": {"a": torch.ones(2)}, "x": calls(marker)[name]}
+    content = {"state_dict": {"a": torch.ones(2)}, "x": malicious_calls(marker)[name]}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     with pytest.raises(ValueError, match=r"bad.ckpt is refused: .*Nothing in it was executed"):
         load_archive(path)
     assert not marker.exists()
 
 
-def test_the_payload_is_named(tmp_path):
+def test_error_names_the_referenced_function(tmp_path):
     torch.save(Call(os.system, "true"), tmp_path / "bad.ckpt")
-    with pytest.raises(ValueError, match=r"it names '(posix|nt) system'"):
+    with pytest.raises(ValueError, match=r"it references '(posix|nt) system'"):
         load_archive(tmp_path / "bad.ckpt")
 
 
-def test_an_old_tar_is_refused(tmp_path):
+def test_legacy_tar_file_is_refused(tmp_path):
     path, marker = tmp_path / "old.ckpt", tmp_path / "executed"
     for name in ("pickle", "sys_info", "storages", "tensors"):
         (tmp_path / name).write_bytes(pickle.dumps(Call(os.system, f"touch {marker}")))
@@ -85,7 +85,7 @@ def test_an_old_tar_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")
-def test_a_script_of_torch_is_refused_and_not_recommended_to_be_executed(tmp_path):
+def test_torchscript_is_refused_without_advice_to_load_it_unsafely(tmp_path):
     torch.jit.save(
         torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), str(tmp_path / "script.ckpt")
     )
@@ -96,8 +96,8 @@ def test_a_script_of_torch_is_refused_and_not_recommended_to_be_executed(tmp_pat
     assert "weights_only" not in str(error.value)
 
 
-def repacked(path, change, compression=zipfile.ZIP_STORED):
-    """The archive at a path with other bytes in its records."""
+def repack(path, change, compression=zipfile.ZIP_STORED):
+    """Rewrite an archive with changed records; return its path."""
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -106,9 +106,9 @@ def repacked(path, change, compression=zipfile.ZIP_STORED):
     return path
 
 
-def test_an_archive_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
+def test_decompression_bomb_is_refused(tmp_path):
     torch.save(torch.zeros(2_000_000), tmp_path / "bomb.ckpt")
-    bomb = repacked(tmp_path / "bomb.ckpt", lambda name, content: content, zipfile.ZIP_DEFLATED)
+    bomb = repack(tmp_path / "bomb.ckpt", lambda name, content: content, zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 100_000
     with pytest.raises(
         ValueError, match="bomb.ckpt is refused: .*it decompresses to more than its own size"
@@ -116,7 +116,7 @@ def test_an_archive_that_unpacks_to_more_than_it_has_is_refused(tmp_path):
         load_archive(bomb)
 
 
-def test_a_tensor_that_says_to_be_larger_than_it_is_is_refused(tmp_path):
+def test_tensor_larger_than_its_storage_is_refused(tmp_path):
     torch.save(torch.zeros(4), tmp_path / "huge.ckpt")
 
     def change(name, content):
@@ -133,10 +133,10 @@ def test_a_tensor_that_says_to_be_larger_than_it_is_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"huge.ckpt is truncated or damaged \(record size \(16 bytes\)"
     ):
-        load_archive(repacked(tmp_path / "huge.ckpt", change))
+        load_archive(repack(tmp_path / "huge.ckpt", change))
 
 
-def test_what_lightning_and_torch_write_is_read(tmp_path):
+def test_plain_checkpoint_content_is_loaded(tmp_path):
     content = {
         "state": {
             "a": torch.arange(3),

@@ -13,36 +13,36 @@ from vaegan.runtime.seeding import (
 
 
 def test_seeds_are_a_fixed_function_of_the_key():
-    """Written down once: another value would change every run that anyone has made."""
+    """A fixed value: a change would alter the results of all existing configs."""
     assert derive_seed(0, "train", 1, 0) == 7095099507901934836
 
 
-def test_other_keys_give_other_seeds():
+def test_different_keys_give_different_seeds():
     keys = [
-        (seed, what, i, rank)
+        (seed, stage, i, rank)
         for seed in range(3)
-        for what in ("train", "val")
+        for stage in ("train", "val")
         for i in range(9)
         for rank in (0, 1)
     ]
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
-def test_generator_repeats():
+def test_equal_keys_give_equal_generators():
     assert torch.equal(
         torch.rand(3, generator=make_generator(1)), torch.rand(3, generator=make_generator(1))
     )
 
 
-def test_global_generators_start_from_the_key_and_nothing_is_queued():
-    queued = len(torch.cuda._queued_calls)
+def test_seed_global_seeds_by_the_key_and_queues_no_calls():
+    num_queued = len(torch.cuda._queued_calls)
     seed_global(torch.device("cpu"), 0, "train", 1, 0)
     first = torch.rand(3)
     assert torch.equal(first, torch.rand(3, generator=make_generator(0, "train", 1, 0)))
-    assert len(torch.cuda._queued_calls) == queued
+    assert len(torch.cuda._queued_calls) == num_queued
 
 
-def test_seeded_leaves_the_global_state_alone():
+def test_seeded_restores_the_global_state():
     expected = torch.get_rng_state()
     with seeded("a"):
         first = torch.rand(3)
@@ -51,7 +51,7 @@ def test_seeded_leaves_the_global_state_alone():
     assert torch.equal(torch.get_rng_state(), expected)
 
 
-def test_the_noise_of_an_image_is_uniform_and_its_own():
+def test_image_noise_is_uniform_and_independent_between_images():
     images = torch.randint(256, (500, 1, 28, 28)) / 255
     noise = image_noise(images, 0)
     assert 0 <= noise.min() and noise.max() < 1
@@ -65,7 +65,7 @@ def test_the_noise_of_an_image_is_uniform_and_its_own():
         assert (centered * (other.flatten(1) - 0.5)).mean().abs() < 1e-3
 
 
-def test_one_gray_level_changes_all_the_noise():
+def test_one_gray_level_changes_all_noise_of_an_image():
     image = torch.full((1, 1, 28, 28), 100 / 255)
     changed = image.clone()
     changed[0, 0, 3, 4] = 101 / 255
@@ -73,7 +73,7 @@ def test_one_gray_level_changes_all_the_noise():
 
 
 LAST = torch.channels_last
-DRAWS = {  # each of a batch of so many images
+DRAWS = {  # functions of the batch size
     "rand": lambda num: torch.rand(num, 3),
     "rand of a size": lambda num: torch.rand((num, 1, 1, 1), dtype=torch.float64),
     "randn": lambda num: torch.randn(num, 3),
@@ -92,24 +92,24 @@ DRAWS = {  # each of a batch of so many images
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_noise_that_one_would_draw(draw, world_size):
-    """Put together, their draws are what one process draws, draw after draw."""
+def test_ranks_together_draw_the_noise_of_one_process(draw, world_size):
+    """Two consecutive draws: the shares of all ranks form the noise of a single process."""
     num = 12
     seed_global(torch.device("cpu"), 0, "train", 5, 0)
-    whole = [draw(num), draw(num)]
-    dim = list(whole[0].shape).index(num)
+    expected = [draw(num), draw(num)]
+    dim = list(expected[0].shape).index(num)
     for rank in range(world_size):
         seed_global(torch.device("cpu"), 0, "train", 5, rank)
         with RankInvariantNoise(
             (0, "train", 5, 0), torch.device("cpu"), rank, world_size, num // world_size
         ):
             shares = [draw(num // world_size), draw(num // world_size)]
-        for share, all_of_it in zip(shares, whole, strict=True):
-            mine = all_of_it.movedim(dim, 0)[rank::world_size].movedim(0, dim)
-            assert share.dtype == mine.dtype and torch.equal(share, mine)
+        for share, noise in zip(shares, expected, strict=True):
+            expected_share = noise.movedim(dim, 0)[rank::world_size].movedim(0, dim)
+            assert share.dtype == expected_share.dtype and torch.equal(share, expected_share)
 
 
-def test_real_and_fake_images_behind_each_other_share_alike():
+def test_concatenated_real_and_fake_batches_are_divided_separately():
     seed_global(torch.device("cpu"), 0)
     real, fake = torch.rand(2 * 8, 3).split(8)
     for rank in range(2):
@@ -117,7 +117,7 @@ def test_real_and_fake_images_behind_each_other_share_alike():
             assert torch.equal(torch.rand(2 * 4, 3), torch.cat([real[rank::2], fake[rank::2]]))
 
 
-def test_what_is_of_no_batch_is_each_processs_own():
+def test_noise_without_a_batch_dimension_comes_from_the_global_generator():
     with RankInvariantNoise((0,), torch.device("cpu"), 1, 2, 4):
         seed_global(torch.device("cpu"), 3)
         inside = [torch.rand(()), torch.rand(5), torch.zeros(7).exponential_(), torch.randperm(9)]

@@ -8,7 +8,7 @@ from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals, req
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_is_noted_and_all_is_as_before_afterwards(signum, capfd):
+def test_signal_is_recorded_and_handlers_are_restored(signum, capfd):
     before = signal.getsignal(signum)
     with catch_signals():
         assert not SIGNAL_STATE.signum
@@ -17,49 +17,49 @@ def test_a_signal_is_noted_and_all_is_as_before_afterwards(signum, capfd):
         with catch_signals():
             assert SIGNAL_STATE.signum == signum
     assert signal.getsignal(signum) == before
-    assert f"{signum.name}: stopping in order after the current batch" in capfd.readouterr().err
+    assert f"{signum.name}: finishing the current batch, then stopping" in capfd.readouterr().err
 
 
-def test_a_handler_of_a_launcher_stays(monkeypatch):
-    taken = signal.signal(signal.SIGUSR2, lambda *_: None)
+def test_handler_of_a_launcher_is_kept(monkeypatch):
+    previous = signal.signal(signal.SIGUSR2, lambda *_: None)
     try:
         before = signal.getsignal(signal.SIGUSR2)
         with catch_signals():
             assert signal.getsignal(signal.SIGUSR2) is before
     finally:
-        signal.signal(signal.SIGUSR2, taken)
+        signal.signal(signal.SIGUSR2, previous)
 
 
-def test_threads_get_no_signals():
-    def listen():
+def test_catch_signals_does_nothing_in_other_threads():
+    def record_handler():
         with catch_signals():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
-    seen, before = [], signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=listen)
+    handlers, before = [], signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=record_handler)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert handlers == [before]
 
 
-def test_the_exit_status_is_that_of_a_shell():
+def test_exit_status_follows_the_shell_convention():
     assert Interrupted(15, "ended").status == 143 and str(Interrupted(15, "ended")) == "ended"
 
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """What SLURM was told."""
+    """Put a fake scontrol on the path; return the file with its arguments."""
     program = tmp_path / "scontrol"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/arguments\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    return tmp_path / "told"
+    return tmp_path / "arguments"
 
 
 @pytest.mark.parametrize(
     "array, expected", [({}, "17"), ({"ARRAY_JOB_ID": "16", "ARRAY_TASK_ID": "3"}, "16_3")]
 )
-def test_slurm_is_told_to_start_the_job_anew(scontrol, monkeypatch, array, expected):
+def test_requeue_calls_scontrol_with_the_job_id(scontrol, monkeypatch, array, expected):
     for name, value in {"JOB_ID": "17", **array}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     requeue()
@@ -67,13 +67,13 @@ def test_slurm_is_told_to_start_the_job_anew(scontrol, monkeypatch, array, expec
 
 
 @pytest.mark.parametrize("job", ["", "1; rm -rf x", "x"])
-def test_nothing_else_is_told(scontrol, monkeypatch, job):
+def test_invalid_job_ids_are_not_requeued(scontrol, monkeypatch, job):
     monkeypatch.setenv("SLURM_JOB_ID", job)
     requeue()
     assert not scontrol.exists()
 
 
-def test_a_slurm_that_is_not_there_is_said(monkeypatch, caplog):
+def test_missing_scontrol_logs_a_warning(monkeypatch, caplog):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("PATH", "/nowhere")
     requeue()

@@ -1,3 +1,5 @@
+"""Differences between the settings of two runs."""
+
 import pytest
 
 from tests.conftest import SMALL_PIPELINE, compose
@@ -8,7 +10,7 @@ PLAIN = to_plain(compose(*SMALL_PIPELINE))
 
 
 def changed(key):
-    """The small pipeline's config with another value at a dotted key."""
+    """Return the plain config of the small pipeline with another value for a dotted key."""
     *path, last = key.split(".")
     plain = to_plain(compose(*SMALL_PIPELINE))
     part = plain
@@ -19,14 +21,14 @@ def changed(key):
 
 
 @pytest.mark.parametrize("key", flatten(PLAIN))
-def test_every_setting_matters_but_for_the_few_that_cannot_change_a_result(key):
-    found = diff_configs(PLAIN, changed(key))
-    assert found == (
+def test_all_settings_are_compared_except_ignored_keys(key):
+    differences = diff_configs(PLAIN, changed(key))
+    assert differences == (
         [] if is_below(key, IGNORED_KEYS) else [f"{key}=other (was {flatten(PLAIN)[key]})"]
     )
 
 
-def test_what_cannot_change_a_result_exists_and_is_little():
+def test_ignored_keys_exist_and_exclude_essential_settings():
     keys = [key for key in flatten(PLAIN) if is_below(key, IGNORED_KEYS)]
     for name in set(IGNORED_KEYS) - {"dataset.cache", "dataset.num_threads"}:
         assert any(f".{name}." in f".{key}." for key in keys), name
@@ -37,14 +39,14 @@ def test_what_cannot_change_a_result_exists_and_is_little():
     )
 
 
-def test_a_setting_that_is_new_and_null_is_no_difference():
+def test_new_setting_with_value_null_is_not_a_difference():
     assert not diff_configs({"a": 1}, {"a": 1, "b": None})
 
 
-def test_places_matter_unless_they_are_looked_at_otherwise():
-    was, now = (
+def test_locations_are_compared_unless_ignored():
+    old, new = (
         {"dataset": {"root": "a"}, "vae_ckpt": "b"},
         {"dataset": {"root": "c"}, "vae_ckpt": "d"},
     )
-    assert diff_configs(was, now) == ["dataset.root=c (was a)", "vae_ckpt=d (was b)"]
-    assert not diff_configs(was, now, (*IGNORED_KEYS, *LOCATION_KEYS))
+    assert diff_configs(old, new) == ["dataset.root=c (was a)", "vae_ckpt=d (was b)"]
+    assert not diff_configs(old, new, (*IGNORED_KEYS, *LOCATION_KEYS))

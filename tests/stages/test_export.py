@@ -1,4 +1,4 @@
-"""A trained model to safetensors and JSON and back: the same figures, the same GAN, bit for bit."""
+"""Stage export: exports give the same metrics and the same GAN as checkpoints, bit for bit."""
 
 import json
 
@@ -16,69 +16,70 @@ EVALUATION = ["stage=evaluate", "num_samples=20", "trainer.enable_progress_bar=f
 
 
 def export(result, folder):
-    """Folder of the export of a result's best checkpoint."""
+    """Export the best checkpoint of a result; return the folder of the export."""
     run_stage(compose("stage=export", f"ckpt={result.checkpoint}"), folder)
     return folder / "export"
 
 
 @pytest.fixture(scope="module")
 def exported(vae_result, gan_result, tmp_path_factory):
-    """Folders of the exports of both stages."""
+    """Return the folders of the exports of both stages."""
     folder = tmp_path_factory.mktemp("exported")
     results = {"vae": vae_result[1], "gan": gan_result[1]}
     return {stage: export(result, folder / stage) for stage, result in results.items()}
 
 
 @pytest.mark.parametrize("stage", ["vae", "gan"])
-def test_an_export_evaluates_to_the_same_figures(exported, vae_result, gan_result, stage, tmp_path):
+def test_export_evaluates_to_the_same_metrics(exported, vae_result, gan_result, stage, tmp_path):
     result = {"vae": vae_result, "gan": gan_result}[stage][1]
-    places = {
+    paths = {
         "ckpt": result.checkpoint,
         "folder": exported[stage],
         "file": exported[stage] / "model.safetensors",
     }
-    found = {
-        name: run_stage(compose(*EVALUATION, f"ckpt={at}"), tmp_path / name).metrics
-        for name, at in places.items()
+    metrics = {
+        name: run_stage(compose(*EVALUATION, f"ckpt={path}"), tmp_path / name).metrics
+        for name, path in paths.items()
     }
-    assert found["folder"] == found["file"] == found["ckpt"]
+    assert metrics["folder"] == metrics["file"] == metrics["ckpt"]
 
 
-def test_a_gan_starts_from_an_export_as_from_the_checkpoint(exported, gan_result, tmp_path):
+def test_gan_trained_from_an_export_equals_one_trained_from_the_checkpoint(
+    exported, gan_result, tmp_path
+):
     result = run_stage(compose(*SMALL_GAN, f"vae_ckpt={exported['vae']}"), tmp_path)
-    ours, theirs = (load_checkpoint(each.checkpoint).state for each in (result, gan_result[1]))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    state, expected = (load_checkpoint(each.checkpoint).state for each in (result, gan_result[1]))
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in state)
     assert result.metrics == gan_result[1].metrics
-    cost = [
+    compute = [
         json.loads((each.folder / "run.json").read_text())["stage1_compute"]
         for each in (result, gan_result[1])
     ]
-    assert cost[0] == cost[1] > 0
+    assert compute[0] == compute[1] > 0
 
 
 @pytest.mark.parametrize("stage", ["vae", "gan"])
-def test_an_export_holds_the_model_and_nothing_of_its_training(
-    exported, vae_result, gan_result, stage
-):
+def test_export_contains_only_weights_for_inference(exported, vae_result, gan_result, stage):
     checkpoint = load_checkpoint({"vae": vae_result, "gan": gan_result}[stage][1].checkpoint)
-    back = load_checkpoint(exported[stage] / "model.safetensors")
+    loaded = load_checkpoint(exported[stage] / "model.safetensors")
     assert {path.name for path in exported[stage].iterdir()} == {"model.safetensors", "model.json"}
     prefixes = {"vae": ("vae.",), "gan": ("vae.", "ema.module.")}[stage]
-    assert set(back.state) == {key for key in checkpoint.state if key.startswith(prefixes)}
-    assert all(torch.equal(value, checkpoint.state[key]) for key, value in back.state.items())
-    assert (back.stage, back.image_shape, back.run, back.vae, back.epoch) == (
+    assert set(loaded.state) == {key for key in checkpoint.state if key.startswith(prefixes)}
+    assert all(torch.equal(value, checkpoint.state[key]) for key, value in loaded.state.items())
+    assert (loaded.stage, loaded.image_shape, loaded.run, loaded.vae, loaded.epoch) == (
         checkpoint.stage,
         checkpoint.image_shape,
         checkpoint.run,
         checkpoint.vae,
         checkpoint.epoch,
     )
-    assert back.vae_flops == back.training_flops() == checkpoint.training_flops()
-    assert load_file(exported[stage] / "model.safetensors").keys() == back.state.keys()
+    assert loaded.vae_flops == loaded.training_flops() == checkpoint.training_flops()
+    assert load_file(exported[stage] / "model.safetensors").keys() == loaded.state.keys()
 
 
-def test_every_learned_part_comes_back(tmp_path):
-    """A prior that encodes, a flow, a scale with a running mean; aggregate-posterior latents."""
+def test_round_trip_of_all_learned_components(tmp_path):
+    """VampPrior, flow posterior, optimal noise scale, and an aggregate posterior."""
     parts = [
         "prior=vamp_prior",
         "prior.num_pseudo_inputs=8",
@@ -87,65 +88,70 @@ def test_every_learned_part_comes_back(tmp_path):
     ]
     short = ["likelihood.scale=optimal", "trainer.max_epochs=1", "trainer.limit_train_batches=0.5"]
     vae = run_stage(compose("stage=vae", *SMALL_VAE[1:], *parts, *short), tmp_path)
-    words = [
+    overrides = [
         *SMALL_GAN,
         "warm_start.aggregate_posterior=true",
         "trainer.max_epochs=1",
         f"vae_ckpt={vae.folder}",
     ]
-    gan = run_stage(compose(*words), tmp_path / "gan")
+    gan = run_stage(compose(*overrides), tmp_path / "gan")
     for result in (vae, gan):
         before = load_checkpoint(result.checkpoint)
         after = load_checkpoint(
             export(result, tmp_path / f"of_{before.stage}") / "model.safetensors"
         )
-        built = [each.build_latents() for each in (before, after)]
-        draws = []
-        for latents in built:
+        latents = [each.build_latents() for each in (before, after)]
+        samples = []
+        for module in latents:
             torch.manual_seed(0)
-            draws.append(latents().sample((5,)))
-        assert torch.equal(*draws)
-        z = draws[0]
+            samples.append(module().sample((5,)))
+        assert torch.equal(*samples)
+        z = samples[0]
         images = [each.build_vae().decode(z).mean for each in (before, after)]
         if before.stage == "gan":
-            assert built[1].aggregate is not None
+            assert latents[1].aggregate is not None
             images = [each.build_generator()(z) for each in (before, after)]
         assert torch.equal(*images)
 
 
-def test_run_folders_are_exported_and_exports_found_in_them(exported, vae_result, tmp_path, capsys):
+def test_run_folder_can_be_exported_and_its_export_is_found(exported, vae_result, tmp_path, capsys):
     run_stage(compose("stage=export", f"ckpt={vae_result[0]}"), tmp_path)
     path = tmp_path / "export" / "model.safetensors"
     assert path.read_bytes() == (exported["vae"] / "model.safetensors").read_bytes()
-    for given in (tmp_path, path.parent, path):
-        assert find_checkpoint(str(given), "ckpt", ["vae"]) == path
+    for candidate in (tmp_path, path.parent, path):
+        assert find_checkpoint(str(candidate), "ckpt", ["vae"]) == path
     out = capsys.readouterr().out
     assert (
         f"stage=evaluate ckpt={path.parent}" in out and f"stage=gan vae_ckpt={path.parent}" in out
     )
 
 
-def test_a_folder_with_a_run_is_not_overwritten(exported, vae_result):
+def test_existing_export_folder_is_not_overwritten(exported, vae_result):
     with pytest.raises(ValueError, match="export already contains a run"):
         run_stage(compose("stage=export", f"ckpt={vae_result[0]}"), exported["vae"].parent)
 
 
-def test_a_gans_export_is_refused_as_a_start(exported, tmp_path):
-    with pytest.raises(ValueError, match="is a stage=gan checkpoint; give the stage=vae one"):
+def test_gan_export_is_rejected_as_vae_ckpt(exported, tmp_path):
+    with pytest.raises(
+        ValueError, match="is a stage=gan checkpoint; give the stage=vae checkpoint"
+    ):
         run_stage(compose(*SMALL_GAN, f"vae_ckpt={exported['gan']}"), tmp_path)
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    "overrides, message",
     [
         ([], "ckpt must be the folder or the checkpoint of a stage=vae or stage=gan run"),
         (
             ["ckpt=x", "sweep_metric=val/elbo"],
-            "sweep_metric must be empty in stage=export, which trains nothing",
+            "sweep_metric must be empty in stage=export, which has no metrics",
         ),
-        (["ckpt=https://example.org/x.ckpt"], "ckpt=https://example.org/x.ckpt: URLs are refused"),
+        (
+            ["ckpt=https://example.org/x.ckpt"],
+            "ckpt=https://example.org/x.ckpt: URLs are not supported",
+        ),
     ],
 )
-def test_a_command_that_exports_nothing_is_refused(words, message, tmp_path):
+def test_invalid_export_commands_are_rejected(overrides, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        run_stage(compose("stage=export", *words), tmp_path)
+        run_stage(compose("stage=export", *overrides), tmp_path)

@@ -1,4 +1,4 @@
-"""Both stages on a folder of pictures, as a user runs them."""
+"""Runs of both stages on a folder of images."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
-from tests.faults import TWO, do
+from tests.faults import TWO_PROCESSES, run_in_process
 from tests.image_files import fill
 from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
@@ -29,12 +29,12 @@ FOLDER = [
 
 @pytest.fixture
 def root(tmp_path):
-    """Class folders of small pictures, two of them broken."""
+    """Return a folder with two class folders of small images, and two broken files."""
     for i, name in enumerate(("cat", "dog")):
-        fill(tmp_path / "pictures" / name, 40, start=40 * i)
-    (tmp_path / "pictures" / "dog" / "broken.jpg").write_bytes(b"words")
-    (tmp_path / "pictures" / "empty.png").write_bytes(b"")
-    return tmp_path / "pictures"
+        fill(tmp_path / "images" / name, 40, start=40 * i)
+    (tmp_path / "images" / "dog" / "broken.jpg").write_bytes(b"not an image")
+    (tmp_path / "images" / "empty.png").write_bytes(b"")
+    return tmp_path / "images"
 
 
 @pytest.mark.slow
@@ -45,9 +45,9 @@ def root(tmp_path):
         ["dataset.crop=random", "dataset.flip=true", "dataset.channels=1"],
         ["dataset.cache=null"],
     ],
-    ids=["cached", "views", "on demand"],
+    ids=["cached", "augmented", "on demand"],
 )
-def test_the_pipeline_trains_on_a_folder(root, tmp_path, settings):
+def test_pipeline_trains_on_an_image_folder(root, tmp_path, settings):
     run = compose(*SMALL, *FOLDER, f"dataset.root={root}", *settings)
     result = run_stage(run, tmp_path / "run")
     assert result.metrics["test/frechet_distance"] > 0
@@ -62,7 +62,7 @@ def test_the_pipeline_trains_on_a_folder(root, tmp_path, settings):
 
 
 @pytest.mark.slow
-def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root, tmp_path, caplog):
+def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tmp_path, caplog):
     vae = [
         word.removeprefix("vae.")
         for word in SMALL
@@ -87,12 +87,12 @@ def test_the_gan_finds_the_pictures_of_its_vae_and_a_missing_folder_is_said(root
         compose(*command, *moved, "dataset.split_seed=1", "dataset.cache=null"), tmp_path / "other"
     )
     warning = "differs from the one that the VAE was trained on (split_seed=1 instead of 0)"
-    assert f"{warning}: splits may mix" in caplog.text
+    assert f"{warning}: training images of the VAE may be in the val or test split" in caplog.text
 
 
 @pytest.mark.slow
-def test_a_file_that_goes_while_training_does_not_matter(root, tmp_path, monkeypatch):
-    """With a cache nothing is read any more; without one another picture takes its place."""
+def test_files_removed_during_training_are_tolerated(root, tmp_path, monkeypatch):
+    """A cache does not read the files again; without a cache, other images replace them."""
     for name, settings in (
         ("cached", []),
         ("on_demand", ["dataset.cache=null", "dataset.max_broken=0.6"]),
@@ -110,21 +110,21 @@ def test_a_file_that_goes_while_training_does_not_matter(root, tmp_path, monkeyp
         source = type(run.dataset.build())
         prepare = source.prepare
 
-        def lose(self, prepare=prepare):
+        def prepare_and_remove_files(self, prepare=prepare):
             skipped = prepare(self)
             for path in self.paths["train"][::8]:
                 (root / path).unlink()
             return skipped
 
-        monkeypatch.setattr(source, "prepare", lose)
+        monkeypatch.setattr(source, "prepare", prepare_and_remove_files)
         assert "test/elbo" in run_stage(run, tmp_path / name).metrics
         monkeypatch.undo()
 
 
 @pytest.mark.slow
-def test_two_ranks_build_one_cache_and_train(root, tmp_path):
-    """Both start at once: one decodes, the other waits."""
-    words = [
+def test_two_ranks_share_one_cache(root, tmp_path):
+    """Both ranks start at the same time: one decodes the images, the other waits."""
+    overrides = [
         "stage=vae",
         *SMALL_NETS,
         "latent_dim=4",
@@ -132,8 +132,8 @@ def test_two_ranks_build_one_cache_and_train(root, tmp_path):
         *FOLDER,
         "loader.batch_size=16",
     ]
-    words += [f"dataset.root={root}", f"dataset.cache={tmp_path / 'cache'}", *TWO]
-    do(tmp_path / "log", lambda: execute(compose(*words), tmp_path / "run"))
+    overrides += [f"dataset.root={root}", f"dataset.cache={tmp_path / 'cache'}", *TWO_PROCESSES]
+    run_in_process(tmp_path / "log", lambda: execute(compose(*overrides), tmp_path / "run"))
     (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
     assert pixels.stat().st_size == 80 * 3 * 12 * 16
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()

@@ -1,11 +1,11 @@
-"""Whose folder a run's is, and what another command may do with it."""
+"""Run folders: protection from other runs, resuming, and checks of moved inputs."""
 
 import shutil
 
 import pytest
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
-from tests.faults import files
+from tests.faults import output_files
 from tests.image_files import fill
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.module import GANModule
@@ -16,30 +16,30 @@ from vaegan.vae.module import VAEModule
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_that_has_ended_is_not_done_again(vae_result, capsys):
+def test_finished_run_is_not_repeated(vae_result, capsys):
     folder, result = vae_result
-    before = files(folder / "vae")
+    before = output_files(folder / "vae")
     again = run_stage(compose(*SMALL_VAE, "resume=true", "loader.num_workers=3"), folder)
     assert again.metrics == result.metrics and again.checkpoint == result.checkpoint
-    assert files(folder / "vae") == before
+    assert output_files(folder / "vae") == before
     assert "vae test/elbo" in capsys.readouterr().out
 
 
-def test_other_settings_are_refused_by_name(vae_result):
-    words = ["seed=3", "optimizer.lr=0.5", "likelihood=gaussian", "resume=true"]
+def test_changed_settings_are_rejected_by_name(vae_result):
+    overrides = ["seed=3", "optimizer.lr=0.5", "likelihood=gaussian", "resume=true"]
     with pytest.raises(ValueError) as error:
-        run_stage(compose(*SMALL_VAE, *words), vae_result[0])
+        run_stage(compose(*SMALL_VAE, *overrides), vae_result[0])
     message = str(error.value)
     assert "seed=3 (was 0)" in message and "optimizer.lr=0.5 (was 0.003)" in message
     assert "likelihood.name=gaussian (was bernoulli)" in message and "encoder" not in message
 
 
-def test_another_stage_is_refused(vae_result):
+def test_another_stage_is_rejected(vae_result):
     with pytest.raises(ValueError, match="started with other settings.*stage=gan"):
         run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "resume=true"), vae_result[0])
 
 
-def test_a_folder_of_an_older_version_is_left_alone(tmp_path):
+def test_folder_without_config_json_is_left_unchanged(tmp_path):
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "something").touch()
     with pytest.raises(ValueError, match="already contains a run .* has no config.json"):
@@ -47,26 +47,26 @@ def test_a_folder_of_an_older_version_is_left_alone(tmp_path):
     assert (tmp_path / "vae" / "something").exists()
 
 
-def test_a_run_with_resume_in_an_empty_folder_is_begun(tmp_path):
+def test_resume_in_an_empty_folder_starts_a_run(tmp_path):
     assert run_stage(compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true"), tmp_path).metrics
 
 
-def test_other_versions_of_the_libraries_are_said(tmp_path, monkeypatch, caplog):
-    words = [*SMALL_VAE, "trainer.max_epochs=1", "resume=true"]
-    run_stage(compose(*words), tmp_path)
+def test_changed_library_versions_are_logged(tmp_path, monkeypatch, caplog):
+    overrides = [*SMALL_VAE, "trainer.max_epochs=1", "resume=true"]
+    run_stage(compose(*overrides), tmp_path)
     monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
-    run_stage(compose(*words), tmp_path)
+    run_stage(compose(*overrides), tmp_path)
     assert "torch was 2." in caplog.text and "when the run was started and is 0.1" in caplog.text
 
 
-def stopped(run, folder, monkeypatch):
-    """Stop a training in order after its second batch."""
+def stop_after_two_batches(run, folder, monkeypatch):
+    """Start training and stop it gracefully after the second batch."""
     module = {"vae": VAEModule, "gan": GANModule}[stage_of(run)]
-    original, done = module.training_step, []
+    original, indices = module.training_step, []
 
     def training_step(self, batch, index):
-        done.append(index)
-        if len(done) == 2:
+        indices.append(index)
+        if len(indices) == 2:
             SIGNAL_STATE.signum = 15
         return original(self, batch, index)
 
@@ -76,33 +76,35 @@ def stopped(run, folder, monkeypatch):
             run_stage(run, folder)
 
 
-def test_other_pictures_are_refused_and_moved_ones_are_not(tmp_path, monkeypatch):
+def test_changed_images_are_rejected_but_moved_ones_are_accepted(tmp_path, monkeypatch):
     first, other = tmp_path / "first", tmp_path / "other"
     fill(first, 200, width=12, height=12)
     fill(other, 200, width=20, height=12)
-    words = [word for word in SMALL_VAE if not word.startswith("dataset")] + [
+    overrides = [word for word in SMALL_VAE if not word.startswith("dataset")] + [
         "dataset=image_folder"
     ]
-    words += [
+    overrides += [
         "dataset.image_size=8",
         "dataset.channels=1",
         "likelihood=gaussian",
         "loader.batch_size=32",
     ]
-    stopped(compose(*words, f"dataset.root={first}"), tmp_path / "run", monkeypatch)
+    run = compose(*overrides, f"dataset.root={first}")
+    stop_after_two_batches(run, tmp_path / "run", monkeypatch)
     with pytest.raises(
         ValueError, match="the data set differs from the one that the run was started with"
     ):
-        run_stage(compose(*words, f"dataset.root={other}", "resume=true"), tmp_path / "run")
+        run_stage(compose(*overrides, f"dataset.root={other}", "resume=true"), tmp_path / "run")
     moved = first.rename(tmp_path / "moved")
     assert run_stage(
-        compose(*words, f"dataset.root={moved}", "resume=true"), tmp_path / "run"
+        compose(*overrides, f"dataset.root={moved}", "resume=true"), tmp_path / "run"
     ).metrics
 
 
-def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, monkeypatch):
+def test_another_vae_is_rejected_but_a_moved_one_is_accepted(vae_result, tmp_path, monkeypatch):
     other = run_stage(compose(*SMALL_VAE, "seed=5", "trainer.max_epochs=1"), tmp_path / "other")
-    stopped(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path / "run", monkeypatch)
+    run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}")
+    stop_after_two_batches(run, tmp_path / "run", monkeypatch)
     with pytest.raises(ValueError, match="vae_ckpt is not the VAE that this GAN was started from"):
         run_stage(
             compose(*SMALL_GAN, f"vae_ckpt={other.folder.parent}", "resume=true"), tmp_path / "run"
@@ -113,7 +115,7 @@ def test_another_vae_is_refused_and_a_moved_one_is_not(vae_result, tmp_path, mon
     assert run_stage(resumed, tmp_path / "run").metrics
 
 
-def test_a_checkpoint_does_not_say_whether_its_run_was_resumed(tmp_path):
+def test_config_in_a_checkpoint_does_not_contain_resume(tmp_path):
     run = compose(*SMALL_VAE, "trainer.max_epochs=1", "resume=true")
     checkpoint = load_checkpoint(run_stage(run, tmp_path).checkpoint)
     assert checkpoint.run["resume"] is False

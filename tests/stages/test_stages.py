@@ -1,4 +1,4 @@
-"""Whole runs on synthetic images, looked at as a user would."""
+"""Complete runs of all stages on synthetic images, checked by their outputs."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from vaegan.images import to_float
 from vaegan.runtime.seeding import derive_seed
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
-from vaegan.training.devices import check_devices
+from vaegan.training.devices import set_up_devices
 from vaegan.training.fit import flatten
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.evaluation import score_images, summarize_scores
@@ -23,7 +23,7 @@ from vaegan.vae.objectives import ElboObjective
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-PICTURES = ("samples", "reconstructions", "interpolation")
+IMAGE_GRIDS = ("samples", "reconstructions", "interpolation")
 TRAIN_TAGS = {
     "vae": {"elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm", "lr"},
     "gan": {
@@ -38,7 +38,7 @@ TRAIN_TAGS = {
         "g_lr",
     },
 }
-FIGURES = {
+EVALUATION_METRICS = {
     "nll",
     "nll_standard_error",
     "elbo",
@@ -47,7 +47,7 @@ FIGURES = {
     "bits_per_dim",
     "active_units",
 }
-FIGURES |= {
+EVALUATION_METRICS |= {
     "aggregate_mean_max",
     "aggregate_std_min",
     "aggregate_std_max",
@@ -62,14 +62,15 @@ VAL_TAGS = {
 
 @pytest.fixture(params=["vae", "gan"])
 def finished(request, vae_result, gan_result):
+    """Return the folder and the result of a finished run of each stage."""
     return {"vae": vae_result, "gan": gan_result}[request.param]
 
 
-def test_a_run_folder_holds_all_that_a_run_has_to_show(finished):
+def test_run_folder_contains_checkpoints_metrics_and_images(finished):
     _, result = finished
     names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*")}
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"} <= names
-    assert {f"images/{kind}/{step:06d}.png" for kind in PICTURES for step in (0, 4, 8)} <= names
+    assert {f"images/{name}/{step:06d}.png" for name in IMAGE_GRIDS for step in (0, 4, 8)} <= names
     assert result.checkpoint == result.folder / "checkpoints" / "best.ckpt"
 
 
@@ -83,7 +84,7 @@ def test_tensorboard_has_every_tag_and_counts_batches(finished):
         f"val/{tag}" for tag in VAL_TAGS[stage]
     }
     assert scalars | {f"test/{tag}" for tag in VAL_TAGS[stage]} <= set(events.Tags()["scalars"])
-    assert set(events.Tags()["images"]) == set(PICTURES)
+    assert set(events.Tags()["images"]) == set(IMAGE_GRIDS)
     assert "config/text_summary" in events.Tags()["tensors"]
     first = "train/elbo" if stage == "vae" else "train/d_loss"
     assert [event.step for event in events.Scalars(first)] == list(range(8))
@@ -93,23 +94,23 @@ def test_tensorboard_has_every_tag_and_counts_batches(finished):
     assert events.Scalars("val/" + ("elbo" if stage == "vae" else "frechet_distance"))[0].step == 0
 
 
-def test_metrics_are_also_in_a_table(finished):
+def test_metrics_csv_contains_the_final_metrics(finished):
     _, result = finished
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     for tag, value in result.metrics.items():
         assert any(row[tag] and float(row[tag]) == pytest.approx(value) for row in rows), tag
 
 
-def test_the_best_checkpoint_is_the_one_with_the_best_metric(finished):
+def test_best_checkpoint_has_the_best_metric(finished):
     _, result = finished
-    tag, better = (
+    tag, choose = (
         ("val/elbo", max) if result.folder.name == "vae" else ("val/frechet_distance", min)
     )
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     trained = [
         (float(row[tag]), int(row["step"]) + 1) for row in rows if row[tag] and int(row["step"]) > 0
     ]
-    best, step = better(trained)
+    best, step = choose(trained)
     assert result.metrics[tag] == pytest.approx(best)
     assert torch.load(result.checkpoint, weights_only=True)["global_step"] == step
     assert (
@@ -118,19 +119,19 @@ def test_the_best_checkpoint_is_the_one_with_the_best_metric(finished):
     )
 
 
-def test_the_gan_begins_with_the_pictures_of_its_vae(vae_result, gan_result):
+def test_first_gan_image_grids_equal_those_of_its_vae(vae_result, gan_result):
     step = torch.load(vae_result[1].checkpoint, weights_only=True)["global_step"]
     vae_images, gan_images = (
         vae_result[1].folder / "images",
         gan_result[1].folder / "images",
     )
-    for kind in PICTURES:
-        expected = (vae_images / kind / f"{step:06d}.png").read_bytes()
-        assert (gan_images / kind / "000000.png").read_bytes() == expected
-        assert (gan_images / kind / "000008.png").read_bytes() != expected
+    for name in IMAGE_GRIDS:
+        expected = (vae_images / name / f"{step:06d}.png").read_bytes()
+        assert (gan_images / name / "000000.png").read_bytes() == expected
+        assert (gan_images / name / "000008.png").read_bytes() != expected
 
 
-def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
+def test_runs_are_reproducible(finished, vae_result, tmp_path):
     torch.manual_seed(99)
     stage = finished[1].folder.name
     command = SMALL_VAE if stage == "vae" else [*SMALL_GAN, f"vae_ckpt={vae_result[0]}"]
@@ -140,8 +141,8 @@ def test_the_same_command_gives_the_same_run(finished, vae_result, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
-    """A learning rate that is far too high: the best checkpoint is not the last."""
+def test_test_metrics_are_those_of_the_best_checkpoint(tmp_path):
+    """With a learning rate that is far too high, the best checkpoint is not the last one."""
     settings = [
         "optimizer.lr=1",
         "optimizer.lr_warmup=0.5",
@@ -156,10 +157,8 @@ def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
         for name in ("best", "last")
     ]
     assert steps[0] < steps[1]
-    vae, source = (
-        load_checkpoint(result.checkpoint).build_vae(),
-        compose(*SMALL_VAE).dataset.build(),
-    )
+    vae = load_checkpoint(result.checkpoint).build_vae()
+    source = compose(*SMALL_VAE).dataset.build()
     torch.manual_seed(derive_seed(0, "test", 0, 0))
     with torch.no_grad():
         expected = (
@@ -170,13 +169,11 @@ def test_the_best_checkpoint_is_scored_on_the_test_split(tmp_path):
     assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_another_seed_gives_another_run(vae_result, tmp_path):
+def test_different_seeds_give_different_results(vae_result, tmp_path):
     assert run_stage(compose(*SMALL_VAE, "seed=1"), tmp_path).metrics != vae_result[1].metrics
 
 
-def test_a_cold_start_trains_the_same_generator_from_fresh_weights(
-    vae_result, gan_result, tmp_path
-):
+def test_cold_start_trains_the_same_architecture_from_new_weights(vae_result, gan_result, tmp_path):
     cold = run_stage(
         compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "warm_start.generator=none"), tmp_path
     )
@@ -191,40 +188,40 @@ def test_a_cold_start_trains_the_same_generator_from_fresh_weights(
     ]
 
 
-def test_the_gan_takes_the_vaes_data_unless_told_otherwise(vae_result, gan_result):
+def test_gan_uses_the_data_set_of_its_vae_by_default(vae_result, gan_result):
     assert load_checkpoint(gan_result[1].checkpoint).run["dataset"] is None
     assert load_checkpoint(gan_result[1].checkpoint).vae["dataset"]["name"] == "shapes"
 
 
-def test_images_of_another_shape_are_refused(vae_result, tmp_path):
+def test_images_of_another_shape_are_rejected(vae_result, tmp_path):
     run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
-    message = r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); leave dataset"
+    message = r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); omit dataset"
     with pytest.raises(ValueError, match=message):
         run_stage(run, tmp_path)
     assert not (tmp_path / "gan").exists()
 
 
-def test_a_finished_run_is_never_overwritten(vae_result):
+def test_finished_run_is_not_overwritten(vae_result):
     with pytest.raises(
         ValueError, match="already contains a run and will not be overwritten. Resume it"
     ):
         run_stage(compose(*SMALL_VAE), vae_result[0])
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot create the folder .*; set hydra.run.dir"):
         create_empty_folder(tmp_path / "file" / "vae")
 
 
-def test_devices_that_are_not_there_are_said():
+def test_unavailable_devices_are_reported():
     with pytest.raises(
         ValueError, match="trainer: .*'accelerator': 'tpu'.* unavailable on this machine"
     ):
-        check_devices(TrainerConfig(accelerator="tpu"))
+        set_up_devices(TrainerConfig(accelerator="tpu"))
 
 
-def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
+def test_early_stopping_stops_a_run_without_improvement(tmp_path):
     run = compose(
         *SMALL_VAE, "trainer.max_epochs=6", "early_stopping_patience=1", "optimizer.lr=1e-30"
     )
@@ -234,7 +231,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
     assert last["global_step"] < 6 * 4
 
 
-def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
+def test_early_stopping_continues_a_run_that_improves(tmp_path):
     result = run_stage(
         compose(*SMALL_VAE, "trainer.max_epochs=3", "early_stopping_patience=1"), tmp_path
     )
@@ -244,7 +241,7 @@ def test_early_stopping_lets_a_run_that_gets_better_go_on(tmp_path):
     )
 
 
-def test_nested_settings_become_flat_ones():
+def test_flatten_joins_nested_keys_with_dots():
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
 
 
@@ -252,13 +249,14 @@ SMALL_EVALUATION = ["stage=evaluate", "num_samples=20", "batch_size=10", "chunk_
 SMALL_EVALUATION += ["trainer.enable_progress_bar=false"]
 
 
-def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsys):
+def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):
     result = run_stage(
         compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "target_seed=4"), tmp_path
     )
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert report["figures"] == result.metrics
-    assert {f"test/{name}" for name in FIGURES - {"bits_per_dim"}} == result.metrics.keys()
+    names = EVALUATION_METRICS - {"bits_per_dim"}
+    assert {f"test/{name}" for name in names} == result.metrics.keys()
     assert report["checkpoint"] == str(vae_result[1].checkpoint) and report["epoch"] == 2
     settings = {
         "dataset": "shapes",
@@ -272,7 +270,7 @@ def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsy
     for tag, value in result.metrics.items():
         assert tag in out and f"{value:.4f}" in out
     assert (
-        "64 test images of shapes, 20 samples each" in out
+        "64 test images of shapes, 20 importance samples per image" in out
         and "target_seed=4; KL: closed form" in out
     )
     events = [
@@ -281,7 +279,7 @@ def test_an_evaluation_writes_its_figures_everywhere(vae_result, tmp_path, capsy
     assert any("test/nll" in each.Tags()["scalars"] for each in events)
 
 
-def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path):
+def test_evaluation_metrics_equal_directly_computed_scores(vae_result, tmp_path):
     result = run_stage(
         compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400"), tmp_path
     )
@@ -295,11 +293,11 @@ def test_an_evaluation_agrees_with_the_scores_of_its_images(vae_result, tmp_path
     assert result.metrics["test/nll"] < -result.metrics["test/elbo"]
 
 
-def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(vae_result, tmp_path):
+def test_evaluation_is_reproducible_on_other_splits_and_fewer_images(vae_result, tmp_path):
     command = [*SMALL_EVALUATION, f"ckpt={vae_result[1].checkpoint}", "split=val", "num_images=30"]
     first, again = (run_stage(compose(*command), tmp_path / name) for name in "ab")
     assert first.metrics == again.metrics and set(first.metrics) == {
-        f"val/{name}" for name in FIGURES - {"bits_per_dim"}
+        f"val/{name}" for name in EVALUATION_METRICS - {"bits_per_dim"}
     }
     assert (
         json.loads((tmp_path / "a" / "evaluate" / "evaluation.json").read_text())["num_images"]
@@ -314,29 +312,29 @@ def test_an_evaluation_repeats_itself_and_takes_other_splits_and_fewer_images(va
     [
         (
             ["num_images=65"],
-            "num_images must be at most the 64 images of the split, or null; got 65",
+            "num_images must be at most 64, the number of images in the split, or null; got 65",
         ),
         (["dataset=shapes", "dataset.width=20"], r"but dataset=shapes has \(1, 28, 20\)"),
     ],
 )
-def test_an_evaluation_that_does_not_fit_is_refused(vae_result, tmp_path, overrides, message):
+def test_vae_evaluation_with_invalid_data_is_rejected(vae_result, tmp_path, overrides, message):
     with pytest.raises(ValueError, match=message):
         run_stage(compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", *overrides), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_are_not_finite_are_refused(vae_result, tmp_path):
+def test_non_finite_weights_are_rejected(vae_result, tmp_path):
     content = torch.load(vae_result[1].checkpoint, weights_only=True)
     next(iter(content["state_dict"].values())).fill_(torch.nan)
     torch.save(content, tmp_path / "nan.ckpt")
     with pytest.raises(
-        ValueError, match="nan.ckpt holds weights that are not finite .*: its training diverged"
+        ValueError, match="nan.ckpt contains weights that are not finite .*: training diverged"
     ):
         run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}"), tmp_path)
 
 
-def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
-    """As after its training: the same test split, the same latents."""
+def test_gan_evaluation_equals_its_test_metrics(gan_result, tmp_path, capsys):
+    """The evaluation uses the same test split and the same latents as the test after training."""
     result = run_stage(
         compose(*SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}"),
         tmp_path,
@@ -349,14 +347,12 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
     assert report["feature_extractor"] == "vae_encoder" and report["num_images"] == 64
     assert report["real_vs_real"].keys() == result.metrics.keys()
     out = capsys.readouterr().out
-    assert (
-        "as many generated images as 64 test images of shapes; feature_extractor=vae_encoder" in out
-    )
+    assert "64 generated images, 64 test images of shapes; feature_extractor=vae_encoder" in out
     assert "real images" in out and f"{report['real_vs_real']['test/frechet_distance']:.4f}" in out
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    "overrides, message",
     [
         (["num_images=16"], "the number of images in the test split .* must be .*17"),
         (
@@ -365,54 +361,56 @@ def test_a_gan_is_scored_beside_real_images(gan_result, tmp_path, capsys):
         ),
     ],
 )
-def test_a_gans_evaluation_that_cannot_be_is_refused(gan_result, tmp_path, words, message):
+def test_gan_evaluation_with_invalid_settings_is_rejected(gan_result, tmp_path, overrides, message):
     with pytest.raises(ValueError, match=message):
-        run_stage(compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *words), tmp_path)
+        run_stage(compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *overrides), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gans_record_says_what_was_copied_and_what_it_cost(vae_result, gan_result):
+def test_gan_record_contains_transferred_layers_and_vae_compute(vae_result, gan_result):
     record = json.loads((gan_result[1].folder / "run.json").read_text())
-    vae = load_checkpoint(
-        vae_result[0] / "vae" / "checkpoints" / "last.ckpt"
-    )  # not only what led to the best one
+    # The compute includes the steps after the best checkpoint.
+    vae = load_checkpoint(vae_result[0] / "vae" / "checkpoints" / "last.ckpt")
     assert record["stage1_compute"] == vae.vae_flops / 1e15 > 0
     assert record["config"]["vae"]["likelihood"]["name"] == "bernoulli"
     generator, discriminator = record["transfer"]
     assert generator["network"] == "generator" and generator["copied"] and not generator["fresh"]
-    assert (
-        discriminator["network"] == "discriminator" and not discriminator["copied"]
-    )  # of another size
+    # The discriminator has another size than the encoder.
+    assert discriminator["network"] == "discriminator" and not discriminator["copied"]
     assert (
         record["real_vs_real"]["frechet_distance"] > 0
         and record["metrics"] == gan_result[1].metrics
     )
 
 
-def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
-    words = [
+def test_gan_with_all_options_trains_and_loads(vae_result, tmp_path):
+    overrides = [
         "discriminator.activation=silu",
         "warm_start.discriminator=true",
         "warm_start.aggregate_posterior=true",
     ]
-    words += [
+    overrides += [
         "discriminator.hidden_dim=32",
         "warm_start.reconstruction_weight=1",
         "warm_start.freeze_layers=1",
     ]
-    words += [
+    overrides += [
         "warm_start.freeze_images=128",
         "augmentation=diff_augment",
         "augmentation.adaptive_target=0.6",
     ]
-    words += [
+    overrides += [
         "discriminator_warmup_accuracy=0.9",
         "gradient_accumulation=2",
         "gradient_clip=10",
         "ema_rampup=0.5",
     ]
-    words += ["adversarial_loss=relativistic", "gradient_penalty=r1_r2", "score_every_n_images=128"]
-    result = run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words), tmp_path)
+    overrides += [
+        "adversarial_loss=relativistic",
+        "gradient_penalty=r1_r2",
+        "score_every_n_images=128",
+    ]
+    result = run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *overrides), tmp_path)
     checkpoint = load_checkpoint(result.checkpoint)
     latents = checkpoint.build_latents()
     assert latents.aggregate is not None
@@ -422,9 +420,9 @@ def test_a_gan_with_every_switch_trains_and_comes_back(vae_result, tmp_path):
     assert images == [0, 128, 256, 384, 512]
 
 
-def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_path):
-    words = [f"vae_ckpt={vae_result[0]}", "score_every_n_images=192", "discriminator_warmup=0"]
-    result = run_stage(compose(*SMALL_GAN, *words), tmp_path)
+def test_final_weights_are_scored_and_can_be_the_best(vae_result, tmp_path):
+    overrides = [f"vae_ckpt={vae_result[0]}", "score_every_n_images=192", "discriminator_warmup=0"]
+    result = run_stage(compose(*SMALL_GAN, *overrides), tmp_path)
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     scored = {
         float(row["val/images"]): float(row["val/frechet_distance"])
@@ -438,32 +436,32 @@ def test_the_end_of_a_training_is_scored_and_can_be_the_best(vae_result, tmp_pat
     assert torch.load(result.checkpoint, weights_only=True)["gan_progress"]["images"] == best
 
 
-def test_two_runs_are_compared(vae_result, tmp_path):
+def test_compare_stage_compares_two_trained_runs(vae_result, tmp_path):
     for label, start in (("cold", "none"), ("warm", "all")):
-        words = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]
-        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words), tmp_path / label)
+        overrides = [f"label={label}", f"warm_start.generator={start}", "discriminator_warmup=0"]
+        run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *overrides), tmp_path / label)
     run_stage(compose("stage=compare", f"runs=[{tmp_path}/cold,{tmp_path}/warm]"), tmp_path / "all")
     assert {path.name for path in (tmp_path / "all").iterdir()} == {
-        f"comparison.{kind}" for kind in ("md", "json", "png")
+        f"comparison.{suffix}" for suffix in ("md", "json", "png")
     }
     assert "| cold " in (tmp_path / "all" / "comparison.md").read_text()
 
 
-def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_path):
-    parts = [
+def test_vae_with_learned_components_trains_loads_and_evaluates(tmp_path):
+    components = [
         "prior=vamp_prior",
         "prior.num_pseudo_inputs=10",
         "posterior=full_normal",
         "objective=dreg",
     ]
-    parts += [
+    components += [
         "objective.num_samples=4",
         "likelihood=discretized_logistic_mixture",
         "dataset.channels=3",
     ]
-    parts += ["encoder=resnet", "decoder=resnet"]
+    components += ["encoder=resnet", "decoder=resnet"]
     result = run_stage(
-        compose(*[word for word in SMALL_VAE if "channels" not in word], *parts), tmp_path
+        compose(*[word for word in SMALL_VAE if "channels" not in word], *components), tmp_path
     )
     assert {"val/iw_bound", "test/iw_bound", "test/elbo"} <= result.metrics.keys()
     evaluated = run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path}"), tmp_path / "again")
@@ -481,9 +479,11 @@ def test_a_vae_with_every_learned_part_trains_comes_back_and_is_evaluated(tmp_pa
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_every_experiment_composes_and_says_how_it_is_run(path):
-    assert f"python train.py experiment={path.stem}" in path.read_text().splitlines()[1]
-    needed = ["dataset.root=pictures"] if path.stem.startswith("folder") else []
+def test_every_experiment_composes_and_has_a_summary_and_a_command(path):
+    _, summary, command = path.read_text().splitlines()[:3]
+    assert summary.startswith("# ") and len(summary) <= 92
+    assert f"python train.py experiment={path.stem}" in command
+    needed = ["dataset.root=images"] if path.stem.startswith("folder") else []
     if path.stem.startswith("tune"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
         needed = ["vae_ckpt=vae"] if path.stem == "tune_gan" else []

@@ -1,4 +1,4 @@
-"""Run one job of a sweep, with runs whose end is given."""
+"""Jobs of a sweep, with a fake stage that returns or raises a given outcome."""
 
 import math
 import os
@@ -10,13 +10,13 @@ from vaegan.runtime.signals import Interrupted
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES, Stage
 from vaegan.sweeps.jobs import run_job
-from vaegan.sweeps.outcome import FILE, ConfigMismatch, Outcome, read_outcome
+from vaegan.sweeps.outcome import OUTCOME_FILE, ConfigMismatch, Outcome, read_outcome
 from vaegan.training.stage_result import StageResult
 
 
 @dataclass
 class FakeRun(RunConfig):
-    """The config of a stage that is `end_as_told`."""
+    """Config of the fake stage."""
 
     lr: float = 1.0
     sweep_metric: str = "val/elbo"
@@ -25,43 +25,44 @@ class FakeRun(RunConfig):
         return None
 
 
-END = [None]  # what a run returns or raises
+RESULT = [None]  # metrics to return, or exception to raise, in the fake stage
 
 
-def end_as_told(run, output_dir):
-    """Write a file, then end as END says."""
+def run_fake_stage(run, output_dir):
+    """Write a file, then return or raise RESULT."""
     (output_dir / "vae").mkdir()
     (output_dir / "vae" / "weights").write_text(str(run.lr))
-    if isinstance(END[0], BaseException):
-        raise END[0]
-    return END[0] and StageResult(output_dir / "vae", output_dir / "best.ckpt", END[0])
+    if isinstance(RESULT[0], BaseException):
+        raise RESULT[0]
+    return RESULT[0] and StageResult(output_dir / "vae", output_dir / "best.ckpt", RESULT[0])
 
 
 @pytest.fixture(autouse=True)
 def fake_stage(monkeypatch):
-    monkeypatch.setitem(STAGES, "fake", Stage(FakeRun, f"{__name__}:end_as_told"))
+    monkeypatch.setitem(STAGES, "fake", Stage(FakeRun, f"{__name__}:run_fake_stage"))
 
 
-def job(folder, end, **settings):
-    END[0] = end
+def job(folder, result, **settings):
+    """Run a job of the fake stage with a given result."""
+    RESULT[0] = result
     return run_job(lambda: FakeRun(**settings), ["lr=1.0"], folder)
 
 
-def test_the_value_is_that_of_the_metric_of_the_config(tmp_path):
+def test_job_returns_the_sweep_metric(tmp_path):
     metrics = {"val/elbo": -90.0, "test/elbo": -91.0, "test/kl": math.inf}
     assert job(tmp_path, metrics, sweep_metric="test/elbo") == -91.0
-    found = read_outcome(tmp_path)
-    assert (found.status, found.metric, found.value, found.error) == (
+    outcome = read_outcome(tmp_path)
+    assert (outcome.status, outcome.metric, outcome.value, outcome.error) == (
         "finished",
         "test/elbo",
         -91.0,
         None,
     )
-    assert found.metrics == metrics | {"test/kl": None}
-    assert found.overrides == ["lr=1.0"] and found.config["lr"] == 1.0
+    assert outcome.metrics == metrics | {"test/kl": None}
+    assert outcome.overrides == ["lr=1.0"] and outcome.config["lr"] == 1.0
 
 
-def test_a_finished_job_is_skipped_and_the_log_says_so(tmp_path, caplog):
+def test_finished_job_is_skipped(tmp_path, caplog):
     caplog.set_level("INFO")
     assert job(tmp_path, {"val/elbo": -90.0}) == -90.0
     assert job(tmp_path, RuntimeError("ran again")) == -90.0
@@ -71,11 +72,11 @@ def test_a_finished_job_is_skipped_and_the_log_says_so(tmp_path, caplog):
     assert read_outcome(tmp_path).value == -90.0
 
 
-@pytest.mark.parametrize("end, value", [(None, None), ({"val/elbo": math.nan}, None)])
-def test_where_there_is_no_value_the_job_is_finished_all_the_same(tmp_path, end, value):
-    assert job(tmp_path, end) is value
+@pytest.mark.parametrize("result", [None, {"val/elbo": math.nan}])
+def test_job_without_a_finite_value_is_finished(tmp_path, result):
+    assert job(tmp_path, result) is None
     assert read_outcome(tmp_path).status == "finished"
-    assert job(tmp_path, RuntimeError("ran again")) is value
+    assert job(tmp_path, RuntimeError("ran again")) is None
 
 
 @pytest.mark.parametrize(
@@ -85,53 +86,53 @@ def test_where_there_is_no_value_the_job_is_finished_all_the_same(tmp_path, end,
         (RuntimeError("out of memory"), "RuntimeError: out of memory", True),
     ],
 )
-def test_a_failed_job_leaves_its_message_and_its_value_is_none(
+def test_failed_job_records_its_error_and_returns_none(
     tmp_path, caplog, error, message, has_traceback
 ):
     assert job(tmp_path, error) is None
-    found = read_outcome(tmp_path)
-    assert (found.status, found.value, found.error) == ("failed", None, message)
-    assert found.config["lr"] == 1.0 and found.metric == "val/elbo"
+    outcome = read_outcome(tmp_path)
+    assert (outcome.status, outcome.value, outcome.error) == ("failed", None, message)
+    assert outcome.config["lr"] == 1.0 and outcome.metric == "val/elbo"
     (record,) = caplog.records
     assert message in record.getMessage() and bool(record.exc_info) == has_traceback
 
 
-def test_a_command_that_is_refused_is_a_failed_job(tmp_path):
-    def refuse():
+def test_invalid_command_line_is_a_failed_job(tmp_path):
+    def compose():
         raise ValueError("latent_dim must be at least 1; got 0")
 
-    assert run_job(refuse, ["latent_dim=0"], tmp_path) is None
-    found = read_outcome(tmp_path)
-    assert (found.status, found.overrides, found.config) == ("failed", ["latent_dim=0"], {})
+    assert run_job(compose, ["latent_dim=0"], tmp_path) is None
+    outcome = read_outcome(tmp_path)
+    assert (outcome.status, outcome.overrides, outcome.config) == ("failed", ["latent_dim=0"], {})
 
 
 @pytest.mark.parametrize(
-    "end, raised",
+    "exception, raised",
     [
-        (Interrupted(15, "ended"), SystemExit),
+        (Interrupted(15, "stopped"), SystemExit),
         (KeyboardInterrupt(), KeyboardInterrupt),
         (SystemExit(143), SystemExit),
     ],
 )
-def test_a_signal_ends_the_sweep_and_the_job_counts_as_never_run(tmp_path, end, raised):
+def test_signal_stops_the_sweep_without_an_outcome(tmp_path, exception, raised):
     with pytest.raises(raised) as caught:
-        job(tmp_path, end)
+        job(tmp_path, exception)
     assert getattr(caught.value, "code", 143) == 143
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / OUTCOME_FILE).exists()
 
 
-def test_what_an_unfinished_attempt_left_is_archived(tmp_path):
+def test_files_of_unfinished_attempts_are_archived(tmp_path):
     (tmp_path / ".hydra").mkdir()
     assert job(tmp_path, RuntimeError("first")) is None
     with pytest.raises(KeyboardInterrupt):
         job(tmp_path, KeyboardInterrupt(), lr=2.0)
     assert job(tmp_path, {"val/elbo": -90.0}, lr=3.0) == -90.0
-    places = ("attempt_1/vae", "attempt_2/vae", "vae")
-    assert [(tmp_path / place / "weights").read_text() for place in places] == ["1.0", "2.0", "3.0"]
+    folders = [tmp_path / name for name in ("attempt_1/vae", "attempt_2/vae", "vae")]
+    assert [(folder / "weights").read_text() for folder in folders] == ["1.0", "2.0", "3.0"]
     assert (tmp_path / ".hydra").is_dir()
 
 
-def test_a_signal_at_the_very_end_of_a_job_ends_the_sweep_too(tmp_path, monkeypatch):
+def test_signal_after_the_end_of_a_job_stops_the_sweep(tmp_path, monkeypatch):
     write = Outcome.write
     monkeypatch.setattr(
         Outcome, "write", lambda self, folder: (write(self, folder), os.kill(os.getpid(), 15))

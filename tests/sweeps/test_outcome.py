@@ -1,16 +1,23 @@
-"""outcome.json, by which a sweep recognizes finished jobs."""
+"""outcome.json: round trip, validation, and detection of finished jobs."""
 
 import json
 import os
 
 import pytest
 
-from vaegan.sweeps.outcome import FILE, ConfigMismatch, Outcome, finished_before, read_outcome
+from vaegan.sweeps.outcome import (
+    OUTCOME_FILE,
+    ConfigMismatch,
+    Outcome,
+    find_finished_outcome,
+    read_outcome,
+)
 
 CONFIG = {"seed": 0, "optimizer": {"lr": 1e-3, "betas": [0.9, 0.999]}, "likelihood": None}
 
 
 def outcome(**changes):
+    """Return the outcome of a finished job with some fields changed."""
     fields = {
         "status": "finished",
         "overrides": ["seed=0"],
@@ -23,24 +30,24 @@ def outcome(**changes):
     )
 
 
-def test_an_outcome_comes_back_as_it_was_and_is_plain_json(tmp_path):
+def test_round_trip_as_plain_json(tmp_path):
     assert read_outcome(tmp_path) is None
     outcome().write(tmp_path)
     assert read_outcome(tmp_path) == outcome()
-    assert set(json.loads((tmp_path / FILE).read_text())) == {
+    assert set(json.loads((tmp_path / OUTCOME_FILE).read_text())) == {
         *("status", "overrides", "config", "metric", "value", "metrics", "error")
     }
     outcome(status="failed", value=None, metrics={}, error="it broke").write(tmp_path)
     assert read_outcome(tmp_path).error == "it broke"
 
 
-def test_a_crash_while_writing_leaves_the_earlier_outcome(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_earlier_outcome(tmp_path, monkeypatch):
     outcome().write(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         outcome(value=1.0).write(tmp_path)
     assert read_outcome(tmp_path) == outcome()
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [OUTCOME_FILE]
 
 
 @pytest.mark.parametrize(
@@ -65,25 +72,26 @@ def test_a_crash_while_writing_leaves_the_earlier_outcome(tmp_path, monkeypatch)
         ({"more": 1}, "TypeError"),
     ],
 )
-def test_damage_is_reported_with_the_remedy(tmp_path, text, message):
+def test_damaged_outcome_is_rejected(tmp_path, text, message):
     if isinstance(text, dict):
         outcome().write(tmp_path)
-        text = json.dumps(json.loads((tmp_path / FILE).read_text()) | text)
-    (tmp_path / FILE).write_text(text)
+        text = json.dumps(json.loads((tmp_path / OUTCOME_FILE).read_text()) | text)
+    (tmp_path / OUTCOME_FILE).write_text(text)
     with pytest.raises(
-        ValueError, match=rf"{FILE} is damaged \(.*{message}.*\); delete it to run the job again"
+        ValueError,
+        match=rf"{OUTCOME_FILE} is damaged \(.*{message}.*\); delete it to run the job again",
     ):
         read_outcome(tmp_path)
     with pytest.raises(ConfigMismatch, match="damaged"):
-        finished_before(tmp_path, CONFIG)
+        find_finished_outcome(tmp_path, CONFIG)
 
 
-def test_only_a_finished_job_of_the_same_config_is_skipped(tmp_path):
-    assert finished_before(tmp_path, CONFIG) is None
+def test_finished_job_with_the_same_config_is_found(tmp_path):
+    assert find_finished_outcome(tmp_path, CONFIG) is None
     outcome(status="failed", value=None, error="it broke").write(tmp_path)
-    assert finished_before(tmp_path, CONFIG) is None
+    assert find_finished_outcome(tmp_path, CONFIG) is None
     outcome().write(tmp_path)
-    assert finished_before(tmp_path, CONFIG) == outcome()
+    assert find_finished_outcome(tmp_path, CONFIG) == outcome()
 
 
 @pytest.mark.parametrize(
@@ -97,9 +105,7 @@ def test_only_a_finished_job_of_the_same_config_is_skipped(tmp_path):
         ({"likelihood": {"name": "gaussian"}}, r"\(likelihood.name=gaussian \(was None\)\)"),
     ],
 )
-def test_a_finished_job_of_other_settings_is_refused_with_the_keys_that_differ(
-    tmp_path, changes, message
-):
+def test_finished_job_with_another_config_is_rejected(tmp_path, changes, message):
     outcome().write(tmp_path)
     with pytest.raises(ConfigMismatch, match=message + ".*set hydra.sweep.dir to a new folder"):
-        finished_before(tmp_path, CONFIG | changes)
+        find_finished_outcome(tmp_path, CONFIG | changes)

@@ -1,4 +1,4 @@
-"""Sweeps: what a user sees at their end, after failures, and when they run again."""
+"""Sweeps: summaries, failed jobs, and repeated sweeps."""
 
 import csv
 
@@ -9,46 +9,51 @@ from hydra.core.plugins import Plugins
 from PIL import Image
 
 from tests.conftest import SMALL_VAE
-from tests.faults import do
+from tests.faults import run_in_process
 from vaegan.stages.vae import train_vae
-from vaegan.sweeps.outcome import FILE, Outcome, read_outcome
+from vaegan.sweeps.outcome import OUTCOME_FILE, Outcome, read_outcome
 from vaegan.sweeps.summary import summarize
 
 TINY_VAE = [*SMALL_VAE, "trainer.max_epochs=1"]
 
 
-def write(folder, words, value, tag="val/elbo", error=None):
+def write(folder, overrides, value, tag="val/elbo", error=None):
+    """Write the outcome of a job."""
     folder.mkdir(parents=True, exist_ok=True)
     status = "finished" if error is None else "failed"
     Outcome(
-        status, ["stage=vae", *words], {}, tag, value, {tag: value, "test/kl": 20.0}, error
+        status, ["stage=vae", *overrides], {}, tag, value, {tag: value, "test/kl": 20.0}, error
     ).write(folder)
 
 
-def row(line):
+def split_row(line):
+    """Return the cells of a Markdown table row."""
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def panels(monkeypatch, folder):
-    """The axes of summary.png, by what is written under them."""
+def summary_axes(monkeypatch, folder):
+    """Return the axes of summary.png by x-axis label."""
     from matplotlib.figure import Figure
 
-    kept = []
-    real = Figure.savefig
+    figures = []
+    savefig = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *a, **k: (kept.append(figure), real(figure, *a, **k))
+        Figure,
+        "savefig",
+        lambda figure, *a, **k: (figures.append(figure), savefig(figure, *a, **k)),
     )
     summarize(folder)
-    return {axis.get_xlabel(): axis for axis in kept[0].axes}
+    return {axes.get_xlabel(): axes for axes in figures[0].axes}
 
 
-def line(axis, label, is_joined=False):
-    (found,) = [found for found in axis.get_lines() if found.get_label() == label]
-    assert (found.get_linestyle() == "-") == is_joined
-    return found.get_xydata().tolist()
+def plotted_points(axes, label, is_joined=False):
+    """Return the points of the line with a label."""
+    (line,) = [line for line in axes.get_lines() if line.get_label() == label]
+    assert (line.get_linestyle() == "-") == is_joined
+    return line.get_xydata().tolist()
 
 
-def test_the_summary_is_a_table_of_what_varies_with_the_best_job_marked(tmp_path, capsys):
+def test_summary_lists_varying_keys_and_marks_the_best_job(tmp_path, capsys):
     for job, (lr, value) in enumerate(
         [("1e-3", -90.0), ("2e-3", -88.25), ("1e-2", None)] + [("2e-3", -89.0)] * 8
     ):
@@ -60,11 +65,11 @@ def test_the_summary_is_a_table_of_what_varies_with_the_best_job_marked(tmp_path
     assert [line.split()[0] for line in out.splitlines() if "finished" in line][-2:] == [
         "9",
         "10",
-    ]  # and not 1, 10, 2
+    ]  # numerical order, not 1, 10, 2
     (best,) = [line.split() for line in out.splitlines() if line.rstrip().endswith("best")]
     assert best == ["1", "2e-3", "1", "finished", "val/elbo", "-88.25", "best"]
     table = [
-        row(line)
+        split_row(line)
         for line in (tmp_path / "summary.md").read_text().splitlines()
         if line.startswith("|")
     ]
@@ -83,8 +88,8 @@ def test_the_summary_is_a_table_of_what_varies_with_the_best_job_marked(tmp_path
         assert image.size[0] > 300
 
 
-def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
-    key = "a_part_with_a_long_name.and_a_setting_with_a_longer_one"
+def test_long_numbers_are_shortened_and_long_rows_are_not_truncated(tmp_path, capsys):
+    key = "component_with_a_long_name.setting_with_an_even_longer_name"
     for job, lr in enumerate(("0.0027113869941317406", "0.002")):
         write(
             tmp_path / f"2026-01-31_12-00-0{job}_0",
@@ -92,12 +97,12 @@ def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
             -90.0,
         )
     summarize(tmp_path)
-    (found,) = [
+    (cells,) = [
         line.split()
         for line in capsys.readouterr().out.splitlines()
         if line.startswith("2026-01-31_12-00-00")
     ]
-    assert found == [
+    assert cells == [
         "2026-01-31_12-00-00_0",
         "0.002711",
         "0",
@@ -121,7 +126,7 @@ def test_long_numbers_are_shortened_and_long_rows_are_not_cut(tmp_path, capsys):
         ("val/unknown", None),
     ],
 )
-def test_the_best_is_the_largest_or_the_smallest_as_the_metric_wants(tmp_path, capsys, tag, best):
+def test_best_job_depends_on_the_direction_of_the_metric(tmp_path, capsys, tag, best):
     for job, value in enumerate((1.0, 2.0)):
         write(tmp_path / str(job), [f"seed={job}"], value, tag)
     summarize(tmp_path)
@@ -133,7 +138,7 @@ def test_the_best_is_the_largest_or_the_smallest_as_the_metric_wants(tmp_path, c
     assert marked == ([] if best is None else [best])
 
 
-def test_the_figure_has_a_panel_for_each_override_and_medians_over_seeds(tmp_path, monkeypatch):
+def test_figure_has_one_plot_per_override_and_medians_over_seeds(tmp_path, monkeypatch):
     jobs = [
         ("1e-4", "elbo", 0, 30.0),
         ("1e-4", "elbo", 1, 10.0),
@@ -141,29 +146,29 @@ def test_the_figure_has_a_panel_for_each_override_and_medians_over_seeds(tmp_pat
         ("1e-2", "iwae", 0, 5.0),
     ]
     for job, (lr, objective, seed, value) in enumerate(jobs):
-        words = [f"optimizer.lr={lr}", f"objective={objective}", f"seed={seed}"]
-        write(tmp_path / str(job), words, value, "val/frechet_distance")
+        overrides = [f"optimizer.lr={lr}", f"objective={objective}", f"seed={seed}"]
+        write(tmp_path / str(job), overrides, value, "val/frechet_distance")
     write(tmp_path / "4", ["optimizer.lr=1", "objective=dreg", "seed=0"], None, error="it broke")
-    found = panels(monkeypatch, tmp_path)
-    assert set(found) == {"optimizer.lr", "objective"}
-    lr, objective = found["optimizer.lr"], found["objective"]
+    axes = summary_axes(monkeypatch, tmp_path)
+    assert set(axes) == {"optimizer.lr", "objective"}
+    lr, objective = axes["optimizer.lr"], axes["objective"]
     assert lr.get_xscale() == "log" and lr.get_yscale() == "linear"
-    assert line(lr, "a job") == [[1e-4, 30.0], [1e-4, 10.0], [1e-4, 11.0], [1e-2, 5.0]]
-    assert line(lr, "median", is_joined=True) == [[1e-4, 11.0], [1e-2, 5.0]]
-    assert line(lr, "best") == [[1e-2, 5.0]]
+    assert plotted_points(lr, "job") == [[1e-4, 30.0], [1e-4, 10.0], [1e-4, 11.0], [1e-2, 5.0]]
+    assert plotted_points(lr, "median", is_joined=True) == [[1e-4, 11.0], [1e-2, 5.0]]
+    assert plotted_points(lr, "best") == [[1e-2, 5.0]]
     assert [text.get_text() for text in objective.get_xticklabels()] == ["elbo", "iwae"]
-    assert line(objective, "median") == [[0.0, 11.0], [1.0, 5.0]]
+    assert plotted_points(objective, "median") == [[0.0, 11.0], [1.0, 5.0]]
 
 
-def test_seeds_alone_make_a_panel_and_values_over_decades_a_logarithmic_axis(tmp_path, monkeypatch):
+def test_seed_is_plotted_if_only_it_varies_and_wide_ranges_use_a_log_axis(tmp_path, monkeypatch):
     for job, value in enumerate((1.0, 31.0)):
         write(tmp_path / str(job), [f"seed={job}"], value, "val/nll")
-    found = panels(monkeypatch, tmp_path)
-    assert list(found) == ["seed"]
-    assert found["seed"].get_xscale() == "linear" and found["seed"].get_yscale() == "log"
+    axes = summary_axes(monkeypatch, tmp_path)
+    assert list(axes) == ["seed"]
+    assert axes["seed"].get_xscale() == "linear" and axes["seed"].get_yscale() == "log"
 
 
-def test_jobs_of_two_metrics_have_a_best_each(tmp_path, capsys):
+def test_each_metric_has_its_own_best_job(tmp_path, capsys):
     for job, tag in enumerate(["val/elbo", "val/elbo", "val/iw_bound"]):
         write(tmp_path / str(job), [f"latent_dim={job}"], -90.0 - job, tag)
     summarize(tmp_path)
@@ -174,10 +179,10 @@ def test_jobs_of_two_metrics_have_a_best_each(tmp_path, capsys):
     ]
 
 
-def test_a_damaged_outcome_and_jobs_without_any_value_are_shown_too(tmp_path, capsys):
+def test_damaged_outcomes_and_jobs_without_a_value_are_listed(tmp_path, capsys):
     write(tmp_path / "0", ["seed=0"], None, "")
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / FILE).write_text("{")
+    (tmp_path / "1" / OUTCOME_FILE).write_text("{")
     assert summarize(tmp_path)["1"].status == "failed"
     assert "is damaged" in capsys.readouterr().out
     assert (tmp_path / "summary.md").exists() and not (tmp_path / "summary.png").exists()
@@ -185,17 +190,17 @@ def test_a_damaged_outcome_and_jobs_without_any_value_are_shown_too(tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_failed_job_leaves_the_others_and_the_same_sweep_again_runs_only_what_is_missing(
+def test_failed_job_does_not_stop_the_sweep_and_a_repeated_sweep_runs_only_unfinished_jobs(
     train, tmp_path
 ):
-    sweep, checkpoint = (
-        tmp_path / "sweep",
-        tmp_path / "sweep" / "1" / "vae" / "checkpoints" / "best.ckpt",
+    sweep = tmp_path / "sweep"
+    checkpoint = sweep / "1" / "vae" / "checkpoints" / "best.ckpt"
+    exit_code, out, err = train(
+        "-m", *TINY_VAE, "loader.batch_size=512,64", "hydra.sweep.dir=sweep"
     )
-    ended, out, err = train("-m", *TINY_VAE, "loader.batch_size=512,64", "hydra.sweep.dir=sweep")
-    assert ended == "error: 1 of 2 jobs failed: 0", out + err
-    reason = "loader.batch_size must be at most the 256 training images; got 512"
-    assert f"this job of the sweep failed: {reason}" in out
+    assert exit_code == "error: 1 of 2 jobs failed: 0", out + err
+    reason = "loader.batch_size must be at most 256, the number of training images; got 512"
+    assert f"this sweep job failed: {reason}" in out
     failed, finished = read_outcome(sweep / "0"), read_outcome(sweep / "1")
     assert (failed.status, failed.value, finished.status, finished.metric) == (
         "failed",
@@ -211,27 +216,29 @@ def test_a_failed_job_leaves_the_others_and_the_same_sweep_again_runs_only_what_
     assert {"summary.md", "summary.csv", "summary.png"} < {path.name for path in sweep.iterdir()}
     written = checkpoint.stat().st_mtime_ns
 
-    ended, out, _ = train("-m", *TINY_VAE, "loader.batch_size=128,64", "hydra.sweep.dir=sweep")
-    assert ended is None
+    exit_code, out, _ = train("-m", *TINY_VAE, "loader.batch_size=128,64", "hydra.sweep.dir=sweep")
+    assert exit_code is None
     assert (
         out.count("skipped") == 1
-        and f"{sweep / '1'} has its outcome, val/elbo={finished.value}" in out
+        and f"{sweep / '1'} has already finished, val/elbo={finished.value}" in out
     )
     assert checkpoint.stat().st_mtime_ns == written
     assert read_outcome(sweep / "0").status == "finished"
 
-    ended, out, _ = train("-m", *TINY_VAE, "loader.batch_size=128,32", "hydra.sweep.dir=sweep")
-    assert "holds a finished job of other settings (loader.batch_size=32 (was 64))" in ended
+    exit_code, out, _ = train("-m", *TINY_VAE, "loader.batch_size=128,32", "hydra.sweep.dir=sweep")
+    assert (
+        "contains a finished job with other settings (loader.batch_size=32 (was 64))" in exit_code
+    )
     assert "Launching" not in out and read_outcome(sweep / "1") == finished
 
 
 @pytest.mark.slow
-def test_a_sweep_can_return_the_nll(train, tmp_path):
-    ended, out, err = train("-m", *TINY_VAE, "sweep_metric=val/nll", "hydra.sweep.dir=sweep")
-    assert ended is None, out + err
-    found = read_outcome(tmp_path / "sweep" / "0")
-    assert found.metric == "val/nll" and found.value == found.metrics["val/nll"]
-    assert 0 < found.value < -found.metrics["val/elbo"] + 1
+def test_nll_is_available_as_a_sweep_metric(train, tmp_path):
+    exit_code, out, err = train("-m", *TINY_VAE, "sweep_metric=val/nll", "hydra.sweep.dir=sweep")
+    assert exit_code is None, out + err
+    outcome = read_outcome(tmp_path / "sweep" / "0")
+    assert outcome.metric == "val/nll" and outcome.value == outcome.metrics["val/nll"]
+    assert 0 < outcome.value < -outcome.metrics["val/elbo"] + 1
 
 
 @pytest.mark.parametrize(
@@ -243,88 +250,85 @@ def test_a_sweep_can_return_the_nll(train, tmp_path):
         "hydra/launcher=ray_local",
     ],
 )
-def test_a_plugin_that_is_missing_is_named_with_the_command_that_brings_it(
-    train, monkeypatch, choice
-):
-    Plugins.instance()  # finds those that are installed, once in a process
+def test_missing_plugin_error_shows_the_install_command(train, monkeypatch, choice):
+    Plugins.instance()  # discovers installed plugins once per process
     groups = ConfigStore.instance().repo["hydra"]
     for group, name in (("sweeper", "optuna"), ("launcher", "joblib"), ("launcher", "ray")):
         monkeypatch.delitem(groups.get(group, {}), f"{name}.yaml", raising=False)
-    ended, _, _ = train("-m", choice)
-    assert "needs a plugin that is not installed: pip install 'vaegan[sweep]'" in ended
+    exit_code, _, _ = train("-m", choice)
+    assert "is not installed. Install it with: uv sync --extra sweep, or pip" in exit_code
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_after_an_interruption_and_after_a_failed_trial(
+def test_study_continues_after_an_interruption_and_after_failed_trials(
     train, tmp_path, monkeypatch
 ):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
     optuna = pytest.importorskip("optuna")  # its import warns
-    words = [
+    overrides = [
         "experiment=tune_vae",
         *TINY_VAE,
         "objective.beta_warmup_epochs=0",
         "hydra.sweep.dir=study",
     ]
-    real, calls = train_vae, []
+    original, folders = train_vae, []
 
-    def interrupted(run, output_dir):
-        calls.append(output_dir)
-        if len(calls) == 2:
+    def interrupt_second_call(run, output_dir):
+        folders.append(output_dir)
+        if len(folders) == 2:
             raise KeyboardInterrupt
-        return real(run, output_dir)
+        return original(run, output_dir)
 
-    monkeypatch.setattr("vaegan.stages.vae.train_vae", interrupted)
-    assert train(*words, "hydra.sweeper.n_trials=2")[0] == 130
-    ended, out, _ = train(*words, "loader.batch_size=512", "hydra.sweeper.n_trials=2")
-    assert (
-        ended == f"error: 2 of 3 jobs failed: {', '.join(folder.name for folder in calls[2:])}"
-    ), out
+    monkeypatch.setattr("vaegan.stages.vae.train_vae", interrupt_second_call)
+    assert train(*overrides, "hydra.sweeper.n_trials=2")[0] == 130
+    exit_code, out, _ = train(*overrides, "loader.batch_size=512", "hydra.sweeper.n_trials=2")
+    failed = ", ".join(folder.name for folder in folders[2:])
+    assert exit_code == f"error: 2 of 3 jobs failed: {failed}", out
     study = optuna.load_study(study_name="vae", storage=f"sqlite:///{tmp_path}/study/study.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL", "FAIL"]
-    finished = read_outcome(calls[0])
+    finished = read_outcome(folders[0])
     assert study.best_value == finished.value == finished.metrics["val/nll"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sweeper", ["study", "optuna"])
-def test_a_study_without_any_finished_trial_says_so(train, tmp_path, sweeper):
+def test_study_without_a_finished_trial_fails_with_a_clear_error(train, tmp_path, sweeper):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
     pytest.importorskip("optuna")  # its import warns
-    words = [f"hydra/sweeper={sweeper}", "hydra.sweeper.n_trials=1"]
-    ended, out, _ = train("-m", "stage=compare", "runs=[no_such]", *words, "hydra.sweep.dir=sweep")
-    assert ended.startswith("error: every trial of the study failed") and "no_such" in out
+    overrides = [f"hydra/sweeper={sweeper}", "hydra.sweeper.n_trials=1", "hydra.sweep.dir=sweep"]
+    exit_code, out, _ = train("-m", "stage=compare", "runs=[no_such]", *overrides)
+    assert exit_code.startswith("error: every trial of the study failed") and "no_such" in out
     assert "no_such" in read_outcome(tmp_path / "sweep" / "0").error
 
 
 @pytest.mark.slow
-def test_failed_jobs_of_other_processes_are_summed_up_too(train, tmp_path):
+def test_failed_jobs_in_other_processes_are_summarized(train, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra `sweep`")
-    words = [
+    arguments = [
         "-m",
         "stage=compare",
         "runs=[no_such],[nor_such]",
         "hydra/launcher=processes",
         "hydra.sweep.dir=sweep",
     ]
-    ended, out, err = train(*words)
-    assert ended == "error: 2 of 2 jobs failed: 0, 1", out + err
+    exit_code, out, err = train(*arguments)
+    assert exit_code == "error: 2 of 2 jobs failed: 0, 1", out + err
     for job, folder in enumerate(["no_such", "nor_such"]):
         assert folder in read_outcome(tmp_path / "sweep" / str(job)).error
     assert "nor_such" in (tmp_path / "sweep" / "summary.md").read_text()
 
 
 @pytest.mark.slow
-def test_jobs_on_several_devices_have_settings_of_their_own_and_mixtures_are_refused(
+def test_jobs_on_several_devices_keep_their_settings_and_mixed_device_counts_are_rejected(
     train, tmp_path
 ):
-    words = ["-m", *TINY_VAE, "trainer.accelerator=cpu"]
-    do(
+    arguments = ["-m", *TINY_VAE, "trainer.accelerator=cpu"]
+    run_in_process(
         tmp_path / "log",
-        lambda: train(*words, "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep"),
+        lambda: train(*arguments, "trainer.devices=2", "seed=0,1", "hydra.sweep.dir=sweep"),
     )
-    found = [read_outcome(tmp_path / "sweep" / job) for job in "01"]
-    assert [job.config["seed"] for job in found] == [0, 1] and found[0].value != found[1].value
+    first, second = (read_outcome(tmp_path / "sweep" / job) for job in "01")
+    assert (first.config["seed"], second.config["seed"]) == (0, 1) and first.value != second.value
     for job in "01":
         checkpoint = torch.load(
             tmp_path / "sweep" / job / "vae" / "checkpoints" / "last.ckpt", weights_only=True
@@ -332,16 +336,17 @@ def test_jobs_on_several_devices_have_settings_of_their_own_and_mixtures_are_ref
         assert checkpoint["ImageDataModule"]["world_size"] == 2 and checkpoint["vaegan"]["run"][
             "seed"
         ] == int(job)
-    ended, out, _ = train(*words, "trainer.devices=1,2")
+    exit_code, out, _ = train(*arguments, "trainer.devices=1,2")
     assert (
-        "trainer.devices must be 1 in all jobs of a sweep, or in none" in ended
+        "trainer.devices must be 1 in all jobs of a sweep, or in none" in exit_code
         and "Launching" not in out
     )
 
 
-def test_a_sweep_in_processes_from_outside_is_refused(train, tmp_path, monkeypatch):
+def test_sweep_started_by_a_process_launcher_is_rejected(train, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    ended, out, _ = train("-m", *TINY_VAE, "seed=0,1")
+    exit_code, out, _ = train("-m", *TINY_VAE, "seed=0,1")
     assert (
-        "let trainer.devices=N start the processes of each job" in ended and "Launching" not in out
+        "set trainer.devices=N to start the processes of each job" in exit_code
+        and "Launching" not in out
     )

@@ -1,4 +1,4 @@
-"""Steps that are not finite, and checkpoints to go on from, on small runs in this process."""
+"""Non-finite steps and resume checkpoints, tested with small runs in this process."""
 
 from types import SimpleNamespace
 
@@ -19,22 +19,23 @@ GAUSSIAN = [*SMALL_VAE, "likelihood=gaussian"]
 
 @pytest.fixture
 def bad_batches(monkeypatch):
-    """Numbers of the training batches whose images are not finite."""
-    bad, original, seen = [], ImageDataModule.on_after_batch_transfer, []
+    """Return a list; training batches whose number is added to it get NaN images."""
+    bad_numbers, original, seen = [], ImageDataModule.on_after_batch_transfer, []
 
     def transfer(self, batch, index):
         images, labels = original(self, batch, index)
         if self.trainer.training:
-            if len(seen) in bad:
+            if len(seen) in bad_numbers:
                 images = images * torch.nan
             seen.append(index)
         return images, labels
 
     monkeypatch.setattr(ImageDataModule, "on_after_batch_transfer", transfer)
-    return bad
+    return bad_numbers
 
 
 def all_finite(path):
+    """Return True if all weights and optimizer states in a checkpoint are finite."""
     content = torch.load(path, weights_only=True)
     tensors = [*content["state_dict"].values()]
     tensors += [
@@ -46,12 +47,11 @@ def all_finite(path):
 
 
 @pytest.mark.slow
-def test_a_step_that_is_not_finite_ends_a_training_before_a_checkpoint_is_poisoned(
-    bad_batches, tmp_path
-):
+def test_non_finite_step_stops_training_before_a_checkpoint_is_affected(bad_batches, tmp_path):
     bad_batches.append(5)
     with pytest.raises(
-        NonFiniteStep, match="train/log_likelihood is nan at iteration 5: .*No checkpoint holds it"
+        NonFiniteStep,
+        match="train/log_likelihood is nan at iteration 5: .*Checkpoints are not affected",
     ):
         run_stage(compose(*GAUSSIAN, "checkpoint.every_n_images=64"), tmp_path)
     checkpoints = sorted((tmp_path / "vae" / "checkpoints").glob("*.ckpt"))
@@ -60,22 +60,20 @@ def test_a_step_that_is_not_finite_ends_a_training_before_a_checkpoint_is_poison
 
 
 @pytest.mark.slow
-def test_the_players_of_a_gan_are_named(bad_batches, vae_result, tmp_path):
+def test_non_finite_gan_step_names_the_loss(bad_batches, vae_result, tmp_path):
     bad_batches.append(3)
     with pytest.raises(NonFiniteStep, match="train/d_loss is nan at iteration 3"):
         run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path)
 
 
 @pytest.mark.slow
-def test_single_bad_steps_can_be_left_out_and_a_run_that_went_on_remembers_them(
-    bad_batches, tmp_path, caplog
-):
+def test_number_of_skipped_steps_is_kept_when_a_run_is_resumed(bad_batches, tmp_path, caplog):
     bad_batches += [2, 5]
     with pytest.raises(NonFiniteStep, match="iteration 5"):
         run_stage(
             compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "checkpoint.every_n_images=64"), tmp_path
         )
-    bad_batches[:] = [8]  # of all batches that were seen, so the one that was bad
+    bad_batches[:] = [8]  # batches are counted over both attempts: this is iteration 7
     with pytest.raises(NonFiniteStep, match="iteration 7"):
         run_stage(compose(*GAUSSIAN, "trainer.skip_bad_steps=1", "resume=true"), tmp_path)
     bad_batches[:] = [9]
@@ -88,7 +86,7 @@ def test_single_bad_steps_can_be_left_out_and_a_run_that_went_on_remembers_them(
 
 
 def step(guard, values, gradient=1.0, device="cpu"):
-    """Show a step to the guard; returns the parameter."""
+    """Pass a step to the guard; return its parameter."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.full((1,), gradient)
     module = SimpleNamespace(
@@ -99,13 +97,13 @@ def step(guard, values, gradient=1.0, device="cpu"):
     return parameter
 
 
-def test_a_gradient_is_looked_at_too():
+def test_gradients_are_checked():
     with pytest.raises(NonFiniteStep, match="the gradient of train/d_loss is inf at iteration 7"):
         step(NonFiniteGuard(0), {"train/d_loss": 1.0}, torch.inf)
     assert step(NonFiniteGuard(0), {"train/d_loss": 1.0}).grad is not None
 
 
-def test_an_accelerator_does_not_wait_for_every_step():
+def test_steps_on_an_accelerator_are_checked_together():
     guard = NonFiniteGuard(0)
     for _ in range(guard.STEPS_PER_CHECK - 1):
         step(guard, {"train/loss": torch.nan}, device="meta")
@@ -113,7 +111,7 @@ def test_an_accelerator_does_not_wait_for_every_step():
         step(guard, {"train/loss": 1.0}, device="meta")
 
 
-def test_a_step_that_is_left_out_has_no_gradient():
+def test_skipped_step_has_no_gradient():
     guard = NonFiniteGuard(1)
     guard.on_fit_start(None, None)
     assert step(guard, {"train/loss": torch.nan}).grad is None and guard.num_skipped == 1
@@ -124,34 +122,34 @@ def test_a_step_that_is_left_out_has_no_gradient():
 @pytest.mark.parametrize(
     "message", ["CUDA out of memory. Tried to allocate 2 GiB", "can't allocate memory: you tried"]
 )
-def test_a_lack_of_memory_says_what_to_try(vae_result, tmp_path, monkeypatch, message):
+def test_out_of_memory_error_suggests_settings(vae_result, tmp_path, monkeypatch, message):
     def training_step(self, batch, index):
         raise torch.OutOfMemoryError(message)
 
     monkeypatch.setattr("vaegan.gan.module.GANModule.training_step", training_step)
-    expected = r"out of memory: .*\nTry loader.batch_size=32 \(it is 64\), gradient_accumulation=2"
+    expected = r"out of memory: .*\nTry loader.batch_size=32 \(now 64\), gradient_accumulation=2"
     with pytest.raises(ValueError, match=expected):
         run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), tmp_path)
 
 
 @pytest.mark.slow
-def test_the_newest_checkpoints_are_kept_until_the_stage_has_ended(tmp_path, monkeypatch):
+def test_newest_checkpoints_are_kept_until_the_stage_has_finished(tmp_path, monkeypatch):
     kept = []
     save = ResumeCheckpoints.save
 
-    def watched(self, trainer, num_done):
+    def save_and_list(self, trainer, num_done):
         save(self, trainer, num_done)
         kept.append(
             sorted(path.stem for path in (tmp_path / "vae" / "checkpoints").glob("[!b]*.ckpt"))
         )
 
-    monkeypatch.setattr(ResumeCheckpoints, "save", watched)
-    words = [
+    monkeypatch.setattr(ResumeCheckpoints, "save", save_and_list)
+    overrides = [
         "checkpoint.every_n_images=128",
         "checkpoint.keep=2",
         "checkpoint.every_n_minutes=null",
     ]
-    run_stage(compose(*SMALL_VAE, *words), tmp_path)
+    run_stage(compose(*SMALL_VAE, *overrides), tmp_path)
     assert kept == [
         ["00000002"],
         ["00000002", "00000004"],
@@ -164,18 +162,18 @@ def test_the_newest_checkpoints_are_kept_until_the_stage_has_ended(tmp_path, mon
     ]
 
 
-def test_checkpoints_come_by_time_and_by_images(monkeypatch):
+def test_checkpoints_are_due_by_time_and_by_images(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def recovery(minutes, images):
-        made = ResumeCheckpoints(
+    def build(minutes, images):
+        callback = ResumeCheckpoints(
             None, CheckpointConfig(every_n_minutes=minutes, every_n_images=images), 64, None
         )
-        made.saved_at = 0.0
-        return made
+        callback.saved_at = 0.0
+        return callback
 
-    by_time, by_images, by_none = recovery(2.0, None), recovery(None, 200), recovery(None, None)
+    by_time, by_images, by_none = build(2.0, None), build(None, 200), build(None, None)
     for seconds, expected in ((0, False), (119, False), (120, True)):
         now[0] = seconds
         assert by_time.is_due(5) is expected and not by_none.is_due(5)
@@ -192,7 +190,7 @@ def test_checkpoints_come_by_time_and_by_images(monkeypatch):
     assert not by_time.is_due(5)
 
 
-def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
+def test_unwritable_checkpoint_raises_a_clear_error(tmp_path):
     with pytest.raises(
         OSError,
         match=r"cannot write the checkpoint .*last.ckpt \(.*\). Earlier checkpoints are intact",
@@ -200,7 +198,7 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path):
         AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
 
 
-def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
+def test_signal_stops_validation_only_outside_of_training(monkeypatch):
     fitting, validating = (
         SimpleNamespace(state=SimpleNamespace(fn=fn)) for fn in ("fit", "validate")
     )
@@ -214,13 +212,12 @@ def test_outside_of_a_training_a_signal_ends_a_run_at_once(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_score_that_is_told_is_that_of_the_file(vae_result, caplog):
+def test_reported_best_score_is_read_from_the_checkpoint(vae_result, caplog):
     folder, result = vae_result
     best = BestCheckpoint(folder / "vae" / "checkpoints", "val/elbo", "max")
     best.best_model_score = torch.tensor(result.metrics["val/elbo"])
-    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"]) and not caplog.records
-    best.best_model_score = torch.tensor(
-        -1.0
-    )  # of a run that went on elsewhere, and rounded differently
-    assert best.kept_score() == pytest.approx(result.metrics["val/elbo"])
-    assert "the best checkpoint is from before the run was interrupted: val/elbo=" in caplog.text
+    assert best.saved_score() == pytest.approx(result.metrics["val/elbo"]) and not caplog.records
+    # As after resuming on another machine that rounds differently.
+    best.best_model_score = torch.tensor(-1.0)
+    assert best.saved_score() == pytest.approx(result.metrics["val/elbo"])
+    assert "the best checkpoint was saved before the run was interrupted: val/elbo=" in caplog.text

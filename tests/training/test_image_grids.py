@@ -1,3 +1,5 @@
+"""Image grids: layout, content and minimum number of images."""
+
 import torch
 
 from tests.conftest import SMALL_NETS, compose
@@ -12,7 +14,7 @@ def test_grids_have_eight_columns_with_a_border():
     assert make_image_grid(torch.rand(16, 3, 8, 12)).shape == (3, 19, 105)
 
 
-def test_the_three_grids_of_a_vae():
+def test_grids_show_samples_reconstructions_and_interpolations():
     vae = VAE(
         SHAPE,
         compose("stage=vae", "likelihood=gaussian", "likelihood.dequantize=false", *SMALL_NETS),
@@ -28,10 +30,12 @@ def test_the_three_grids_of_a_vae():
     samples = generate(vae.latent_prior().sample((64,)))
     assert torch.equal(grids["samples"], make_image_grid(samples))
     means = vae.encode(images).mean
-    rebuilt = generate(means)
+    reconstructions = generate(means)
     assert torch.equal(
         grids["reconstructions"],
-        make_image_grid(torch.cat([images[:8], rebuilt[:8], images[8:], rebuilt[8:]])),
+        make_image_grid(
+            torch.cat([images[:8], reconstructions[:8], images[8:], reconstructions[8:]])
+        ),
     )
     ends = make_image_grid(torch.cat([generate(means[0:1]), generate(means[1:2])]))
     torch.testing.assert_close(grids["interpolation"][:, :9, :13], ends[:, :9, :13])
@@ -39,7 +43,7 @@ def test_the_three_grids_of_a_vae():
     assert all(not value.requires_grad for value in grids.values())
 
 
-def test_few_images_are_enough():
+def test_two_images_are_enough():
     vae = VAE(SHAPE, compose("stage=vae", *SMALL_NETS))
     grids = make_image_grids(
         vae, vae.latent_prior(), lambda z: vae.decode(z).mean, torch.rand(2, *SHAPE)

@@ -1,4 +1,4 @@
-"""Tables and event files, taken back to a mark."""
+"""Truncation of metrics.csv and event files to a log position."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,7 +14,7 @@ from vaegan.training.loggers import (
 
 
 def write(folder, steps):
-    """Log two metrics, the second one at every other step."""
+    """Log one metric at every step and another at every second step."""
     loggers = [MetricsLogger(folder), EventsLogger(folder)]
     for step in steps:
         for logger in loggers:
@@ -28,7 +28,7 @@ def write(folder, steps):
 
 
 def read_logs(folder):
-    """What a table and TensorBoard show."""
+    """Return the text of metrics.csv and the scalars in the event files."""
     events = EventAccumulator(str(folder)).Reload()
     scalars = {
         tag: sorted((event.step, event.value) for event in events.Scalars(tag))
@@ -37,45 +37,45 @@ def read_logs(folder):
     return (folder / "metrics.csv").read_text(), scalars
 
 
-@pytest.mark.parametrize("at", [1, 2, 5, 8])
-def test_a_log_that_is_taken_back_and_written_on_is_that_of_an_undisturbed_run(tmp_path, at):
-    write(tmp_path / "calm", range(8))
-    write(tmp_path / "run", range(at))
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 8])
+def test_truncated_and_continued_logs_equal_those_of_an_uninterrupted_run(tmp_path, num_steps):
+    write(tmp_path / "reference", range(8))
+    write(tmp_path / "run", range(num_steps))
     position = log_position(tmp_path / "run")
-    write(tmp_path / "run", range(at, 8))
+    write(tmp_path / "run", range(num_steps, 8))
     truncate_logs(tmp_path / "run", position)
-    write(tmp_path / "run", range(at, 8))
-    assert read_logs(tmp_path / "run") == read_logs(tmp_path / "calm")
+    write(tmp_path / "run", range(num_steps, 8))
+    assert read_logs(tmp_path / "run") == read_logs(tmp_path / "reference")
 
 
-def test_a_table_that_was_cut_short_while_it_was_written_is_taken_back_all_the_same(tmp_path):
+def test_partial_last_row_is_removed_by_truncation(tmp_path):
     write(tmp_path / "run", range(4))
     position = log_position(tmp_path / "run")
-    whole = (tmp_path / "run" / "metrics.csv").read_text()
+    complete = (tmp_path / "run" / "metrics.csv").read_text()
     with (tmp_path / "run" / "metrics.csv").open("a") as file:
         file.write("0.66")
     truncate_logs(tmp_path / "run", position)
-    assert (tmp_path / "run" / "metrics.csv").read_text() == whole
+    assert (tmp_path / "run" / "metrics.csv").read_text() == complete
 
 
-def test_a_new_column_never_leaves_half_a_table(tmp_path, monkeypatch):
+def test_new_column_is_written_atomically(tmp_path, monkeypatch):
     write(tmp_path / "run", range(1))
     before = (tmp_path / "run" / "metrics.csv").read_text()
-    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("killed here")))
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("interrupted")))
     logger = MetricsLogger(tmp_path / "run")
     logger.log_metrics({"c": 1.0}, 1)
-    with pytest.raises(OSError, match="killed here"):
+    with pytest.raises(OSError, match="interrupted"):
         logger.save()
     assert (tmp_path / "run" / "metrics.csv").read_text() == before
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path):
+def test_table_round_trip(tmp_path):
     rows = [{"a": "1", "b": ""}, {"a": "", "b": "0.1"}]
     write_table(tmp_path, ["a", "b"], rows)
     assert read_table(tmp_path) == (["a", "b"], rows)
 
 
-def test_a_run_has_one_event_file_however_many_loops_lightning_goes_through(tmp_path):
+def test_all_loops_of_a_run_share_one_event_file(tmp_path):
     logger = EventsLogger(tmp_path / "run")
     for step in range(3):
         logger.log_metrics({"a": 1.0}, step)

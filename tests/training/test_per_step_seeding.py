@@ -1,3 +1,5 @@
+"""Random noise per step, and image grids that do not disturb it."""
+
 from types import SimpleNamespace
 
 import torch
@@ -9,6 +11,7 @@ from vaegan.vae.model import VAE
 
 
 def noise(hook, **state):
+    """Return noise drawn after a hook of PerStepSeeding."""
     trainer = SimpleNamespace(
         **{
             "current_epoch": 0,
@@ -27,7 +30,7 @@ def noise(hook, **state):
     return torch.rand(4).tolist()
 
 
-def test_noise_depends_on_iteration_and_rank_and_on_nothing_that_came_before():
+def test_noise_depends_only_on_iteration_and_rank():
     first = noise("on_train_batch_start", batch_idx=3)
     torch.rand(100)
     assert noise("on_train_batch_start", batch_idx=3) == first
@@ -38,14 +41,14 @@ def test_noise_depends_on_iteration_and_rank_and_on_nothing_that_came_before():
     )
 
 
-def test_every_validation_draws_the_same_noise():
+def test_all_validations_draw_the_same_noise():
     assert noise("on_validation_batch_start", current_epoch=0) == noise(
         "on_validation_batch_start", current_epoch=5
     )
     assert noise("on_validation_batch_start") != noise("on_test_batch_start")
 
 
-def test_only_the_first_rank_writes_image_grids(tmp_path):
+def test_only_rank_zero_writes_image_grids(tmp_path):
     vae = VAE((1, 8, 8), compose("stage=vae", *SMALL_NETS))
     module = SimpleNamespace(
         vae=vae,

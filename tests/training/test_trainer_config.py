@@ -1,3 +1,5 @@
+"""Configs of the trainer and the optimizer, and data-dependent defaults."""
+
 import pytest
 import torch
 
@@ -8,31 +10,32 @@ from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
 
 
-def rates(config, num_steps):
+def learning_rates(config, num_steps):
+    """Return the learning rate of each step."""
     optimizer, schedule = config.build([torch.nn.Parameter(torch.zeros(1))], lambda: num_steps)
-    found = []
+    rates = []
     for _ in range(num_steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return rates
 
 
-def test_the_rate_is_constant_by_default():
-    assert rates(OptimizerConfig(lr=0.1), 5) == [0.1] * 5
+def test_learning_rate_is_constant_by_default():
+    assert learning_rates(OptimizerConfig(lr=0.1), 5) == [0.1] * 5
 
 
-def test_the_rate_rises_linearly_then_falls_to_its_end():
-    found = rates(OptimizerConfig(lr=1.0, lr_warmup=0.2, lr_final=0.0), 10)
-    assert found[:2] == pytest.approx([0.5, 1.0])
-    assert all(a > b for a, b in zip(found[1:], found[2:], strict=False))
-    assert found[5] == pytest.approx(0.5)  # half way down the cosine
-    assert found[-1] == pytest.approx(0.0, abs=1e-9)
-    assert rates(OptimizerConfig(lr=1.0, lr_final=0.1), 10)[-1] == pytest.approx(0.1)
+def test_learning_rate_rises_linearly_then_decays_by_a_cosine():
+    rates = learning_rates(OptimizerConfig(lr=1.0, lr_warmup=0.2, lr_final=0.0), 10)
+    assert rates[:2] == pytest.approx([0.5, 1.0])
+    assert all(a > b for a, b in zip(rates[1:], rates[2:], strict=False))
+    assert rates[5] == pytest.approx(0.5)  # half of the cosine decay
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert learning_rates(OptimizerConfig(lr=1.0, lr_final=0.1), 10)[-1] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "build, message",
     [
         (lambda: OptimizerConfig(lr=0.0), "lr must be positive"),
         (lambda: OptimizerConfig(beta1=1.0), r"beta1 must be in \[0, 1\)"),
@@ -61,13 +64,13 @@ def test_the_rate_rises_linearly_then_falls_to_its_end():
         (lambda: GANTraining(ema_half_life=0.0), "ema_half_life must be positive"),
     ],
 )
-def test_values_out_of_range_are_refused(make, message):
+def test_values_out_of_range_are_rejected(build, message):
     with pytest.raises(ValueError, match=message):
-        make()
+        build()
 
 
 @pytest.mark.parametrize("training", [VAETraining, GANTraining])
-def test_a_batch_that_does_not_divide_by_the_devices_is_refused_with_both_numbers(training):
+def test_batch_size_must_be_divisible_by_the_number_of_devices(training):
     message = r"loader\.batch_size must be divisible by .* = 6, such as 102; got 100"
     with pytest.raises(ValueError, match=message):
         training(loader=LoaderConfig(batch_size=100), trainer=TrainerConfig(devices=3, num_nodes=2))
@@ -75,7 +78,7 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused_with_both_number
 
 
 @pytest.mark.parametrize("shape, rates", [((1, 28, 28), (6e-3, 4e-3)), ((3, 48, 64), (3e-4, 3e-4))])
-def test_what_a_gan_leaves_open_is_settled_by_its_data(shape, rates):
+def test_gan_defaults_depend_on_the_data(shape, rates):
     training = GANTraining()
     resolved = resolve_data_defaults(training, shape, 10_000)
     assert training == GANTraining()
@@ -87,6 +90,6 @@ def test_what_a_gan_leaves_open_is_settled_by_its_data(shape, rates):
     assert resolve_data_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
 
 
-def test_a_vae_has_no_rate_left_open():
+def test_vae_requires_a_learning_rate():
     with pytest.raises(ValueError, match=r"optimizer\.lr must be positive; got None"):
         VAETraining(optimizer=OptimizerConfig(lr=None))

@@ -24,8 +24,8 @@ SHAPE = (1, 12, 8)
 
 @pytest.mark.parametrize("prior", sorted(Prior.choices))
 @pytest.mark.parametrize("posterior", sorted(Posterior.choices))
-def test_kl_against_monte_carlo(posterior, prior):
-    """Closed form where both are normal, else none; and it is right."""
+def test_closed_form_kl_agrees_with_monte_carlo(posterior, prior):
+    """A closed form exists if and only if both distributions are normal."""
     q_module = Posterior.choices[posterior].Config().build(4)
     with torch.no_grad():
         q = q_module(torch.randn(3, q_module.num_features))
@@ -47,25 +47,22 @@ def test_kl_of_a_full_normal_agrees_with_torch():
     )
 
 
-def test_no_closed_form_is_claimed_against_other_priors():
+def test_closed_form_kl_is_none_for_other_priors():
     q = MultivariateNormal(torch.randn(5, 3), torch.eye(3) * 0.3)
-    assert (
-        closed_form_kl(q, Independent(torch.distributions.Laplace(torch.zeros(3), 1.0), 1)) is None
-    )
+    laplace = Independent(torch.distributions.Laplace(torch.zeros(3), 1.0), 1)
+    assert closed_form_kl(q, laplace) is None
 
 
-def test_kl_splits_into_dimensions_where_both_sides_do():
-    q, p = (
-        Independent(Normal(torch.randn(5, 3), 0.4), 1),
-        Independent(Normal(torch.zeros(3), 1.0), 1),
-    )
+def test_kl_by_dimension_requires_independent_dimensions():
+    q = Independent(Normal(torch.randn(5, 3), 0.4), 1)
+    p = Independent(Normal(torch.zeros(3), 1.0), 1)
     dimensions = kl_by_dimension(q, p)
     assert dimensions.shape == (5, 3)
     torch.testing.assert_close(dimensions.sum(1), kl_divergence(q, p))
     assert kl_by_dimension(MultivariateNormal(torch.zeros(5, 3), torch.eye(3)), p) is None
 
 
-def test_elbo_is_its_two_terms_on_the_same_target():
+def test_elbo_is_log_likelihood_minus_kl():
     vae = VAE(SHAPE, compose("stage=vae", "likelihood=gaussian", *SMALL_NETS)).eval()
     x = torch.rand(5, *SHAPE)
     q, p = vae.encode(x), vae.latent_prior()
@@ -78,7 +75,7 @@ def test_elbo_is_its_two_terms_on_the_same_target():
     torch.testing.assert_close(terms.value, terms.log_likelihood - terms.kl)
 
 
-def test_kl_without_a_closed_form_is_estimated_at_the_same_latent():
+def test_kl_without_a_closed_form_is_estimated_from_the_same_sample():
     vae = VAE(SHAPE, compose("stage=vae", "prior=gaussian_mixture", *SMALL_NETS)).eval()
     x = vae.likelihood.target(torch.rand(5, *SHAPE))
     q, p = vae.encode(x), vae.latent_prior()
@@ -89,7 +86,7 @@ def test_kl_without_a_closed_form_is_estimated_at_the_same_latent():
     torch.testing.assert_close(terms.value, samples.log_weights[0])
 
 
-def test_the_bound_rises_with_the_number_of_samples_up_to_the_evidence():
+def test_importance_weighted_bound_increases_with_samples_up_to_the_evidence():
     model = LinearGaussian(offset=0.3)
     x = model.images(200)
     exact = model.log_evidence(x).mean().item()
@@ -101,14 +98,12 @@ def test_the_bound_rises_with_the_number_of_samples_up_to_the_evidence():
             for _ in range(40)
         ]
         bounds.append(torch.stack(repeats).mean().item())
-    assert all(low < high for low, high in zip(bounds, [*bounds[1:], exact + 0.01], strict=True)), (
-        bounds,
-        exact,
-    )
+    upper = [*bounds[1:], exact + 0.01]
+    assert all(low < high for low, high in zip(bounds, upper, strict=True)), (bounds, exact)
     assert bounds[0] < exact - 0.1 and bounds[-1] == pytest.approx(exact, abs=0.02)
 
 
-def test_the_elbo_is_the_evidence_where_the_posterior_is_exact():
+def test_elbo_equals_the_evidence_if_the_posterior_is_exact():
     model = LinearGaussian(offset=0.0)
     x = model.images(100)
     q, p = model.vae.encode(x), model.vae.latent_prior()
@@ -116,14 +111,14 @@ def test_the_elbo_is_the_evidence_where_the_posterior_is_exact():
     torch.testing.assert_close(values, model.log_evidence(x).expand_as(values), atol=1e-3, rtol=0)
 
 
-def test_log_mean_exp_is_a_mean_of_weights():
+def test_log_mean_exp_is_the_log_of_the_mean_weight():
     log_weights = torch.tensor([[0.0, 1000.0], [math.log(3.0), 1000.0]])
     torch.testing.assert_close(log_mean_exp(log_weights), torch.tensor([math.log(2.0), 1000.0]))
 
 
 @pytest.mark.parametrize("posterior", sorted(Posterior.choices))
 @pytest.mark.parametrize("prior", sorted(Prior.choices))
-def test_every_pair_has_gradients_for_all_of_its_parameters(posterior, prior):
+def test_elbo_gives_gradients_to_all_parameters(posterior, prior):
     small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
     vae = VAE(
         SHAPE, compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS)
@@ -138,8 +133,8 @@ def test_every_pair_has_gradients_for_all_of_its_parameters(posterior, prior):
 
 @pytest.mark.parametrize("posterior", sorted(Posterior.choices))
 @pytest.mark.parametrize("prior", sorted(Prior.choices))
-def test_densities_are_in_full_precision_under_autocast(posterior, prior):
-    """Samples of a 16-bit matrix product would not follow their own density."""
+def test_log_densities_are_computed_without_autocast(posterior, prior):
+    """Samples from 16-bit matrix products would not follow their own log-density."""
     small = ["prior.num_pseudo_inputs=5"] if prior == "vamp_prior" else []
     vae = VAE(
         SHAPE, compose("stage=vae", f"posterior={posterior}", f"prior={prior}", *small, *SMALL_NETS)

@@ -5,19 +5,19 @@ from tests.conftest import SMALL_NETS, compose
 from vaegan.gan.generator import Generator
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.priors import Prior
-from vaegan.vae.model import VAE, fit_constant_output, full_precision
+from vaegan.vae.model import VAE, fit_constant_output, to_full_precision
 
 
 def build(*overrides):
-    return VAE(shape_for(overrides), compose("stage=vae", *SMALL_NETS, *overrides))
+    return VAE(image_shape(overrides), compose("stage=vae", *SMALL_NETS, *overrides))
 
 
-def shape_for(overrides):
-    return (1, 16, 20) if "likelihood=gaussian" not in overrides else (3, 16, 20)
+def image_shape(overrides):
+    return (3, 16, 20) if "likelihood=gaussian" in overrides else (1, 16, 20)
 
 
 @pytest.mark.parametrize("likelihood", sorted(Likelihood.choices))
-def test_the_parts_fit_together(likelihood):
+def test_encode_and_decode_have_matching_shapes(likelihood):
     vae = build(f"likelihood={likelihood}")
     posterior = vae.encode(vae.likelihood.target(torch.rand(4, *vae.image_shape)))
     z = posterior.rsample((3,))
@@ -28,12 +28,12 @@ def test_the_parts_fit_together(likelihood):
 
 
 @pytest.mark.parametrize("prior", sorted(Prior.choices))
-def test_latents_come_from_the_prior(prior):
+def test_latent_prior_has_latent_dim_dimensions(prior):
     assert build(f"prior={prior}").latent_prior().sample((5,)).shape == (5, 8)
 
 
 @pytest.mark.parametrize("likelihood", sorted(Likelihood.choices))
-def test_the_generator_is_the_mean_of_the_likelihood(likelihood):
+def test_generator_is_the_mean_of_the_likelihood(likelihood):
     vae = build(f"likelihood={likelihood}")
     z = torch.randn(4, 8)
     assert torch.equal(Generator(vae.decoder, vae.likelihood)(z), vae.decode(z).mean)
@@ -45,8 +45,8 @@ def test_latent_dim_must_be_positive():
 
 
 @pytest.mark.parametrize("likelihood", sorted(Likelihood.choices))
-def test_the_model_starts_from_training_images(likelihood):
-    """A constant decoder output that suits them, as good as their mean for binary pixels."""
+def test_initialize_fits_a_constant_decoder_output_to_training_images(likelihood):
+    """For binary pixels the constant is close to the mean image."""
     vae = VAE(
         (1, 8, 12), compose("stage=vae", f"likelihood={likelihood}", "decoder=mlp", "latent_dim=8")
     )
@@ -65,13 +65,13 @@ def test_the_model_starts_from_training_images(likelihood):
         )
 
 
-def test_a_likelihood_whose_targets_miss_its_support_is_said():
+def test_initialize_raises_if_targets_lie_outside_the_support():
     vae = build()
     vae.likelihood.preprocess = lambda x, noise: x + 0.5
     with pytest.raises(ValueError, match="likelihood=bernoulli has the support .*; got a pixel"):
         vae.initialize(torch.rand(4, *vae.image_shape))
 
 
-def test_sixteen_bits_of_a_network_become_thirty_two_for_the_densities():
-    assert full_precision(torch.ones(2, dtype=torch.bfloat16)).dtype is torch.float32
-    assert full_precision(torch.ones(2, dtype=torch.float64)).dtype is torch.float64
+def test_full_precision_converts_16_bit_tensors_to_float32():
+    assert to_full_precision(torch.ones(2, dtype=torch.bfloat16)).dtype is torch.float32
+    assert to_full_precision(torch.ones(2, dtype=torch.float64)).dtype is torch.float64

@@ -24,7 +24,7 @@ def run():
     )
 
 
-def module_of(run):
+def build_module(run):
     return VAEModule(VAE(SOURCE.image_shape, run), run.objective.build(), run, {})
 
 
@@ -43,10 +43,10 @@ def trainer(max_epochs=1, callbacks=()):
     )
 
 
-def test_validation_is_the_mean_over_images_at_beta_one(run):
-    """The last batch is smaller, so a mean over batches would differ. beta = 0 changes nothing."""
+def test_validation_metrics_are_means_over_images_at_beta_one(run):
+    """The last batch is smaller, so a mean over batches would differ. The run has beta = 0."""
     run.objective.beta = 0.0
-    module = module_of(run)
+    module = build_module(run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
     torch.manual_seed(5)
     (metrics,) = trainer().validate(module, data, verbose=False)
@@ -65,89 +65,80 @@ def test_validation_is_the_mean_over_images_at_beta_one(run):
 
 def test_training_raises_the_elbo(run):
     run.optimizer.lr, run.objective.beta_warmup_epochs = 3e-3, 0.0
-    module, data = module_of(run), ImageDataModule(SOURCE, run.loader, seed=0)
+    module, data = build_module(run), ImageDataModule(SOURCE, run.loader, seed=0)
     (before,) = trainer().validate(module, data, verbose=False)
-    fitted = trainer(8)
-    fitted.fit(module, data)
-    assert fitted.callback_metrics["val/elbo"] > before["val/elbo"] + 100
-    assert fitted.global_step == 8 * 4
+    fit_trainer = trainer(8)
+    fit_trainer.fit(module, data)
+    assert fit_trainer.callback_metrics["val/elbo"] > before["val/elbo"] + 100
+    assert fit_trainer.global_step == 8 * 4
     tags = ("elbo", "log_likelihood", "kl", "loss", "beta", "grad_norm")
-    assert {f"train/{tag}" for tag in tags} <= fitted.callback_metrics.keys()
+    assert {f"train/{tag}" for tag in tags} <= fit_trainer.callback_metrics.keys()
 
 
-def test_every_epoch_has_an_order_of_its_own(run):
-    module, seen = module_of(run), []
+def test_every_epoch_has_a_different_data_order(run):
+    module, batches = build_module(run), []
 
-    class Watch(pl.Callback):
+    class BatchRecorder(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            seen.append(batch[0].clone())
+            batches.append(batch[0].clone())
 
-    fitted = trainer(2)
-    fitted.callbacks.append(Watch())
-    fitted.fit(module, ImageDataModule(SOURCE, run.loader, seed=0))
-    assert len(seen) == 8
-    assert not any(
-        torch.equal(first, second) for first, second in zip(seen[:4], seen[4:], strict=True)
-    )
+    data = ImageDataModule(SOURCE, run.loader, seed=0)
+    trainer(2, [BatchRecorder()]).fit(module, data)
+    assert len(batches) == 8
+    first_epoch, second_epoch = batches[:4], batches[4:]
+    assert not any(map(torch.equal, first_epoch, second_epoch))
 
 
-def test_beta_warms_up_by_fractions_of_an_epoch(run):
+def test_beta_warm_up_uses_fractional_epochs(run):
     run.objective.beta_warmup_epochs = 2.0
-    module, betas = module_of(run), []
+    module, betas = build_module(run), []
 
-    class Watch(pl.Callback):
+    class BetaRecorder(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             betas.append(float(trainer.callback_metrics["train/beta"]))
 
-    fitted = trainer(3)
-    fitted.callbacks.append(Watch())
-    fitted.fit(module, ImageDataModule(SOURCE, run.loader, seed=0))
+    data = ImageDataModule(SOURCE, run.loader, seed=0)
+    trainer(3, [BetaRecorder()]).fit(module, data)
     assert betas == pytest.approx([i / 8 for i in range(8)] + [1.0] * 4)
 
 
 @pytest.mark.parametrize("objective", ["iwae", "dreg"])
-def test_training_and_validation_report_the_bound_of_the_objective(run, objective):
-    """In evaluation a batch of 32 is scored 20 images at a time, and counts 20 and 12."""
+def test_training_and_validation_log_the_bound_of_the_objective(run, objective):
+    """In validation a batch of 32 is scored in parts of 20 and 12 images, weighted by size."""
     run.objective = type(run.objective).base.choices[objective].Config(num_samples=5)
     run.loader.batch_size = 20
-    module, data = module_of(run), ImageDataModule(SOURCE, run.loader, seed=0)
-    fitted = trainer(2)
-    fitted.fit(module, data)
-    metrics = fitted.callback_metrics
+    module, data = build_module(run), ImageDataModule(SOURCE, run.loader, seed=0)
+    fit_trainer = trainer(2)
+    fit_trainer.fit(module, data)
+    metrics = fit_trainer.callback_metrics
     for split in ("train", "val"):
         assert metrics[f"{split}/iw_bound"] >= metrics[f"{split}/elbo"]
     torch.manual_seed(5)
-    (found,) = trainer().validate(module, data, verbose=False)
+    (validated,) = trainer().validate(module, data, verbose=False)
     torch.manual_seed(5)
+    dreg = DregObjective.Config(num_samples=5).build()
     with torch.no_grad():
         batches = [data.on_after_batch_transfer(batch, 0)[0] for batch in data.val_dataloader()]
         parts = [part for images in batches for part in images.split(20)]
-        expected = torch.cat(
-            [
-                DregObjective.Config(num_samples=5).build()(module.vae, part, 1.0).bound
-                for part in parts
-            ]
-        )
-    assert found["val/iw_bound"] == pytest.approx(expected.mean().item(), rel=1e-5)
+        expected = torch.cat([dreg(module.vae, part, 1.0).bound for part in parts])
+    assert validated["val/iw_bound"] == pytest.approx(expected.mean().item(), rel=1e-5)
 
 
-def test_a_training_that_diverges_is_said_and_not_saved(run):
-    module, data = module_of(run), ImageDataModule(SOURCE, run.loader, seed=0)
+def test_diverged_training_raises(run):
+    module, data = build_module(run), ImageDataModule(SOURCE, run.loader, seed=0)
     torch.nn.init.constant_(next(module.vae.decoder.parameters()), torch.nan)
     with pytest.raises(
         NonFiniteStep, match="train/log_likelihood is nan at iteration 0: the training has diverged"
     ):
         trainer(callbacks=[NonFiniteGuard(0)]).fit(module, data)
-    with pytest.raises(
-        ValueError,
-        match="val/elbo is nan in epoch 0: training has diverged; lower optimizer.lr",
-    ):
+    message = "val/elbo is nan in epoch 0: training has diverged. Lower optimizer.lr"
+    with pytest.raises(ValueError, match=message):
         trainer().validate(module, data, verbose=False)
 
 
-def test_an_optimal_scale_is_learned_from_training_images_alone(run):
+def test_optimal_scale_is_updated_only_in_training(run):
     run.likelihood = type(run.likelihood)(scale="optimal", dequantize=False)
-    module, data = module_of(run), ImageDataModule(SOURCE, run.loader, seed=0)
+    module, data = build_module(run), ImageDataModule(SOURCE, run.loader, seed=0)
     trainer().validate(module, data, verbose=False)
     assert module.vae.likelihood.scale.num_batches == 0
     trainer(2).fit(module, data)

@@ -31,9 +31,7 @@ def gradients(vae, objective, x, beta=1.0, seed=3):
 @pytest.mark.parametrize(
     "prior, posterior", [("standard_normal", "diagonal_normal"), ("vamp_prior", "flow")]
 )
-def test_an_objective_gives_gradients_to_every_parameter_and_reports_a_bound(
-    name, prior, posterior
-):
+def test_objective_gives_gradients_to_every_parameter_and_reports_a_bound(name, prior, posterior):
     small = ["prior.num_pseudo_inputs=10"] if prior == "vamp_prior" else []
     vae = build(f"prior={prior}", f"posterior={posterior}", *small)
     config = Objective.choices[name].Config()
@@ -49,7 +47,7 @@ def test_an_objective_gives_gradients_to_every_parameter_and_reports_a_bound(
 
 
 @pytest.mark.parametrize("name", sorted(Objective.choices))
-def test_an_objective_works_with_networks_in_sixteen_bits(name):
+def test_objective_works_with_networks_in_16_bit_precision(name):
     vae = build("posterior=full_normal", "prior=flow")
     with torch.autocast("cpu", torch.bfloat16):
         output = Objective.choices[name].Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
@@ -58,18 +56,18 @@ def test_an_objective_works_with_networks_in_sixteen_bits(name):
 
 
 @pytest.mark.parametrize("name", sorted(Objective.choices))
-def test_the_report_has_beta_one_whatever_the_loss_weighs(name):
+def test_reported_bound_does_not_depend_on_beta(name):
     vae, objective, x = build(), Objective.choices[name].Config().build(), torch.rand(5, *SHAPE)
-    reports = []
+    outputs = []
     for beta in (0.0, 1.0, 7.0):
         torch.manual_seed(0)
-        reports.append(objective(vae, x, beta))
-    for report in reports[1:]:
-        torch.testing.assert_close(report.bound, reports[0].bound)
-    assert len({report.loss.item() for report in reports}) == 3
+        outputs.append(objective(vae, x, beta))
+    for output in outputs[1:]:
+        torch.testing.assert_close(output.bound, outputs[0].bound)
+    assert len({output.loss.item() for output in outputs}) == 3
 
 
-def test_elbo_is_what_the_first_objective_raises():
+def test_elbo_objective_returns_the_elbo_and_the_beta_weighted_loss():
     vae, x = build(), torch.rand(5, *SHAPE)
     torch.manual_seed(0)
     output = ElboObjective.Config().build()(vae, x, 0.5)
@@ -80,18 +78,17 @@ def test_elbo_is_what_the_first_objective_raises():
     torch.testing.assert_close(output.loss, (0.5 * terms.kl - terms.log_likelihood).mean())
 
 
-def test_bernoulli_scores_the_images_that_it_encoded():
-    """Encoder and likelihood see the same binarization; else the bound would be another."""
-    vae, seen = build(), []
-    vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+def test_encoder_and_likelihood_use_the_same_binarization():
+    vae, inputs_seen = build(), []
+    vae.encoder.register_forward_hook(lambda module, inputs, output: inputs_seen.append(inputs[0]))
     original = vae.likelihood.target
-    vae.likelihood.target = lambda x: seen.append(original(x)) or seen[-1]
+    vae.likelihood.target = lambda x: inputs_seen.append(original(x)) or inputs_seen[-1]
     ElboObjective.Config().build()(vae, torch.rand(5, *SHAPE), 1.0)
-    assert len(seen) == 2 and seen[0] is seen[1]
+    assert len(inputs_seen) == 2 and inputs_seen[0] is inputs_seen[1]
 
 
-def test_free_bits_cost_nothing_and_give_no_gradient():
-    """Kingma et al. 2016: a dimension whose mean KL is below the free bits is not pushed."""
+def test_dimensions_below_the_free_bits_get_no_gradient():
+    """Kingma et al. 2016: their KL counts as the constant `free_bits` in the loss."""
     vae, x = build(), torch.rand(64, *SHAPE)
     target = vae.likelihood.target(x, 0)
     dimensions = kl_by_dimension(vae.encode(target), vae.latent_prior()).mean(0).detach()
@@ -105,12 +102,12 @@ def test_free_bits_cost_nothing_and_give_no_gradient():
     torch.testing.assert_close(with_free.loss, expected)
     torch.testing.assert_close(with_free.bound, without.bound)
     all_free = gradients(vae, ElboObjective.Config(free_bits=1e3).build(), x)
-    none_paid = gradients(vae, ElboObjective.Config().build(), x, beta=0.0)
-    for name, gradient in none_paid.items():
+    without_kl = gradients(vae, ElboObjective.Config().build(), x, beta=0.0)
+    for name, gradient in without_kl.items():
         torch.testing.assert_close(all_free[name], gradient)
 
 
-def test_free_bits_are_shared_where_the_kl_does_not_split():
+def test_free_bits_are_shared_if_the_kl_does_not_split_into_dimensions():
     vae, x = build("prior=gaussian_mixture"), torch.rand(64, *SHAPE)
     torch.manual_seed(0)
     output = ElboObjective.Config(free_bits=10.0).build()(vae, x, 1.0)
@@ -118,7 +115,7 @@ def test_free_bits_are_shared_where_the_kl_does_not_split():
     torch.testing.assert_close(output.loss, 80 - output.elbo.log_likelihood.mean())
 
 
-def test_the_importance_weighted_loss_is_its_bound():
+def test_iwae_loss_is_the_negative_mean_bound():
     vae, x = build(), torch.rand(5, *SHAPE)
     torch.manual_seed(0)
     output = IwaeObjective.Config(num_samples=7).build()(vae, x, 1.0)
@@ -130,25 +127,22 @@ def test_the_importance_weighted_loss_is_its_bound():
     torch.testing.assert_close(output.elbo.value, samples.log_weights.mean(0), atol=1e-3, rtol=1e-5)
 
 
-def test_dreg_reports_the_bound_and_not_its_surrogate():
+def test_dreg_reports_the_bound_instead_of_its_surrogate_loss():
     vae, x = build(), torch.rand(5, *SHAPE)
     outputs = []
     for choice in (IwaeObjective, DregObjective):
         torch.manual_seed(0)
         outputs.append(choice.Config(num_samples=7).build()(vae, x, 1.0))
     torch.testing.assert_close(outputs[1].bound, outputs[0].bound)
-    assert (
-        abs(outputs[1].loss.item() + outputs[1].bound.mean().item()) > 0.01
-    )  # the surrogate is too low
+    assert abs(outputs[1].loss.item() + outputs[1].bound.mean().item()) > 0.01
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     "posterior, prior", [("diagonal_normal", "standard_normal"), ("full_normal", "vamp_prior")]
 )
-def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average(
-    posterior, prior, beta
-):
+def test_dreg_gradient_agrees_with_iwae(posterior, prior, beta):
+    """Exactly for decoder and likelihood, in expectation for the encoder."""
     vae = build(
         f"posterior={posterior}",
         f"prior={prior}",
@@ -168,20 +162,18 @@ def test_dreg_has_the_decoders_gradient_of_the_bound_and_the_encoders_on_average
     for name in decoder[0]:
         if name.startswith(("decoder", "likelihood")):
             torch.testing.assert_close(decoder[0][name], decoder[1][name])
-    several = [
-        [gradients(vae, objective, x.repeat(50, 1, 1, 1), beta, seed) for seed in range(40)]
-        for objective in (iwae, dreg)
-    ]
     name = "encoder.head.bias"
-    ours, theirs = (
-        torch.stack([gradient[name] for gradient in each]) for each in (several[1], several[0])
-    )
-    error = (ours.var(0) / 40 + theirs.var(0) / 40).sqrt()
-    assert ((ours.mean(0) - theirs.mean(0)).abs() < 5 * error + 1e-6).all()
+    samples = {}
+    for objective in (iwae, dreg):
+        repeats = [gradients(vae, objective, x.repeat(50, 1, 1, 1), beta, i) for i in range(40)]
+        samples[objective] = torch.stack([gradient[name] for gradient in repeats])
+    error = (samples[dreg].var(0) / 40 + samples[iwae].var(0) / 40).sqrt()
+    difference = samples[dreg].mean(0) - samples[iwae].mean(0)
+    assert (difference.abs() < 5 * error + 1e-6).all()
 
 
 class ShiftedPosterior(torch.nn.Module):
-    """The exact posterior of a linear-Gaussian model, with a parameter that moves it."""
+    """Exact posterior of a linear-Gaussian model whose mean is shifted by a parameter."""
 
     def __init__(self, encode):
         super().__init__()
@@ -194,26 +186,25 @@ class ShiftedPosterior(torch.nn.Module):
         )
 
 
-def test_dregs_encoder_gradient_vanishes_at_the_exact_posterior_and_iwaes_does_not():
-    """All weights are equal there, so there is nothing to learn."""
+def test_dreg_encoder_gradient_is_zero_at_the_exact_posterior():
+    """All weights are equal there. The IWAE gradient is zero only in expectation."""
     norms = {}
     for choice in (IwaeObjective, DregObjective):
         model = LinearGaussian(offset=0.0)
         vae, images = model.vae, model.images(10)
         vae.likelihood.target = lambda x: x
         vae.encoder, vae.posterior = torch.nn.Identity(), ShiftedPosterior(model.encode)
-        del vae.encode  # the instance's own, which would pass the posterior by
+        del vae.encode  # instance attribute that would bypass vae.posterior
         choice.Config(num_samples=5).build()(vae, images, 1.0).loss.backward()
         norms[choice] = vae.posterior.shift.grad.norm().item()
     assert norms[DregObjective] < 1e-4 and norms[IwaeObjective] > 0.01
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretized_logistic_mixture"])
-def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(likelihood):
-    """Nats per pixel stay; the KL and its gradient depend on no number of pixels or images."""
-    vae = VAE(
-        (1, 6, 4), compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp")
-    )
+def test_beta_has_the_same_meaning_for_any_batch_size_and_image_size(likelihood):
+    """The log-likelihood is a sum over pixels, and the KL does not depend on the batch size."""
+    config = compose("stage=vae", f"likelihood={likelihood}", "encoder=mlp", "decoder=mlp")
+    vae = VAE((1, 6, 4), config)
     x = torch.randint(256, (4, 1, 6, 4)) / 255
     objective = ElboObjective.Config().build()
     target = vae.likelihood.target(x, 0)
@@ -227,12 +218,12 @@ def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(
     kl = objective(vae, x, 1.0).elbo.kl
     doubled = objective(vae, x.repeat(2, 1, 1, 1), 1.0).elbo.kl
     torch.testing.assert_close(doubled, kl.repeat(2))
-    one_batch, two_batches = (
-        gradients(vae, objective, x.repeat(n, 1, 1, 1), beta=1e6) for n in (1, 2)
-    )  # all but KL
-    for name in one_batch:
+    # beta = 1e6 makes the gradient that of the KL
+    single = gradients(vae, objective, x, beta=1e6)
+    double = gradients(vae, objective, x.repeat(2, 1, 1, 1), beta=1e6)
+    for name in single:
         if name.startswith("encoder"):
-            torch.testing.assert_close(two_batches[name], one_batch[name], rtol=1e-3, atol=1.0)
+            torch.testing.assert_close(double[name], single[name], rtol=1e-3, atol=1.0)
 
 
 @pytest.mark.parametrize(
@@ -244,13 +235,11 @@ def test_neither_the_size_of_the_batch_nor_of_the_image_changes_what_beta_means(
         ("cyclical", [0.0, 1.0, 2.0, 0.0, 0.5]),
     ],
 )
-def test_schedules(schedule, expected):
+def test_beta_schedules(schedule, expected):
     config = ElboObjective.Config(beta=2.0, beta_schedule=schedule, beta_warmup_epochs=4.0)
     assert [config.beta_at(epoch) for epoch in (0, 1, 2, 4, 4.5)] == pytest.approx(expected)
-    assert (
-        ElboObjective.Config(beta=0.5, beta_schedule=schedule, beta_warmup_epochs=0.0).beta_at(0)
-        == 0.5
-    )
+    config = ElboObjective.Config(beta=0.5, beta_schedule=schedule, beta_warmup_epochs=0.0)
+    assert config.beta_at(0) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -271,6 +260,6 @@ def test_schedules(schedule, expected):
         (lambda: DregObjective.Config(num_samples=-5), "num_samples must be at least 1"),
     ],
 )
-def test_bad_settings_are_refused(build, message):
+def test_invalid_settings_raise(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,14 +1,14 @@
-"""Checkpoints: plain data and tensors. Reading one neither executes nor imports anything.
+"""Checkpoints: plain data and tensors. Loading one neither executes nor imports anything.
 
-In addition to Lightning's own keys, a checkpoint holds
+In addition to Lightning's keys, a checkpoint contains
 
     "vaegan": {"format": 3, "stage": "vae" or "gan", "image_shape": [C, H, W],
                "run": plain config of the run,
-               "vae": plain config of the VAE's run, so that a GAN's file stands alone,
-               "vae_flops": floating-point operations spent so far on training the VAE}
+               "vae": plain config of the VAE's run, so that a GAN checkpoint is self-contained,
+               "vae_flops": floating-point operations spent on training the VAE so far}
 
-An export (`vaegan.checkpoints.exports`) says the same in JSON. It can be read wherever a checkpoint
-can.
+An export (`vaegan.checkpoints.exports`) stores the same entry as JSON. It is accepted wherever a
+checkpoint is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Checkpoint:
     vae: dict[str, Any]  # plain config of the VAE's run
     vae_flops: float  # floating-point operations spent on training the VAE, up to its checkpoint
     state: dict[str, Tensor]  # state dict of the LightningModule
-    epoch: int  # finished ones
+    epoch: int  # number of completed epochs
 
     def __post_init__(self) -> None:
         values = self.state.values()
@@ -64,25 +64,25 @@ class Checkpoint:
             and sum(value.nbytes for value in values) <= self.path.stat().st_size
         )
         if not is_valid:
-            raise ValueError(f"{self.path} is not a checkpoint of this project")
+            raise ValueError(f"{self.path} is not a vaegan checkpoint")
 
     def build_untrained_vae(self) -> VAE:
-        """Build the VAE that the file describes, on the CPU, without loading its weights.
+        """Build the VAE described by the file on the CPU, without loading its weights.
 
         Raises:
-            ValueError: There is no such model, or it has more weights than the file.
+            ValueError: The config is invalid, or the model has more weights than the file.
         """
         try:
             check_model_size(self.vae, self.image_shape, self.state)
             return build_vae(self.vae, self.image_shape)
         except (ValueError, TypeError, RuntimeError, MemoryError) as error:
-            raise ValueError(f"{self.path} describes no model of this project: {error}") from error
+            raise ValueError(f"{self.path} does not describe a vaegan model: {error}") from error
 
     def load_weights(self, module: nn.Module, prefix: str) -> None:
-        """Load the entries of `state` that begin with the prefix, and set eval mode.
+        """Load the entries of `state` that start with a prefix, and set the module to eval mode.
 
         Raises:
-            ValueError: They do not fit the module, or are not finite.
+            ValueError: The weights do not fit the module, or are not finite.
         """
         names = [name for name in self.state if name.startswith(prefix)]
         weights = {name.removeprefix(prefix): self.state[name] for name in names}
@@ -90,12 +90,13 @@ class Checkpoint:
             module.eval().load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise ValueError(
-                f"the weights in {self.path} do not fit the model that it describes: {error}"
+                f"the weights in {self.path} do not fit the model that the file describes: {error}"
             ) from error
         for name in names:
             if not self.state[name].isfinite().all():
                 raise ValueError(
-                    f"{self.path} holds weights that are not finite ({name}): its training diverged"
+                    f"{self.path} contains weights that are not finite ({name}): training "
+                    "diverged; use another checkpoint"
                 )
 
     def build_vae(self) -> VAE:
@@ -105,11 +106,15 @@ class Checkpoint:
         return vae
 
     def build_generator(self) -> Generator:
-        """Build the EMA generator of a stage=gan checkpoint, in eval mode, on the CPU."""
+        """Build the EMA generator of a stage=gan checkpoint, in eval mode, on the CPU.
+
+        Raises:
+            ValueError: The checkpoint is of another stage, or its weights do not fit.
+        """
         if self.stage != "gan":
             raise ValueError(
-                f"{self.path} is a stage={self.stage} checkpoint; only a stage=gan one has a "
-                "generator"
+                f"{self.path} is a stage={self.stage} checkpoint; only stage=gan checkpoints have "
+                "a generator"
             )
         vae = self.build_untrained_vae()
         generator = Generator(vae.decoder, vae.likelihood)
@@ -117,7 +122,11 @@ class Checkpoint:
         return generator
 
     def build_latents(self) -> Latents:
-        """Build the module that returns the distribution of the latents, on the CPU."""
+        """Build the module that returns the latent distribution, in eval mode, on the CPU.
+
+        Raises:
+            ValueError: The weights do not fit, or are not finite.
+        """
         vae = self.build_vae()
         scale_tril = self.state.get(f"{AGGREGATE_PREFIX}scale_tril")
         if scale_tril is None:
@@ -125,22 +134,25 @@ class Checkpoint:
         latent_dim = int(self.vae["latent_dim"])
         if scale_tril.shape != (latent_dim, latent_dim):
             raise ValueError(
-                f"{self.path}: its aggregate posterior does not have latent_dim={latent_dim}; "
-                "use another copy"
+                f"{self.path} is damaged: its aggregate posterior does not have "
+                f"latent_dim={latent_dim}; use another copy"
             )
         aggregate = AggregatePosterior(latent_dim)
         self.load_weights(aggregate, AGGREGATE_PREFIX)
         return Latents(vae, aggregate).eval()
 
     def training_flops(self) -> float:
-        """Return the cost of training the VAE, up to the last checkpoint if it is in the folder."""
+        """Return the floating-point operations spent on training the VAE.
+
+        This includes the steps after the best checkpoint if last.ckpt is in the same folder.
+        """
         last = self.path.with_name("last.ckpt")
         if not last.is_file():
             return self.vae_flops
         return max(self.vae_flops, load_checkpoint(last).vae_flops)
 
-    def trained(self) -> dict[str, Tensor]:
-        """Return the weights to export: `state` without those that only served the training."""
+    def weights_to_export(self) -> dict[str, Tensor]:
+        """Return the entries of `state` that are needed for inference."""
         self.build_latents()  # raises if the weights do not fit
         prefixes = [VAE_PREFIX, AGGREGATE_PREFIX]
         if self.stage == "gan":
@@ -149,8 +161,8 @@ class Checkpoint:
         names = [name for name in self.state if name.startswith(tuple(prefixes))]
         return {name: self.state[name] for name in names}
 
-    def description(self) -> dict[str, Any]:
-        """Return the description of an export: `header`, with the VAE's whole cost, and epoch."""
+    def describe(self) -> dict[str, Any]:
+        """Return `header` with the total FLOPs of the VAE, and the epoch, for an export."""
         flops = self.training_flops()
         description = header(self.stage, self.image_shape, self.run, self.vae, flops)
         return description | {"epoch": self.epoch}
@@ -163,13 +175,13 @@ def header(
     vae: dict[str, Any],
     vae_flops: float = 0.0,
 ) -> dict[str, Any]:
-    """Return a checkpoint's entry "vaegan"."""
+    """Return the entry "vaegan" of a checkpoint."""
     entry = {"format": FORMAT, "stage": stage, "image_shape": list(image_shape)}
     return entry | {"run": run, "vae": vae, "vae_flops": vae_flops}
 
 
 def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
-    """Build an untrained VAE from a run's plain config, ignoring keys that are not the model's."""
+    """Build an untrained VAE from a run's plain config; keys not in VAEConfig are ignored."""
     names = {field.name for field in fields(VAEConfig)}
     config = from_plain(VAEConfig, {key: value for key, value in run.items() if key in names})
     return VAE(image_shape, config)
@@ -180,11 +192,11 @@ def check_model_size(
 ) -> None:
     """Check that the VAE of a plain config has no more weights than a state dict.
 
-    A config of a few bytes can describe a model of any size. So it is first built on the meta
-    device, where tensors have no memory, and only up to the number of weights allowed.
+    A config of a few bytes can describe a model of any size. The model is therefore first built on
+    the meta device, which allocates no memory, and only up to the number of weights in the file.
 
     Raises:
-        ValueError: It has more weights, or there is no such model.
+        ValueError: The model has more weights, or the config is invalid.
     """
     num_tensors = len(state)
     num_weights = sum(value.numel() for value in state.values())
@@ -202,11 +214,11 @@ def check_model_size(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, or an export by the path of its tensors.
+    """Load a checkpoint, or an export given the path of its .safetensors file.
 
     Raises:
-        ValueError: The file is missing, truncated, damaged, of another format, not of this project,
-            or holds more than plain data and tensors.
+        ValueError: The file is missing, truncated, damaged, has another checkpoint format, is not
+            from this project, or contains more than plain data and tensors.
     """
     if path.suffix == ".safetensors":
         description, state = read_export(path)
@@ -216,17 +228,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         description = content["vaegan"] | {"epoch": content["epoch"] + 1}
         state = content["state_dict"]
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{path} is not a checkpoint of this project") from error
+        raise ValueError(f"{path} is not a vaegan checkpoint") from error
     return parse_checkpoint(path, description, state)
 
 
 def parse_checkpoint(
     path: Path, description: Mapping[str, Any], state: dict[str, Tensor]
 ) -> Checkpoint:
-    """Make a `Checkpoint` of a file's description (`header` and the epoch) and state dict.
+    """Build a `Checkpoint` from a file's description (`header` and epoch) and state dict.
 
     Raises:
-        ValueError: It is of another format, or not a checkpoint of this project.
+        ValueError: The checkpoint has another format, or is not from this project.
     """
     file_format = description.get("format")
     if file_format != FORMAT or type(file_format) is not int:
@@ -241,4 +253,4 @@ def parse_checkpoint(
         flops = float(description["vae_flops"])
         return Checkpoint(path, stage, shape, run, vae, flops, state, int(description["epoch"]))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{path} is not a checkpoint of this project") from error
+        raise ValueError(f"{path} is not a vaegan checkpoint") from error

@@ -1,8 +1,8 @@
-"""Exported models: tensors in `model.safetensors`, and their description in `model.json`.
+"""Exported models: tensors in `model.safetensors` and their description in `model.json`.
 
-The JSON holds what a checkpoint says of itself (`vaegan.checkpoints.checkpoint.header`), and
+The JSON contains the keys of `vaegan.checkpoints.checkpoint.header`, and
 
-    {"epoch": finished epochs,
+    {"epoch": number of completed epochs,
      "tensors": {name: {"dtype": ..., "shape": [...]}},
      "sha256": checksum of model.safetensors}
 """
@@ -23,16 +23,16 @@ from torch import Tensor
 from vaegan.runtime.atomic_files import atomic_write, write_json
 
 EXPORT_FILE = "model.safetensors"
-MAX_JSON_BYTES = 16 * 2**20  # of a description, which takes a few kilobytes
+MAX_JSON_BYTES = 16 * 2**20  # size limit of model.json, which takes a few kilobytes
 
 
 def write_export(
     folder: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Write both files into a folder, or none of them.
+    """Write both files into a folder; if one cannot be written, neither is kept.
 
     Returns:
-        Path of the tensors.
+        Path of the .safetensors file.
 
     Raises:
         ValueError: The folder already contains an export, or the files cannot be written.
@@ -43,7 +43,7 @@ def write_export(
             f"{folder} already contains an export and will not be overwritten; choose another "
             "folder"
         )
-    copies: dict[str, Tensor] = {}  # safetensors refuses shared memory and other layouts
+    copies: dict[str, Tensor] = {}  # safetensors rejects shared memory and non-contiguous layouts
     for name, tensor in tensors.items():
         copies[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     content = save(copies)
@@ -58,16 +58,16 @@ def write_export(
     except OSError as error:
         path.unlink(missing_ok=True)
         raise ValueError(
-            f"{folder}: the export cannot be written ({error.strerror}); nothing of it is kept"
+            f"{folder}: the export cannot be written ({error.strerror}); no files were kept"
         ) from error
     return path
 
 
 def read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the description and the tensors of an export, by the path of its tensors.
+    """Read the description and the tensors of an export, given its .safetensors file.
 
     Raises:
-        ValueError: A file is missing or damaged, or the two do not belong together.
+        ValueError: A file is missing or damaged, or the two files do not belong together.
     """
     json_path = path.with_suffix(".json")
     description = read_description(json_path)
@@ -90,33 +90,34 @@ def read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read the JSON of an export.
+    """Read the JSON description of an export.
 
     Raises:
-        ValueError: It is missing, too large, or not a JSON object.
+        ValueError: The file is missing, too large, or not a JSON object.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be read ({error.strerror}); an export is two files, copy both"
+            f"{path} cannot be read ({error.strerror}); an export consists of two files, copy both"
         ) from error
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(
-            f"{path} is refused: it has more than {MAX_JSON_BYTES} bytes; no description does"
+            f"{path} is refused: it is larger than {MAX_JSON_BYTES} bytes, the limit for a model "
+            "description"
         )
     try:
         description = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or not JSON ({error}); use another copy") from error
     if not isinstance(description, dict):
-        raise ValueError(f"{path} must hold a JSON object; got a {type(description).__name__}")
+        raise ValueError(f"{path} must contain a JSON object; got a {type(description).__name__}")
     return description
 
 
 def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the type and shape of each tensor, for JSON."""
+    """Return the dtype and the shape of each tensor as JSON-compatible data."""
     return {
         name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
         for name, tensor in sorted(tensors.items())

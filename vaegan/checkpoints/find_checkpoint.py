@@ -1,4 +1,4 @@
-"""Find the checkpoint that a path on the command line means."""
+"""Find the checkpoint for a path given on the command line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from vaegan.checkpoints.exports import EXPORT_FILE
 
 
 def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
-    """Find the checkpoint file that a path means: the file, or the best one of a run folder.
+    """Find a checkpoint file: the given file, or the best checkpoint in a run folder.
 
     Args:
-        path: As the user typed it.
-        key: The option that the user typed it for.
-        stages: Stages to accept; in a folder with several of them the first one wins.
+        path: Path as typed by the user.
+        key: Option that the path was given for, used in error messages.
+        stages: Accepted stages; in a folder with several of them, the first one is used.
 
     Raises:
-        ValueError: There is none, or the path is a URL.
+        ValueError: There is no checkpoint, or the path is a URL.
     """
     if "://" in path:
-        raise ValueError(f"{key}={path}: URLs are refused; download the file and give its path")
+        raise ValueError(
+            f"{key}={path}: URLs are not supported; download the file and give its path"
+        )
     root = Path(path).expanduser()
     if root.is_file():
         return root
@@ -36,20 +38,20 @@ def find_checkpoint(path: str, key: str, stages: Sequence[str]) -> Path:
         problem = f"has no checkpoint ({' or '.join(stages)}/checkpoints/best.ckpt)"
     raise ValueError(
         f"{key}={path} {problem}; give the folder of a stage={' or stage='.join(stages)} run, its "
-        ".ckpt file or an export of it. To make one: python train.py stage=vae"
+        ".ckpt file or an export of it. To train a VAE: python train.py stage=vae"
     )
 
 
 def load_vae_checkpoint(path: str, key: str) -> Checkpoint:
-    """Find and load a stage=vae checkpoint; for the arguments see `find_checkpoint`.
+    """Find and load a stage=vae checkpoint; see `find_checkpoint` for the arguments.
 
     Raises:
-        ValueError: as `find_checkpoint` and `load_checkpoint`; also if it is a GAN's.
+        ValueError: See `find_checkpoint` and `load_checkpoint`; also for a stage=gan checkpoint.
     """
     checkpoint = load_checkpoint(find_checkpoint(path, key, ["vae"]))
     if checkpoint.stage != "vae":
         raise ValueError(
-            f"{key}={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae one that "
-            "it started from"
+            f"{key}={path} is a stage={checkpoint.stage} checkpoint; give the stage=vae checkpoint "
+            "that it was started from"
         )
     return checkpoint

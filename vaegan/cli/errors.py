@@ -1,4 +1,4 @@
-"""Readable errors: one message and an exit status instead of a traceback."""
+"""Error reporting of the command line: one message and an exit status instead of a traceback."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from omegaconf.errors import OmegaConfBaseException
 from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.runtime.signals import Interrupted
 
-SHOW_TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 makes it raise instead of print
-NULL_ACCESS = "Unexpected type for root: NoneType"  # OmegaConf's words for a key of a null value
+SHOW_TRACEBACK = "HYDRA_FULL_ERROR"  # environment variable of Hydra; 1: raise errors
+NULL_ACCESS = "Unexpected type for root: NoneType"  # OmegaConf's error for a key below a null value
 OPTUNA_NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")
 is_active = False  # True inside `readable_errors`
 
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Exit with one message if the user can fix the error; HYDRA_FULL_ERROR=1 shows the traceback.
+    """Replace the traceback of an error that the user can fix with a message and an exit status.
+
+    HYDRA_FULL_ERROR=1 turns this off.
 
     Raises:
-        SystemExit: With status 1, or 128 plus the number of the signal that ended the run.
+        SystemExit: With the message (status 1), or with status 128 plus the number of the signal
+            that stopped the run.
     """
     global is_active
     if os.environ.get(SHOW_TRACEBACK) == "1" and not is_active:
@@ -38,9 +41,9 @@ def readable_errors() -> Iterator[None]:
         return
     except KeyboardInterrupt as error:
         raise SystemExit(130) from error
-    except Interrupted as end:
-        print(end, file=sys.stderr)
-        raise SystemExit(end.status) from end
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        raise SystemExit(interruption.status) from interruption
     except Exception as error:
         message = describe(error)
         if message is None:
@@ -49,11 +52,11 @@ def readable_errors() -> Iterator[None]:
         is_active = was_active
         if not is_active:
             del os.environ[SHOW_TRACEBACK]
-    raise SystemExit(f"error: {escape(message)}\n({SHOW_TRACEBACK}=1 shows where it was raised)")
+    raise SystemExit(f"error: {escape(message)}\n(set {SHOW_TRACEBACK}=1 to see the traceback)")
 
 
 def describe(error: Exception) -> str | None:
-    """Return the message for an error that the user can fix, or None for a bug."""
+    """Return the message for an error that the user can fix, or None for any other error."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain(error, sys.argv[1:])
     if isinstance(error, AssertionError) and NULL_ACCESS in str(error):
@@ -62,16 +65,16 @@ def describe(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return (
-            f"{error}\nIf this is the run folder: set hydra.run.dir (hydra.sweep.dir in a sweep) "
-            "to another one"
+            f"{error}\nIf this path is the run folder, set hydra.run.dir (in a sweep: "
+            "hydra.sweep.dir) to another folder"
         )
     if isinstance(error, ValueError):
         if str(error) in OPTUNA_NO_TRIAL:
-            return "every trial of the study failed; the log above and their outcome.json say why"
+            return "every trial of the study failed; see the log above and the outcome.json files"
         return str(error)
     return None
 
 
 def escape(message: str) -> str:
-    """Return the message with control characters escaped: it may quote the content of a file."""
+    """Escape control characters, because a message may quote the content of a file."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)

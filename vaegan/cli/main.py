@@ -1,57 +1,39 @@
-"""The command line: `python train.py`."""
+"""The command line: `python train.py`. `--help` and `--version` do not import torch."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from vaegan.cli.errors import readable_errors
-from vaegan.cli.plugins import find_plugins, load_plugins
-from vaegan.cli.registration import register, to_run_config
-from vaegan.cli.resume import expand_resume, with_rank_overrides
-from vaegan.stages.execute import execute
-from vaegan.sweeps.jobs import run_job
+from vaegan import __version__
 
 CONF = Path(__file__).parents[2] / "conf"
-CONFIG_PATH_OPTIONS = ("--config-path", "-cp")
-
-
-def run(config: DictConfig) -> float | None:
-    """Run a composed config, alone or as a job of a sweep; return the metric that a sweep gets."""
-    job = HydraConfig.get()
-    folder = Path(job.runtime.output_dir)
-    if job.mode == RunMode.MULTIRUN:
-        return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
-    run_config = to_run_config(config)
-    with readable_errors():
-        result = execute(run_config, folder)
-    return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
-
-
-def with_absolute_config_path(words: Sequence[str]) -> list[str]:
-    """Return a command line with `--config-path` relative to the current folder."""
-    absolute: list[str] = []
-    for word in words:
-        name, _, value = word.partition("=")
-        if absolute and absolute[-1] in CONFIG_PATH_OPTIONS:
-            word = str(Path(word).absolute())
-        elif name in CONFIG_PATH_OPTIONS and value:
-            word = f"{name}={Path(value).absolute()}"
-        absolute.append(word)
-    return absolute
+HELP_OPTIONS = ("--help", "-h")
 
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    with readable_errors():
-        load_plugins(find_plugins(sys.argv[1:], CONF))
-        register()
-        words = with_rank_overrides(expand_resume(sys.argv[1:]))
-        sys.argv[1:] = with_absolute_config_path(words)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+    words = sys.argv[1:]
+    if "--version" in words:
+        print(f"vaegan {__version__}")
+    elif any(option in words for option in HELP_OPTIONS):
+        print_help([word for word in words if word not in HELP_OPTIONS])
+    else:
+        from vaegan.cli.hydra_app import compose_and_run
+
+        compose_and_run(CONF)
+
+
+def print_help(words: list[str]) -> None:
+    """Print the help for a command line."""
+    from vaegan.cli.help import help_text, settings_with_plugins
+
+    try:
+        text = help_text(settings_with_plugins(words, CONF), CONF, words)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

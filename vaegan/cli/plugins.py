@@ -1,7 +1,7 @@
-"""Plugins: modules of the user that are imported first, so that their components are choices.
+"""Plugins: user modules that are imported at startup, so that they can register components.
 
-They are named on the command line, `plugins=[my_module]`, or in a config file that the command line
-names, such as an experiment. Nothing that is read from a run folder or a checkpoint is imported.
+A plugin is named on the command line (`plugins=[my_module]`) or in an experiment file that the
+command line selects. Modules named in a run folder or a checkpoint are never imported.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 
 
 def load_plugins(names: Iterable[str]) -> None:
-    """Import modules by name, those of the current folder included.
+    """Import modules by name. The current folder is searched as well.
 
     Raises:
-        ValueError: One of them is not a module name, or cannot be imported.
+        ValueError: A name is not a module name, or the module cannot be imported.
     """
     for name in names:
         if not MODULE_NAME.fullmatch(str(name)):
@@ -34,22 +34,22 @@ def load_plugins(names: Iterable[str]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ValueError(
-                f"plugins: the module {name} cannot be imported ({error}); put its file in the "
+                f"plugins: the module {name} cannot be imported ({error}). Put its file in the "
                 "current folder, or install it"
             ) from error
 
 
-def find_plugins(words: Sequence[str], conf: Path) -> list[str]:
-    """Return the plugins that a command line names, itself or in its experiment files.
+def find_plugins(args: Sequence[str], conf: Path) -> list[str]:
+    """Return the plugins named on a command line or in the experiment files that it selects.
 
     Args:
-        words: The command line, as typed.
-        conf: Folder of the project's configs.
+        args: Arguments of the command line.
+        conf: Config folder of this project.
     """
     names: list[str] = []
-    folders = [conf, *config_dirs(words)]
-    for word in words:
-        key, _, value = word.partition("=")
+    folders = [conf, *config_dirs(args)]
+    for arg in args:
+        key, _, value = arg.partition("=")
         values = [part.strip(" '\"") for part in value.strip("[]").split(",")]
         if key.lstrip("+") == "plugins":
             names += [name for name in values if name]
@@ -59,24 +59,24 @@ def find_plugins(words: Sequence[str], conf: Path) -> list[str]:
     return names
 
 
-def config_dirs(words: Sequence[str]) -> list[Path]:
+def config_dirs(args: Sequence[str]) -> list[Path]:
     """Return the folders given by `--config-dir FOLDER` or `--config-dir=FOLDER`."""
     folders = []
-    for option, following in zip(words, [*words[1:], ""], strict=True):
-        name, _, value = option.partition("=")
-        if name in CONFIG_DIR_OPTIONS:
-            folders.append(Path(value or following))
+    for arg, next_arg in zip(args, [*args[1:], ""], strict=True):
+        option, _, value = arg.partition("=")
+        if option in CONFIG_DIR_OPTIONS:
+            folders.append(Path(value or next_arg))
     return folders
 
 
 def experiment_plugins(experiment: str, folders: Sequence[Path]) -> list[str]:
-    """Return the plugins of an experiment file, from the first folder that has it."""
+    """Return the plugins of an experiment; the first folder that contains its file is used."""
     for folder in folders:
         path = folder / "experiment" / f"{experiment.removesuffix('.yaml')}.yaml"
         if path.is_file():
             content: Any = OmegaConf.to_container(OmegaConf.load(path))
             names = content.get("plugins") if isinstance(content, dict) else None
             if names is not None and not isinstance(names, list):
-                raise ValueError(f"plugins in {path} must be a list of modules; got {names!r}")
+                raise ValueError(f"plugins in {path} must be a list of module names; got {names!r}")
             return names or []
     return []

@@ -1,4 +1,4 @@
-"""Registration of stages and components with Hydra, and the typed config of a command line."""
+"""Register stages and components with Hydra, and convert composed configs to typed ones."""
 
 from __future__ import annotations
 
@@ -11,41 +11,29 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vaegan.cli.plugins import load_plugins
 from vaegan.config import GROUPS, ComponentConfig, from_plain
-from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES
-from vaegan.training.callback_table import CALLBACKS
 
 
 def register() -> None:
-    """Add every choice of every group, and every stage, to Hydra's ConfigStore."""
+    """Add all stages and all choices of all groups to Hydra's ConfigStore."""
     store = ConfigStore.instance()
     for name, stage in STAGES.items():
         schema = OmegaConf.structured(stage.config)
         defaults: list[Any] = [f"/{name}_run"]
         for key, (group, choice) in component_fields(stage.config).items():
             if choice is not None:
-                schema[key] = MISSING  # the choice of the group is merged into it
+                schema[key] = MISSING  # Hydra merges the selected choice into it
             defaults.append({f"/{group}": choice})
         store.store(name=f"{name}_run", node=schema)
         store.store(group="stage", name=name, node={"defaults": defaults}, package="_global_")
     for group, base in GROUPS.items():
         for name, component in base.choices.items():
             store.store(group=group, name=name, node=component.Config)
-    OmegaConf.register_new_resolver("names", names, replace=True)
-
-
-def names(table: str) -> str:
-    """Return the names in a table for the help: `${names:metrics}`, `${names:callbacks}`."""
-    tables = {
-        "metrics": [*sweep_metrics("vae"), *sweep_metrics("gan")],
-        "callbacks": list(CALLBACKS),
-    }
-    return ", ".join(tables[table])
 
 
 def component_fields(config: type[RunConfig]) -> dict[str, tuple[str, str | None]]:
-    """Return the group, and the default choice or None, of each field that holds a component."""
+    """Return the component fields of a config as {field: (group, default choice or None)}."""
     hints = typing.get_type_hints(config)
     found = {}
     for field in dataclasses.fields(config):
@@ -61,13 +49,13 @@ def component_fields(config: type[RunConfig]) -> dict[str, tuple[str, str | None
 
 
 def to_run_config(config: DictConfig) -> RunConfig:
-    """Return the typed and resolved config of a composed command line.
+    """Convert a composed Hydra config to a typed config with resolved defaults.
 
     Raises:
-        ValueError: An unknown key, or a value out of its range.
+        ValueError: A key is unknown, or a value is out of range.
     """
     run_type = typing.cast(type[RunConfig], OmegaConf.get_type(config))
     container = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain = typing.cast(dict[str, Any], container)
-    load_plugins(plain.get("plugins", []))  # a process of a sweep starts without them
+    load_plugins(plain.get("plugins", []))  # worker processes of a sweep have not imported them
     return from_plain(run_type, plain).resolve_defaults()

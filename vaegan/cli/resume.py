@@ -1,7 +1,7 @@
-"""Command lines: how `resume=FOLDER` becomes the command that started the run in that folder.
+"""Expand `resume=FOLDER` to the command line that started the run in that folder.
 
-What the folder says is typed again, so that words next to it, Hydra's records and its checks work
-as in any other command.
+The saved config is converted to command-line overrides. Further overrides, Hydra's logs and Hydra's
+checks then work as in any other command.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Any
 
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
-from vaegan.runtime.launch import is_started_from_outside
+from vaegan.runtime.launch import is_launched_externally
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
 
-NOT_TYPED = ("resume", "plugins")  # a run folder must not name modules that are imported
+OMITTED_KEYS = ("resume", "plugins")  # plugins: a run folder must not cause imports
 
 
-def expand_resume(words: Sequence[str]) -> list[str]:
-    """Return a command line with `resume=FOLDER` written out; words next to it take precedence.
+def expand_resume(args: Sequence[str]) -> list[str]:
+    """Replace `resume=FOLDER` with overrides from its config; other arguments take precedence.
 
-    The content of the folder is parsed first: a config that was tampered with names nothing but
-    known choices.
+    The saved config is validated first, so that a modified file can only select known choices.
 
     Raises:
-        ValueError: The folder holds no run that can be resumed.
+        ValueError: The folder does not contain a run that can be resumed.
     """
-    folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    folders = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
-        return list(words)
+        return list(args)
     folder = Path(folders[-1].strip("'\""))
     stage, config = read_run(folder)
-    given = [word for word in words if not word.startswith("resume=")]
-    has_stage = any(word.startswith("stage=") for word in given)
+    given = [arg for arg in args if not arg.startswith("resume=")]
+    has_stage = any(arg.startswith("stage=") for arg in given)
     if has_stage and f"stage={stage}" not in given:
-        raise ValueError(f"{folder} holds a run of stage={stage}; leave the stage out")
-    given_keys = [word.split("=")[0].lstrip("+~") for word in given]
+        raise ValueError(
+            f"resume={folder} contains a run of stage={stage}; remove stage=... from the command"
+        )
+    given_keys = [arg.split("=")[0].lstrip("+~") for arg in given]
     saved = [
-        word for word in overrides(stage, config) if not is_given(word.split("=")[0], given_keys)
+        arg for arg in to_overrides(stage, config) if not is_given(arg.split("=")[0], given_keys)
     ]
     return [*saved, f"hydra.run.dir={quote(str(folder))}", "resume=true", *given]
 
@@ -50,18 +51,18 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the stage and the plain config of the run in a folder.
 
     Raises:
-        ValueError: It holds no run that can be resumed, or its config is damaged.
+        ValueError: The folder does not contain a run that can be resumed, or its config is damaged.
     """
     if (folder / "multirun.yaml").exists():
         raise ValueError(
-            f"resume={folder} is the folder of a sweep; repeat the sweep's command with "
-            f"hydra.sweep.dir={folder}"
+            f"resume={folder} is the folder of a sweep. To resume the sweep, repeat its command "
+            f"with hydra.sweep.dir={folder}"
         )
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"resume={folder} holds no run (config.json); give the folder of a stage=vae, "
-            "stage=gan or pipeline run"
+            f"resume={folder} does not contain a run: config.json is missing. Set it to the folder "
+            "of a stage=vae, stage=gan or stage=pipeline run"
         )
     saved = read_json(path)
     try:
@@ -71,48 +72,45 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
             raise KeyError(stage)
         return stage, to_plain(from_plain(schema, saved["config"]))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r})") from error
+        raise ValueError(f"{path} is damaged ({error!r}); start a new run") from error
 
 
-def with_rank_overrides(words: Sequence[str]) -> list[str]:
-    """Return the command line of a process started by torchrun or SLURM.
-
-    Only rank 0 writes Hydra's files.
-    """
+def with_rank_overrides(args: Sequence[str]) -> list[str]:
+    """Add overrides for ranks above 0 under torchrun or SLURM: only rank 0 writes Hydra's files."""
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-    if not is_started_from_outside() or rank == "0":
-        return list(words)
-    return [*words, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
+    if not is_launched_externally() or rank == "0":
+        return list(args)
+    return [*args, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 def is_given(key: str, given_keys: Sequence[str]) -> bool:
-    """Return True if a setting, or the choice that it belongs to, is among the keys."""
+    """True if a key, or the component that it belongs to, is set by the given keys."""
     return any(
         key == given or (given in GROUPS and key.startswith(f"{given}.")) for given in given_keys
     )
 
 
-def overrides(stage: str, config: Mapping[str, Any]) -> list[str]:
-    """Return the words that compose to a plain config."""
-    words = [f"stage={stage}"]
+def to_overrides(stage: str, config: Mapping[str, Any]) -> list[str]:
+    """Return the command-line overrides that compose to a plain config."""
+    overrides = [f"stage={stage}"]
     for key, value in config.items():
-        if key in NOT_TYPED or (key in GROUPS and value is None):  # null is the default there
+        if key in OMITTED_KEYS or (key in GROUPS and value is None):  # null is the default
             continue
         if key in GROUPS:
-            words.append(f"{key}={value['name']}")
+            overrides.append(f"{key}={value['name']}")
             value = {name: inner for name, inner in value.items() if name != "name"}
-        words += assignments(key, value)
-    return words
+        overrides += assignments(key, value)
+    return overrides
 
 
 def assignments(key: str, value: Any) -> list[str]:
-    """Return the words that set a key, or all keys below it."""
+    """Return the overrides that set a key, or all keys below it."""
     if not isinstance(value, Mapping):
         return [f"{key}={format_value(value)}"]
-    words = []
+    overrides = []
     for name, inner in value.items():
-        words += assignments(f"{key}.{name}", inner)
-    return words
+        overrides += assignments(f"{key}.{name}", inner)
+    return overrides
 
 
 def format_value(value: Any) -> str:
@@ -125,7 +123,7 @@ def format_value(value: Any) -> str:
 
 
 def quote(text: str) -> str:
-    """Return a string in Hydra's override grammar, quoted so that nothing in it is replaced."""
+    """Quote a string for Hydra's override grammar; `${` is escaped to prevent interpolation."""
     text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     text = re.sub(r"(\\*)(')", lambda match: match[1] * 2 + r"\'", text)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)

@@ -1,4 +1,4 @@
-"""Hydra callbacks of sweeps: check all jobs before the first starts, summarize them at the end."""
+"""Hydra callbacks for sweeps: check all jobs before the first one, summarize them at the end."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require, to_plain
-from vaegan.runtime.launch import is_started_from_outside
+from vaegan.runtime.launch import is_launched_externally
 from vaegan.stages.execute import num_processes
-from vaegan.sweeps.outcome import finished_before
+from vaegan.sweeps.outcome import find_finished_outcome
 
 
 class CheckSweep(Callback):
-    """Composes every job of a sweep before the first one starts.
+    """Compose every job of a sweep before the first job starts.
 
-    A bad value in the third job is reported at once, and so is a folder that holds a finished job
-    with other settings. With sweepers that choose their values as they go, only the jobs at both
-    ends of all ranges are checked.
+    An invalid value in any job, or a folder with a finished job of another config, then stops the
+    sweep at once. Sweepers that choose values during the sweep (optuna) are checked at both ends of
+    all ranges.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if is_started_from_outside():
+        if is_launched_externally():
             raise SystemExit(
-                "error: torchrun or SLURM has started several processes, and each would run this "
-                "sweep with values of its own; start it once, and let trainer.devices=N start the "
-                "processes of each job"
+                "error: torchrun or SLURM started several processes, and each of them would run "
+                "the whole sweep. Start the sweep in one process, and set trainer.devices=N to "
+                "start the processes of each job"
             )
-        # Unresolved: ${...} in the overrides is for a job.
+        # Not resolved: ${...} in the overrides refers to the config of a job.
         overrides: Any = OmegaConf.to_container(config.hydra.overrides)
         is_basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
-        is_distributed = set()
+        distributed_flags = set()
         for number, job in enumerate(expand_jobs(config, overrides["task"], is_basic)):
             try:
-                words = [*overrides["hydra"], *job]
+                job_overrides = [*overrides["hydra"], *job]
                 name = config.hydra.job.config_name
-                composed = hydra.compose(name, words, return_hydra_config=True)
-                folder = Path(config.hydra.sweep.dir) / take_subdir(composed, number)
+                composed = hydra.compose(name, job_overrides, return_hydra_config=True)
+                folder = Path(config.hydra.sweep.dir) / pop_hydra_node(composed, number)
                 run = to_run_config(composed)
-                is_distributed.add(num_processes(run) > 1)
+                distributed_flags.add(num_processes(run) > 1)
                 expected = "1 in all jobs of a sweep, or in none"
-                require(len(is_distributed) == 1, "trainer.devices", expected, "both")
+                require(len(distributed_flags) == 1, "trainer.devices", expected, "a mix")
                 if is_basic:
-                    finished_before(folder, to_plain(run))
+                    find_finished_outcome(folder, to_plain(run))
             except (HydraException, ValueError) as error:
                 raise job_error(explain(error, job), job) from error
             except AssertionError as error:
                 raise job_error(explain_null_component(job), job) from error
-        # A study's database may lie in it.
+        # The database of an optuna study may be stored in this folder.
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
 
 class SummarizeSweep(Callback):
-    """Shows the jobs of a sweep at its end, however they were launched, and which ones failed."""
+    """Print a summary of the jobs after a sweep, and exit with an error if any job failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from vaegan.sweeps.summary import summarize
@@ -75,35 +75,35 @@ class SummarizeSweep(Callback):
 
 
 def expand_jobs(config: DictConfig, task: list[str], is_basic: bool) -> list[list[str]]:
-    """Return the overrides of each job, or those at both ends of all ranges."""
-    params = config.hydra.sweeper.params or {}  # of an experiment
-    words = [f"{key}={value}" for key, value in params.items()]
-    parsed = OverridesParser.create().parse_overrides([*words, *task])
+    """Return the overrides of each job, or of the jobs at both ends of all ranges."""
+    params = config.hydra.sweeper.params or {}  # params of an experiment file
+    param_overrides = [f"{key}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create().parse_overrides([*param_overrides, *task])
     if is_basic:
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         return jobs
     ends = []
     for index in (0, -1):
-        last_by_key = {word.get_key_element(): range_end(word, index) for word in parsed}
+        last_by_key = {item.get_key_element(): range_end(item, index) for item in parsed}
         ends.append(list(last_by_key.values()))
     return ends
 
 
-def range_end(word: Override, index: int) -> str:
+def range_end(override: Override, index: int) -> str:
     """Return an override with the first (0) or the last (-1) value of its range or list."""
-    value = word.value()
+    value = override.value()
     if isinstance(value, IntervalSweep):
-        return f"{word.get_key_element()}={(value.start, value.end)[index]}"
-    if word.is_sweep_override():
-        return f"{word.get_key_element()}={list(word.sweep_string_iterator())[index]}"
-    return str(word.input_line)
+        return f"{override.get_key_element()}={(value.start, value.end)[index]}"
+    if override.is_sweep_override():
+        return f"{override.get_key_element()}={list(override.sweep_string_iterator())[index]}"
+    return str(override.input_line)
 
 
-def take_subdir(config: DictConfig, number: int) -> str:
-    """Return the folder of a job in its sweep's, and remove Hydra's part from the job's config."""
+def pop_hydra_node(config: DictConfig, number: int) -> str:
+    """Return the name of a job's folder, and remove the `hydra` node from the job's config."""
     with open_dict(config):
         config.hydra.job.num = number
-        HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+        HydraConfig.instance().set_config(config)  # read by ${hydra:...}
         try:
             name = str(config.hydra.sweep.subdir)
         finally:
@@ -113,5 +113,5 @@ def take_subdir(config: DictConfig, number: int) -> str:
 
 
 def job_error(message: str, job: list[str]) -> SystemExit:
-    """Return the error of a job that is not valid."""
+    """Return the error for an invalid job."""
     return SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}")

@@ -1,4 +1,4 @@
-"""Samplers of batch indices: pure functions of seed, epoch and rank."""
+"""Batch samplers. The order is a pure function of the seed, the epoch and the rank."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from vaegan.runtime.seeding import make_generator
 class LoaderConfig:
     """Batch sizes and data loading."""
 
-    batch_size: int = 128  # images per training step, over all devices together
-    eval_batch_size: int = 500  # images per device in validation and test
-    num_workers: int = 0  # loader processes; 0 is fastest for data in memory or in a cache
-    device_share: float = 0.25  # of a GPU's free memory that a split may take to be kept there
+    batch_size: int = 128  # images per training step, summed over all devices, >= 1
+    eval_batch_size: int = 500  # images per device and step in validation and test, >= 1
+    # data loader processes per device; 0: load in the main process, fastest for data in memory
+    num_workers: int = 0
+    # maximum fraction of the GPU's free memory that a split may take up to be kept on the GPU, in
+    # [0, 1); 0: keep all splits in main memory
+    device_share: float = 0.25
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
@@ -31,25 +34,26 @@ class LoaderConfig:
 
 
 class BatchIndices(NamedTuple):
-    """Indices of the images of a batch, and the random numbers that crop and mirror them."""
+    """Image indices of a batch, with the random numbers for cropping and mirroring."""
 
     indices: Tensor  # int64, (B,)
     crop_randoms: Tensor | None = None  # uniform in [0, 1), (B, 3); None: no augmentation
 
 
 class ShuffledBatches(Sampler[BatchIndices]):
-    """Indices of training batches, in an order that is f(seed, epoch).
+    """Sampler of training batches. The order is a function of the seed and the epoch.
 
-    All ranks draw the same global batches, and each takes its share of every one, so that a step
-    does not depend on the number of devices. The last, incomplete batch of an epoch is dropped.
+    Every rank draws the same global batches and takes its share of each of them, so a training
+    step does not depend on the number of devices. The last, incomplete batch of an epoch is
+    dropped.
 
     Args:
-        num_images: Size of the split.
-        batch_size: Images of a global batch.
-        seed: Seed of the order and of the augmentation.
+        num_images: Number of images in the split.
+        batch_size: Images per global batch.
+        seed: Random seed of the order and of the augmentation.
         rank: Rank of this process.
         world_size: Number of processes.
-        is_augmented: True to draw `crop_randoms`, which are f(seed, epoch, image).
+        is_augmented: True to draw `crop_randoms`, a function of the seed, the epoch and the image.
     """
 
     def __init__(
@@ -70,12 +74,15 @@ class ShuffledBatches(Sampler[BatchIndices]):
         self.resume_at(epoch=0, batches_done=0)
 
     def resume_at(self, epoch: int, batches_done: int) -> None:
-        """Begin in an epoch, after some of its batches."""
+        """Continue an epoch after its first `batches_done` batches."""
         self.epoch = epoch
         self.batches_done = batches_done
 
     def set_epoch(self, epoch: int) -> None:
-        """Start an epoch. Lightning calls this for a resumed epoch too, which changes nothing."""
+        """Start an epoch at its first batch.
+
+        A call for the current epoch has no effect: Lightning makes one for a resumed epoch.
+        """
         if epoch != self.epoch:
             self.resume_at(epoch, 0)
 
@@ -98,7 +105,7 @@ class ShuffledBatches(Sampler[BatchIndices]):
 
 
 class SequentialBatches(Sampler[BatchIndices]):
-    """Indices of evaluation batches. Each image occurs once over all ranks: nothing is padded."""
+    """Sampler of evaluation batches, without padding: each image occurs once over all ranks."""
 
     def __init__(
         self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1

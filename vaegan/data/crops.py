@@ -1,4 +1,4 @@
-"""Center crops for evaluation, random crops and mirroring for training."""
+"""Center crops for evaluation; random crops and mirroring for training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torchvision.transforms.v2.functional import center_crop, horizontal_flip
 from vaegan.data.batches import BatchIndices
 from vaegan.data.dataset import ArrayLike, Split
 
-IMAGES_PER_COPY = 4096  # images that are copied to a device at once
+IMAGES_PER_COPY = 4096  # images copied to a device at a time
 
 
 class CenteredImages:
-    """Center crops of larger images: `images[index]` is uint8 (n, C, *size)."""
+    """Center-cropped view of larger images: `images[index]` is uint8, (n, C, *size)."""
 
     def __init__(self, images: ArrayLike, size: list[int]) -> None:
         self.larger_images = images
@@ -30,34 +30,34 @@ class CenteredImages:
 
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A split, indexed by batches: (uint8 (B, C, H, W), int64 (B,)) of `BatchIndices`.
+    """Images and labels of a split, indexed by `BatchIndices`: uint8 (B, C, H, W) and int64 (B,).
 
     Args:
-        split: Images of `size` or larger.
-        size: Height and width of what the model sees.
+        split: Images of at least `size`.
+        size: Height and width of the model's input, in pixels.
     """
 
     def __init__(self, split: Split, size: list[int]) -> None:
         self.split = split
         self.size = size
         self.labels = split.labels
-        self.images = split.images  # as evaluation sees them
+        self.images = split.images  # for evaluation: without augmentation
         self.is_cropped = len(self) > 0 and list(split.images[:1].shape[2:]) != size
         if self.is_cropped:
             self.images = CenteredImages(split.images, size)
 
     @property
     def is_augmented(self) -> bool:
-        """True if training crops or mirrors at random."""
+        """True if training crops or mirrors images at random."""
         return self.is_cropped or self.split.is_mirrored
 
     @property
     def num_bytes(self) -> float:
-        """Size of all images; infinite if each is decoded when it is used."""
+        """Size of all images in bytes; infinite if images are decoded on demand."""
         return getattr(self.split.images, "nbytes", math.inf)
 
     def to(self, device: torch.device) -> ImageDataset:
-        """Copy to a device."""
+        """Return a copy of this data set on a device."""
         shape = self.split.images[:1].shape[1:]
         images = torch.empty(len(self), *shape, dtype=torch.uint8, device=device)
         for start in range(0, len(self), IMAGES_PER_COPY):
@@ -79,20 +79,21 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def select(images: ArrayLike, indices: Tensor) -> Tensor:
-    """Return images by index. `index_select` is several times faster than indexing a tensor."""
+    """Return the images at the given indices."""
+    # index_select is several times faster than indexing a tensor.
     return images.index_select(0, indices) if isinstance(images, Tensor) else images[indices]
 
 
 def random_crops(
     images: Tensor, crop_randoms: Tensor, size: list[int], is_mirrored: bool
 ) -> Tensor:
-    """Crop each image to `size` at a position of its own, and mirror half of them.
+    """Crop each image to `size` at its own random position, and mirror half of the images.
 
     Args:
-        images: (B, C, at least H, at least W).
+        images: Images at least as large as `size`, (B, C, height, width).
         crop_randoms: Uniform in [0, 1), (B, 3): vertical position, horizontal position, mirroring.
-        size: H, W.
-        is_mirrored: False to mirror none.
+        size: Height and width of the crops, in pixels.
+        is_mirrored: True to mirror images, False to only crop them.
     """
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (B, C, tops, lefts, H, W)
     top = (crop_randoms[:, 0] * windows.shape[2]).long()
@@ -101,5 +102,5 @@ def random_crops(
     crops = windows[image_indices, :, top, left]
     if not is_mirrored:
         return crops
-    has_mirroring = crop_randoms[:, 2].view(-1, 1, 1, 1) < 0.5
-    return torch.where(has_mirroring, horizontal_flip(crops), crops)
+    is_flipped = crop_randoms[:, 2].view(-1, 1, 1, 1) < 0.5
+    return torch.where(is_flipped, horizontal_flip(crops), crops)

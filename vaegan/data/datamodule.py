@@ -1,4 +1,4 @@
-"""The one LightningDataModule: images of any `ImageSource`, loaded as uint8."""
+"""LightningDataModule for any `ImageSource`. Images are loaded as uint8."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ Batch = tuple[Tensor, Tensor]  # images and labels
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Batches of (images in [0, 1], (B, C, H, W), channels last; labels (B,)).
+    """Data module with batches of (images, labels).
 
-    A split that fits into `loader.device_share` of a GPU's free memory is kept there; then only
-    indices are loaded.
+    Images are float32 in [0, 1], (B, C, H, W), in channels-last memory format; labels are (B,). A
+    split that fits into `loader.device_share` of a GPU's free memory is kept on the GPU; the data
+    loader then returns only indices.
+
+    Args:
+        source: Data set.
+        loader: Batch sizes and data loading.
+        seed: Random seed of the data order and of the augmentation.
 
     Raises:
-        ValueError: On construction, if a file of the data set is missing or damaged, or if there
-            are fewer training images than one batch takes.
+        ValueError: On construction, if a file of the data set is missing or damaged, or if a batch
+            needs more images than the training split has.
     """
 
     def __init__(self, source: ImageSource, loader: LoaderConfig, seed: int) -> None:
@@ -39,9 +45,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.source = source
         self.loader = loader
         self.seed = seed
-        self.epoch = 0  # first epoch to load, other than 0 in a resumed run
+        self.epoch = 0  # first epoch to load; above 0 in a resumed run
         self.batches_done = 0  # batches of that epoch to skip
-        self.on_device: dict[str, ImageDataset] = {}  # splits that were moved to the GPU
+        self.on_device: dict[str, ImageDataset] = {}  # splits on the GPU, by name
         self.skipped = source.prepare()
         if self.skipped:
             path, reason = self.skipped[0]
@@ -50,30 +56,30 @@ class ImageDataModule(pl.LightningDataModule):
         size = list(source.image_shape[1:])
         self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])
-        expected = f"at most the {num_train} training images"
-        is_possible = loader.batch_size <= num_train
-        require(is_possible, "loader.batch_size", expected, loader.batch_size)
+        expected = f"at most {num_train}, the number of training images"
+        is_large_enough = loader.batch_size <= num_train
+        require(is_large_enough, "loader.batch_size", expected, loader.batch_size)
 
     @property
     def num_train_batches(self) -> int:
-        """Steps of one epoch."""
+        """Number of training steps per epoch."""
         return len(self.splits["train"]) // self.loader.batch_size
 
     def example_images(self, num: int) -> Tensor:
-        """Return the first images of the val split, in [0, 1], (num, C, H, W)."""
+        """Return the first `num` images of the val split, in [0, 1], (num, C, H, W)."""
         return to_float(self.splits["val"].images[:num])
 
     def train_dataloader(self) -> Iterable[Any]:
         rank, world_size = self._rank_and_world_size()
-        own_loader = self.source.train_loader(
+        source_loader = self.source.train_loader(
             self.loader.batch_size // world_size,
             self.loader.num_workers,
             self.seed,
             self.epoch,
             self.batches_done,
         )
-        if own_loader is not None:
-            return own_loader
+        if source_loader is not None:
+            return source_loader
         split = self.splits["train"]
         batch_size, is_augmented = self.loader.batch_size, split.is_augmented
         batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, is_augmented)
@@ -111,19 +117,20 @@ class ImageDataModule(pl.LightningDataModule):
         require(
             world_size == saved_world_size,
             "trainer.devices * trainer.num_nodes",
-            f"{saved_world_size}, as when the run was started",
+            f"{saved_world_size}, as in the run that is resumed",
             world_size,
         )
         if self.fingerprint() != state_dict["data"]:
             raise ValueError(
-                "the data set differs from the one that the run was started with (its images, "
-                "their number, or for dataset=streaming loader.num_workers); use the original"
+                "the data set differs from the one that the run was started with: the images, "
+                "their number or, for dataset=streaming, loader.num_workers changed. Restore them "
+                "to resume"
             )
         self.epoch = state_dict["epoch"]
         self.batches_done = state_dict["batches_done"]
 
     def fingerprint(self) -> list[int | str]:
-        """Return the sizes of the splits, and what identifies the training images and order."""
+        """Return the split sizes, and the fingerprint of the training images and their order."""
         sizes = [len(split) for split in self.splits.values()]
         train_images = self.splits["train"].images
         return [*sizes, self.source.fingerprint(train_images, self.loader.num_workers)]
@@ -152,7 +159,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def _move_to_device(self, name: SplitName) -> None:
-        """Move a split to the GPU, once, if it fits."""
+        """Copy a split to the GPU if it fits and is not there yet."""
         if name in self.on_device or not self.trainer:
             return
         device = self.trainer.strategy.root_device
@@ -162,12 +169,12 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 class IndexDataset(Dataset[BatchIndices]):
-    """Passes batch indices on, for images that are on the device already."""
+    """Data set that returns batch indices unchanged, for images that are already on the device."""
 
     def __getitem__(self, batch: BatchIndices) -> BatchIndices:
         return batch
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a GPU; 0 for other devices."""
+    """Return the free memory of a GPU in bytes; 0 for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

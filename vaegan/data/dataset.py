@@ -1,6 +1,6 @@
 """Base classes of data sets.
 
-A data set is one class: its config, the shape of its images, and a method that returns a split.
+A data set is one class with a config, an image shape, and a method that returns a split:
 
     class Noise(ImageSource):  # dataset=noise
         image_shape = (1, 8, 8)
@@ -12,7 +12,7 @@ A data set is one class: its config, the shape of its images, and a method that 
         def split(self, name: SplitName) -> Split:
             return Split(torch.randint(256, (100, 1, 8, 8)).byte(), torch.zeros(100).long())
 
-An official test split stays the test split; train and val are a fixed, seeded division of the
+Official test images always form the test split. Train and val are a fixed, seeded division of the
 official training set.
 """
 
@@ -34,20 +34,20 @@ from vaegan.runtime.seeding import make_generator
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
-NUM_HASHED_IMAGES = 64  # training images that identify a data set
+NUM_HASHED_IMAGES = 64  # training images in the fingerprint of a data set
 
 
 class ArrayLike(Protocol):
-    """A tensor (N, ...), or an object that loads parts of one on demand.
+    """Tensor (N, ...), or an object that loads parts of a tensor on demand.
 
-    If all images are stored decoded, it also has the attribute `nbytes`, as tensors do. The data
-    module may then move it to the GPU.
+    An object that stores all images decoded also has the attribute `nbytes`, like a tensor. The
+    data module may then copy the images to the GPU.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return the selected part, (n, ...)."""
+        """Return the selected entries, (n, ...)."""
 
 
 class Split(NamedTuple):
@@ -55,14 +55,14 @@ class Split(NamedTuple):
 
     images: ArrayLike  # uint8, (N, C, H, W); if larger than `image_shape`, training crops at random
     labels: ArrayLike  # int64, (N,)
-    is_mirrored: bool = False  # True if training mirrors a random half of the images
+    is_mirrored: bool = False  # True to mirror a random half of the images in training
 
 
 class ImageSource(Component, abc.ABC, group="dataset"):
-    """A data set of labeled images of one shape."""
+    """Data set of labeled images that all have the same shape."""
 
-    CLASSIFIER: ClassVar[str | None] = None  # weights of digits_cnn for its classes
-    LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of its images
+    CLASSIFIER: ClassVar[str | None] = None  # digits_cnn weights for these classes, if any
+    LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of the images
 
     @dataclass
     class Config(ComponentConfig):
@@ -75,7 +75,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     @property
     @abc.abstractmethod
     def image_shape(self) -> ImageShape:
-        """Channels, height, width. Known before any data are read."""
+        """Channels, height, width. Available before any data are read."""
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
@@ -86,39 +86,40 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         """
 
     def prepare(self) -> Sequence[SkippedFile]:
-        """Download or decode what is missing, before the first call of `split`.
+        """Download or decode missing data. Called before the first call of `split`.
 
         Returns:
-            Broken files that are not used.
+            Broken files, which are not used.
 
         Raises:
-            ValueError: The data are missing and unavailable. The message says what to do.
+            ValueError: Data are missing and cannot be obtained. The message gives the remedy.
         """
         return []
 
     def train_loader(
         self, batch_size: int, num_workers: int, seed: int, epoch: int, batches_done: int
     ) -> Iterable[tuple[Tensor, Tensor]] | None:
-        """Return a loader for data that are too large to be indexed in random order.
+        """Return a training loader for data that are too large for random access, or None.
 
-        Batches must be a function of the seed, epoch and rank; ranks must load different images.
+        Batches must be a function of the seed, the epoch and the rank. Ranks must load different
+        images.
 
         Args:
             batch_size: Images per batch of this rank.
-            num_workers: Loader processes.
-            seed: Seed of the order.
+            num_workers: Data loader processes.
+            seed: Random seed of the order.
             epoch: First epoch to load.
             batches_done: Batches of that epoch to skip.
 
         Returns:
-            None if the data module's own loader is to be used.
+            The loader; None to use the data module's own loader.
         """
         return None
 
     def fingerprint(self, train_images: ArrayLike, num_workers: int) -> int | str:
-        """Return a value that changes with the training images or with their order in an epoch.
+        """Return a value that identifies the training images and their order in an epoch.
 
-        A resumed run compares it with the one in its checkpoint.
+        A resumed run compares this value with the one in its checkpoint.
         """
         last = len(train_images) - 1
         indices = torch.linspace(0, last, NUM_HASHED_IMAGES).long()
@@ -127,19 +128,19 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
 
 class NaturalImageSource(ImageSource, abc.ABC):
-    """Natural images at a size that the user chooses."""
+    """Natural images at a configurable size."""
 
     LIKELIHOOD: ClassVar[str] = "gaussian"
 
     @dataclass
     class Config(ImageSource.Config):
-        image_size: Any = 64  # pixels: a number, or [height, width]
-        channels: int = 3  # 3 color, 1 gray
+        image_size: Any = 64  # image size in pixels, >= 4: one number, or [height, width]
+        channels: int = 3  # image channels; 3: color, 1: gray
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            expected = "a number of pixels, at least 4, or [height, width]"
-            require(is_size(self.image_size), "image_size", expected, self.image_size)
+            expected = "a number of pixels of at least 4, or [height, width]"
+            require(is_image_size(self.image_size), "image_size", expected, self.image_size)
             require(self.channels in (1, 3), "channels", "1 (gray) or 3 (color)", self.channels)
 
     @property
@@ -149,20 +150,20 @@ class NaturalImageSource(ImageSource, abc.ABC):
         return (self.config.channels, height, width)
 
 
-def is_size(size: object) -> bool:
-    """True for a number of pixels and for a list of two."""
+def is_image_size(size: object) -> bool:
+    """True for a number of pixels >= 4, or a list of two such numbers."""
     sizes = size if isinstance(size, list) and len(size) == 2 else [size]
     return all(isinstance(n, int) and not isinstance(n, bool) and n >= 4 for n in sizes)
 
 
-def train_or_val(official: Split, name: SplitName, num_val: int, seed: int) -> Split:
-    """Return the train or val part of an official training set, a fixed random division of it.
+def train_or_val_split(official: Split, name: SplitName, num_val: int, seed: int) -> Split:
+    """Return the train or val split of an official training set, divided at random by the seed.
 
     Raises:
-        ValueError: val would take all images.
+        ValueError: `num_val` leaves no images for training.
     """
     num_images = len(official.images)
-    expected = f"less than the {num_images} training images"
+    expected = f"less than {num_images}, the number of training images"
     require(num_val < num_images, "dataset.num_val", expected, num_val)
     order = torch.randperm(num_images, generator=make_generator("split", seed))
     indices = order[:num_val] if name == "val" else order[num_val:]

@@ -1,4 +1,4 @@
-"""A folder of images of any format and size, with or without folders for classes and splits."""
+"""Data set of image files in a folder, with optional subfolders for classes and splits."""
 
 from __future__ import annotations
 
@@ -25,47 +25,55 @@ from vaegan.data.images.scanning import FolderLabels, ImageFile, SkippedFile, la
 from vaegan.runtime.paths import cache_home
 
 log = logging.getLogger(__name__)
-CACHE_FORMAT = 3  # increase it when the decoder or the cache changes, to start new caches
-CROP_MARGIN = 8  # crop=random stores images that are larger by an eighth of the crop
+CACHE_FORMAT = 3  # increase when the decoder or the cache layout changes: starts new caches
+CROP_MARGIN = 8  # crop=random stores images that are larger than the crop by one eighth
 
 
 class ImageFolder(NaturalImageSource):
-    """Images below `dataset.root`, decoded once into a cache at the size of the training.
+    """Image files below `dataset.root`, decoded once into a cache at the training resolution.
 
-    Folders directly below it are classes; if these are named train/ and val/ or test/, they are
-    splits, and the folders in them classes. A split without a folder is taken from the other images
-    by a hash of their content: it stays the same when images are added or renamed, and equal images
-    are never in two splits.
+    Folders directly below the root are classes. If they include train/ and val/ or test/, or are
+    only train/, they are splits instead, and the folders in them are classes. Images for a split
+    without a folder are taken from the training images by a hash of their content. An image
+    therefore keeps its split when images are added or renamed, and identical images are never in
+    two of these splits.
     """
 
     @dataclass
     class Config(NaturalImageSource.Config):
         name: str = "image_folder"
-        root: str = MISSING  # folder of the images
-        crop: str = "center"  # center, random (in training), or none: stretched to the size
-        flip: bool = False  # True to mirror a random half of the images in training
-        background: list[int] = field(default_factory=lambda: [255, 255, 255])  # if transparent
-        max_pixels: int = 80_000_000  # of an image file; larger ones are not decoded
-        on_error: str = "skip"  # what to do with a broken file: skip or fail
-        max_broken: float = 0.1  # fraction of the files that may be skipped
-        val_fraction: float = 0.1  # of the images, if there is no folder val/
-        test_fraction: float = 0.1  # of the images, if there is no folder test/
-        split_seed: int = 0  # of these divisions
-        cache: str | None = "auto"  # folder; auto: ~/.cache/vaegan; null: decode at every use
-        num_threads: int | None = None  # threads that decode; null: one per core
+        root: str = MISSING  # folder of the image files; subfolders are included
+        # crop to the shape of image_size: center, random (in training only), or none (stretch)
+        crop: str = "center"
+        flip: bool = False  # true: mirror a random half of the images in training
+        # color behind transparent pixels: red, green, blue, each in 0 to 255
+        background: list[int] = field(default_factory=lambda: [255, 255, 255])
+        # maximum width * height of an image file; larger images count as broken
+        max_pixels: int = 80_000_000
+        # what to do with broken image files: skip them, or fail at the first one
+        on_error: str = "skip"
+        max_broken: float = 0.1  # maximum fraction of files that may be skipped, in [0, 1]
+        # fraction of the images used for validation if there is no folder val/, in (0, 1)
+        val_fraction: float = 0.1
+        # fraction of the images used for testing if there is no folder test/, in (0, 1)
+        test_fraction: float = 0.1
+        split_seed: int = 0  # random seed of the division into train, val and test
+        # cache folder for decoded images; auto: in ~/.cache/vaegan; null: decode images on demand
+        cache: str | None = "auto"
+        num_threads: int | None = None  # decoding threads, >= 1; null: one per CPU core
 
         def __post_init__(self) -> None:
             super().__post_init__()
             require(self.root != "", "root", "the folder of the images", self.root)
-            if self.root != MISSING:  # absolute, as a GAN may be trained from another folder
+            if self.root != MISSING:  # the GAN may be trained from another working folder
                 self.root = os.path.abspath(os.path.expanduser(self.root))
-            is_crop = self.crop in ("center", "random", "none")
-            require(is_crop, "crop", "center, random or none", self.crop)
+            is_known_crop = self.crop in ("center", "random", "none")
+            require(is_known_crop, "crop", "center, random or none", self.crop)
             levels = self.background
             is_color = len(levels) == 3 and all(0 <= level <= 255 for level in levels)
-            require(is_color, "background", "three levels of 0 to 255", levels)
-            is_possible = 1 <= self.max_pixels <= MAX_PIXELS
-            require(is_possible, "max_pixels", f"in 1 to {MAX_PIXELS}", self.max_pixels)
+            require(is_color, "background", "three numbers from 0 to 255", levels)
+            is_in_range = 1 <= self.max_pixels <= MAX_PIXELS
+            require(is_in_range, "max_pixels", f"from 1 to {MAX_PIXELS}", self.max_pixels)
             require(self.on_error in ("skip", "fail"), "on_error", "skip or fail", self.on_error)
             require(0 <= self.max_broken <= 1, "max_broken", "in [0, 1]", self.max_broken)
             for key in ("val_fraction", "test_fraction"):
@@ -79,12 +87,12 @@ class ImageFolder(NaturalImageSource):
         super().__init__(config)
         self.root = Path(config.root)
         self.num_threads = config.num_threads or count_usable_cores()
-        self.paths: dict[str, list[str]] = {}  # of the images of each split, in order
+        self.paths: dict[str, list[str]] = {}  # image paths of each split, in order
         self.splits: dict[str, Split] = {}
 
     @property
     def decoder(self) -> ImageDecoder:
-        """Decodes each file."""
+        """Decoder for the files, with the settings of this data set."""
         channels, height, width = self.image_shape
         if self.config.crop == "random":
             height += -(-height // CROP_MARGIN)
@@ -98,31 +106,32 @@ class ImageFolder(NaturalImageSource):
 
     @property
     def cache(self) -> ImageCache | None:
-        """Cache of this folder with these settings."""
+        """Cache for this folder and these settings; None if `dataset.cache` is null."""
         if self.config.cache is None:
             return None
         is_auto = self.config.cache == "auto"
         home = cache_home() / "images" if is_auto else Path(self.config.cache).expanduser()
         settings = [CACHE_FORMAT, str(self.root.resolve()), dataclasses.asdict(self.decoder)]
-        text = json.dumps(settings).encode(errors="surrogateescape")
-        key = hashlib.blake2b(text, digest_size=12).hexdigest()
+        serialized = json.dumps(settings).encode(errors="surrogateescape")
+        key = hashlib.blake2b(serialized, digest_size=12).hexdigest()
         return ImageCache(home / key, self.root, self.decoder, self.num_threads)
 
     def prepare(self) -> list[SkippedFile]:
         if not self.root.is_dir():
             raise ValueError(
                 f"dataset.root={self.config.root} is not a folder; set it to the folder of your "
-                "images (for a trained model: dataset=image_folder dataset.root=... and the other "
-                "keys of dataset as they were)"
+                "images (for a trained model, set dataset=image_folder, dataset.root=... and the "
+                "other keys of dataset as in its training)"
             )
         files, unreadable = scan(self.root)
         num_files = len(files) + len(unreadable)
         if not num_files:
             suffixes = ", ".join(sorted(SUFFIXES))
-            found = f"no file in it has the name of an image ({suffixes})"
-            raise ValueError(f"dataset.root={self.config.root}: {found}")
-        fails = self.config.on_error == "fail"
-        broken_files = BrokenFileLimit(num_files, self.config.max_broken, fails)
+            raise ValueError(
+                f"dataset.root={self.config.root} contains no image files ({suffixes})"
+            )
+        fail_fast = self.config.on_error == "fail"
+        broken_files = BrokenFileLimit(num_files, self.config.max_broken, fail_fast)
         for skipped in unreadable:
             broken_files.skip(skipped)
         paths = [file.path for file in files]
@@ -147,7 +156,7 @@ class ImageFolder(NaturalImageSource):
         broken_files: BrokenFileLimit,
         may_shrink: bool,
     ) -> None:
-        """Decode what is missing, and put every good image into its split."""
+        """Decode missing images, and assign each good image to its split."""
         cached: CachedImages | None = None
         cache = self.cache
         if cache:
@@ -155,7 +164,7 @@ class ImageFolder(NaturalImageSource):
             digests = {path: record.digest for path, record in cached.records.items()}
         else:
             digests = hash_files(self.root, files, self.decoder, broken_files, self.num_threads)
-        split_folders = {found.split for found in labels.values()}
+        split_folders = {folder_labels.split for folder_labels in labels.values()}
         class_names = sorted({labels[path].class_name for path in digests})
         class_indices = {name: i for i, name in enumerate(class_names)}
         self.paths = {name: [] for name in SPLIT_NAMES}
@@ -178,7 +187,7 @@ class ImageFolder(NaturalImageSource):
             self.splits[name] = Split(images, classes, self.config.flip)
 
     def _assign_split(self, digest: bytes, split_folders: set[str | None]) -> str:
-        """Assign a split by content hash: val from the lowest hashes, test from the highest."""
+        """Assign a split by content hash: the lowest hashes to val, the highest to test."""
         key = str(self.config.split_seed).encode()
         keyed_digest = hashlib.blake2b(digest, key=key, digest_size=8).digest()
         position = int.from_bytes(keyed_digest, "big") / 2**64
@@ -189,15 +198,18 @@ class ImageFolder(NaturalImageSource):
         return "train"
 
     def _check_sizes(self, num_outside: int) -> None:
-        """Raise a ValueError if a split is too small."""
+        """Log the size of each split; raise a ValueError if one has fewer than 2 images."""
         sizes = ", ".join(f"{name} {len(paths)}" for name, paths in self.paths.items())
         if min(len(paths) for paths in self.paths.values()) < 2:
             raise ValueError(
                 f"dataset.root={self.config.root}: too few images for three splits of at least 2 "
                 f"({sizes}); add images, raise dataset.val_fraction and dataset.test_fraction, or "
-                "make folders train/, val/ and test/"
+                "create folders train/, val/ and test/"
             )
         log.info("images: %s", sizes)
         if num_outside:
-            where = f"{self.root} are outside of train/, val/ and test/"
-            log.warning("%d images in %s, and are not used", num_outside, where)
+            log.warning(
+                "%d images in %s are outside of train/, val/ and test/, and are not used",
+                num_outside,
+                self.root,
+            )

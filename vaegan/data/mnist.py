@@ -1,4 +1,4 @@
-"""MNIST and its relatives."""
+"""MNIST, and data sets in the same format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist"
 
 
 class Mnist(IdxSource):
-    """Handwritten digits, embedded in this repository with their checksums: data/mnist."""
+    """Handwritten digits, embedded in this repository (data/mnist) and verified by checksum."""
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
     SHA256: ClassVar[dict[str, str]] = MNIST_SHA256
@@ -36,12 +36,12 @@ class Mnist(IdxSource):
     def download(self, missing: str) -> None:
         raise ValueError(
             f"dataset=mnist: {self.folders[0] / missing} is missing; restore it (git checkout "
-            "data/mnist), or set dataset.root to a folder with MNIST's four .gz files"
+            "data/mnist), or set dataset.root to a folder with the four .gz files of MNIST"
         )
 
 
 class FashionMnist(IdxSource):
-    """Articles of clothing in ten classes. Source: Xiao et al. 2017, arXiv:1708.07747."""
+    """Articles of clothing, ten classes. Source: Xiao et al. 2017, arXiv:1708.07747."""
 
     CLASSIFIER: ClassVar[str | None] = "fashion_mnist"
     TORCHVISION_CLASS = "FashionMNIST"
@@ -70,7 +70,8 @@ class Emnist(IdxSource):
     @dataclass
     class Config(IdxSource.Config):
         name: str = "emnist"
-        subset: str = "balanced"  # balanced, byclass, bymerge, letters, digits or mnist
+        # EMNIST subset: balanced, byclass, bymerge, letters, digits or mnist
+        subset: str = "balanced"
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -1,4 +1,4 @@
-"""Synthetic images, for tests and first steps."""
+"""Synthetic images for tests and first experiments."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vaegan.runtime.seeding import make_generator
 
 
 class Shapes(ImageSource):
-    """Discs, squares and diamonds of random position, size and shade, generated from a seed."""
+    """Disks, squares and diamonds of random position, size and shade, generated from a seed."""
 
     @dataclass
     class Config(ImageSource.Config):
         name: str = "shapes"
-        channels: int = 1  # 1 gray, 3 color
-        height: int = 28  # pixels
-        width: int = 28  # pixels
-        num_train: int = 2000  # images
-        num_val: int = 500  # images
-        num_test: int = 500  # images
-        data_seed: int = 0  # of the images
+        channels: int = 1  # image channels, >= 1; 1: gray, 3: color
+        height: int = 28  # image height in pixels, >= 1
+        width: int = 28  # image width in pixels, >= 1
+        num_train: int = 2000  # training images, >= 1
+        num_val: int = 500  # validation images, >= 2
+        num_test: int = 500  # test images, >= 1
+        data_seed: int = 0  # random seed of the images
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -46,9 +46,9 @@ class Shapes(ImageSource):
         shade = torch.rand(num, channels, 1, 1, generator=rng) * 0.6 + 0.4
         y = torch.arange(height).view(-1, 1) - center[:, 0] * height
         x = torch.arange(width).view(1, -1) - center[:, 1] * width
-        disc = (x * x + y * y).sqrt()
+        disk = (x * x + y * y).sqrt()
         square = x.abs().maximum(y.abs())
         diamond = x.abs() + y.abs()
-        distances = torch.stack([disc, square, diamond])
+        distances = torch.stack([disk, square, diamond])
         is_inside = distances[labels, torch.arange(num)] <= radius
         return Split(to_uint8(is_inside.unsqueeze(1) * shade), labels)

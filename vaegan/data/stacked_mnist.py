@@ -1,4 +1,4 @@
-"""Stacked MNIST: three digits as the channels of one color image, for counting its 1,000 modes."""
+"""Stacked MNIST: three digits as channels of a color image, a test of coverage of 1,000 modes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from vaegan.runtime.seeding import make_generator
 
 
 class StackedMnist(ImageSource):
-    """Random triples of MNIST's digits a, b, c as red, green and blue; the class is 100 a + 10 b +
-    c.
+    """Random triples (a, b, c) of MNIST digits as red, green and blue; class 100 a + 10 b + c.
 
     The triples of a split are drawn, with replacement, from the same split of `dataset=mnist`, so
-    that no digit of the official test set is trained on. Source: Metz et al. 2017,
-    arXiv:1611.02163, section 3.3.1; numbers of images for scoring: Srivastava et al. 2017,
+    no digit of the official test set is used in training. Source: Metz et al. 2017,
+    arXiv:1611.02163, section 3.3.1; number of images for scoring: Srivastava et al. 2017,
     arXiv:1705.07761.
     """
 
@@ -33,11 +32,11 @@ class StackedMnist(ImageSource):
     @dataclass
     class Config(ImageSource.Config):
         name: str = "stacked_mnist"
-        root: str | None = None  # folder of MNIST's four files; null: the embedded ones
-        num_train: int = 60_000  # images
-        num_val: int = 5_000  # images
-        num_test: int = 26_000  # images: about 26 of each of the 1,000 classes
-        data_seed: int = 0  # of the triples
+        root: str | None = None  # folder of the four MNIST files; null: the embedded files
+        num_train: int = 60_000  # training images, >= 1
+        num_val: int = 5_000  # validation images, >= 2
+        num_test: int = 26_000  # test images, >= 1; 26,000 are about 26 per class
+        data_seed: int = 0  # random seed of the triples
 
         def __post_init__(self) -> None:
             super().__post_init__()

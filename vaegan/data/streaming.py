@@ -1,8 +1,8 @@
-"""Images in chunks, on a disk or in an object store, read by litdata.
+"""Images in litdata chunks, on a disk or in an object store.
 
-They are for data larger than one machine. `stage=pack` writes them. An item is the class (8
-bytes, little-endian) followed by the raw pixels: reading one executes nothing, and a store of any
-other format is refused before its first item is read.
+For data sets that are too large for one machine. `stage=pack` writes the chunks. An item is the
+class (8 bytes, little-endian) followed by the raw pixels. Reading an item executes nothing, and
+chunks in any other format are rejected before the first item is read.
 """
 
 from __future__ import annotations
@@ -32,23 +32,28 @@ FLAT_SPEC: dict[str, Any] = {
     "type": None,
     "context": None,
     "children_spec": [],
-}  # litdata's, of unnested items
-INSTALL = "dataset=streaming needs litdata: pip install 'vaegan[streaming]'"
+}  # litdata's description of items that are not nested
+INSTALL = (
+    "dataset=streaming requires litdata; install it with: uv sync --extra streaming, or "
+    "pip install '.[streaming]'"
+)
 
 
 class Streaming(NaturalImageSource):
-    """Three folders of chunks, `train`, `val` and `test`, in `dataset.root`.
+    """Data set packed by stage=pack: chunks in the folders train, val and test of `dataset.root`.
 
-    Every rank and node reads its own chunks. `image_size` and `channels` are those that were
-    written.
+    Every rank reads its own chunks. `image_size` and `channels` must have the values that were used
+    by `stage=pack`.
     """
 
     @dataclass
     class Config(NaturalImageSource.Config):
         name: str = "streaming"
-        root: str = MISSING  # folder or address, such as s3://bucket/folder or gs://bucket/folder
-        cache: str | None = None  # folder for chunks from an object store; null: litdata's
-        cache_gb: float = 100.0  # maximum size of that folder
+        # folder or URL of the chunks, such as s3://bucket/folder or gs://bucket/folder
+        root: str = MISSING
+        # local folder for chunks from an object store; null: the default of litdata
+        cache: str | None = None
+        cache_gb: float = 100.0  # maximum size of the local chunk cache in gigabytes, > 0
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -58,8 +63,8 @@ class Streaming(NaturalImageSource):
         root = self.config.root
         if "://" not in root and not (Path(root).expanduser() / "train" / "index.json").is_file():
             raise ValueError(
-                f"dataset.root={root} holds no chunks (train/index.json); to make them: python "
-                "train.py stage=pack dataset=image_folder dataset.root=PATH output=FOLDER"
+                f"dataset.root={root} contains no chunks (train/index.json); create them with: "
+                "python train.py stage=pack dataset=image_folder dataset.root=PATH output=FOLDER"
             )
         return []
 
@@ -85,17 +90,18 @@ class Streaming(NaturalImageSource):
         return StreamedBatches(loader, epoch, batches_done)
 
     def fingerprint(self, train_images: ArrayLike, num_workers: int) -> int:
-        """Return the number of workers, which decides the order; images are not downloaded."""
+        """Return the number of workers, which determines the order. No images are downloaded."""
         return num_workers
 
     def _describe(self, split: SplitName) -> str:
+        """Describe a split for error messages."""
         return f"dataset.root={self.config.root}, split {split}"
 
     def _open(self, split: SplitName, **options: Any) -> Any:
-        """Open litdata's data set of a split.
+        """Open the litdata data set of a split.
 
         Raises:
-            ValueError: litdata is not installed, or the chunks are missing, damaged, or of another
+            ValueError: litdata is not installed, or the chunks are missing, damaged or in another
                 format.
         """
         try:
@@ -110,8 +116,8 @@ class Streaming(NaturalImageSource):
                 f"{root}/{split}", self.config.cache, max_cache_size=max_size, **options
             )
             check_format(json.loads(Path(items.input_dir.path, "index.json").read_text()))
-            num_items = len(items)  # only now does litdata act on the index
-        except Exception as error:  # litdata raises many kinds of errors for a bad index
+            num_items = len(items)  # litdata uses the index only from here on
+        except Exception as error:  # a bad index makes litdata raise many types of errors
             raise ValueError(f"{self._describe(split)}: cannot be opened ({error})") from error
         require(num_items >= 2, f"the number of images in {root}/{split}", "at least 2", num_items)
         return items
@@ -121,10 +127,10 @@ class StreamedArray:
     """Images or labels of a split, read from the chunks that contain them.
 
     Args:
-        items: litdata's data set.
+        items: litdata data set.
         shape: Shape of an image.
         field: 0 for the images, 1 for the labels.
-        description: Name of the split, for messages.
+        description: Name of the split for error messages.
     """
 
     def __init__(self, items: Any, shape: ImageShape, field: int, description: str) -> None:
@@ -147,9 +153,9 @@ class StreamedArray:
 
 
 class StreamedBatches:
-    """Loader of litdata that resumes in an epoch: it reads and discards the batches already done.
+    """litdata loader that can resume within an epoch: it reads and discards completed batches.
 
-    It saves no state: when Lightning asks for litdata's, one batch too many has been read.
+    It has no state_dict: when Lightning requests the state, litdata has read one batch too many.
     """
 
     def __init__(self, loader: Any, epoch: int, batches_done: int) -> None:
@@ -161,26 +167,26 @@ class StreamedBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # Runs when the first batch is requested: Lightning calls iter() twice.
+        # Runs at the first request of a batch, not at iter(), which Lightning calls twice.
         batches_done = self.batches_done
         self.batches_done = 0
         yield from islice(iter(self.loader), batches_done, None)
 
 
 def check_format(index: Any) -> None:
-    """Validate the untrusted index of a store.
+    """Validate an untrusted litdata index.
 
     Raises:
-        ValueError: Items are not plain bytes (litdata would unpickle them, or import modules named
-            in the description of nested ones), or the name of a chunk is a path.
+        ValueError: Items are not plain bytes, so that litdata would unpickle them or, for nested
+            items, import modules named in the index; or the name of a chunk is a path.
     """
     data_format = index["config"]["data_format"]
     data_spec = json.loads(index["config"]["data_spec"])[1]
     if data_format != ["bytes"] or data_spec != FLAT_SPEC:
-        raise ValueError(f"its items are {data_format}, not what stage=pack writes: refused")
+        raise ValueError(f"refused: stage=pack did not write these items (format {data_format})")
     for chunk in index["chunks"]:
         if os.path.basename(chunk["filename"]) != chunk["filename"]:
-            raise ValueError(f"its index names a chunk {chunk['filename']!r} elsewhere: refused")
+            raise ValueError(f"refused: the chunk name {chunk['filename']!r} is a path")
 
 
 def pack(image: Tensor, label: int) -> bytes:
@@ -189,19 +195,21 @@ def pack(image: Tensor, label: int) -> bytes:
 
 
 def unpack(items: Sequence[bytes], shape: ImageShape) -> tuple[Tensor, Tensor]:
-    """Return the images, uint8 (n, C, H, W), and labels, int64 (n,), of serialized items.
+    """Deserialize items to images, uint8 (n, C, H, W), and labels, int64 (n,).
 
     Raises:
-        ValueError: An item has another size than images of `shape`.
+        ValueError: The size of an item does not match `shape`.
     """
     image_bytes = math.prod(shape)
-    expected = f"{image_bytes}, which is {shape} (channels, height, width), as they were written"
     for item in items:
         num_bytes = len(item) - LABEL_BYTES
-        key = "dataset.image_size and dataset.channels"
-        require(num_bytes == image_bytes, key, expected, num_bytes)
+        if num_bytes != image_bytes:
+            raise ValueError(
+                f"dataset.image_size and dataset.channels give images of {image_bytes} bytes, but "
+                f"the chunks contain images of {num_bytes} bytes; set both keys as in stage=pack"
+            )
     data = torch.tensor([], dtype=torch.uint8)
-    if items:  # an empty buffer is refused
+    if items:  # torch.frombuffer rejects an empty buffer
         data = torch.frombuffer(bytearray(b"".join(items)), dtype=torch.uint8)
     data = data.view(len(items), LABEL_BYTES + image_bytes)
     labels, pixels = data.split([LABEL_BYTES, image_bytes], dim=1)

@@ -1,12 +1,13 @@
-"""Augmentation of real and fake images before the discriminator, each with its own random numbers.
+"""Augmentation of real and fake images before the discriminator.
 
-The generator learns through it, so it is differentiable, twice for the gradient penalties. Each
-transformation T of a policy is applied to each image with probability p, independently:
+The generator is trained through the augmentation, which is therefore differentiable (twice, for
+gradient penalties). Each transformation T of a policy is applied to each image independently:
 
     x <- T(x) with probability p, else x        Karras et al. 2020 (ADA), arXiv:2006.06676, sec. 2.2
 
-With p < 1 the augmentations do not leak into the generated images. ADA adapts p to the
-overfitting of the discriminator (`AdaptiveProbability`).
+With p < 1 the augmentations do not leak into the generated images in theory; in practice leaks are
+unlikely for p up to about 0.8 (section 2.2). ADA adapts p to the overfitting of the discriminator
+(`AdaptiveProbability`).
 """
 
 from __future__ import annotations
@@ -18,32 +19,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from vaegan.config import Component, ComponentConfig, require
 
-Transformation = Callable[[Tensor], Tensor]  # of images (B, C, H, W), each in its own way
+# images (B, C, H, W) -> images (B, C, H, W), with random parameters drawn for each image
+Transformation = Callable[[Tensor], Tensor]
 
 
 class Augmentation(Component, nn.Module, abc.ABC, group="augmentation"):
-    """Random transformation of images. It has neither parameters nor state."""
+    """Random transformation of images, without parameters, buffers or other state."""
 
     @dataclass
     class Config(ComponentConfig):
-        """Settings of an augmentation; `build()` constructs it."""
+        """Settings of an augmentation; `build()` constructs the augmentation."""
 
         @property
         def probability(self) -> float:
-            """Probability of each transformation of each image, at the start of the training."""
+            """Initial probability of applying each transformation to an image, in [0, 1]."""
             return 0.0
 
         @property
         def adaptive_target(self) -> float | None:
-            """Mean sign of real logits at which ADA holds the probability; None: it is constant."""
+            """Target of ADA for the mean sign of real logits; None: constant probability."""
             return None
 
         @property
         def adaptive_images(self) -> int:
-            """Number of images in which an adaptive probability can go from 0 to 1."""
+            """Number of images in which ADA can raise the probability from 0 to 1."""
             return 1
 
     def __init__(self, config: Any) -> None:
@@ -52,18 +55,19 @@ class Augmentation(Component, nn.Module, abc.ABC, group="augmentation"):
 
     @abc.abstractmethod
     def forward(self, images: Tensor, probability: Tensor | float) -> Tensor:
-        """Return augmented images (B, C, H, W), differentiable in the images.
+        """Return augmented images (B, C, H, W), differentiable in `images`.
 
-        Their values may leave [0, 1].
+        The result is not clamped to [0, 1].
 
         Args:
-            images: In [0, 1], (B, C, H, W).
-            probability: Of each transformation of each image, in [0, 1]; a scalar.
+            images: Images in [0, 1], (B, C, H, W).
+            probability: Probability of applying each transformation to an image, in [0, 1];
+                a scalar.
         """
 
 
 class NoAugmentation(Augmentation):
-    """The images as they are."""
+    """No augmentation: return the images unchanged."""
 
     @dataclass
     class Config(Augmentation.Config):
@@ -73,35 +77,113 @@ class NoAugmentation(Augmentation):
         return images
 
 
-class DiffAugment(Augmentation):
-    """Few strong transformations, in the order of the policy.
+def draw_uniform(images: Tensor, low: float, high: float) -> Tensor:
+    """Draw one number in [low, high) for each image, (B, 1, 1, 1), on the images' device."""
+    noise = torch.rand(len(images), 1, 1, 1, device=images.device)
+    return (low + (high - low) * noise).to(images.dtype)
 
-    brightness    adds a number in [-0.25, 0.25]
-    contrast      multiplies by a number in [0.5, 1.5]
-    saturation    multiplies the distance from gray by a number in [0, 2]; only with 3 channels
-    translation   by whole pixels, up to 1/8 of the size, filled with 0
-    cutout        sets a square of a quarter of the area to 0
 
-    Nothing is clamped: that would stop gradients. Source: Zhao et al. 2020, arXiv:2006.10738,
-    section 3.2 and appendix; the transformations are Kornia's: Riba et al. 2020, arXiv:1910.02190.
+def draw_integers(images: Tensor, low: int, high: int) -> Tensor:
+    """Draw one integer from low to high for each image, (B, 1), on the images' device."""
+    noise = torch.rand(len(images), 1, device=images.device)
+    return (low + (noise * (high - low + 1)).long()).clamp(max=high)  # the product may round up
+
+
+def shift_brightness(images: Tensor) -> Tensor:
+    """Return x + b, b ~ U(-0.25, 0.25) per image."""
+    return images + draw_uniform(images, -0.25, 0.25)
+
+
+def scale_contrast(images: Tensor) -> Tensor:
+    """Return c x, c ~ U(0.5, 1.5) per image."""
+    return images * draw_uniform(images, 0.5, 1.5)
+
+
+def scale_saturation(images: Tensor) -> Tensor:
+    """Return gray(x) + s (x - gray(x)), s ~ U(0, 2) per image, of RGB images x (B, 3, H, W).
+
+    gray(x) is the luma of ITU-R BT.601. Images with another number of channels are unchanged.
     """
+    if images.shape[1] != 3:
+        return images
+    red, green, blue = images.unbind(1)
+    gray = (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+    return gray + draw_uniform(images, 0, 2) * (images - gray)
 
-    POLICY = ("brightness", "contrast", "saturation", "translation", "cutout")
+
+def translate(images: Tensor) -> Tensor:
+    """Shift each image by whole pixels, at most 1/8 of its size in each direction.
+
+    Rows and columns are gathered from the image padded by one pixel of 0 on each side, which is
+    exact in every dtype and, unlike `grid_sample` in torch 2.11, differentiable twice.
+    """
+    num_channels, height, width = images.shape[1:]
+    rows, columns = (
+        torch.arange(size, device=images.device) + draw_integers(images, -(size // 8), size // 8)
+        for size in (height, width)
+    )
+    rows = (rows + 1).clamp(0, height + 1)
+    columns = (columns + 1).clamp(0, width + 1)
+    padded = pad(images, (1, 1, 1, 1))
+    moved = padded.gather(2, rows[:, None, :, None].expand(-1, num_channels, -1, width + 2))
+    return moved.gather(3, columns[:, None, None, :].expand(-1, num_channels, height, -1))
+
+
+def cut_out(images: Tensor) -> Tensor:
+    """Set a square with a quarter of the area, at a random position, to 0 in each image."""
+    height, width = images.shape[2:]
+    side = min(int((height * width / 4) ** 0.5), height, width)
+    is_inside = []
+    for size in (height, width):
+        position = torch.arange(size, device=images.device)
+        start = draw_integers(images, 0, size - side)
+        is_inside.append((position >= start) & (position < start + side))
+    is_cut = is_inside[0][:, None, :, None] & is_inside[1][:, None, None, :]
+    return images.masked_fill(is_cut, 0)
+
+
+TRANSFORMATIONS: dict[str, Transformation] = {
+    "brightness": shift_brightness,
+    "contrast": scale_contrast,
+    "saturation": scale_saturation,
+    "translation": translate,
+    "cutout": cut_out,
+}
+
+
+class DiffAugment(Augmentation):
+    """DiffAugment: a few strong transformations, applied in the order of the policy.
+
+    brightness    x + b, b ~ U(-0.25, 0.25)
+    contrast      c x, c ~ U(0.5, 1.5)
+    saturation    gray(x) + s (x - gray(x)), s ~ U(0, 2); only for images with 3 channels
+    translation   shift by whole pixels, at most 1/8 of the image size, padded with 0
+    cutout        set a square with a quarter of the image area to 0
+
+    All random numbers are drawn on the device of the images, and every operation keeps their
+    dtype. The result is not clamped, because clamping would stop gradients.
+
+    Source: Zhao et al. 2020, arXiv:2006.10738, section 3.2 and appendix.
+    """
 
     @dataclass
     class Config(Augmentation.Config):
         name: str = "diff_augment"
-        # transformations, in this order
+        # transformations in order, each at most once: brightness, contrast, saturation,
+        # translation, cutout
         policy: list[str] = field(default_factory=lambda: ["brightness", "translation", "cutout"])
-        # of each transformation of each image; with adaptive_target: at the start
+        # probability of applying each transformation to an image, in [0, 1]; the initial value if
+        # adaptive_target is set
         probability: float = 1.0
-        # mean sign of real logits at which ADA holds the probability (paper: 0.6); null: constant
+        # mean sign of real logits, in (-1, 1), that ADA keeps by adapting the probability (0.6 in
+        # the paper); null: constant probability
         adaptive_target: float | None = None
-        adaptive_images: int = 500_000  # images in which the probability can go from 0 to 1
+        # real images over which ADA can raise the probability from 0 to 1, >= 1
+        adaptive_images: int = 500_000
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            known = DiffAugment.POLICY
+            known = TRANSFORMATIONS
             is_valid = 0 < len(self.policy) == len(set(self.policy) & set(known))
             expected = f"one or more of {', '.join(known)}, each once"
             require(is_valid, "policy", expected, self.policy)
@@ -115,8 +197,7 @@ class DiffAugment(Augmentation):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        transformations = _transformations()
-        self.transformations = [transformations[name] for name in config.policy]
+        self.transformations = [TRANSFORMATIONS[name] for name in config.policy]
 
     def forward(self, images: Tensor, probability: Tensor | float) -> Tensor:
         for transform in self.transformations:
@@ -125,44 +206,17 @@ class DiffAugment(Augmentation):
         return images
 
 
-def _transformations() -> dict[str, Transformation]:
-    """Return all transformations that a policy can name."""
-    from kornia import augmentation as kornia  # takes seconds to import
-
-    return {
-        # Kornia adds the number - 1.
-        "brightness": kornia.RandomBrightness((0.75, 1.25), clip_output=False),
-        "contrast": kornia.RandomContrast((0.5, 1.5), clip_output=False),
-        "saturation": _saturate,
-        "translation": kornia.RandomTranslate(
-            (-1 / 8, 1 / 8), (-1 / 8, 1 / 8), resample="nearest", p=1.0
-        ),
-        "cutout": kornia.RandomErasing(scale=(0.25, 0.25), ratio=(1.0, 1.0), p=1.0),
-    }
-
-
-def _saturate(images: Tensor) -> Tensor:
-    """Multiply the saturation of each image by a random number in [0, 2].
-
-    Kornia's own clamps, which stops the gradient of white and of saturated pixels.
-    """
-    from kornia.color import rgb_to_grayscale
-
-    if images.shape[1] != 3:
-        return images
-    factor = 2 * torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
-    gray = rgb_to_grayscale(images)
-    return gray + factor * (images - gray)
-
-
 class AdaptiveProbability(nn.Module):
-    """Probability p of an augmentation: constant, or adapted to the discriminator's overfitting.
+    """Augmentation probability p: constant, or adapted to discriminator overfitting (ADA).
 
-    It rises while the discriminator is more certain of its training images than the target, r > t:
+    r = E[sign D(x)] over real images x measures overfitting. p rises while r is above the target t:
 
         p <- clamp(p + sign(r - t) * num_images / adaptive_images, 0, 1)
 
     Source: Karras et al. 2020 (ADA), arXiv:2006.06676, eq. 1 and section 3.
+
+    Args:
+        config: Settings of the augmentation: initial p, t (None: p is constant), adaptive_images.
     """
 
     probability: Tensor
@@ -175,7 +229,7 @@ class AdaptiveProbability(nn.Module):
 
     @property
     def is_adaptive(self) -> bool:
-        """True if the probability follows the discriminator."""
+        """True if p is adapted to the discriminator."""
         return self.target is not None
 
     def forward(self) -> Tensor:
@@ -183,11 +237,11 @@ class AdaptiveProbability(nn.Module):
         return self.probability
 
     def update(self, overfitting_r: Tensor, num_images: float) -> None:
-        """Adapt p after a step of the discriminator.
+        """Adapt p after a discriminator step.
 
         Args:
-            overfitting_r: r = E[sign D(x)] over the step's augmented real images, a scalar; of a
-                relativistic loss E[sign(D(x) - D(g))].
+            overfitting_r: r = E[sign D(x)] over the augmented real images of the step, or
+                E[sign(D(x) - D(g))] for a relativistic loss; a scalar in [-1, 1].
             num_images: Real images since the last update.
         """
         assert self.target is not None

@@ -1,4 +1,4 @@
-"""Networks, losses and counters of a GAN's training."""
+"""Networks, losses and training counters of a GAN."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vaegan.vae.model import VAE
 class GANComponents:
     """Networks, losses and augmentation of a GAN."""
 
-    vae: VAE  # frozen; its encoder serves the reconstruction loss and, by default, the scorer
+    vae: VAE  # frozen; provides p(z), reconstructions and feature_extractor=vae_encoder
     latents: Latents
-    generator: Generator  # shares no weight with the VAE
+    generator: Generator  # shares no parameters with the VAE
     discriminator: Discriminator
     loss: AdversarialLoss
     penalty: GradientPenalty
@@ -30,7 +30,7 @@ class GANComponents:
 class TrainingProgress:
     """Training counters stored in the checkpoint."""
 
-    images: int = 0  # real images that the discriminator was shown, those of its warm-up included
+    images: int = 0  # real images shown to the discriminator, including its warm-up
     discriminator_updates: int = 0
     generator_updates: int = 0
-    flops: float = 0.0  # floating-point operations so far
+    flops: float = 0.0  # floating-point operations of training, over all devices

@@ -1,4 +1,4 @@
-"""LightningModules that compare generated images with the real images of a split."""
+"""LightningModules that score generated images against the real images of a split."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vaegan.metrics.scorer import Scorer
 
 
 class ScoringModule(pl.LightningModule, abc.ABC):
-    """Generates an image for each real one in a validation or a test, and collects their features.
+    """Generate one image per real image in validation and test, and collect the features.
 
     Args:
-        scorer: Compares generated with real images; `scorer.compute()` gives the scores.
+        scorer: Scorer of generated images; `scorer.compute()` returns the scores.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -29,16 +29,22 @@ class ScoringModule(pl.LightningModule, abc.ABC):
 
     @abc.abstractmethod
     def latent_distribution(self) -> Distribution:
-        """Return the distribution of latents, batch ()."""
+        """Return the latent distribution, batch shape (), event shape (latent_dim,)."""
 
     @abc.abstractmethod
     def generate(self, z: Tensor) -> Tensor:
-        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
+        """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
 
     @torch.no_grad()
-    def sample_latents(self, num: int) -> Tensor:
-        """Return latents (num, latent_dim)."""
-        return self.latent_distribution().sample((num,))
+    def sample_latents(self, num_latents: int) -> Tensor:
+        """Sample latents (num_latents, latent_dim) with torch's global generator.
+
+        `rsample` is preferred: `Normal.sample` draws the same numbers, but copies a value of the
+        scale to the host, which synchronizes the GPU.
+        """
+        latents = self.latent_distribution()
+        draw = latents.rsample if latents.has_rsample else latents.sample
+        return draw(torch.Size([num_latents]))
 
     def on_validation_epoch_start(self) -> None:
         self.scorer.start("val", self.device)
@@ -55,7 +61,13 @@ class ScoringModule(pl.LightningModule, abc.ABC):
 
 
 class GenerationModule(ScoringModule):
-    """Scores a generator with Lightning's test loop; `scorer.figures` holds the scores then."""
+    """Score a generator in Lightning's test loop; `scorer.scores` then holds the scores.
+
+    Args:
+        generator: Generator to score.
+        latents: Latent distribution.
+        scorer: Scorer of generated images.
+    """
 
     def __init__(self, generator: Generator, latents: Latents, scorer: Scorer) -> None:
         super().__init__(scorer)

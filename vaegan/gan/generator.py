@@ -1,4 +1,4 @@
-"""The generator of a GAN: the decoder of a VAE followed by the likelihood's mean."""
+"""Generator of a GAN: the decoder of a VAE followed by the mean of the likelihood."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from torch import Tensor, nn
 
 from vaegan.networks.decoders import Decoder
 from vaegan.probability.likelihoods.likelihood import Likelihood
-from vaegan.vae.model import full_precision
+from vaegan.vae.model import to_full_precision
 
 
 class Generator(nn.Module):
-    """Latents (B, latent_dim) to images in [0, 1], (B, C, H, W)."""
+    """Map latents z to the mean of p(x|z).
+
+    Args:
+        decoder: Maps latents (B, latent_dim) to likelihood parameters.
+        likelihood: Maps the parameters to p(x|z).
+    """
 
     def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()
@@ -18,4 +23,5 @@ class Generator(nn.Module):
         self.likelihood = likelihood
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.likelihood(full_precision(self.decoder(z))).mean
+        """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
+        return self.likelihood(to_full_precision(self.decoder(z))).mean

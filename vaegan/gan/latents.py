@@ -1,4 +1,4 @@
-"""Distributions that a generator's latents are drawn from."""
+"""Latent distributions of a GAN."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from torch.distributions import Distribution, MultivariateNormal
 from vaegan.config import require
 from vaegan.vae.model import VAE
 
-COVARIANCE_JITTER = 1e-6  # latent units squared, added to the diagonal
+COVARIANCE_JITTER = 1e-6  # added to the diagonal of the covariance, in squared latent units
 
 
 class AggregatePosterior(nn.Module):
-    """Normal with the mean and covariance of q(z) = E_x q(z|x) over a training set."""
+    """Multivariate normal with the mean and covariance of the aggregate posterior.
+
+    The aggregate posterior is q(z) = E_x q(z|x), with x from the training set.
+
+    Args:
+        latent_dim: Dimension of the latents. Before `fit` the distribution is standard normal.
+    """
 
     mean: Tensor
     scale_tril: Tensor
@@ -25,12 +31,17 @@ class AggregatePosterior(nn.Module):
 
     @torch.no_grad()
     def fit(self, vae: VAE, images: Tensor, batch_size: int = 500) -> None:
-        """Set both moments from one latent of each image, drawn with torch's global generator.
+        """Set mean and covariance to those of one posterior sample z ~ q(z|x) per image.
+
+        The samples come from torch's global generator.
 
         Args:
-            vae: The model, on the device of the images.
-            images: In [0, 1], (N, C, H, W), N larger than the latent dimension.
-            batch_size: Images that are encoded at once.
+            vae: Trained VAE, on the device of the images.
+            images: Training images in [0, 1], (N, C, H, W).
+            batch_size: Number of images encoded at once.
+
+        Raises:
+            ValueError: N <= latent_dim, so that the covariance is singular.
         """
         samples = []
         for batch in images.split(batch_size):
@@ -38,8 +49,9 @@ class AggregatePosterior(nn.Module):
             samples.append(vae.encode(target).sample())
         latents = torch.cat(samples).double()
         num_images, latent_dim = latents.shape
-        is_enough = num_images > latent_dim
-        require(is_enough, "the number of training images", "above latent_dim", num_images)
+        has_enough = num_images > latent_dim
+        expected = f"above latent_dim={latent_dim} with warm_start.aggregate_posterior=true"
+        require(has_enough, "the number of training images", expected, num_images)
         jitter = COVARIANCE_JITTER * torch.eye(
             latent_dim, dtype=latents.dtype, device=latents.device
         )
@@ -48,12 +60,17 @@ class AggregatePosterior(nn.Module):
         self.scale_tril.copy_(torch.linalg.cholesky(covariance))
 
     def forward(self) -> MultivariateNormal:
-        """Return q(z), batch ()."""
+        """Return the fitted normal, batch shape (), event shape (latent_dim,)."""
         return MultivariateNormal(self.mean, scale_tril=self.scale_tril)
 
 
 class Latents(nn.Module):
-    """The VAE's prior, or the normal fitted to its aggregate posterior where there is one."""
+    """Latent distribution of a GAN: the fitted aggregate posterior, or the VAE's prior p(z).
+
+    Args:
+        vae: VAE that provides the prior.
+        aggregate: Fitted aggregate posterior; None: use the prior.
+    """
 
     def __init__(self, vae: VAE, aggregate: AggregatePosterior | None) -> None:
         super().__init__()
@@ -61,5 +78,5 @@ class Latents(nn.Module):
         self.aggregate = aggregate
 
     def forward(self) -> Distribution:
-        """Return the distribution of latents, batch ()."""
+        """Return the latent distribution, batch shape (), event shape (latent_dim,)."""
         return self.vae.latent_prior() if self.aggregate is None else self.aggregate()

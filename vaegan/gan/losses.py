@@ -1,7 +1,7 @@
-"""Adversarial losses: pure functions of logits, per image.
+"""Adversarial losses: pure functions of logits, one value per image.
 
-The discriminator D is trained towards positive logits for real images x, negative ones for fakes g.
-With s = softplus:
+The discriminator D is trained to output positive logits for real images x and negative logits for
+fake images g. With s = softplus:
 
     name            discriminator                    generator       source
     non_saturating  s(-D(x)) + s(D(g))               s(-D(g))        Goodfellow 2014, 1406.2661
@@ -10,7 +10,7 @@ With s = softplus:
     wasserstein     D(g) - D(x)                      -D(g)           Arjovsky 2017, 1701.07875
     relativistic    s(D(g) - D(x))                   s(D(x) - D(g))  Jolicoeur-M. 2019, 1807.00734
 
-The last column gives arXiv numbers.
+The numbers in the last column are arXiv identifiers.
 """
 
 from __future__ import annotations
@@ -25,36 +25,46 @@ from torch.nn.functional import relu, softplus
 
 from vaegan.config import Component, ComponentConfig
 
-Critic = Callable[[Tensor], Tensor]  # images (B, C, H, W) to logits (B,)
+DiscriminatorFn = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B,)
 
 
 class AdversarialLoss(Component, abc.ABC, group="adversarial_loss"):
-    """Losses of discriminator and generator, per image, from logits (B,)."""
+    """Adversarial loss of the discriminator and of the generator, per image, no reduction."""
 
-    # True if a fake is compared with a real image: then only differences of logits count.
+    # True if the loss depends only on differences D(x) - D(g) of real and fake logits.
     IS_RELATIVISTIC: ClassVar[bool] = False
 
     @dataclass
     class Config(ComponentConfig):
-        """Settings of a loss; `build()` constructs it."""
+        """Settings of an adversarial loss; `build()` constructs the loss."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abc.abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the discriminator's loss, (B,), from logits of real and fake images, (B,) each."""
+        """Return the discriminator loss of each pair of images, (B,).
+
+        Args:
+            real: Logits of real images, (B,).
+            fake: Logits of fake images, (B,).
+        """
 
     @abc.abstractmethod
     def generator(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Return the generator's loss, (B,), from logits of fake and real images, (B,) each.
+        """Return the generator loss of each fake image, (B,).
 
-        The real ones are zeros unless the loss `IS_RELATIVISTIC`.
+        Args:
+            fake: Logits of fake images, (B,).
+            real: Logits of real images, (B,); zeros unless the loss `IS_RELATIVISTIC`.
         """
 
 
 class NonSaturating(AdversarialLoss):
-    """Cross-entropy of each image; the generator maximizes log sigmoid(D(g))."""
+    """Cross-entropy s(-D(x)) + s(D(g)); the generator minimizes s(-D(g)) = -log sigmoid(D(g)).
+
+    Unit: nats per image. Source: Goodfellow et al. 2014, arXiv:1406.2661, section 3.
+    """
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -68,7 +78,10 @@ class NonSaturating(AdversarialLoss):
 
 
 class Hinge(AdversarialLoss):
-    """Images that the discriminator classifies with a margin of 1 cost nothing."""
+    """Hinge loss max(0, 1 - D(x)) + max(0, 1 + D(g)); the generator minimizes -D(g).
+
+    Source: Lim and Ye 2017, arXiv:1705.02894.
+    """
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -82,7 +95,10 @@ class Hinge(AdversarialLoss):
 
 
 class LeastSquares(AdversarialLoss):
-    """Logits are drawn to 1 for real images and to -1 for fakes; the generator draws them to 1."""
+    """Squared errors of logits: targets are 1 (real) and -1 (fake), and 1 for the generator.
+
+    Source: Mao et al. 2017, arXiv:1611.04076.
+    """
 
     @dataclass
     class Config(AdversarialLoss.Config):
@@ -96,9 +112,10 @@ class LeastSquares(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """Difference of mean logits.
+    """Wasserstein loss D(g) - D(x); the generator minimizes -D(g).
 
-    Needs a discriminator of bounded slope: `gradient_penalty=wgan_gp`, or spectral normalization.
+    It requires a Lipschitz-continuous discriminator: `gradient_penalty=wgan_gp` or spectral
+    normalization. Source: Arjovsky et al. 2017, arXiv:1701.07875.
     """
 
     @dataclass
@@ -113,7 +130,11 @@ class Wasserstein(AdversarialLoss):
 
 
 class Relativistic(AdversarialLoss):
-    """Each fake is compared with a real image: only the difference of their logits counts."""
+    """Relativistic pairing loss s(D(g) - D(x)); the generator minimizes s(D(x) - D(g)).
+
+    Source: Jolicoeur-Martineau 2019, arXiv:1807.00734; used by Huang et al. 2024 (R3GAN),
+    arXiv:2501.05441.
+    """
 
     IS_RELATIVISTIC: ClassVar[bool] = True
 

@@ -1,9 +1,8 @@
-"""LightningModule of stage gan: two optimizers, stepped by hand.
+"""LightningModule of stage gan, with manual optimization of two networks.
 
-Every iteration takes one batch of real images. The discriminator steps `discriminator_steps` times,
-each with fresh fakes; then the generator steps once, on the last of these fakes, with the
-discriminator frozen. During the discriminator's warm-up the generator does not step. Both networks
-learn from augmented images.
+Each iteration uses one batch of real images. The discriminator takes `discriminator_steps` steps,
+each on new fake images. Then, after the discriminator warm-up, the generator takes one step on the
+last fake images, with the discriminator frozen. The discriminator always sees augmented images.
 """
 
 from __future__ import annotations
@@ -28,24 +27,26 @@ from vaegan.gan.evaluation_module import ScoringModule
 from vaegan.gan.generator import Generator
 from vaegan.gan.steps import DiscriminatorTerms
 from vaegan.gan.training_config import GANTraining
-from vaegan.gan.warm_start import layers
+from vaegan.gan.warm_start import named_layers
 from vaegan.gan.warmup import DiscriminatorWarmup
 from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
 from vaegan.training.flops import FlopCounts
-from vaegan.training.gradients import clip_gradients, drop_gradients, gradient_norm, is_logged
-from vaegan.vae.model import full_precision
+from vaegan.training.gradients import drop_gradients, is_logged, optimizer_step
+from vaegan.vae.model import to_full_precision
 
 
 class GANModule(ScoringModule):
-    """Trains a generator and a discriminator against each other.
+    """Train a generator and a discriminator against each other.
 
     Args:
         components: Networks, losses and augmentation.
-        scorer: Compares generated with real images.
-        training: Settings of the training, resolved (`resolve_data_defaults`).
+        scorer: Scorer of generated images.
+        training: Training config whose nulls were filled in by `resolve_data_defaults`.
         header: Description stored in the checkpoint (`vaegan.checkpoints.checkpoint.header`).
     """
+
+    progress_bar_tags = ("train/d_loss", "train/d_real", "train/d_fake", "val/frechet_distance")
 
     def __init__(
         self,
@@ -66,23 +67,23 @@ class GANModule(ScoringModule):
         self.vae = components.vae.requires_grad_(False).eval()
         self.aggregate = components.latents.aggregate
         self.generator = components.generator.to(memory_format=torch.channels_last)
-        self.generator.likelihood.requires_grad_(False)  # its mean has no parameters to learn
+        self.generator.likelihood.requires_grad_(False)  # not trained by the GAN
         self.discriminator = components.discriminator.to(memory_format=torch.channels_last)
         batch_size = training.loader.batch_size
         self.ema = GeneratorEMA(
             self.generator, training.ema_half_life, training.ema_rampup, batch_size
         )
-        assert training.discriminator_warmup is not None, "resolve_data_defaults sets it"
+        assert training.discriminator_warmup is not None, "call resolve_data_defaults first"
         self.warmup = DiscriminatorWarmup(
             training.discriminator_warmup, training.discriminator_warmup_accuracy
         )
         self.progress = TrainingProgress()
         self.flops = FlopCounts()
-        self.terms: dict[str, Tensor] = {}  # inputs of the next optimizer step, for NonFiniteGuard
+        self.terms: dict[str, Tensor] = {}  # loss terms of the current step, for NonFiniteGuard
 
     @property
     def generator_ema(self) -> Generator:
-        """The EMA of the generator: it is evaluated, sampled and saved."""
+        """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
     def latent_distribution(self) -> Distribution:
@@ -91,17 +92,17 @@ class GANModule(ScoringModule):
     def generate(self, z: Tensor) -> Tensor:
         return self.generator_ema(z)
 
-    def critic(self, images: Tensor) -> Tensor:
-        """Return logits (B,) of augmented images (B, C, H, W)."""
+    def discriminator_logits(self, images: Tensor) -> Tensor:
+        """Augment images (B, C, H, W) and return their logits, (B,), at least float32."""
         augmented = self.augmentation(images, self.augment_probability())
-        return full_precision(self.discriminator(augmented))
+        return to_full_precision(self.discriminator(augmented))
 
     def configure_optimizers(self) -> Any:
         config = self.training_config
         num_batches = int(self.trainer.estimated_stepping_batches)
         self.num_discriminator_updates = num_batches * config.discriminator_steps
 
-        def num_generator_updates() -> int:  # known once the warm-up has ended
+        def num_generator_updates() -> int:  # final only after the warm-up
             return num_batches - math.ceil(self.warmup.num_images / config.loader.batch_size)
 
         g_optimizer, g_schedule = config.generator_optimizer.build(
@@ -127,56 +128,58 @@ class GANModule(ScoringModule):
             is_last = step == config.discriminator_steps - 1
             z = self.sample_latents(len(real))
             fakes = self.generate_fakes(z, keep_graph=is_last and self.warmup.is_finished)
-            counts_step = is_last and not self.warmup.is_finished
-            logged |= self.step_discriminator(d_optimizer, real, fakes, counts_step)
+            counts_batch = is_last and not self.warmup.is_finished
+            logged |= self.step_discriminator(d_optimizer, real, fakes, counts_batch)
             d_schedule.step()
 
         if self.warmup.is_finished:
             logged |= self.step_generator(g_optimizer, real, z, fakes)
             g_schedule.step()
-            self.ema.update_parameters(self.generator)
+            self.ema.update(self.generator, self.progress.generator_updates - 1)
 
         self.progress.images += config.loader.batch_size
-        self.warmup.advance(self.progress.images)
+        self.warmup.finish_if_due(self.progress.images)
         if is_logged(self.trainer):
-            for tag in ("train/d_loss", "train/d_real", "train/d_fake"):
-                self.log(tag, logged.pop(tag), prog_bar=True, sync_dist=True)
             self.log_dict(logged, sync_dist=True)
 
     def split_batch(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Return the parts of a batch that are computed one by one (`gradient_accumulation`)."""
+        """Split a batch into `gradient_accumulation` micro-batches along its first dimension."""
         return batch.chunk(self.training_config.gradient_accumulation)
 
     def generate_fakes(self, z: Tensor, keep_graph: bool) -> list[Tensor]:
-        """Return the fakes of each part of a batch of latents.
+        """Return the fake images of each micro-batch of latents z (B, latent_dim).
 
-        If the generator steps on them and the batch is in one part, they keep their graph.
+        They keep their autograd graph if `keep_graph` and there is only one micro-batch.
         """
-        parts = self.split_batch(z)
-        with torch.set_grad_enabled(keep_graph and len(parts) == 1), self.counted("fakes"):
-            return [self.generator(part) for part in parts]
+        micro_z = self.split_batch(z)
+        with torch.set_grad_enabled(keep_graph and len(micro_z) == 1), self.count_flops("fakes"):
+            return [self.generator(part) for part in micro_z]
 
     def step_discriminator(
-        self, optimizer: LightningOptimizer, real: Tensor, fakes: list[Tensor], counts_step: bool
+        self,
+        optimizer: LightningOptimizer,
+        real: Tensor,
+        fakes: list[Tensor],
+        counts_batch: bool,
     ) -> dict[str, Tensor]:
-        """Update the discriminator on real images and fakes; return the values to log by tag."""
+        """Update the discriminator on real and fake images; return the values to log by tag."""
         num_updates = self.progress.discriminator_updates
         fraction = num_updates / self.num_discriminator_updates
         penalty_weight = self.penalty.weight(num_updates, fraction)
         optimizer.zero_grad()
-        parts = []
-        with self.counted(f"discriminator {penalty_weight > 0}"):
-            for real_part, fake_part in zip(self.split_batch(real), fakes, strict=True):
-                fake_part = fake_part.detach()
-                part = steps.discriminator_terms(
-                    self.critic, real_part, fake_part, self.loss, self.penalty, penalty_weight
+        all_terms = []
+        with self.count_flops(f"discriminator, penalty={penalty_weight > 0}"):
+            for x, fake in zip(self.split_batch(real), fakes, strict=True):
+                fake = fake.detach()
+                terms = steps.discriminator_terms(
+                    self.discriminator_logits, x, fake, self.loss, self.penalty, penalty_weight
                 )
-                self.manual_backward(part.loss / len(fakes))
-                parts.append(part)
-        terms = steps.mean_terms(parts)
+                self.manual_backward(terms.loss / len(fakes))
+                all_terms.append(terms)
+        terms = steps.mean_terms(all_terms)
         self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
-        grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_step)
-        self.adapt(terms)
+        grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_batch)
+        self.update_adaptive_settings(terms)
         self.progress.discriminator_updates += 1
         return grad_norm | {
             "train/d_loss": terms.adversarial,
@@ -185,8 +188,8 @@ class GANModule(ScoringModule):
             "train/d_accuracy": terms.accuracy,
         }
 
-    def adapt(self, terms: DiscriminatorTerms) -> None:
-        """Adapt the augmentation's probability and the warm-up to the discriminator's logits."""
+    def update_adaptive_settings(self, terms: DiscriminatorTerms) -> None:
+        """Adapt the augmentation probability and the warm-up to the discriminator's logits."""
         config = self.training_config
         reduce = self.trainer.strategy.reduce
         if self.augment_probability.is_adaptive:
@@ -194,77 +197,63 @@ class GANModule(ScoringModule):
             num_images = config.loader.batch_size / config.discriminator_steps
             self.augment_probability.update(overfitting_r, num_images)
         if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
-            self.warmup.observe(float(reduce(terms.accuracy, reduce_op="mean")))
+            self.warmup.update_accuracy(float(reduce(terms.accuracy, reduce_op="mean")))
 
     def step_generator(
         self, optimizer: LightningOptimizer, real: Tensor, z: Tensor, fakes: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Update the generator, with the discriminator frozen; return the values to log by tag."""
+        """Update the generator with a frozen discriminator; return the values to log by tag."""
         config = self.training_config.warm_start
         num_images = self.progress.generator_updates * self.training_config.loader.batch_size
         reconstruction_weight = config.reconstruction_weight_at(num_images)
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            parts = []
-            batch_parts = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
-            with self.counted(f"generator {reconstruction_weight > 0}"):
-                for real_part, z_part, fake_part in batch_parts:
-                    # Several parts have no graph: each is generated again.
-                    fake = fake_part if len(fakes) == 1 else self.generator(z_part)
-                    part = steps.generator_terms(
-                        self.critic,
+            all_terms = []
+            micro_batches = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
+            with self.count_flops(f"generator, reconstruction={reconstruction_weight > 0}"):
+                for x, micro_z, micro_fake in micro_batches:
+                    # With several micro-batches the fakes have no autograd graph: regenerate them.
+                    fake = micro_fake if len(fakes) == 1 else self.generator(micro_z)
+                    terms = steps.generator_terms(
+                        self.discriminator_logits,
                         fake=fake,
-                        real=real_part,
+                        real=x,
                         loss=self.loss,
                         vae=self.vae,
                         generator=self.generator,
                         reconstruction_weight=reconstruction_weight,
                     )
-                    self.manual_backward(part.loss / len(fakes))
-                    parts.append(part)
+                    self.manual_backward(terms.loss / len(fakes))
+                    all_terms.append(terms)
             if num_images < config.freeze_images:
-                decoder_layers = list(layers(self.generator.decoder).values())
+                decoder_layers = list(named_layers(self.generator.decoder).values())
                 drop_gradients(decoder_layers[: config.freeze_layers])
-            terms = steps.mean_terms(parts)
+            terms = steps.mean_terms(all_terms)
             self.terms = {
                 "train/g_loss": terms.adversarial,
                 "the reconstruction loss": terms.reconstruction,
             }
-            grad_norm = self.apply_step(optimizer, self.generator.decoder, "g", counts_step=True)
+            grad_norm = self.apply_step(optimizer, self.generator.decoder, "g", counts_batch=True)
         self.progress.generator_updates += 1
         return {"train/g_loss": terms.adversarial} | grad_norm
 
     def apply_step(
-        self, optimizer: LightningOptimizer, network: nn.Module, player: str, counts_step: bool
+        self, optimizer: LightningOptimizer, network: nn.Module, prefix: str, counts_batch: bool
     ) -> dict[str, Tensor]:
-        """Update weights; return the gradient's norm by tag on steps that are logged.
-
-        Lightning adds 1 to `global_step` at each optimizer's step; only one per batch should count.
-        """
-        logged = {}
-        if is_logged(self.trainer):
-            norm = gradient_norm(network.parameters(), self.trainer)
-            logged[f"train/{player}_grad_norm"] = norm
-        if self.training_config.gradient_clip is not None:
-            max_norm = self.training_config.gradient_clip
-            clip_gradients(network.parameters(), max_norm, self.trainer)
-        if counts_step:
-            optimizer.step()
-        else:
-            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        return logged
+        """Update the weights; return the gradient norm by tag if this step is logged."""
+        max_norm = self.training_config.gradient_clip
+        norm = optimizer_step(self.trainer, optimizer, network, max_norm, counts_batch)
+        return {} if norm is None else {f"train/{prefix}_grad_norm": norm}
 
     @contextmanager
-    def counted(self, part: str) -> Iterator[None]:
-        """Add the floating-point operations inside to the progress; they are equal for a part."""
-        with self.flops.counted(part):
+    def count_flops(self, key: str) -> Iterator[None]:
+        """Add the block's FLOPs to `progress.flops`; blocks with equal keys must cost the same."""
+        with self.flops.counted(key):
             yield
-        self.progress.flops += self.flops.counts[part] * self.trainer.world_size
+        self.progress.flops += self.flops.counts[key] * self.trainer.world_size
 
     def on_validation_epoch_end(self) -> None:
         values = {f"val/{name}": value for name, value in self.compute_scores().items()}
-        monitored = "val/frechet_distance"
-        self.log(monitored, values.pop(monitored), prog_bar=True)
         values["val/images"] = float(self.progress.images)
         values["val/compute"] = self.progress.flops / 1e15
         self.log_dict(values)
@@ -274,16 +263,16 @@ class GANModule(ScoringModule):
         self.log_dict({f"test/{name}": value for name, value in self.compute_scores().items()})
 
     def compute_scores(self) -> dict[str, float]:
-        """Return the scores of the generated images by name.
+        """Return the scores of the generated images by metric name.
 
         Raises:
-            ValueError: They are not finite: the training has diverged.
+            ValueError: The features of the generated images are not finite.
         """
         try:
             return self.scorer.compute()
         except NonFiniteError as error:
             raise ValueError(
-                f"after {self.progress.images} images: {error}. The training has diverged; lower "
+                f"after {self.progress.images} images: {error}. Training has diverged; lower "
                 "generator_optimizer.lr and discriminator_optimizer.lr. The checkpoints are intact"
             ) from error
 
@@ -295,6 +284,8 @@ class GANModule(ScoringModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = TrainingProgress(**checkpoint["gan_progress"])
         self.warmup = DiscriminatorWarmup(**checkpoint["gan_warmup"])
-        for name, value in self.vae.state_dict().items():  # scores may look through its encoder
+        for name, value in self.vae.state_dict().items():  # the VAE defines the features
             if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
-                raise ValueError("vae_ckpt is not the VAE that this GAN was started from")
+                raise ValueError(
+                    "vae_ckpt is not the VAE that this GAN was started from; set it to that VAE"
+                )

@@ -1,4 +1,4 @@
-"""Terms of a discriminator step and of a generator step, as functions of images."""
+"""Loss terms of a discriminator step and of a generator step, as functions of images."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ import torch
 from torch import Tensor
 
 from vaegan.gan.generator import Generator
-from vaegan.gan.losses import AdversarialLoss, Critic
+from vaegan.gan.losses import AdversarialLoss, DiscriminatorFn
 from vaegan.gan.penalties import GradientPenalty
-from vaegan.vae.model import VAE, full_precision
+from vaegan.vae.model import VAE, to_full_precision
 
 
 class DiscriminatorTerms(NamedTuple):
-    """Scalars of a discriminator step, each a mean over the batch."""
+    """Scalar terms of a discriminator step, each a mean over the batch."""
 
     adversarial: Tensor
-    penalty: Tensor  # weighted
+    penalty: Tensor  # gradient penalty times its weight
     real_logit: Tensor
     fake_logit: Tensor
-    accuracy: Tensor  # share of pairs with the real logit above the fake one
-    # r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1; E[sign(D(x) - D(g))] if relativistic
+    accuracy: Tensor  # fraction of pairs with real logit > fake logit
+    # r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1; E[sign(D(x) - D(g))] if the loss is
+    # relativistic
     overfitting_r: Tensor
 
     @property
     def loss(self) -> Tensor:
-        """The discriminator minimizes this scalar."""
+        """Total loss of the discriminator: adversarial loss plus weighted penalty."""
         return self.adversarial + self.penalty
 
 
 class GeneratorTerms(NamedTuple):
-    """Scalars of a generator step, each a mean over the batch."""
+    """Scalar terms of a generator step, each a mean over the batch."""
 
     adversarial: Tensor
-    reconstruction: Tensor  # weighted
+    reconstruction: Tensor  # reconstruction loss times its weight, in nats per dimension
 
     @property
     def loss(self) -> Tensor:
-        """The generator minimizes this scalar."""
+        """Total loss of the generator: adversarial loss plus weighted reconstruction loss."""
         return self.adversarial + self.reconstruction
 
 
@@ -47,19 +48,28 @@ Terms = TypeVar("Terms", DiscriminatorTerms, GeneratorTerms)
 
 
 def discriminator_terms(
-    critic: Critic,
+    discriminator: DiscriminatorFn,
     real: Tensor,
     fake: Tensor,
     loss: AdversarialLoss,
     penalty: GradientPenalty,
     penalty_weight: float,
 ) -> DiscriminatorTerms:
-    """Return the terms of a discriminator step on real and detached fake images, (B, C, H, W)."""
-    real_logits, fake_logits = critic(torch.cat([real, fake])).chunk(2)
+    """Return the loss terms of a discriminator step.
+
+    Args:
+        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation.
+        real: Real images in [0, 1], (B, C, H, W).
+        fake: Fake images in [0, 1], (B, C, H, W), detached from the generator.
+        loss: Adversarial loss.
+        penalty: Gradient penalty.
+        penalty_weight: Weight of the penalty; 0: the penalty is not computed.
+    """
+    real_logits, fake_logits = discriminator(torch.cat([real, fake])).chunk(2)
     adversarial = loss.discriminator(real_logits, fake_logits).mean()
     weighted_penalty = torch.zeros_like(adversarial)
     if penalty_weight:
-        weighted_penalty = penalty_weight * penalty(critic, real, fake).mean()
+        weighted_penalty = penalty_weight * penalty(discriminator, real, fake).mean()
     margin = real_logits - fake_logits if loss.IS_RELATIVISTIC else real_logits
     return DiscriminatorTerms(
         adversarial=adversarial,
@@ -72,7 +82,7 @@ def discriminator_terms(
 
 
 def generator_terms(
-    critic: Critic,
+    discriminator: DiscriminatorFn,
     fake: Tensor,
     real: Tensor,
     loss: AdversarialLoss,
@@ -80,9 +90,19 @@ def generator_terms(
     generator: Generator,
     reconstruction_weight: float,
 ) -> GeneratorTerms:
-    """Return the terms of a generator step on fake images with their graph, (B, C, H, W)."""
-    fake_logits = critic(fake)
-    real_logits = critic(real) if loss.IS_RELATIVISTIC else torch.zeros_like(fake_logits)
+    """Return the loss terms of a generator step.
+
+    Args:
+        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation.
+        fake: Images from the generator with their autograd graph, (B, C, H, W).
+        real: Real images in [0, 1], (B, C, H, W).
+        loss: Adversarial loss.
+        vae: VAE whose encoder provides the latents of the reconstruction loss.
+        generator: Generator that is updated.
+        reconstruction_weight: Weight of the reconstruction loss; 0: it is not computed.
+    """
+    fake_logits = discriminator(fake)
+    real_logits = discriminator(real) if loss.IS_RELATIVISTIC else torch.zeros_like(fake_logits)
     adversarial = loss.generator(fake_logits, real_logits).mean()
     reconstruction = torch.zeros_like(adversarial)
     if reconstruction_weight:
@@ -90,27 +110,29 @@ def generator_terms(
     return GeneratorTerms(adversarial, reconstruction)
 
 
-def mean_terms(parts: Sequence[Terms]) -> Terms:
-    """Return the mean of each term over the parts of a batch, without gradient."""
+def mean_terms(terms: Sequence[Terms]) -> Terms:
+    """Return the mean of each term over the micro-batches of a batch, detached."""
     means = {}
-    for name in parts[0]._fields:
-        values = [getattr(part, name).detach() for part in parts]
+    for name in terms[0]._fields:
+        values = [getattr(micro_terms, name).detach() for micro_terms in terms]
         means[name] = values[0] if len(values) == 1 else torch.stack(values).mean()
-    return type(parts[0])(**means)
+    return type(terms[0])(**means)
 
 
 def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tensor:
-    """Return -log p(x|z) in nats per dimension, with z ~ q(z|x) of the VAE and p the generator's.
+    """Return the mean of -log p(x|z) / (C H W) over the batch, in nats per dimension.
+
+    z ~ q(z|x) is a sample from the VAE's posterior, without gradient; p(x|z) is the generator's
+    likelihood. Source: Larsen et al. 2016, arXiv:1512.09300, but with log p(x|z) of pixels in place
+    of discriminator features.
 
     Args:
-        vae: Its encoder gives the latents, without gradient.
-        generator: Its decoder and likelihood give p(x|z).
-        images: Real images in [0, 1], (B, C, H, W).
-
-    Source: Larsen et al. 2016, arXiv:1512.09300, with the likelihood of pixels.
+        vae: VAE that provides q(z|x).
+        generator: Generator that provides p(x|z).
+        images: Real images x in [0, 1], (B, C, H, W).
     """
     with torch.no_grad():
         target = vae.likelihood.target(images)
-        z = vae.encode(target).sample()
-    likelihood = generator.likelihood(full_precision(generator.decoder(z)))
+        z = vae.encode(target).rsample()  # `sample` waits for the GPU; the numbers are the same
+    likelihood = generator.likelihood(to_full_precision(generator.decoder(z)))
     return -likelihood.log_prob(target).mean() / images[0].numel()

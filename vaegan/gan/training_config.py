@@ -1,4 +1,4 @@
-"""Settings of a GAN and of its training."""
+"""Configs of a GAN and of its training."""
 
 from __future__ import annotations
 
@@ -21,53 +21,70 @@ from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, chec
 T = TypeVar("T", bound="GANTraining")
 
 MAX_DEFAULT_WARMUP = 6_400  # images
-MAX_SMALL_SIZE = 32  # pixels, up to which the learning rates of small images are the defaults
-# Learning rates found on MNIST (experiment=warm_start_study), and on clip art of 64 x 64 pixels,
-# where those of MNIST make the images blank.
-SMALL_IMAGE_RATES = {"generator": 6e-3, "discriminator": 4e-3}
-LARGE_IMAGE_RATES = {"generator": 3e-4, "discriminator": 3e-4}
+MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width that uses SMALL_IMAGE_LR
+# Tuned on MNIST (experiment=warm_start_study) and on 64 x 64 clip art, respectively. On the clip
+# art, the MNIST learning rates produce blank images.
+SMALL_IMAGE_LR = {"generator": 6e-3, "discriminator": 4e-3}
+LARGE_IMAGE_LR = {"generator": 3e-4, "discriminator": 3e-4}
 
 
 @dataclass
 class GANConfig:
-    """The discriminator and the losses. The generator comes from the VAE."""
+    """Discriminator, losses, augmentation and scores. The generator follows from the VAE."""
 
+    # architecture of the discriminator
     discriminator: Discriminator.Config = field(default_factory=discriminators.Conv.Config)
+    # adversarial loss of discriminator and generator
     adversarial_loss: AdversarialLoss.Config = field(default_factory=NonSaturating.Config)
+    # penalty on the gradient of the discriminator with respect to its input
     gradient_penalty: GradientPenalty.Config = field(default_factory=R1.Config)
+    # augmentation of real and fake images before the discriminator
     augmentation: Augmentation.Config = field(default_factory=NoAugmentation.Config)
-    # network of the scores; null: digits_cnn for classes that it knows, else the VAE's encoder
+    # network whose features are scored; null: digits_cnn if it knows the data set's classes, else
+    # vae_encoder
     feature_extractor: FeatureExtractor.Config | None = None
 
 
-def gan_optimizer() -> OptimizerConfig:
-    """Return the default optimizer of generator and discriminator."""
+def default_gan_optimizer() -> OptimizerConfig:
+    """Return the default optimizer config of generator and discriminator."""
     return OptimizerConfig(lr=None, lr_final=0.1, beta1=0.5, beta2=0.99)
 
 
 @dataclass
 class GANTraining:
-    """Settings of a GAN's training."""
+    """Training of a GAN."""
 
+    # use of the VAE: copied layers, latent distribution, reconstruction loss
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    # images in which only the discriminator learns; null: 6,400, at most a tenth of all
+    # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and less
+    # than all images seen in training; null: 6,400, but at most a tenth of these
     discriminator_warmup: int | None = None
-    # share of pairs with the real logit above the fake one that ends the warm-up; null: none does
+    # running mean of the fraction of pairs with real logit > fake logit, in (0.5, 1), at which the
+    # discriminator warm-up ends early; null: it never ends early
     discriminator_warmup_accuracy: float | None = None
-    discriminator_steps: int = 1  # discriminator steps for each generator step
-    gradient_accumulation: int = 1  # parts of a batch, computed one by one to save memory
-    gradient_clip: float | None = None  # largest norm of a network's gradient; null: any
-    ema_half_life: float = 10_000.0  # images after which a generator's share in the EMA has halved
-    # the EMA's half-life is at most this share of the images so far; 0: the full one from the start
+    discriminator_steps: int = 1  # discriminator steps per generator step, >= 1
+    # micro-batches per batch and device, computed one after another to save memory; a divisor of
+    # the batch size per device
+    gradient_accumulation: int = 1
+    gradient_clip: float | None = None  # maximum gradient norm of a network, > 0; null: no clipping
+    # images after which the weight of a past generator in the EMA has halved, > 0
+    ema_half_life: float = 10_000.0
+    # the EMA half-life is at most this fraction of the images so far, >= 0; 0: no ramp-up
     ema_rampup: float = 0.1
-    # images from one validation to the next; null: trainer.val_check_interval
+    # images from one validation to the next, at least the batch size; null: use
+    # trainer.val_check_interval
     score_every_n_images: int | None = None
-    generator_optimizer: OptimizerConfig = field(default_factory=gan_optimizer)
-    discriminator_optimizer: OptimizerConfig = field(default_factory=gan_optimizer)
+    # optimizer of the generator; lr=null: 6e-3 for images up to 32 x 32 pixels, else 3e-4
+    generator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
+    # optimizer of the discriminator; lr=null: 4e-3 for images up to 32 x 32 pixels, else 3e-4
+    discriminator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
+    # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
+    # devices, length of training, validation and logging
     trainer: TrainerConfig = field(
         default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5)
     )
+    # checkpoints of the run
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
@@ -86,7 +103,7 @@ class GANTraining:
         require(is_valid, "score_every_n_images", expected, interval)
         num_local = batch_size // (self.trainer.devices * self.trainer.num_nodes)
         num_parts = self.gradient_accumulation
-        expected = f"a divisor of the {num_local} images of a batch on one device"
+        expected = f"a divisor of the {num_local} images per batch and device"
         is_divisor = num_parts >= 1 and num_local % num_parts == 0
         require(is_divisor, "gradient_accumulation", expected, num_parts)
 
@@ -97,38 +114,42 @@ class GANTraining:
         key = "discriminator_warmup_accuracy"
         accuracy = self.discriminator_warmup_accuracy
         if accuracy is not None:
-            expected = "in (0.5, 1), 0.5 being chance, or null"
+            expected = "in (0.5, 1), where 0.5 is chance level, or null"
             require(0.5 < accuracy < 1, key, expected, accuracy)
             expected = "null without a warm-up (discriminator_warmup=0)"
             require(warmup != 0, key, expected, accuracy)
 
 
 def resolve_data_defaults(training: T, image_shape: ImageShape, num_images: int) -> T:
-    """Return the settings with numbers for those that are left to the data.
+    """Return the config with the null values that depend on the data replaced by numbers.
+
+    These are `discriminator_warmup` and the learning rates.
 
     Args:
-        training: The settings.
+        training: Config to resolve; it is not modified.
         image_shape: Channels, height, width.
-        num_images: Images of the whole training.
+        num_images: Number of real images seen in the whole training run.
 
     Raises:
-        ValueError: The discriminator's warm-up takes the whole training.
+        ValueError: The discriminator warm-up is not shorter than the training run.
     """
-    is_small = max(image_shape[1:]) <= MAX_SMALL_SIZE
-    rates = SMALL_IMAGE_RATES if is_small else LARGE_IMAGE_RATES
+    is_small = max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE
+    lr = SMALL_IMAGE_LR if is_small else LARGE_IMAGE_LR
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
-    expected = f"less than the {num_images} images of the whole training"
+    expected = f"less than {num_images}, the number of images seen in training"
     require(warmup < num_images, "discriminator_warmup", expected, warmup)
     return replace(
         training,
         discriminator_warmup=warmup,
-        generator_optimizer=with_rate(training.generator_optimizer, rates["generator"]),
-        discriminator_optimizer=with_rate(training.discriminator_optimizer, rates["discriminator"]),
+        generator_optimizer=with_default_lr(training.generator_optimizer, lr["generator"]),
+        discriminator_optimizer=with_default_lr(
+            training.discriminator_optimizer, lr["discriminator"]
+        ),
     )
 
 
-def with_rate(optimizer: OptimizerConfig, lr: float) -> OptimizerConfig:
-    """Return the optimizer's settings with a learning rate if they have none."""
+def with_default_lr(optimizer: OptimizerConfig, lr: float) -> OptimizerConfig:
+    """Return the optimizer config with its learning rate set to `lr` if it is null."""
     return replace(optimizer, lr=optimizer.lr or lr)

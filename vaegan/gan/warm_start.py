@@ -1,7 +1,7 @@
-"""Warm start: how a GAN's generator and discriminator copy layers from a VAE.
+"""Warm start: copy layers of a VAE into the generator and the discriminator of a GAN.
 
-Nothing is copied silently: a `Transfer` lists the copied and the fresh layers. A layer is a module
-with weights of its own, named as in the network's state dict, in the order of registration.
+Each copy returns a `Transfer` that lists the copied and the fresh layers. A layer is a module that
+directly owns parameters. Layers are named as in `named_modules`, in the order of registration.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ LAYER_CHOICES = ("all", "first", "last", "none")
 
 @dataclass
 class WarmStartConfig:
-    """Layers and latents that the GAN takes over from the VAE."""
+    """Use of the VAE in the GAN: copied layers, latent distribution, reconstruction loss."""
 
-    # layers of the VAE's decoder that the generator starts from: all, first, last, none
+    # layers copied from the VAE's decoder into the generator: all, first, last, none
     generator: str = "all"
-    num_layers: int = 1  # number of layers with first and last
-    # true: the discriminator starts from the trunk of the VAE's encoder; null: if the generator
-    # starts warm and the two have the same architecture
+    num_layers: int = 1  # number of layers copied with generator=first or generator=last, >= 1
+    # true: copy the trunk of the VAE's encoder into the discriminator; false: start from fresh
+    # weights; null: copy if generator is not none and both trunks have the same architecture
     discriminator: bool | None = None
-    # true: latents are drawn from a normal fitted to the training images' latents
+    # true: sample latents from a normal fitted to posterior samples of training images; false: from
+    # the VAE's prior
     aggregate_posterior: bool = False
-    freeze_layers: int = 0  # first layers of the generator to freeze
-    freeze_images: int = 0  # images, from the generator's first step on, for which they are frozen
-    # weight of -log p(x|z) per dimension, z ~ q(z|x), in the generator's loss
+    freeze_layers: int = 0  # number of the generator's first layers to freeze at the start, >= 0
+    # number of real images, counted from the generator's first step, for which its first
+    # freeze_layers layers stay frozen, >= 0
+    freeze_images: int = 0
+    # initial weight in the generator's loss of the reconstruction loss, -log p(x|z) with z ~ q(z|x)
+    # in nats per dimension, >= 0; 0: no reconstruction loss
     reconstruction_weight: float = 0.0
-    # images from the generator's first step on in which that weight falls linearly to 0
+    # number of real images, counted from the generator's first step, over which
+    # reconstruction_weight falls linearly to 0, >= 1
     reconstruction_images: int = 100_000
 
     def __post_init__(self) -> None:
@@ -50,24 +55,24 @@ class WarmStartConfig:
         for key in ("freeze_layers", "freeze_images", "reconstruction_weight"):
             require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
         is_consistent = (self.freeze_layers > 0) == (self.freeze_images > 0)
-        expected = f"positive with freeze_layers={self.freeze_layers}, and 0 with none"
+        expected = f"positive with freeze_layers > 0, else 0 (freeze_layers={self.freeze_layers})"
         require(is_consistent, "freeze_images", expected, self.freeze_images)
 
     def reconstruction_weight_at(self, num_images: int) -> float:
-        """Return the reconstruction's weight after so many images of the generator's training."""
-        share_left = 1 - num_images / self.reconstruction_images
-        return self.reconstruction_weight * max(0.0, share_left)
+        """Return the reconstruction weight after `num_images` images of generator training."""
+        remaining = 1 - num_images / self.reconstruction_images
+        return self.reconstruction_weight * max(0.0, remaining)
 
 
 class Transfer(NamedTuple):
-    """Record of the layers that a network took over."""
+    """Summary of the layers copied into a network; the fields are stored in the run record."""
 
-    network: str
-    source: str
-    copied: list[str]  # names of layers
-    fresh: list[str]  # names of layers
-    num_copied: int  # weights
-    num_weights: int
+    network: str  # network that received the layers
+    source: str  # network that the layers come from
+    copied: list[str]  # names of the copied layers
+    fresh: list[str]  # names of the layers with fresh weights
+    num_copied: int  # number of copied weights
+    num_weights: int  # number of weights of the network
 
     def __str__(self) -> str:
         if not self.copied:
@@ -78,8 +83,8 @@ class Transfer(NamedTuple):
         return text + (f"; fresh: {', '.join(self.fresh)}" if self.fresh else "")
 
 
-def layers(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules that have weights of their own, by name, in order."""
+def named_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that directly own parameters by name, in the order of registration."""
     return {
         name: module
         for name, module in network.named_modules()
@@ -90,9 +95,9 @@ def layers(network: nn.Module) -> dict[str, nn.Module]:
 def describe_transfer(
     network: nn.Module, copied: list[str], network_name: str, source_name: str
 ) -> Transfer:
-    """Return the report of copied layers, by name."""
+    """Return the summary of the `copied` layers, given by name, of a network."""
     sizes = {}
-    for name, layer in layers(network).items():
+    for name, layer in named_layers(network).items():
         sizes[name] = sum(p.numel() for p in layer.parameters(recurse=False))
     fresh = [name for name in sizes if name not in copied]
     num_copied = sum(sizes[name] for name in copied)
@@ -100,19 +105,20 @@ def describe_transfer(
 
 
 def init_generator(vae: VAE, fresh: VAE, config: WarmStartConfig) -> tuple[Generator, Transfer]:
-    """Return a generator with layers of a trained VAE's decoder, the others fresh.
+    """Build a generator from layers of a trained decoder and layers with fresh weights.
+
+    With `generator=all` the result is the VAE's decoder and the likelihood's mean, bit for bit.
 
     Args:
-        vae: The trained VAE.
-        fresh: One of the same architecture with fresh weights.
-        config: The layers to copy. With all of them, the generator is the VAE's decoder followed by
-            its likelihood's mean, bit for bit.
+        vae: Trained VAE.
+        fresh: VAE of the same architecture with fresh weights.
+        config: Layers to copy.
 
     Raises:
-        ValueError: The decoder has fewer layers than the config asks for.
+        ValueError: `num_layers` or `freeze_layers` exceeds the number of decoder layers.
     """
-    names = list(layers(vae.decoder))
-    expected = f"at most the decoder's {len(names)} ({', '.join(names)})"
+    names = list(named_layers(vae.decoder))
+    expected = f"at most {len(names)}, the number of decoder layers ({', '.join(names)})"
     is_partial = config.generator in ("first", "last")
     has_layers = not is_partial or config.num_layers <= len(names)
     require(has_layers, "warm_start.num_layers", expected, config.num_layers)
@@ -134,40 +140,47 @@ def init_generator(vae: VAE, fresh: VAE, config: WarmStartConfig) -> tuple[Gener
 
 
 def init_discriminator(vae: VAE, discriminator: Discriminator, config: WarmStartConfig) -> Transfer:
-    """Load the trunk of the VAE's encoder into a discriminator of the same architecture.
+    """Copy the trunk of the VAE's encoder into a discriminator of the same architecture.
+
+    Args:
+        vae: Trained VAE.
+        discriminator: Discriminator with fresh weights, modified in place.
+        config: Layers to copy; nothing if `discriminator` is None and the architectures differ.
 
     Raises:
-        ValueError: The architectures differ, and the config asks for a warm start.
+        ValueError: The architectures differ, but `config.discriminator` is True.
     """
     copied: list[str] = []
-    is_wanted = config.discriminator
-    if is_wanted is None:
-        is_wanted = config.generator != "none"
-    difference = trunk_difference(discriminator, vae.encoder)
-    if is_wanted and difference is None:
+    is_warm = config.discriminator
+    if is_warm is None:
+        is_warm = config.generator != "none"
+    mismatch = describe_trunk_mismatch(discriminator, vae.encoder)
+    if is_warm and mismatch is None:
         discriminator.trunk.load_state_dict(vae.encoder.trunk.state_dict())
-        copied = [f"trunk.{name}" for name in layers(discriminator.trunk)]
-    elif is_wanted:
-        message = f"discriminator cannot start from the VAE's encoder: {difference}"
+        copied = [f"trunk.{name}" for name in named_layers(discriminator.trunk)]
+    elif is_warm:
+        message = f"discriminator cannot start from the VAE's encoder: {mismatch}"
         if config.discriminator:
-            raise ValueError(f"{message}; choose the same for both")
+            remedy = "use the same settings for both, or set warm_start.discriminator=false"
+            raise ValueError(f"{message}; {remedy}")
         log.info("%s", message)
     return describe_transfer(discriminator, copied, "discriminator", "the VAE's encoder")
 
 
-def trunk_difference(discriminator: nn.Module, encoder: nn.Module) -> str | None:
-    """Return the settings in which the trunks of two networks differ, or None if there are none.
+def describe_trunk_mismatch(discriminator: nn.Module, encoder: nn.Module) -> str | None:
+    """Return the settings in which the trunks of two networks differ; None if they are equal.
 
-    Weights are useful only in the order and with the activations they were trained with.
+    Activations are compared too: weights are useful only with the activation they were trained
+    with.
     """
-    ours = getattr(discriminator, "trunk", None)
-    theirs = getattr(encoder, "trunk", None)
-    if not isinstance(ours, Trunk) or not isinstance(theirs, Trunk):
-        return "one of them has no trunk"
-    keys = dict.fromkeys([*ours.architecture, *theirs.architecture])
-    differing = []
+    trunk = getattr(discriminator, "trunk", None)
+    encoder_trunk = getattr(encoder, "trunk", None)
+    if not isinstance(trunk, Trunk) or not isinstance(encoder_trunk, Trunk):
+        return "one of the two networks has no trunk"
+    keys = dict.fromkeys([*trunk.architecture, *encoder_trunk.architecture])
+    mismatches = []
     for key in keys:
-        value, encoder_value = ours.architecture.get(key), theirs.architecture.get(key)
+        value, encoder_value = trunk.architecture.get(key), encoder_trunk.architecture.get(key)
         if value != encoder_value:
-            differing.append(f"discriminator has {key}={value}, encoder {key}={encoder_value}")
-    return "; ".join(differing) or None
+            mismatches.append(f"discriminator has {key}={value}, encoder {key}={encoder_value}")
+    return "; ".join(mismatches) or None

@@ -1,8 +1,8 @@
-"""Small classifier of 28 x 28 gray images; its penultimate features are a feature space for scores.
+"""Small classifier of 28 x 28 gray images; its penultimate features are used for scores.
 
-Features tuned to a data set distinguish a sharp digit from a smudge, which features of photographs
-do not, and they cost a thousandth of Inception's. Scores in this space are comparable with each
-other only, not with published FIDs.
+Features trained on the data set separate sharp digits from blurred ones, unlike features trained on
+photographs, and they need about 1/1000 of the compute of InceptionV3. The scores are comparable
+only with each other, not with published FIDs.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, channels_last, nn
 
-WEIGHTS = Path(__file__).parent / "weights"
-NAMES = ("mnist", "fashion_mnist")
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+DATASETS = ("mnist", "fashion_mnist")  # data sets with shipped weights
 
 
-def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """Return 3 x 3 convolution, batch norm and ReLU."""
+def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """Return a 3 x 3 convolution, batch norm and ReLU; the image size is divided by `stride`."""
     convolution = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 class DigitsCnn(nn.Module):
-    """Six convolutions (28 -> 14 -> 7 pixels), a feature layer and a linear classifier.
+    """Classifier with six convolutions (28 -> 14 -> 7 pixels), a feature layer and a linear layer.
 
-    It has 172,986 parameters. The batch norm before the features' ReLU keeps each of the 64 units
-    alive and of similar size.
+    It has 172,986 parameters. The batch norm before the ReLU of the feature layer prevents dead
+    units and gives the 64 features similar scales.
     """
 
     NUM_FEATURES: ClassVar[int] = 64
@@ -39,12 +39,12 @@ class DigitsCnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            conv(1, 16),
-            conv(16, 32, stride=2),
-            conv(32, 32),
-            conv(32, 64, stride=2),
-            conv(64, 64),
-            conv(64, 64),
+            conv_block(1, 16),
+            conv_block(16, 32, stride=2),
+            conv_block(32, 32),
+            conv_block(32, 64, stride=2),
+            conv_block(64, 64),
+            conv_block(64, 64),
         )
         self.head = nn.Sequential(
             OrderedDict(
@@ -59,14 +59,14 @@ class DigitsCnn(nn.Module):
         self.to(memory_format=channels_last)  # about 1.4 times as fast on a CPU
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return class logits (B, 10) of images (B, 1, 28, 28) in [0, 1]."""
+        """Return class logits (B, 10) of images in [0, 1], (B, 1, 28, 28)."""
         return self.classifier(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the penultimate activations, (B, 64), >= 0, of images (B, 1, 28, 28) in [0, 1].
+        """Return the penultimate activations, (B, 64), >= 0, of images in [0, 1], (B, 1, 28, 28).
 
         Raises:
-            ValueError: The images have another shape.
+            ValueError: The images do not have shape (B, 1, 28, 28).
         """
         if images.shape[1:] != (1, 28, 28):
             raise ValueError(
@@ -77,26 +77,27 @@ class DigitsCnn(nn.Module):
 
 
 def load_digits_cnn(name: str, path: Path | None = None) -> DigitsCnn:
-    """Return the trained classifier of a data set, frozen, in eval mode.
+    """Return the trained classifier of a data set, frozen and in eval mode.
 
     Args:
         name: "mnist" or "fashion_mnist".
-        path: File of weights; None: the shipped one.
+        path: Weights file (.safetensors); None: the shipped file of the data set.
 
     Raises:
-        ValueError: The name is unknown, or the file is missing, damaged, or holds other weights.
+        ValueError: The name is unknown, or the file is missing, damaged or of another network.
     """
-    if name not in NAMES:
-        raise ValueError(f"a DigitsCnn has weights for {' and '.join(NAMES)}; got {name!r}")
-    path = path or WEIGHTS / f"{name}.safetensors"
-    with torch.random.fork_rng(devices=[]):  # its initialization must not advance a run's generator
+    if name not in DATASETS:
+        raise ValueError(f"DigitsCnn has weights for {' and '.join(DATASETS)}; got {name!r}")
+    path = path or WEIGHTS_DIR / f"{name}.safetensors"
+    # The initialization must not advance the global generator of a run.
+    with torch.random.fork_rng(devices=[]):
         net = DigitsCnn()
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{path} must hold the weights of a DigitsCnn; got: {error}. Restore the file (git "
-            "checkout vaegan/metrics/weights) or train it again (python "
+            f"{path} must contain the weights of a DigitsCnn; loading failed: {error}. Restore the "
+            "file (git checkout vaegan/metrics/weights) or retrain the network (python "
             f"scripts/train_digits_cnn.py {name})"
         ) from error
     return net.eval().requires_grad_(False)

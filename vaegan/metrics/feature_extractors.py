@@ -1,10 +1,10 @@
-"""Feature extractors: frozen networks in whose feature space generated images are scored.
+"""Feature extractors: frozen networks that define the feature space of the scores.
 
-    digits_cnn    small classifier of MNIST-type images; scores are comparable between all runs
+    digits_cnn    small classifier for MNIST-like images; scores are comparable across runs
     inception     InceptionV3 of the FID literature, for natural images
-    vae_encoder   encoder of the GAN's VAE: for any data set, comparable within one VAE
+    vae_encoder   encoder of the GAN's VAE, for any data set; comparable only for the same VAE
 
-To add one, write a class here or in an imported file.
+To add a feature extractor, define a subclass here or in an imported file.
 """
 
 from __future__ import annotations
@@ -26,68 +26,72 @@ from vaegan.vae.model import VAE
 
 
 class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor"):
-    """Maps images (B, C, H, W) in [0, 1] to features (B, num_features).
+    """Frozen network, always in eval mode, that maps images to features.
 
-    It is frozen and always in eval mode.
+    Attributes:
+        IS_FIXED: True if the network is the same in every run; its features are cached on disk.
+        num_features: Number of features D.
     """
 
-    IS_FIXED: ClassVar[bool] = True  # the same in every run, so that features are cached on disk
+    IS_FIXED: ClassVar[bool] = True
     num_features: int
 
     @dataclass
     class Config(ComponentConfig):
+        """Settings of a feature extractor; `build(vae, classifier)` constructs it."""
+
         def build(self, vae: VAE, classifier: str | None) -> FeatureExtractor:
             """Build the frozen network.
 
             Args:
                 vae: VAE that the GAN starts from.
-                classifier: Weights of digits_cnn that know the data set's classes, if there are.
+                classifier: Name of the digits_cnn weights for the data set's classes; None if no
+                    weights match.
 
             Raises:
-                ValueError: The network does not suit the data, or its weights are unavailable.
+                ValueError: The network does not support the data, or its weights are unavailable.
             """
             network: FeatureExtractor = self.component(self, vae, classifier)
             return network.requires_grad_(False).eval()
 
     @property
     def name(self) -> str:
-        """Name in the config."""
+        """Name of the component in the config."""
         return self.Config.name
 
     @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, num_features) of images (B, C, H, W) in [0, 1]."""
+        """Return features (B, num_features) of images in [0, 1], (B, C, H, W)."""
 
     def classify(self, features: Tensor) -> Tensor | None:
-        """Return class logits (B, K) of features (B, num_features); None if it knows no classes."""
+        """Return class logits (B, K) of features (B, num_features); None without a classifier."""
         return None
 
     def train(self, mode: bool = True) -> FeatureExtractor:
-        """Stay in eval mode."""
+        """Ignore `mode` and stay in eval mode."""
         super().train(False)
         return self
 
 
 class DigitsCnnExtractor(FeatureExtractor):
-    """Features of digits_cnn, of each channel if there are three.
+    """Features of digits_cnn, (B, 64 C), computed for each of the C channels and concatenated.
 
-    The features of three channels are concatenated, and their classes combined to one of 1,000.
+    The classes are the combinations of the classes of the channels: 10 for C = 1, 1,000 for C = 3.
     """
 
     @dataclass
     class Config(FeatureExtractor.Config):
         name: str = "digits_cnn"
-        path: str | None = None  # file of weights (.safetensors); null: the shipped ones
+        path: str | None = None  # weights file (.safetensors); null: the shipped weights
 
     def __init__(self, config: Config, vae: VAE, classifier: str | None) -> None:
         super().__init__()
         self.channels, *size = vae.image_shape
         if classifier is None or size != [28, 28]:
             raise ValueError(
-                "feature_extractor=digits_cnn knows the classes of mnist, stacked_mnist and "
-                "fashion_mnist at 28 x 28 pixels, and not these images of shape "
-                f"{vae.image_shape}; choose feature_extractor=vae_encoder or "
-                "feature_extractor=inception"
+                "feature_extractor=digits_cnn supports only mnist, stacked_mnist and fashion_mnist "
+                f"at 28 x 28 pixels; got another data set or size (image shape {vae.image_shape}). "
+                "Choose feature_extractor=vae_encoder or feature_extractor=inception"
             )
         self.net = load_digits_cnn(classifier, to_path(config.path))
         self.num_features = self.channels * DigitsCnn.NUM_FEATURES
@@ -97,6 +101,7 @@ class DigitsCnnExtractor(FeatureExtractor):
         return self.net.features(digits).reshape(len(images), -1)
 
     def classify(self, features: Tensor) -> Tensor:
+        """Return joint log-probabilities (B, 10^C) of the classes of all channels."""
         digits = features.reshape(-1, DigitsCnn.NUM_FEATURES)
         log_probs = self.net.classifier(digits).log_softmax(-1)
         log_probs = log_probs.reshape(len(features), self.channels, -1)
@@ -107,7 +112,7 @@ class DigitsCnnExtractor(FeatureExtractor):
 
 
 class InceptionExtractor(FeatureExtractor):
-    """The features of InceptionV3 as the original FID computes them, by torch-fidelity.
+    """Features (B, 2048) of InceptionV3 with the weights of the original FID, from torch-fidelity.
 
     Source: Heusel et al. 2017, arXiv:1706.08500.
     """
@@ -115,7 +120,7 @@ class InceptionExtractor(FeatureExtractor):
     @dataclass
     class Config(FeatureExtractor.Config):
         name: str = "inception"
-        path: str | None = None  # file of torch-fidelity's weights (.pth); null: download them
+        path: str | None = None  # torch-fidelity's weights file (.pth); null: download
 
     num_features = 2048
 
@@ -128,7 +133,8 @@ class InceptionExtractor(FeatureExtractor):
             )
         except ImportError as error:
             raise ValueError(
-                "feature_extractor=inception needs torch-fidelity: pip install 'vaegan[inception]'"
+                "feature_extractor=inception requires torch-fidelity. Install it with: "
+                "uv sync --extra inception, or pip install '.[inception]'"
             ) from error
         remedy = (
             f"download {URL_INCEPTION_V3} and set feature_extractor.path to it, or choose "
@@ -143,11 +149,11 @@ class InceptionExtractor(FeatureExtractor):
             )
         except OSError as error:
             raise ValueError(
-                f"feature_extractor=inception: cannot download its weights ({error}); {remedy}"
+                f"feature_extractor=inception: cannot download the weights ({error}); {remedy}"
             ) from error
         except RuntimeError as error:
             raise ValueError(
-                f"feature_extractor.path={path} does not hold the weights of InceptionV3; {remedy}"
+                f"feature_extractor.path={path} must contain the weights of InceptionV3; {remedy}"
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
@@ -157,14 +163,15 @@ class InceptionExtractor(FeatureExtractor):
         return self.net(pixels)[0]
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return logits without the bias, as the Inception score is defined."""
+        """Return logits (B, 1008) without bias, as in the original Inception score."""
         return features @ self.net.fc.weight.T
 
 
 class VaeEncoderExtractor(FeatureExtractor):
-    """Output of the VAE's encoder; it has no classes.
+    """Output of the VAE's encoder, (B, num_features), without classes.
 
-    Images are not binarized, whatever the likelihood: a GAN changes the sharpness of strokes.
+    Images are not binarized for any likelihood, because binarization would hide the sharpness of
+    strokes, which the GAN changes.
     """
 
     IS_FIXED: ClassVar[bool] = False
@@ -183,15 +190,15 @@ class VaeEncoderExtractor(FeatureExtractor):
 
 
 def to_path(text: str | None) -> Path | None:
-    """Return the path that a config gives, if it gives one."""
+    """Convert text to a path with `~` expanded; None if the text is None or empty."""
     return Path(text).expanduser() if text else None
 
 
 def check_weights_file(path: Path, remedy: str) -> None:
-    """Check that a file holds tensors and nothing else, which torch-fidelity would execute.
+    """Check that a file contains only tensors, because torch-fidelity would unpickle any object.
 
     Raises:
-        ValueError: It is missing, damaged, or holds more.
+        ValueError: The file is missing, damaged, or contains anything but a dict of tensors.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -199,24 +206,26 @@ def check_weights_file(path: Path, remedy: str) -> None:
         raise ValueError(f"feature_extractor.path={path} does not exist; {remedy}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"feature_extractor.path={path} is damaged, or holds more than tensors: refused; "
+            f"feature_extractor.path={path} is damaged or contains objects other than tensors; "
             f"{remedy}"
         ) from error
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(
-            f"feature_extractor.path={path} does not hold the weights of a network; {remedy}"
-        )
+        raise ValueError(f"feature_extractor.path={path} must contain a dict of tensors; {remedy}")
 
 
 def build_feature_extractor(
     config: FeatureExtractor.Config | None, vae: VAE, classifier: str | None
 ) -> FeatureExtractor:
-    """Build the feature extractor of a config.
+    """Build a feature extractor.
 
-    Without a config it is digits_cnn if that knows the data set's classes, else vae_encoder.
+    Args:
+        config: Config of the feature extractor; None: digits_cnn if `classifier` is given, else
+            vae_encoder.
+        vae: VAE that the GAN starts from.
+        classifier: Name of the digits_cnn weights for the data set's classes, or None.
 
     Raises:
-        ValueError: The network does not suit the data, or its weights are unavailable.
+        ValueError: The network does not support the data, or its weights are unavailable.
     """
     default = DigitsCnnExtractor.Config if classifier else VaeEncoderExtractor.Config
     return (config or default()).build(vae, classifier)

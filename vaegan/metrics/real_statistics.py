@@ -1,7 +1,8 @@
-"""Features of real images, cached on disk, and the scores of real images against real images.
+"""Features of real images, cached on disk, and the real-data baseline.
 
-The latter is a baseline: no generator can be expected to beat it. Features of a fixed network are
-cached under a hash of network and images in $XDG_CACHE_HOME/vaegan/features (~/.cache/vaegan/...).
+The baseline is the score of real images against other real images; a generator is not expected to
+be better. Features of a fixed network are cached in $XDG_CACHE_HOME/vaegan/features (default:
+~/.cache/vaegan/features) under a hash of network and images.
 """
 
 from __future__ import annotations
@@ -27,36 +28,44 @@ from vaegan.runtime.atomic_files import atomic_write
 from vaegan.runtime.paths import cache_home
 
 log = logging.getLogger(__name__)
-BATCH_SIZE = 500  # images that go through the network at once
+BATCH_SIZE = 500  # images per forward pass of the network
 
 
 class RealStatistics(NamedTuple):
-    """Real images that generated ones are compared with."""
+    """Real images that generated images are compared with."""
 
     real: FeatureBatch
-    real_vs_real: dict[str, float]  # scores of other real images against them, by metric
+    real_vs_real: dict[str, float]  # real-data baseline: scores of other real images, by metric
 
 
 def compute_real_statistics(
-    network: FeatureExtractor, images: ArrayLike, others: ArrayLike, device: torch.device
+    network: FeatureExtractor, images: ArrayLike, other_images: ArrayLike, device: torch.device
 ) -> RealStatistics:
-    """Return statistics of real images, scored against as many `others`, or all there are."""
-    num_others = min(len(images), len(others))
+    """Return features of real images and the scores of other real images against them.
+
+    Args:
+        network: Feature extractor; it is moved to the device.
+        images: Real images, uint8, (N, C, H, W).
+        other_images: Real images of the baseline, uint8, (M, C, H, W); the first min(N, M) are
+            scored.
+        device: Device of the computation.
+    """
+    num_others = min(len(images), len(other_images))
     real = classify(network, load_features(network, images, len(images), device))
-    other = classify(network, load_features(network, others, num_others, device))
+    other = classify(network, load_features(network, other_images, num_others, device))
     return RealStatistics(real, compute_scores(real, other))
 
 
 @torch.no_grad()
 def classify(network: FeatureExtractor, features: Tensor) -> FeatureBatch:
-    """Return features (N, D) together with the network's class logits."""
+    """Return features (N, D) together with the class logits predicted from them."""
     return FeatureBatch(features, network.classify(features))
 
 
 def load_features(
     network: FeatureExtractor, images: ArrayLike, num_images: int, device: torch.device
 ) -> Tensor:
-    """Return features (num_images, D) of the first images, from the cache if they are there."""
+    """Return features (num_images, D) of the first images, cached if the network is fixed."""
     network.to(device)
     if not network.IS_FIXED:
         return compute_features(network, images, num_images, device)
@@ -74,19 +83,19 @@ def load_features(
 def compute_features(
     network: FeatureExtractor, images: ArrayLike, num_images: int, device: torch.device
 ) -> Tensor:
-    """Return features (num_images, D) of the first images, computed in batches on the device."""
+    """Compute features (num_images, D) of the first images in batches on the device."""
     batches = iterate_batches(images, num_images)
     return torch.cat([network(to_float(batch.to(device))) for batch in batches])
 
 
 def iterate_batches(images: ArrayLike, num_images: int) -> Iterator[Tensor]:
-    """Yield the first images, uint8, (at most BATCH_SIZE, C, H, W) at a time."""
+    """Yield the first images in uint8 batches of at most BATCH_SIZE, (B, C, H, W)."""
     for start in range(0, num_images, BATCH_SIZE):
         yield images[start : min(start + BATCH_SIZE, num_images)]
 
 
 def content_hash(network: FeatureExtractor, images: ArrayLike, num_images: int) -> str:
-    """Return a hash of the first images' pixels and of the network's class and weights."""
+    """Return a hash of the pixels of the first images and of the network's class and weights."""
     digest = hashlib.blake2b(type(network).__name__.encode(), digest_size=16)
     pixels = (("images", batch) for batch in iterate_batches(images, num_images))
     for name, tensor in itertools.chain(pixels, sorted(network.state_dict().items())):
@@ -96,7 +105,7 @@ def content_hash(network: FeatureExtractor, images: ArrayLike, num_images: int) 
 
 
 def save_features(features: Tensor, path: Path) -> None:
-    """Write features to the cache; log a warning if that fails."""
+    """Write features to the cache; log a warning if writing fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:

@@ -1,14 +1,15 @@
-"""Registry of the scores that compare generated with real images.
+"""Registry of scores that compare generated images with real images.
 
-A score is one function of two feature batches, in any file that is imported:
+A score is one function of two feature batches, defined in any imported file:
 
     @sample_score(Metric("norm_gap", "Difference of the mean feature norms.", "min"))
     def norm_gap(real: FeatureBatch, fake: FeatureBatch) -> float:
         return abs(float(real.features.norm(dim=1).mean() - fake.features.norm(dim=1).mean()))
 
-It is then logged on val and test, evaluated, and with `is_sweep_metric=True` optimized by sweeps. A
-score must depend on nothing but the features and leave torch's global generators as they are. The
-built-in ones compute in float64 on the device of the features, from this process's features alone.
+The score is then logged on val and test and reported by stage=evaluate. With `is_sweep_metric=True`
+sweeps can optimize it. A score must depend only on the two batches and must not advance torch's
+global generators. The built-in scores are computed in float64 on the device of the features,
+without communication between processes.
 """
 
 from __future__ import annotations
@@ -23,33 +24,39 @@ from torch import Tensor
 from vaegan.config import require
 from vaegan.metrics.metric_table import Metric, register_metric
 
-NEIGHBORS = 5  # k of the k-nearest-neighbor balls
-CHUNK = 256  # rows of a distance matrix at a time: fits one core's cache; 20 MB at 10,000 columns
+NUM_NEIGHBORS = 5  # k of the k-nearest-neighbor balls
+# Rows of a distance matrix in memory at a time: fits one core's cache; 20 MB at 10,000 columns.
+CHUNK_ROWS = 256
 
 
 class NonFiniteError(ValueError):
-    """Features that are nan or infinite: they have no distance."""
+    """Raised when features or logits contain nan or infinity."""
 
 
 @dataclass(eq=False)
 class FeatureBatch:
-    """Features and classes of N images."""
+    """Features and class logits of N images."""
 
     features: Tensor  # (N, D)
-    logits: Tensor | None = None  # (N, K), or log-probabilities; None if there are no classes
+    # (N, K), logits or log-probabilities; None if the feature extractor has no classes
+    logits: Tensor | None = None
     _radii: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
-    def radii(self, k: int = NEIGHBORS) -> Tensor:
-        """Return the Euclidean distance of each feature vector to its k-th neighbor, (N,), cached.
+    def radii(self, k: int = NUM_NEIGHBORS) -> Tensor:
+        """Return the Euclidean distance of each feature vector to its k-th nearest neighbor, (N,).
+
+        The result is cached.
 
         Raises:
-            ValueError: Features that are not finite, or of k images or fewer.
+            NonFiniteError: A feature is nan or infinite.
+            ValueError: k < 1, or N <= k.
         """
         if k not in self._radii:
             features = check_finite(self.features, "features")
             num = len(features)
             require(k >= 1, "k", "1 or more", k)
-            require(num > k, "number of images", f"more than the k = {k} nearest neighbors", num)
+            expected = f"more than k = {k}, the number of nearest neighbors"
+            require(num > k, "number of images", expected, num)
             nearest = [
                 distances.topk(k + 1, largest=False, sorted=False).values.amax(1)
                 for _, distances in iterate_distances(features, features)
@@ -64,21 +71,23 @@ F = TypeVar("F", bound=Score)
 
 @dataclass(frozen=True)
 class SampleScore:
-    """A registered function."""
+    """A registered score."""
 
     function: Score
-    needs_classes: bool
+    needs_classes: bool  # True if the function reads `FeatureBatch.logits`
 
 
-SAMPLE_SCORES: dict[str, SampleScore] = {}  # by the name of the first metric
+SAMPLE_SCORES: dict[str, SampleScore] = {}  # by the name of their first metric
 
 
 def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F], F]:
-    """Register a function of real and generated images' features.
+    """Return a decorator that registers a function (real, fake) -> score.
 
     Args:
-        metrics: Metric that the function returns as a float, or several that it returns as a dict.
-        needs_classes: True if it reads logits; it is skipped if the feature network has no classes.
+        metrics: Metrics that the function computes. It returns a float for one metric and a dict by
+            metric name for several.
+        needs_classes: True if the function reads logits. It is skipped if the feature extractor
+            has no classes.
 
     Raises:
         ValueError: Another metric has the same name.
@@ -94,47 +103,60 @@ def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F],
 
 
 def check_pair(real: Tensor, fake: Tensor, kind: str = "features") -> tuple[Tensor, Tensor]:
-    """Return both in float64 after checking that they are finite and fit together."""
+    """Return both matrices, (N, D) and (M, D), in float64.
+
+    Raises:
+        NonFiniteError: A value is nan or infinite.
+        ValueError: The widths or devices differ.
+    """
     real = check_finite(real, f"real {kind}")
     fake = check_finite(fake, f"fake {kind}")
-    expected = f"as wide as the real ones, {real.shape[1]}, and on the same device, {real.device}"
-    fits = real.shape[1] == fake.shape[1] and real.device == fake.device
-    require(fits, f"fake {kind}", expected, (fake.shape[1], str(fake.device)))
+    expected = f"of width {real.shape[1]} and on {real.device}, as the real {kind} are"
+    is_match = real.shape[1] == fake.shape[1] and real.device == fake.device
+    require(is_match, f"fake {kind}", expected, (fake.shape[1], str(fake.device)))
     return real, fake
 
 
 def check_finite(features: Tensor, name: str) -> Tensor:
-    """Return finite features (N, D), detached, in float64: on the CPU if they are on MPS.
+    """Check that features are finite, and return them detached in float64, (N, D).
+
+    Features on MPS, which has no float64, are moved to the CPU.
+
+    Args:
+        features: Features or logits, (N, D), N >= 2.
+        name: Name of the features in error messages.
 
     Raises:
         NonFiniteError: A value is nan or infinite.
-        ValueError: The shape is another one.
+        ValueError: The features do not have shape (N, D) with N >= 2.
     """
     is_matrix = features.ndim == 2 and len(features) >= 2
-    require(is_matrix, name, "of shape (N, D), N at least 2", tuple(features.shape))
+    require(is_matrix, name, "of shape (N, D) with N at least 2", tuple(features.shape))
     num_bad = int((~features.isfinite()).any(1).sum())
     if num_bad:
         raise NonFiniteError(
-            f"{name} must be finite: the generator or the feature network produced non-finite "
-            f"values; got nan or inf in {num_bad} of {len(features)} images"
+            f"{name} must be finite; got nan or inf in {num_bad} of {len(features)} images, from "
+            "the generator or the feature extractor"
         )
     features = features.detach()
-    if features.device.type == "mps":  # has no float64
+    if features.device.type == "mps":
         features = features.cpu()
     return features.double()
 
 
 def iterate_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield up to `CHUNK` rows of `a` (N, D), and their float32 distances (CHUNK, M) to `b` (M, D).
+    """Yield row slices of `a` (N, D) and the Euclidean distances of these rows to `b` (M, D).
 
-    The product |a|^2 + |b|^2 - 2 a.b is five times faster than differences. In float32 it would
-    lose the distances of near neighbors; in float64 it is exact to about 1e-8 of the features'
-    size. Rounding to float32 makes equal pairs equal again, which the strict comparison with a
-    radius relies on.
+    A slice has at most `CHUNK_ROWS` rows; its distances have shape (rows, M) and are float32.
+
+    The form |a|^2 + |b|^2 - 2 a.b is five times faster than differences. In float32 it would lose
+    the distances of near neighbors; in float64 the error is about 1e-8 of the size of the features.
+    Rounding to float32 makes the distances of equal pairs equal again, as the strict comparison
+    with a radius requires.
     """
     center = b.mean(0)
     a = a - center
     b = b - center
-    for start in range(0, len(a), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(a), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
         yield rows, torch.cdist(a[rows], b, compute_mode="use_mm_for_euclid_dist").float()

@@ -1,13 +1,15 @@
-"""Scores of generated images, as functions of their features under a fixed network.
+"""Scores of generated (fake) images, as functions of features from a fixed network.
 
     Frechet distance  |mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2))   lower is better, >= 0
     kernel distance   MMD^2 with the kernel (x.y / D + 1)^3, unbiased       lower is better
-    precision         share of the fakes inside a real image's ball         fidelity, higher
-    recall            share of the reals inside a fake image's ball         diversity, higher
-    density           mean number of real balls around a fake, over k       fidelity, higher
-    coverage          share of the real balls that hold a fake              diversity, higher
+    precision         fraction of fake images inside a real ball            fidelity, higher
+    recall            fraction of real images inside a fake ball            diversity, higher
+    density           mean number of real balls around a fake image, / k    fidelity, higher
+    coverage          fraction of real balls that contain a fake image      diversity, higher
 
-A ball reaches to the k-th nearest neighbor within its own set; a point on its surface is outside.
+mu and S are mean and covariance of the features, D is their number. The ball of an image is
+centered at its features; its radius is the distance to the k-th nearest neighbor in the same set.
+Points on the surface are outside.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from vaegan.config import require
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
-    NEIGHBORS,
+    NUM_NEIGHBORS,
     SAMPLE_SCORES,
     FeatureBatch,
     check_finite,
@@ -32,35 +34,38 @@ from vaegan.metrics.sample_scores import (
     sample_score,
 )
 
-KERNEL_SUBSET_SIZE = 1000
-KERNEL_SUBSETS = 20
+KERNEL_SUBSET_SIZE = 1000  # images per subset of the kernel distance
+NUM_KERNEL_SUBSETS = 20
 
 
 def compute_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
-    """Return all registered scores by name, in the order of METRICS.
+    """Compute all registered scores by metric name, in the order of METRICS.
+
+    Scores that need classes are skipped if the batches have no logits.
 
     Args:
         real: N real images.
-        fake: M generated images. The Frechet and the kernel distance depend on N and M.
+        fake: M generated images.
 
     Raises:
-        ValueError: Features that are not finite, do not fit together, or are of too few images.
+        NonFiniteError: A feature or logit is nan or infinite.
+        ValueError: The two batches differ in width or device, or have too few images.
     """
     has_classes = real.logits is not None
-    expected = "given for real and fake or for neither"
-    require(has_classes == (fake.logits is not None), "logits", expected, "one")
-    found: dict[str, float] = {}
+    expected = "given for both real and fake images or for neither"
+    require(has_classes == (fake.logits is not None), "logits", expected, "one of the two")
+    scores: dict[str, float] = {}
     for name in METRICS:
         score = SAMPLE_SCORES.get(name)
         if score is None or (score.needs_classes and not has_classes):
             continue
         result = score.function(real, fake)
-        found |= result if isinstance(result, dict) else {name: result}
-    return found
+        scores |= result if isinstance(result, dict) else {name: result}
+    return scores
 
 
 class PassThrough(nn.Module):
-    """Feature network of torchmetrics that returns features computed elsewhere."""
+    """Identity in place of the feature network of a torchmetrics metric."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -72,28 +77,30 @@ class PassThrough(nn.Module):
 
 @sample_score(METRICS["frechet_distance"])
 def frechet_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
-    """Return the Frechet distance of the Gaussians with the features' means and covariances.
+    """Return the squared Frechet distance between normals fitted to the features, >= 0.
 
-    Its estimate falls with the number of images: see `check_num_images`.
+        |mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2))
 
-    Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+    The estimate is biased upward and decreases with the number of images (`check_num_images`).
+    Unit: squared feature units. Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6.
     """
     x, y = check_pair(real.features, fake.features)
-    # torchmetrics subtracts E[x x^T] - mu mu^T, which are small numbers around a common center
+    # torchmetrics computes E[x x^T] - mu mu^T, which is inaccurate unless mu is small.
     center = x.mean(0)
     network = PassThrough(x.shape[1])
     metric = FrechetInceptionDistance(feature=network, sync_on_compute=False).to(x.device)
     metric.update(x - center, real=True)
     metric.update(y - center, real=False)
-    return max(float(metric.compute()), 0.0)  # round-off takes the distance of equal sets below 0
+    # Round-off makes the distance between equal sets slightly negative.
+    return max(float(metric.compute()), 0.0)
 
 
 @sample_score(METRICS["kernel_distance"])
 def kernel_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
-    """Return the squared maximum mean discrepancy, averaged over fixed random subsets.
+    """Return the unbiased squared maximum mean discrepancy, averaged over 20 fixed random subsets.
 
-    It is unbiased for any number of images, hence may be negative. Subsets have min(1000, N, M)
-    images.
+    The kernel is (x.y / D + 1)^3. The estimate is unbiased for any number of images and can be
+    negative. Subsets have min(1000, N, M) images.
 
     Source: Binkowski et al. 2018, arXiv:1801.01401 (KID).
     """
@@ -103,23 +110,26 @@ def kernel_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
         warnings.filterwarnings("ignore", message=message)
         metric = KernelInceptionDistance(
             feature=PassThrough(x.shape[1]),
-            subsets=KERNEL_SUBSETS,
+            subsets=NUM_KERNEL_SUBSETS,
             subset_size=min(KERNEL_SUBSET_SIZE, len(x), len(y)),
             sync_on_compute=False,
         )
     metric.update(x, real=True)
     metric.update(y, real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torchmetrics draws the subsets from it
+        torch.default_generator.manual_seed(0)  # torchmetrics samples subsets from it
         mean, _ = metric.compute()
     return float(mean)
 
 
 @sample_score(*(METRICS[name] for name in ("precision", "recall", "density", "coverage")))
-def manifold_scores(real: FeatureBatch, fake: FeatureBatch, k: int = NEIGHBORS) -> dict[str, float]:
-    """Return fidelity and diversity, from balls that reach to the k-th neighbor in the same set.
+def manifold_scores(
+    real: FeatureBatch, fake: FeatureBatch, k: int = NUM_NEIGHBORS
+) -> dict[str, float]:
+    """Return precision, recall, density and coverage from k-nearest-neighbor balls.
 
-    All pairs are compared, but only a few rows of their distances are in memory at a time.
+    All pairs are compared, but only `CHUNK_ROWS` rows of the distance matrix are in memory at a
+    time.
 
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 1-2 (precision, recall); Naeem et al.
         2020, arXiv:2002.09797 (density, coverage).
@@ -145,13 +155,12 @@ def manifold_scores(real: FeatureBatch, fake: FeatureBatch, k: int = NEIGHBORS) 
 
 @sample_score(METRICS["class_coverage"], METRICS["class_kl"], needs_classes=True)
 def class_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
-    """Return the share of the real images' classes that the fakes reach, and the KL divergence.
+    """Return the fraction of real classes that fake images reach, and KL(p_fake || p_real) in nats.
 
-    The class of an image is its largest logit. The divergence is that of the two histograms. Only a
-    class of a fake that no real image has, whose term would be infinite, counts as if one more real
-    image had been of that class: the result is finite, never negative, and grows with the number of
-    such fakes. Finite samples alone make it positive: with K balanced classes by about
-    (K - 1) / 2 (1 / N + 1 / M).
+    The class of an image is the argmax of its logits; p_fake and p_real are class histograms. A
+    class with fake but no real images would make the KL infinite, so one real image is added to it:
+    the KL is then finite, >= 0, and grows with the number of such fake images. Finite samples alone
+    give a KL of about (1 / N + 1 / M) (K - 1) / 2 for K balanced classes.
 
     Source: Metz et al. 2017, arXiv:1611.02163, section 3.3.1; Lin et al. 2018, arXiv:1712.04086.
     """
@@ -170,10 +179,9 @@ def class_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
 
 @sample_score(METRICS["inception_score"], needs_classes=True)
 def inception_score(real: FeatureBatch, fake: FeatureBatch) -> float:
-    """Return exp(E_x KL(p(y | x) || p(y))) of the fakes, from 1 to the number of classes.
+    """Return exp(E_x KL(p(y|x) || p(y))) of the fake images, from 1 to the number of classes.
 
-    It compares with published scores only if the network is Inception-v3 and the number of images
-    the same.
+    It is comparable with published scores only with InceptionV3 and the same number of images.
 
     Source: Salimans et al. 2016, arXiv:1606.03498, section 4.
     """
@@ -184,19 +192,19 @@ def inception_score(real: FeatureBatch, fake: FeatureBatch) -> float:
 
 
 def check_num_images(num_images: int, num_features: int, key: str) -> None:
-    """Check that there are enough images for the covariance in the Frechet distance.
+    """Check that there are enough images to estimate the covariance in the Frechet distance.
 
     Args:
-        num_images: Images on each side.
-        num_features: D of the feature network.
-        key: Name under which the user sets the number of images.
+        num_images: Number of real images, equal to the number of generated images.
+        num_features: Number of features D.
+        key: Name of the setting for the number of images, for the message.
 
     Raises:
         ValueError: There are not more images than features.
     """
     expected = (
-        f"{num_features + 1} or more, better {10 * num_features}: the Frechet distance estimates "
-        f"the covariance of {num_features} features, which is singular with fewer images and of "
-        "little use with few more"
+        f"at least {num_features + 1}, preferably {10 * num_features}: the Frechet distance "
+        f"estimates the covariance of {num_features} features, which is singular with fewer images "
+        "and inaccurate with only slightly more"
     )
     require(num_images > num_features, key, expected, num_images)

@@ -1,4 +1,4 @@
-"""Layers that networks are made of, and the image sizes that they go through."""
+"""Layers of the networks, and their channels and image sizes."""
 
 from __future__ import annotations
 
@@ -13,64 +13,82 @@ from vaegan.networks.sizes import ACTIVATIONS, ConvSizes, ResnetSizes
 
 
 def hidden_layers(dims: Sequence[int], activation: str) -> list[nn.Module]:
-    """Return linear layers between the given dimensions, each followed by the activation."""
+    """Build fully connected layers of the given sizes, each followed by the activation.
+
+    Args:
+        dims: Size of the input, then of each layer's output.
+        activation: A key of `ACTIVATIONS`.
+    """
     layers: list[nn.Module] = []
-    num_gates = 2 if activation == "glu" else 1  # as many units again for the gates
-    for fan_in, fan_out in pairwise(dims):
-        layers += [nn.Linear(fan_in, num_gates * fan_out), ACTIVATIONS[activation]()]
+    width_factor = 2 if activation == "glu" else 1  # GLU halves the number of units
+    for in_features, out_features in pairwise(dims):
+        linear = nn.Linear(in_features, width_factor * out_features)
+        layers += [linear, ACTIVATIONS[activation]()]
     return layers
 
 
 def conv_widths(image_shape: ImageShape, sizes: ConvSizes) -> list[int]:
-    """Return the channels after each halving of an image: width, 2 width, ..., max_width at most.
+    """Return the channels after each halving of an image: width, 2 width, ..., up to max_width.
 
-    An image is halved twice, then further while height and width are at least 8. Odd sizes are
+    An image is halved at least twice, then until height or width is less than 8. Odd sizes are
     rounded down.
 
     Raises:
-        ValueError: Height or width cannot be halved twice.
+        ValueError: Height or width is less than 4.
     """
     _, height, width = image_shape
     smaller = min(height, width)
     if smaller < 4:
         group = sizes.base.group
         raise ValueError(
-            f"{group}={sizes.name} halves images at least twice: height and width must be at "
-            f"least 4, got {height} x {width}; resize the images, or choose {group}=mlp"
+            f"{group}={sizes.name} halves images at least twice, so height and width must be at "
+            f"least 4; got {height} x {width}. Resize the images, or choose {group}=mlp"
         )
     num_halvings = max(2, smaller.bit_length() - 3)
     return [min(sizes.width << i, sizes.max_width) for i in range(num_halvings)]
 
 
-def size_after(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
-    """Return height and width after so many halvings, rounded down."""
+def halved_size(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
+    """Return height and width after the given number of halvings, rounded down."""
     _, height, width = image_shape
     return height >> num_halvings, width >> num_halvings
 
 
-def down(fan_in: int, fan_out: int) -> nn.Conv2d:
-    """Return a convolution that halves height and width."""
-    return nn.Conv2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1)
+def downsample(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Build a strided convolution that halves height and width, rounded down."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
 
 
-def up(fan_in: int, fan_out: int, odd: tuple[int, int] = (0, 0)) -> nn.ConvTranspose2d:
-    """Return a transposed convolution that doubles height and width, and adds a pixel where odd."""
+def upsample(
+    in_channels: int, out_channels: int, output_padding: tuple[int, int] = (0, 0)
+) -> nn.ConvTranspose2d:
+    """Build a transposed convolution that doubles height and width, plus `output_padding`."""
     return nn.ConvTranspose2d(
-        fan_in, fan_out, kernel_size=4, stride=2, padding=1, output_padding=odd
+        in_channels,
+        out_channels,
+        kernel_size=4,
+        stride=2,
+        padding=1,
+        output_padding=output_padding,
     )
 
 
-def is_odd(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
-    """Return 1 where height or width is odd after so many halvings, else 0."""
-    height, width = size_after(image_shape, num_halvings)
+def size_parity(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
+    """Return height and width modulo 2 after the given number of halvings.
+
+    With this `output_padding`, `upsample` restores an odd height or width.
+    """
+    height, width = halved_size(image_shape, num_halvings)
     return height & 1, width & 1
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(f(conv(f(x)))) with activation f, each after a GroupNorm if `normalization=group`.
+    """Pre-activation residual block: x + conv(f(conv(f(x)))) with activation f.
 
-    Source: He et al. 2016, arXiv:1603.05027; starting as the identity without a norm:
-    arXiv:1901.09321.
+    Input and output are (B, width, H, W). With normalization=group, a GroupNorm precedes each
+    activation. `he_init` makes the block start as the identity.
+
+    Source: He et al. 2016, arXiv:1603.05027; without a norm: Zhang et al. 2019, arXiv:1901.09321.
     """
 
     def __init__(self, width: int, normalization: str, activation: str = "silu") -> None:
@@ -93,5 +111,5 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(width: int, sizes: ResnetSizes, activation: str = "silu") -> list[nn.Module]:
-    """Return the blocks at one size of the image."""
+    """Build the `num_blocks` residual blocks of one image size."""
     return [ResidualBlock(width, sizes.normalization, activation) for _ in range(sizes.num_blocks)]

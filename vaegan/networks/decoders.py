@@ -1,4 +1,8 @@
-"""Decoders: latents to the parameters of a likelihood. The decoder becomes the GAN's generator."""
+"""Decoders: map latents to the parameters of a likelihood.
+
+The GAN's generator is a decoder followed by the likelihood's mean. To add a decoder, write one
+class here: it is then available as `decoder=NAME`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,22 @@ from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
     conv_widths,
+    halved_size,
     hidden_layers,
-    is_odd,
     residual_blocks,
-    size_after,
-    up,
+    size_parity,
+    upsample,
 )
 from vaegan.networks.initialization import he_init, output_layer
 from vaegan.networks.sizes import ConvSizes, MlpActivation, MlpSizes, ResnetSizes
 
 
 class Decoder(Component, nn.Module, group="decoder"):
-    """Latents (B, latent_dim) to parameters (B, *param_shape): a sequence of layers."""
+    """Network from latents (B, latent_dim) to likelihood parameters (B, *param_shape).
+
+    Args:
+        layers: The network, applied in this order.
+    """
 
     @dataclass
     class Config(ComponentConfig):
@@ -36,23 +44,29 @@ class Decoder(Component, nn.Module, group="decoder"):
         he_init(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return parameters (B, *param_shape) of latents (B, latent_dim)."""
+        """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
         return self.net(z)
 
     @torch.no_grad()
     def set_output(self, params: Tensor) -> None:
-        """Set the last bias so that the output starts near `params`, (*param_shape).
+        """Set the bias of the output layer so that the output starts near the given parameters.
 
-        A bias by channel is set to the mean of each channel.
+        The bias of a convolution is set to the mean of each channel.
+
+        Args:
+            params: Likelihood parameters, (*param_shape).
         """
         bias = output_layer(self).bias
         assert bias is not None
-        is_by_pixel = len(bias) == params.numel()
-        bias.copy_(params.flatten() if is_by_pixel else params.mean((1, 2)))
+        has_pixel_bias = len(bias) == params.numel()
+        bias.copy_(params.flatten() if has_pixel_bias else params.mean((1, 2)))
 
 
 class Conv(Decoder):
-    """Hidden layers, then transposed convolutions: the mirror of `encoder=conv`. No norm layers."""
+    """Fully connected layers, then transposed convolutions that double the size; no norm layers.
+
+    This is the mirror image of `encoder=conv`.
+    """
 
     @dataclass
     class Config(ConvSizes, Decoder.Config):
@@ -61,19 +75,20 @@ class Conv(Decoder):
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
         widths = conv_widths(param_shape, config)[::-1]
         num_doublings = len(widths)
-        small = (widths[0], *size_after(param_shape, num_doublings))
-        layers = hidden_layers([latent_dim, config.hidden_dim, math.prod(small)], "silu")
-        layers.append(nn.Unflatten(1, small))
-        for level, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
-            layers += [up(fan_in, fan_out, is_odd(param_shape, num_doublings - level)), nn.SiLU()]
-        layers.append(up(widths[-1], param_shape[0], is_odd(param_shape, 0)))
+        first_shape = (widths[0], *halved_size(param_shape, num_doublings))
+        layers = hidden_layers([latent_dim, config.hidden_dim, math.prod(first_shape)], "silu")
+        layers.append(nn.Unflatten(1, first_shape))
+        for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
+            padding = size_parity(param_shape, num_doublings - level)
+            layers += [upsample(in_channels, out_channels, padding), nn.SiLU()]
+        layers.append(upsample(widths[-1], param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
 
 
 class Resnet(Decoder):
-    """Residual blocks at every image size, doubled by transposed convolutions.
+    """Residual blocks at every image size; transposed convolutions double the size.
 
-    The mirror of `encoder=resnet`.
+    This is the mirror image of `encoder=resnet`.
     """
 
     @dataclass
@@ -83,19 +98,21 @@ class Resnet(Decoder):
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
         widths = [config.width, *conv_widths(param_shape, config)][::-1]
         num_doublings = len(widths) - 1
-        small = (widths[0], *size_after(param_shape, num_doublings))
+        first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim], "silu")
-        layers += [nn.Linear(config.hidden_dim, math.prod(small)), nn.Unflatten(1, small)]
+        layers.append(nn.Linear(config.hidden_dim, math.prod(first_shape)))
+        layers.append(nn.Unflatten(1, first_shape))
         layers += residual_blocks(widths[0], config)
-        for level, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
-            layers += [nn.SiLU(), up(fan_in, fan_out, is_odd(param_shape, num_doublings - level))]
-            layers += residual_blocks(fan_out, config)
+        for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
+            padding = size_parity(param_shape, num_doublings - level)
+            layers += [nn.SiLU(), upsample(in_channels, out_channels, padding)]
+            layers += residual_blocks(out_channels, config)
         output = nn.Conv2d(config.width, param_shape[0], kernel_size=3, padding=1)
         super().__init__([*layers, nn.SiLU(), output])
 
 
 class Mlp(Decoder):
-    """Fully connected layers, for any image shape."""
+    """Fully connected layers; works with images of any shape."""
 
     @dataclass
     class Config(MlpActivation, MlpSizes, Decoder.Config):

@@ -1,4 +1,7 @@
-"""Discriminators: images in [0, 1] to logits, positive for real."""
+"""Discriminators: map images in [0, 1] to logits; positive means real.
+
+To add a discriminator, write one class here: it is then available as `discriminator=NAME`.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,20 @@ from vaegan.networks.trunks import Trunk, conv_trunk, mlp_trunk, resnet_trunk
 
 
 class Discriminator(Component, nn.Module, group="discriminator"):
-    """Images (B, C, H, W) to logits (B,): a trunk and a linear head.
+    """Network from images (B, C, H, W) to logits (B,); positive means real.
 
-    No layer normalizes over the batch: a logit depends on its own image only.
+    It consists of a trunk and a linear head. No layer normalizes over the batch, so a logit depends
+    on its own image only.
+
+    Args:
+        trunk: Network from images to hidden units.
     """
 
     @dataclass
     class Config(Activation):
         """Settings of a discriminator; `build(image_shape)` constructs it."""
 
-        spectral_norm: bool = False  # divide each layer's weights by their largest singular value
+        spectral_norm: bool = False  # true: divide each layer's weights by their spectral norm
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -34,12 +41,12 @@ class Discriminator(Component, nn.Module, group="discriminator"):
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B,) of images (B, C, H, W)."""
+        """Return logits, (B,), of images in [0, 1], (B, C, H, W)."""
         return self.head(self.trunk(images)).squeeze(1)
 
 
 class Conv(Discriminator):
-    """Strided convolutions and one hidden layer."""
+    """Strided convolutions, then one hidden layer; no norm layers."""
 
     @dataclass
     class Config(ConvSizes, Discriminator.Config):
@@ -50,9 +57,11 @@ class Conv(Discriminator):
 
 
 class Resnet(Discriminator):
-    """Residual blocks at every image size and one hidden layer; fix-up initialization, no norm.
+    """Residual blocks at every image size, then one hidden layer.
 
-    Source: Huang et al. 2024, arXiv:2501.05441, section 3: the norm-free discriminator of R3GAN.
+    By default the blocks have no norm layers and start as the identity (Fixup initialization).
+
+    Source: Huang et al. 2024, arXiv:2501.05441, section 3 (the norm-free discriminator of R3GAN).
     """
 
     @dataclass
@@ -64,7 +73,7 @@ class Resnet(Discriminator):
 
 
 class Mlp(Discriminator):
-    """Fully connected layers, for any image shape."""
+    """Fully connected layers; works with images of any shape."""
 
     @dataclass
     class Config(MlpSizes, Discriminator.Config):
@@ -75,12 +84,15 @@ class Mlp(Discriminator):
 
 
 def apply_spectral_norm(network: nn.Module) -> None:
-    """Divide the weights of every layer by a running estimate of their largest singular value.
+    """Divide the weights of every layer by an estimate of their largest singular value.
 
-    To be applied once the network has its initial weights: the estimate starts converged. Each
-    forward pass in training mode takes one step of the power iteration; in eval mode the estimate
-    stands. The last layers of fresh residual blocks are zero and so have no direction: they are
-    drawn from a normal distribution, whose scale does not matter.
+    Call this after the initial weights are set, because the estimate is computed from them. Each
+    forward pass in training mode updates it by one step of power iteration; eval mode keeps it
+    fixed. The last convolution of a new residual block has zero weights, which cannot be
+    normalized: they are replaced by draws from N(0, 1), whose scale has no effect.
+
+    Args:
+        network: Network whose linear and convolutional layers are parametrized in place.
 
     Source: Miyato et al. 2018, arXiv:1802.05957, section 2.1.
     """

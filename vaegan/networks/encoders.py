@@ -1,4 +1,7 @@
-"""Encoders: images in [0, 1] to the features that a posterior reads."""
+"""Encoders: map images in [0, 1] to the parameters of a posterior.
+
+To add an encoder, write one class here: it is then available as `encoder=NAME`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from vaegan.networks.trunks import Trunk, conv_trunk, mlp_trunk, resnet_trunk
 
 
 class Encoder(Component, nn.Module, group="encoder"):
-    """Images (B, C, H, W) to features (B, num_features): a trunk and a linear head."""
+    """Network from images (B, C, H, W) to features (B, num_features).
+
+    It consists of a trunk and a linear head.
+
+    Args:
+        trunk: Network from images to hidden units.
+        num_features: Number of outputs, `Posterior.num_features`.
+    """
 
     @dataclass
     class Config(ComponentConfig):
@@ -27,12 +37,12 @@ class Encoder(Component, nn.Module, group="encoder"):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, num_features) of images (B, C, H, W)."""
+        """Return unconstrained features, (B, num_features), of images in [0, 1], (B, C, H, W)."""
         return self.head(self.trunk(x))
 
 
 class Conv(Encoder):
-    """Strided convolutions down to about 4 to 7 pixels, then one hidden layer. No norm layers."""
+    """Strided convolutions down to about 4 to 7 pixels, then one hidden layer; no norm layers."""
 
     @dataclass
     class Config(Activation, ConvSizes, Encoder.Config):
@@ -43,7 +53,10 @@ class Conv(Encoder):
 
 
 class Resnet(Encoder):
-    """Residual blocks at every image size, halved by strided convolutions, then a hidden layer."""
+    """Residual blocks at every image size, then one hidden layer.
+
+    Strided convolutions halve the size.
+    """
 
     @dataclass
     class Config(Activation, ResnetSizes, Encoder.Config):
@@ -54,7 +67,7 @@ class Resnet(Encoder):
 
 
 class Mlp(Encoder):
-    """Fully connected layers, for any image shape."""
+    """Fully connected layers; works with images of any shape."""
 
     @dataclass
     class Config(MlpActivation, MlpSizes, Encoder.Config):

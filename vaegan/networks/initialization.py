@@ -1,4 +1,4 @@
-"""Initialization of networks whose signal keeps its scale without norm layers."""
+"""Weight initialization that keeps the signal's variance across layers without norm layers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import nn
 
 from vaegan.networks.blocks import ResidualBlock
 
-OUTPUT_GAIN = 0.1  # of an output layer: at first p(x|z) and q(z|x) hardly depend on their input
-Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers with weight and bias
+# Factor on the weights of an output layer: p(x|z) and q(z|x) then start almost constant.
+OUTPUT_GAIN = 0.1
+Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers with weights and a bias
 
 
 def output_layer(network: nn.Module) -> Layer:
-    """Return the last layer of a network."""
+    """Return the last linear or convolutional layer of a network."""
     return [layer for layer in network.modules() if isinstance(layer, Layer)][-1]
 
 
 def fan_in(layer: Layer) -> int:
-    """Return the number of inputs that reach one output of a layer.
+    """Return the number of inputs of each output unit of a layer.
 
-    For a transposed convolution this is in_channels * kernel area / stride area.
+    A transposed convolution has in_channels * kernel area / stride area.
     """
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.in_channels * math.prod(layer.kernel_size) // math.prod(layer.stride)
@@ -29,14 +30,14 @@ def fan_in(layer: Layer) -> int:
 
 
 def he_init(network: nn.Module) -> None:
-    """Draw weights from N(0, 2 / fan-in) and set biases to zero.
+    """Draw weights from N(0, 2 / fan_in) and set biases to zero, in place.
 
-    The output layer's weights are multiplied by `OUTPUT_GAIN`. Fix-up of residual blocks: the last
-    layer of each has zero weights, and, without a norm, the first one is scaled by L^(-1/2), with L
-    the number of blocks in the network.
+    The weights of the output layer are multiplied by `OUTPUT_GAIN`. Residual blocks get the Fixup
+    initialization: the weights of the last convolution are zero, and in blocks without a norm the
+    weights of the first convolution are multiplied by L^(-1/2), with L the number of blocks.
 
-    Source: He et al. 2015, arXiv:1502.01852; Zhang et al. 2019, arXiv:1901.09321, section 3, with
-    m = 2 layers.
+    Source: He et al. 2015, arXiv:1502.01852, eq. 10; Zhang et al. 2019, arXiv:1901.09321,
+    section 3, L^(-1/(2m - 2)) with m = 2 layers per block.
     """
     output = output_layer(network)
     for layer in network.modules():

@@ -1,4 +1,4 @@
-"""Sizes and activations of networks: the config fields that several networks share."""
+"""Config fields that several networks share: sizes and activations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from vaegan.config import ComponentConfig, require
 
 @dataclass
 class ConvSizes(ComponentConfig):
-    """Sizes of a network that halves images, or doubles them, with strided convolutions."""
+    """Sizes of a convolutional network that repeatedly halves or doubles the image size."""
 
-    width: int = 32  # channels at half the image size; doubled at each further halving
-    max_width: int = 512  # channels at most
-    hidden_dim: int = 256  # units of the hidden layer
+    # channels at half the image size (resnet: also at the full size), >= 1; doubled at each further
+    # halving
+    width: int = 32
+    max_width: int = 512  # upper limit on the number of channels, >= 1
+    hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,10 +32,10 @@ NORMALIZATIONS = ("none", "group")
 
 @dataclass
 class ResnetSizes(ConvSizes):
-    """Sizes of a network of residual blocks at every image size, from the full one down."""
+    """Sizes of a network with residual blocks at every image size, including the full size."""
 
-    num_blocks: int = 1  # residual blocks at each size
-    normalization: str = "none"  # none (the blocks start as the identity), or group (GroupNorm)
+    num_blocks: int = 1  # residual blocks at each image size, >= 1
+    normalization: str = "none"  # norm layers of the residual blocks: none, or group (GroupNorm)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +49,8 @@ class ResnetSizes(ConvSizes):
 class MlpSizes(ComponentConfig):
     """Sizes of a fully connected network."""
 
-    hidden_dims: list[int] = field(default_factory=lambda: [512, 512])  # units of each hidden layer
+    # units of each hidden layer, >= 1; [] has no hidden layers
+    hidden_dims: list[int] = field(default_factory=lambda: [512, 512])
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,20 +62,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
-    "glu": nn.GLU,  # half of the units gate the other half: h * sigmoid(g)
+    "glu": nn.GLU,  # gated linear unit, h * sigmoid(g): halves the number of units
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
 }
 
 
 @dataclass
 class Activation(ComponentConfig):
-    """Activation between the layers of a convolutional network, or of a discriminator.
+    """Activation of an encoder with convolutions, or of a discriminator.
 
-    The weights of an encoder fit a discriminator only if both have the same one.
+    A discriminator can start from the weights of an encoder only if both have the same activation.
     """
 
     ACTIVATIONS: ClassVar[tuple[str, ...]] = ("silu", "leaky_relu")
-    activation: str = "silu"  # silu, or leaky_relu (slope 0.2)
+    activation: str = "silu"  # activation function: silu, or leaky_relu (slope 0.2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +85,7 @@ class Activation(ComponentConfig):
 
 @dataclass
 class MlpActivation(Activation):
-    """Activation between the layers of a fully connected encoder or decoder."""
+    """Activation of a fully connected encoder or decoder."""
 
     ACTIVATIONS: ClassVar[tuple[str, ...]] = ("silu", "relu", "tanh", "glu")
-    activation: str = "silu"  # silu, relu, tanh, or glu (gated linear units)
+    activation: str = "silu"  # activation function: silu, relu, tanh, or glu (gated linear unit)

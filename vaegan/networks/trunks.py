@@ -1,6 +1,6 @@
-"""Trunks: images to hidden units. Encoder and discriminator are a trunk and a linear head each.
+"""Trunks: map images to hidden units. Encoders and discriminators are a trunk and a linear head.
 
-As both have the same trunk, a GAN's discriminator can start from the trunk of a VAE's encoder.
+Because both use the same trunks, a GAN's discriminator can start from the trunk of a VAE's encoder.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from vaegan.images import ImageShape
-from vaegan.networks.blocks import conv_widths, down, hidden_layers, residual_blocks, size_after
+from vaegan.networks.blocks import (
+    conv_widths,
+    downsample,
+    halved_size,
+    hidden_layers,
+    residual_blocks,
+)
 from vaegan.networks.sizes import ACTIVATIONS, ConvSizes, MlpSizes, ResnetSizes
 
 
 class Trunk(nn.Module):
-    """Images in [0, 1], (B, C, H, W), to hidden units (B, num_features).
+    """Network from images in [0, 1], (B, C, H, W), to hidden units (B, num_features).
 
     Args:
-        layers: What images in [-1, 1] pass through.
+        layers: The network, applied to images scaled to [-1, 1].
         num_features: Number of hidden units.
-        architecture: Structure by name. Weights fit another trunk only if it is the same.
+        architecture: Plain description of the layers. Weights can be copied between two trunks only
+            if their descriptions are equal.
     """
 
     def __init__(
@@ -34,16 +41,17 @@ class Trunk(nn.Module):
         self.architecture = architecture
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return hidden units, (B, num_features), of images in [0, 1], (B, C, H, W)."""
         return self.layers(images * 2 - 1)
 
 
 def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Trunk:
-    """Return strided convolutions down to about 4 to 7 pixels, then a hidden layer. No norms."""
+    """Build strided convolutions down to about 4 to 7 pixels, then a hidden layer; no norms."""
     widths = conv_widths(image_shape, sizes)
     layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise([image_shape[0], *widths]):
-        layers += [down(fan_in, fan_out), ACTIVATIONS[activation]()]
-    num_flat = widths[-1] * math.prod(size_after(image_shape, len(widths)))
+    for in_channels, out_channels in pairwise([image_shape[0], *widths]):
+        layers += [downsample(in_channels, out_channels), ACTIVATIONS[activation]()]
+    num_flat = widths[-1] * math.prod(halved_size(image_shape, len(widths)))
     layers += [nn.Flatten(), *hidden_layers([num_flat, sizes.hidden_dim], activation)]
     architecture = {
         "network": "conv",
@@ -55,14 +63,14 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Tr
 
 
 def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -> Trunk:
-    """Return residual blocks at every image size, halved by convolutions, then a hidden layer."""
+    """Build residual blocks at every image size and a hidden layer; convolutions halve the size."""
     widths = [sizes.width, *conv_widths(image_shape, sizes)]
     layers: list[nn.Module] = [nn.Conv2d(image_shape[0], sizes.width, kernel_size=3, padding=1)]
-    for fan_in, fan_out in pairwise(widths):
-        layers += residual_blocks(fan_in, sizes, activation)
-        layers += [ACTIVATIONS[activation](), down(fan_in, fan_out)]
+    for in_channels, out_channels in pairwise(widths):
+        layers += residual_blocks(in_channels, sizes, activation)
+        layers += [ACTIVATIONS[activation](), downsample(in_channels, out_channels)]
     layers += residual_blocks(widths[-1], sizes, activation)
-    num_flat = widths[-1] * math.prod(size_after(image_shape, len(widths) - 1))
+    num_flat = widths[-1] * math.prod(halved_size(image_shape, len(widths) - 1))
     layers += [ACTIVATIONS[activation](), nn.Flatten()]
     layers += hidden_layers([num_flat, sizes.hidden_dim], activation)
     architecture = {
@@ -77,7 +85,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
 
 
 def mlp_trunk(image_shape: ImageShape, sizes: MlpSizes, activation: str) -> Trunk:
-    """Return fully connected layers, for any image shape."""
+    """Build fully connected layers for images of any shape."""
     dims = [math.prod(image_shape), *sizes.hidden_dims]
     layers = [nn.Flatten(), *hidden_layers(dims, activation)]
     architecture = {

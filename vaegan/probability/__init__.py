@@ -1,10 +1,10 @@
-"""Probability models: likelihoods p(x | z), priors p(z), approximate posteriors q(z | x).
+"""Probability models: likelihoods p(x | z), priors p(z) and approximate posteriors q(z | x).
 
-Each is a module whose forward returns a distribution of `torch.distributions`:
+Each model is a module whose forward returns a `torch.distributions.Distribution`:
 
-    likelihood(decoder output)   over images x,  event shape (C, H, W)
-    prior(encode)                over latents z, event shape (latent_dim,), batch shape ()
-    posterior(encoder output)    over latents z, event shape (latent_dim,), batch shape (B,)
+    likelihood(decoder output)   over images x,  batch shape (B,), event shape (C, H, W)
+    prior(encode)                over latents z, batch shape (),   event shape (latent_dim,)
+    posterior(encoder output)    over latents z, batch shape (B,), event shape (latent_dim,)
 
-Log-densities are in nats, summed over the event.
+`log_prob` is in nats and summed over the event dimensions, so it is in nats per image.
 """

@@ -1,10 +1,10 @@
 """Scale parameters of location-scale likelihoods, in image units.
 
-learned        one number, learned with the decoder
-per_channel    one number for each channel, learned with the decoder
-per_pixel      decoder output, one number for each pixel of each image
-optimal        maximum-likelihood scale of the residuals of the training images
-a number       fixed
+learned        one trainable scale, shared by all pixels and channels
+per_channel    one trainable scale per channel
+per_pixel      one scale per pixel and channel of each image, predicted by the decoder
+optimal        maximum-likelihood scale of the training residuals (running mean)
+a number       constant scale
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch.nn.functional import softplus
 from vaegan.runtime.collectives import all_reduce_mean
 
 SCALE_KINDS = ("learned", "per_channel", "per_pixel", "optimal")
-AVERAGING_WINDOW = 50  # batches of the running mean behind scale=optimal
+AVERAGING_WINDOW = 50  # length of the running mean of scale=optimal, in training batches
 
 
 def build_scale(
     kind: str | float, num_channels: int, power: int, initial: float, minimum: float
 ) -> NoiseScale:
-    """Construct the scale that a config asks for.
+    """Build the noise scale for `likelihood.scale`.
 
     Args:
-        kind: One of `SCALE_KINDS`, or a fixed scale.
-        num_channels: Of the images.
-        power: p of `OptimalScale`.
-        initial: Scale before training.
-        minimum: Lower bound of every scale that is not fixed.
+        kind: One of `SCALE_KINDS`, or a number for a constant scale in image units.
+        num_channels: Number of image channels, C.
+        power: Exponent p of `OptimalScale`.
+        initial: Scale before training, in image units. Ignored by a constant scale.
+        minimum: Lower bound of the scale, in image units. Ignored by a constant scale.
     """
     match kind:
         case "learned":
@@ -48,24 +48,24 @@ def build_scale(
 
 
 class NoiseScale(nn.Module, abc.ABC):
-    """Scale of the noise, from the decoder's scale output if it has one."""
+    """Noise scale of a location-scale likelihood, in image units."""
 
-    params_per_channel = 0  # of the decoder's scale output, for each image channel
+    params_per_channel = 0  # extra decoder output channels per image channel
 
     @abc.abstractmethod
     def forward(self, raw: Tensor) -> Tensor:
-        """Return scales that broadcast to (B, C, H, W).
+        """Return positive scales that broadcast to (..., C, H, W).
 
         Args:
-            raw: Decoder output before any constraint, (B, params_per_channel * C, H, W).
+            raw: Unconstrained decoder output, (..., params_per_channel * C, H, W).
         """
 
     def update_running_scale(self, residuals: Tensor) -> None:
-        """Update statistics from the residuals, target - location, of a training batch."""
+        """Update running statistics from training residuals, target - location, (..., C, H, W)."""
 
 
 class FixedScale(NoiseScale):
-    """Constant scale."""
+    """Constant scale, not trained and not saved with the weights."""
 
     value: Tensor
 
@@ -78,7 +78,15 @@ class FixedScale(NoiseScale):
 
 
 class LearnedScale(NoiseScale):
-    """One parameter, or one for each channel. Source: Rybkin et al. 2021, arXiv:2006.13202."""
+    """Trainable scale, minimum + exp(parameter), for the whole image or for each channel.
+
+    Args:
+        num_channels: C for one scale per channel, 1 for one shared scale.
+        initial: Scale before training, in image units.
+        minimum: Lower bound of the scale, in image units.
+
+    Source: Rybkin et al. 2021, arXiv:2006.13202.
+    """
 
     def __init__(self, num_channels: int, initial: float, minimum: float) -> None:
         super().__init__()
@@ -91,7 +99,10 @@ class LearnedScale(NoiseScale):
 
 
 class PerPixelScale(NoiseScale):
-    """Scale that the decoder predicts for each pixel and channel; `initial` at an output of 0."""
+    """Scale predicted by the decoder for each pixel and channel: minimum + softplus(raw + shift).
+
+    `shift` is chosen so that raw = 0 gives `initial`.
+    """
 
     params_per_channel = 1
 
@@ -105,11 +116,11 @@ class PerPixelScale(NoiseScale):
 
 
 class OptimalScale(NoiseScale):
-    """Maximum-likelihood scale of the residuals: (mean |residual|^p)^(1/p).
+    """Maximum-likelihood scale of the residuals: (mean |target - location|^p)^(1/p).
 
-    p is 2 for a Gaussian and 1 for a Laplace. The mean is a running mean over training batches,
-    dominated by the last `AVERAGING_WINDOW` of them. It is saved with the weights and never
-    includes images that are evaluated.
+    p is 2 for Gaussian and 1 for Laplace noise. The mean is a running mean over training batches:
+    a plain average of the first `AVERAGING_WINDOW` batches, then exponential with weight
+    1 / `AVERAGING_WINDOW`. It is saved with the weights. Validation and test images never enter it.
 
     Source: Rybkin et al. 2021, arXiv:2006.13202, "optimal sigma-VAE".
     """
@@ -131,7 +142,7 @@ class OptimalScale(NoiseScale):
     def update_running_scale(self, residuals: Tensor) -> None:
         batch_mean = residuals.abs().pow(self.power).mean()
         batch_mean = all_reduce_mean(batch_mean.to(self.mean_power.dtype))
-        # a batch that is not finite may be skipped in training, so it leaves the mean as it is
+        # a step with a non-finite loss may be skipped, so its batch must not change the mean
         is_finite = batch_mean.isfinite()
         batch_mean = torch.where(is_finite, batch_mean, self.mean_power)
         self.num_batches += is_finite

@@ -1,4 +1,7 @@
-"""Approximate posteriors q(z | x) as functions of the encoder's output."""
+"""Approximate posteriors q(z | x), parametrized by the encoder's output.
+
+To add a posterior, write one class here: it is then available as `posterior=NAME`.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,25 @@ from torch.nn.functional import softplus
 
 from vaegan.config import Component, ComponentConfig, require
 
-MAX_MASK_DIM = 4096  # units of an autoregressive layer, whose masks grow with their square
+MAX_MASK_DIM = 4096  # largest layer width of a flow; the size of a mask grows with its square
 
 
 class Posterior(Component, nn.Module, abc.ABC, group="posterior"):
-    """Approximate posterior q(z | x).
+    """Approximate posterior q(z | x) over the latents of an image.
 
     Args:
         config: Settings.
-        latent_dim: Dimensions of z.
-        num_features: Length of the encoder's output for one image.
+        latent_dim: Number of dimensions of z.
+        num_features: Number of encoder outputs per image that parametrize q(z | x).
     """
 
     @dataclass
     class Config(ComponentConfig):
         """Settings of a posterior; `build(latent_dim)` constructs it."""
 
-        min_scale: float = 1e-4  # latent units; keeps the KL finite
+        # smallest standard deviation of q(z|x) (full_normal: smallest diagonal entry of L; flow: of
+        # its base distribution), in latent units, > 0; keeps the KL finite
+        min_scale: float = 1e-4
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -43,12 +48,12 @@ class Posterior(Component, nn.Module, abc.ABC, group="posterior"):
         self.min_scale = config.min_scale
 
     def to_scale(self, raw: Tensor) -> Tensor:
-        """Map encoder outputs to scales of at least `min_scale`, in latent units."""
+        """Return softplus(raw) + min_scale: positive scales in latent units, any shape."""
         return softplus(raw) + self.min_scale
 
     @abc.abstractmethod
     def forward(self, features: Tensor) -> Distribution:
-        """Return q(z | x): batch shape (B,), event shape (latent_dim,), differentiable `rsample`.
+        """Return q(z | x) with batch shape (B,), event shape (latent_dim,) and an `rsample`.
 
         Args:
             features: Encoder output, (B, num_features).
@@ -56,9 +61,11 @@ class Posterior(Component, nn.Module, abc.ABC, group="posterior"):
 
 
 class DiagonalNormal(Posterior):
-    """N(m(x), diag s(x)^2) with s = softplus(.) + min_scale.
+    """Normal with diagonal covariance: q(z | x) = N(z; m, diag(s^2)), s = softplus(r) + min_scale.
 
-    Source: Kingma & Welling 2014, arXiv:1312.6114.
+    Encoder output: m and r, latent_dim values each.
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 9.
     """
 
     @dataclass
@@ -75,7 +82,10 @@ class DiagonalNormal(Posterior):
 
 
 class FullNormal(Posterior):
-    """N(m(x), L(x) L(x)^T), L lower triangular with the diagonal softplus(.) + min_scale.
+    """Normal with full covariance: q(z | x) = N(z; m, L L^T).
+
+    L is lower triangular with diagonal softplus(r) + min_scale. Encoder output: m and r, latent_dim
+    values each, then the entries of L below the diagonal, row by row.
 
     Source: Kingma & Welling 2019, arXiv:1906.02691, section 2.5.1.
     """
@@ -102,18 +112,26 @@ class FullNormal(Posterior):
 
 
 class FlowPosterior(Posterior):
-    """Diagonal normal transformed by inverse autoregressive layers.
+    """Diagonal normal transformed by inverse autoregressive layers (IAF).
 
-    Samples and their densities take one pass; the density of any other latent takes latent_dim
-    passes. Source: Kingma et al. 2016, arXiv:1606.04934.
+    Sampling, including the density of the samples, takes one pass through the layers. The density
+    of any other latent takes latent_dim passes. Encoder output: m and r of the diagonal normal
+    (see `DiagonalNormal`), then `context_dim` values that condition the layers.
+
+    Source: Kingma et al. 2016, arXiv:1606.04934.
+
+    Raises:
+        ValueError: On construction, if latent_dim is larger than `MAX_MASK_DIM`.
     """
 
     @dataclass
     class Config(Posterior.Config):
         name: str = "flow"
-        num_transforms: int = 2  # autoregressive layers; each reverses the order of the latents
-        hidden_dims: list[int] = field(default_factory=lambda: [128])  # units of a layer's network
-        context_dim: int = 32  # encoder features that condition the layers
+        # autoregressive layers, >= 1; each layer reverses the order of the latent dimensions
+        num_transforms: int = 2
+        # units of each hidden layer of an autoregressive layer's network, 1 to 4,096 each
+        hidden_dims: list[int] = field(default_factory=lambda: [128])
+        context_dim: int = 32  # encoder outputs that condition the layers, 1 to 4,096
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -130,7 +148,7 @@ class FlowPosterior(Posterior):
         super().__init__(config, latent_dim, num_features=2 * latent_dim + config.context_dim)
         self.feature_sizes = [latent_dim, latent_dim, config.context_dim]
         self.transforms = nn.ModuleList()
-        with torch.device("cpu"):  # zuko reads the values of its masks: they cannot be meta tensors
+        with torch.device("cpu"):  # zuko reads the values of its masks, so they need real memory
             order = torch.arange(latent_dim)
             for _ in range(config.num_transforms):
                 layer = zuko.flows.MaskedAutoregressiveTransform(

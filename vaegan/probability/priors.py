@@ -1,7 +1,8 @@
 """Priors p(z). A prior is a module whose forward returns a distribution over latents.
 
-Its parameters are trained with the VAE. Its forward takes `encode`, the VAE's map from images to
-posteriors, since some priors (VampPrior) are mixtures of posteriors.
+The parameters of a prior are trained with the VAE. The forward takes `encode`, the VAE's map from
+images to posteriors, because the VampPrior is a mixture of posteriors. To add a prior, write one
+class here: it is then available as `prior=NAME`.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from torch.nn.functional import softplus
 
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.images import ImageShape
+from vaegan.probability.coupling import CouplingLayer
 from vaegan.probability.distributions import mixture
 
 Encode = Callable[[Tensor], Distribution]  # images (B, C, H, W) -> q(z | x), batch shape (B,)
 
-INITIAL_MEAN_STD = 0.5  # of the means of a Gaussian mixture, in latent units
-INITIAL_SCALE = (1 - INITIAL_MEAN_STD**2) ** 0.5  # the mixture then has unit variance
-PIXEL_MARGIN = 0.01  # keeps the logits of pseudo-input pixels finite
-MAX_FLOW_DIM = 65_536  # latents of a flow: its masks are built before its weights are counted
-NUM_SPLINE_BINS = 8
+INITIAL_MEAN_STD = 0.5  # standard deviation of a mixture's initial means, in latent units
+INITIAL_SCALE = (1 - INITIAL_MEAN_STD**2) ** 0.5  # gives the initial mixture unit variance
+PIXEL_MARGIN = 0.01  # pseudo-inputs start in [0.01, 0.99], which keeps their logits finite
+# Largest latent_dim of a flow. Its masks are allocated before the size of a checkpoint is checked.
+MAX_FLOW_DIM = 65_536
+NUM_SPLINE_BINS = 8  # bins of each rational-quadratic spline
 
 
 class Prior(Component, nn.Module, abc.ABC, group="prior"):
-    """Prior p(z).
+    """Prior p(z) over the latents.
 
     Args:
         config: Settings.
-        latent_dim: Dimensions of z.
-        image_shape: (C, H, W), of the images that `encode` takes.
+        latent_dim: Number of dimensions of z.
+        image_shape: (C, H, W) of the images that `encode` takes.
     """
 
-    num_initial_images: int = 0  # training images that `initialize` takes
+    num_initial_images: int = 0  # number of training images that `initialize` needs
 
     @dataclass
     class Config(ComponentConfig):
@@ -50,19 +53,26 @@ class Prior(Component, nn.Module, abc.ABC, group="prior"):
         self.latent_dim = latent_dim
 
     def initialize(self, images: Tensor) -> None:
-        """Set parameters from training images; called once, before training.
+        """Set parameters from training images. Called once, before training.
 
         Args:
-            images: In [0, 1], (num_initial_images, C, H, W).
+            images: Encoder inputs in [0, 1], (num_initial_images, C, H, W).
         """
 
     @abc.abstractmethod
     def forward(self, encode: Encode) -> Distribution:
-        """Return p(z): batch shape (), event shape (latent_dim,)."""
+        """Return p(z) with batch shape () and event shape (latent_dim,).
+
+        Args:
+            encode: Map from images (B, C, H, W) to q(z | x), batch shape (B,).
+        """
 
 
 class StandardNormal(Prior):
-    """N(0, I). Source: Kingma & Welling 2014, arXiv:1312.6114."""
+    """Standard normal: p(z) = N(z; 0, I).
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114.
+    """
 
     @dataclass
     class Config(Prior.Config):
@@ -82,13 +92,18 @@ class StandardNormal(Prior):
 
 
 class GaussianMixture(Prior):
-    """sum_k w_k N(m_k, diag s_k^2) with learned parameters; starts close to N(0, I)."""
+    """Mixture of K normals: p(z) = sum_k w_k N(z; m_k, diag(s_k^2)).
+
+    Weights, means and scales are trained. The initial mixture is close to N(0, I).
+    """
 
     @dataclass
     class Config(Prior.Config):
         name: str = "gaussian_mixture"
-        num_components: int = 100
-        min_scale: float = 1e-2  # latent units; keeps a component from collapsing onto one image
+        num_components: int = 100  # components K of the mixture, >= 1
+        # smallest standard deviation of a component, in latent units, in (0, 0.8), so that it is
+        # below the initial value; keeps a component from collapsing onto one latent vector
+        min_scale: float = 1e-2
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -101,7 +116,7 @@ class GaussianMixture(Prior):
         shape = (config.num_components, latent_dim)
         self.logits = nn.Parameter(torch.zeros(config.num_components))
         self.means = nn.Parameter(INITIAL_MEAN_STD * torch.randn(shape))
-        # on the CPU, whatever the default device: the value is read at once
+        # on the CPU even under torch.device("meta"), because item() reads the value
         initial = torch.tensor(INITIAL_SCALE - config.min_scale, device="cpu")
         inverse_softplus = torch.expm1(initial).log().item()
         self.raw_scales = nn.Parameter(torch.full(shape, inverse_softplus))
@@ -113,16 +128,18 @@ class GaussianMixture(Prior):
 
 
 class VampPrior(Prior):
-    """1/K sum_k q(z | u_k): mixture of the posteriors of K learned pseudo-inputs u_k.
+    """Mixture of the posteriors of K trainable pseudo-inputs: p(z) = 1/K sum_k q(z | u_k).
 
-    The pseudo-inputs start as training images. With posterior=flow every density takes
-    K latent_dim passes: keep K small there. Source: Tomczak & Welling 2018, arXiv:1705.07120.
+    The pseudo-inputs start as training images. With posterior=flow each density evaluation takes
+    latent_dim passes for each of the K components, so use a small K.
+
+    Source: Tomczak & Welling 2018, arXiv:1705.07120.
     """
 
     @dataclass
     class Config(Prior.Config):
         name: str = "vamp_prior"
-        num_pseudo_inputs: int = 500  # K; each training step encodes them all
+        num_pseudo_inputs: int = 500  # pseudo-inputs K, >= 1; every training step encodes them all
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -132,7 +149,7 @@ class VampPrior(Prior):
     def __init__(self, config: Config, latent_dim: int, image_shape: ImageShape) -> None:
         super().__init__(config, latent_dim, image_shape)
         self.num_initial_images = config.num_pseudo_inputs
-        # logits of pixels
+        # logits of the pixels of the pseudo-inputs
         self.raw_inputs = nn.Parameter(torch.randn(config.num_pseudo_inputs, *image_shape))
 
     @torch.no_grad()
@@ -145,21 +162,24 @@ class VampPrior(Prior):
 
 
 class FlowPrior(Prior):
-    """N(0, I) transformed by coupling layers, which are fast in both directions.
+    """Normalizing flow: N(0, I) transformed by coupling layers.
 
-    Source: RealNVP (kind=affine): Dinh et al. 2017, arXiv:1605.08803; neural spline flow: Durkan
-    et al. 2019, arXiv:1906.04032. Splines act within [-5, 5] and are the identity outside.
+    Sampling and density take one pass each. Splines act on [-5, 5] and are the identity outside.
+
+    Source: Dinh et al. 2017, arXiv:1605.08803 (RealNVP, kind=affine); Durkan et al. 2019,
+    arXiv:1906.04032 (neural spline flow, kind=spline).
 
     Raises:
-        ValueError: On construction, if latent_dim is 1: a coupling layer needs two dimensions.
+        ValueError: On construction, if latent_dim is less than 2 (a coupling layer splits the
+            dimensions in two) or larger than `MAX_FLOW_DIM`.
     """
 
     @dataclass
     class Config(Prior.Config):
         name: str = "flow"
-        kind: str = "spline"  # spline, affine
-        num_transforms: int = 6  # coupling layers
-        # units of each layer's network
+        kind: str = "spline"  # transform of a coupling layer: spline or affine
+        num_transforms: int = 6  # coupling layers, >= 1
+        # units of each hidden layer of a coupling layer's network, >= 1
         hidden_dims: list[int] = field(default_factory=lambda: [128, 128])
 
         def __post_init__(self) -> None:
@@ -180,13 +200,20 @@ class FlowPrior(Prior):
             num_bins = NUM_SPLINE_BINS
             univariate["univariate"] = zuko.transforms.MonotonicRQSTransform
             univariate["shapes"] = [(num_bins,), (num_bins,), (num_bins - 1,)]
-        with torch.device("cpu"):  # zuko reads the values of its masks: they cannot be meta tensors
-            self.flow = zuko.flows.NICE(
-                latent_dim,
-                transforms=config.num_transforms,
-                hidden_features=config.hidden_dims,
-                **univariate,
+        with torch.device("cpu"):  # zuko reads the values of its masks, so they need real memory
+            layers = [
+                CouplingLayer(
+                    latent_dim, i % 2 == 1, hidden_features=config.hidden_dims, **univariate
+                )
+                for i in range(config.num_transforms)
+            ]
+            base = zuko.lazy.UnconditionalDistribution(
+                zuko.distributions.DiagNormal,
+                torch.zeros(latent_dim),
+                torch.ones(latent_dim),
+                buffer=True,
             )
+            self.flow = zuko.lazy.Flow(layers, base)
 
     def forward(self, encode: Encode) -> Distribution:
         return self.flow()

@@ -1,18 +1,19 @@
-"""Comparison of GAN runs with a baseline, such as warm starts with cold ones. Statistics, no files.
+"""Compare GAN runs with a baseline, such as warm starts with cold starts. No file access.
 
-Runs of one data set, scored by the same feature extractor, form a panel. In it the runs of one
-label are an arm; its seeds are repeats, and its curve is their pointwise median. With u updates of
-the generator, d(u) a curve's Frechet distance, linear between validations, and d_b the baseline's:
+Runs on the same data set and scored with the same feature extractor form a panel. Within a panel,
+runs with the same label form an arm: they differ only in the random seed, and the curve of the arm
+is their pointwise median. Let u be the number of generator updates, d(u) the Frechet distance of an
+arm, interpolated linearly between validations, and d_b that of the baseline:
 
-    levels         every d_b(u_b) at a validation with u_b > 0 that is below all of d_b before
-    update ratio   min{u : d(u) <= level} / u_b, for each level; infinite if never reached
-    compute ratio  the same in PFLOP from the first step of the VAE on
+    levels         d_b(u_b) at each validation with u_b > 0 that is lower than all earlier d_b
+    update ratio   min{u : d(u) <= level} / u_b for each level; infinite if never reached
+    compute ratio  the same ratio in PFLOP, including the training of the VAE
     worst rise     max_u d(u) / d(0)
 
-Where a curve is convex, the straight line lies above it: the arm's crossing comes out late, never
-early. A warm-up of the discriminator is flat and would break that, so the point at which the
-generator starts is inserted into the curve. The baseline's own crossings are at validations, hence
-exact.
+Linear interpolation of a convex curve lies above the curve, so the crossing of an arm is estimated
+too late, never too early. During the discriminator warm-up the curve is flat, which breaks
+convexity; the point where the generator starts is therefore inserted. The crossings of the baseline
+lie at validations and are therefore exact.
 """
 
 from __future__ import annotations
@@ -37,39 +38,40 @@ from vaegan.reports.curves import (
 )
 from vaegan.reports.run_records import Run
 
-REPEAT_KEYS = ("label", "seed", "vae_ckpt", "sweep_metric")  # settings that differ within an arm
-BASELINE_TOLERANCE = 0.02  # relative; devices round differently, other features differ by more
+REPEAT_KEYS = ("label", "seed", "vae_ckpt", "sweep_metric")  # may differ within an arm
+# Relative tolerance: above rounding differences between devices, below differences of features.
+BASELINE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Baseline, and what an arm must achieve against it."""
+    """Baseline, and the thresholds that an arm must meet relative to it."""
 
-    baseline: str  # label of the reference arm
-    max_update_ratio: float  # of the generator's updates to the baseline's
-    max_rise: float  # of the Frechet distance over its start
+    baseline: str  # label of the baseline arm
+    max_update_ratio: float  # largest allowed update ratio, at every level
+    max_rise: float  # largest allowed worst rise
 
     def describe(self) -> dict[str, str]:
-        """Return a description of each criterion by its name."""
+        """Return a description of each criterion, by name."""
         return {
-            "fewer_updates": f"at most {self.max_update_ratio:g} of the baseline's generator "
-            "updates, at every level",
+            "fewer_updates": f"at most {self.max_update_ratio:g} times the generator updates of "
+            "the baseline, at every level",
             "never_worse_than_start": "Frechet distance never above "
-            f"{self.max_rise:.2f} times where it started",
-            "no_worse_at_end": "at the end, Frechet distance and recall no worse than the "
+            f"{self.max_rise:.2f} times its initial value",
+            "no_worse_at_end": "Frechet distance and recall at the end no worse than the "
             "baseline's",
-            "less_compute": "less compute than the baseline at every level, the VAE's included",
+            "less_compute": "less compute than the baseline at every level, including the VAE",
         }
 
 
 def compare_runs(runs: Sequence[Run], criteria: Criteria) -> dict[str, Any]:
-    """Compare every arm of every panel with the baseline's arm of that panel.
+    """Compare every arm of every panel with the baseline arm of the same panel.
 
     Returns:
-        Content of comparison.json, apart from infinities and nan.
+        Content of comparison.json; infinity and nan are not yet replaced by null.
 
     Raises:
-        ValueError: Runs that cannot be compared, both named.
+        ValueError: There are no runs, a panel has no baseline, or two runs are not comparable.
     """
     require(len(runs) > 0, "runs", "at least 1 run", [])
     panels: dict[tuple[str, str], dict[str, list[Run]]] = {}
@@ -85,10 +87,10 @@ def compare_runs(runs: Sequence[Run], criteria: Criteria) -> dict[str, Any]:
 
 
 def compare_panel(arms: dict[str, list[Run]], criteria: Criteria) -> dict[str, Any]:
-    """Compare the arms of a panel: the baseline comes first, the others by what the VAE cost."""
+    """Compare the arms of a panel: the baseline first, the others in order of VAE compute."""
     runs = [run for arm in arms.values() for run in arm]
     baseline = criteria.baseline
-    expected = f"a label of the runs on {runs[0].dataset}: {', '.join(sorted(arms))}"
+    expected = f"the label of a run on {runs[0].dataset}, one of {', '.join(sorted(arms))}"
     require(baseline in arms, "baseline", expected, baseline)
     for run in runs:
         check_is_comparable(runs[0], run)
@@ -112,37 +114,39 @@ def compare_panel(arms: dict[str, list[Run]], criteria: Criteria) -> dict[str, A
 
 
 def check_is_comparable(first: Run, second: Run) -> None:
-    """Check that two runs of a panel are scored alike."""
+    """Check that two runs of a panel were scored in the same way."""
     if first.num_images != second.num_images:
-        reason = "are scored on different numbers of images, on which the Frechet distance depends"
-        refuse(first, second, reason)
+        reason = "were scored on different numbers of images, on which the Frechet distance depends"
+        raise_not_comparable(first, second, reason)
     distances = [run.real_vs_real["frechet_distance"] for run in (first, second)]
     if not math.isclose(*distances, rel_tol=BASELINE_TOLERANCE):
         reason = (
-            f"are not scored alike: real images score {distances[0]:.4g} and {distances[1]:.4g}"
+            "were scored differently: their real images have Frechet distances "
+            f"{distances[0]:.4g} and {distances[1]:.4g}; the feature extractor or the data differ"
         )
-        refuse(first, second, f"{reason}; the weights of the features or the data differ")
+        raise_not_comparable(first, second, reason)
 
 
 def check_are_repeats(arm: list[Run]) -> None:
-    """Check that the runs of an arm differ in their seed and have the same validations."""
+    """Check that the runs of an arm have different seeds and the same validations."""
     by_seed: dict[int, Run] = {}
     for run in arm:
         if run.seed in by_seed:
-            refuse(by_seed[run.seed], run, f"have the same label={run.label} and seed={run.seed}")
+            reason = f"have the same label={run.label} and seed={run.seed}"
+            raise_not_comparable(by_seed[run.seed], run, reason)
         if tuple(run.curve.images) != tuple(arm[0].curve.images):
-            reason = f"have the same label={run.label}, but other scoring points or another budget"
-            refuse(arm[0], run, reason)
+            reason = f"have the same label={run.label}, but not the same validations or duration"
+            raise_not_comparable(arm[0], run, reason)
         by_seed[run.seed] = run
 
 
-def refuse(first: Run, second: Run, reason: str) -> NoReturn:
-    """Report why two runs cannot be compared."""
+def raise_not_comparable(first: Run, second: Run, reason: str) -> NoReturn:
+    """Raise a ValueError that says why two runs cannot be compared."""
     raise ValueError(f"runs: {first.folder} and {second.folder} {reason}")
 
 
 def describe_arm(arm: list[Run]) -> dict[str, Any]:
-    """Return the curves, start and end of an arm, over its seeds."""
+    """Return the curves, initial scores and final scores of an arm, over its seeds."""
     arm = sorted(arm, key=lambda run: run.seed)
     curve = median_curve([run.curve for run in arm])
     distances = zip(*(run.curve.distance for run in arm), strict=True)
@@ -169,7 +173,7 @@ def describe_arm(arm: list[Run]) -> dict[str, Any]:
 
 
 def summarize(values: Sequence[float]) -> dict[str, float]:
-    """Return median, least and largest value."""
+    """Return the median, minimum and maximum."""
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
@@ -185,7 +189,7 @@ def summarize_tags(metrics: Iterable[dict[str, float]]) -> dict[str, dict[str, f
 
 
 def find_differing_settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, list[str]]]:
-    """Return the settings in which the runs differ: dotted key, then label, then JSON values."""
+    """Return the settings that differ between runs: JSON values by dotted key, then label."""
     configs = {}
     keys: dict[str, None] = {}  # an ordered set
     for label, arm in arms.items():
@@ -204,11 +208,12 @@ def find_differing_settings(arms: dict[str, list[Run]]) -> dict[str, dict[str, l
 
 
 def compare_arms(arm: list[Run], baseline: list[Run], criteria: Criteria) -> dict[str, Any]:
-    """Compare the median curves of an arm and the baseline, and their curves of common seeds."""
+    """Compare an arm with the baseline: the median curves, and the curves of common seeds."""
     curve = median_curve([run.curve for run in arm])
     baseline_curve = median_curve([run.curve for run in baseline])
     if not last_common_validation(curve, baseline_curve):
-        refuse(baseline[0], arm[0], "share no scoring point after the start")
+        reason = "have no validation in common after the start"
+        raise_not_comparable(baseline[0], arm[0], reason)
     by_seed = {run.seed: run.curve for run in baseline}
     pairs = []
     for run in sorted(arm, key=lambda run: run.seed):
@@ -220,7 +225,7 @@ def compare_arms(arm: list[Run], baseline: list[Run], criteria: Criteria) -> dic
 
 
 def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict[str, Any]:
-    """Return ratios over all levels, worst rise, scores at the common end, and criteria met."""
+    """Return ratios at all levels, worst rise, scores at the common end, and criteria met."""
     arm = insert_generator_start(arm)
     levels = [compare_at_level(arm, baseline, i) for i in find_improvements(baseline)]
     update_ratios = [level["updates_ratio"] for level in levels]
@@ -235,7 +240,7 @@ def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict
         "frechet_distance": [arm.distance[i], baseline.distance[j]],
         "recall": [arm.recall[i], baseline.recall[j]],
     }
-    is_worse = [is_better(name, theirs, ours) for name, (ours, theirs) in end.items()]
+    is_worse = [is_better(name, reference, value) for name, (value, reference) in end.items()]
     return {
         "update_ratio": summarize_ratios(update_ratios, has_fewer_updates),
         "compute_ratio": summarize_ratios(compute_ratios, has_less_compute),
@@ -252,7 +257,7 @@ def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict
 
 
 def compare_at_level(arm: Curve, baseline: Curve, i: int) -> dict[str, float]:
-    """Compare what an arm and the baseline need for the distance of the baseline's validation i."""
+    """Compare the cost of an arm and the baseline to reach the baseline's distance at index i."""
     level = baseline.distance[i]
     updates = first_crossing(arm.updates, arm.distance, level)
     compute = first_crossing(arm.compute, arm.distance, level)
@@ -268,7 +273,10 @@ def compare_at_level(arm: Curve, baseline: Curve, i: int) -> dict[str, float]:
 
 
 def summarize_ratios(ratios: list[float], is_met: list[bool]) -> dict[str, float]:
-    """Return worst and median ratio, and the share of levels that meet the criterion, or nan."""
+    """Return the worst and median ratio and the fraction of levels that meet the criterion.
+
+    All values are nan if there are no levels.
+    """
     if not ratios:
         return {"worst": math.nan, "median": math.nan, "share_met": math.nan}
     return {"worst": max(ratios), "median": median(ratios), "share_met": sum(is_met) / len(is_met)}

@@ -1,4 +1,4 @@
-"""Markdown and figure of a comparison of runs."""
+"""Markdown report and figure for a comparison of runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from vaegan.reports.tables import format_number, markdown_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    Styles = dict[str, tuple[str, str]]  # color and dashes by label
+    Styles = dict[str, tuple[str, str]]  # color and line style by label
 
 LEGEND = """\
-FD: Frechet distance on the val split; medians over seeds [least, largest]. Test FD: of the
-checkpoint whose FD is least. Updates, compute: what an arm needs for each FD that {baseline}
-reaches, over {baseline}'s, as median / worst over these FD. Worst rise: largest FD over the first,
-of the median curve (and of the worst seed). Criteria, on the median curves (and for how many of the
-seeds that {baseline} has too):
+FD: Frechet distance on the val split, as median over seeds [min, max]. Test FD: FD on the test
+split, of the checkpoint with the lowest FD. Updates, compute: amount needed to reach each FD level
+of {baseline}, relative to {baseline}, as median / worst over levels. Worst rise: largest FD
+relative to the initial FD, of the median curve (and of the worst seed). Criteria: evaluated on the
+median curves (in parentheses: number of seeds that meet them, of those shared with {baseline}):
 """
 PLOTS = (("images", "frechet_distance"), ("compute", "frechet_distance"), ("images", "recall"))
 AXIS_LABELS = {
@@ -40,7 +40,7 @@ AXIS_LABELS = {
 
 
 def write_markdown(report: dict[str, Any]) -> str:
-    """Return a table for each panel, and what its columns mean."""
+    """Return the report: a table for each panel, and a legend of the columns."""
     baseline = report["baseline"]
     lines = [f"# Comparison with {baseline}", ""]
     for panel in report["panels"]:
@@ -51,8 +51,8 @@ def write_markdown(report: dict[str, Any]) -> str:
 
 
 def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) -> list[str]:
-    """Return the table of a panel, and the settings in which its runs differ."""
-    numbers = ["seeds", "stage-1 PFLOP", "FD start → end", "recall at end", "test FD"]
+    """Return the table of a panel, and the settings that differ between its runs."""
+    numbers = ["seeds", "VAE PFLOP", "FD start → end", "recall at end", "test FD"]
     numbers += [f"{name} vs {baseline}: median / worst" for name in ("updates", "compute")]
     numbers.append("worst rise")
     names = ["arm", *numbers, *map(to_words, criteria)]
@@ -66,9 +66,9 @@ def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) ->
     lines += [*markdown_table(names, rows, right_aligned=numbers), ""]
     ends = {arm["label"]: f"{arm['end']['images']:.0f}" for arm in panel["arms"]}
     if len(set(ends.values())) > 1:
-        budgets = ", ".join(f"{label} {images}" for label, images in ends.items())
-        common = f"The end is the last validation shared with {baseline}."
-        lines += [f"Images seen: {budgets}. {common}", ""]
+        images_seen = ", ".join(f"{label} {images}" for label, images in ends.items())
+        common = f"Criteria at the end use the last validation shared with {baseline}."
+        lines += [f"Images seen: {images_seen}. {common}", ""]
     for key, values_by_label in panel["settings"].items():
         values = [f"{label} {' or '.join(values)}" for label, values in values_by_label.items()]
         lines.append(f"- `{key}`: {'; '.join(values)}")
@@ -76,7 +76,7 @@ def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) ->
 
 
 def make_row(arm: dict[str, Any], criteria: list[str]) -> list[str]:
-    """Return the cells of an arm."""
+    """Return the table cells of an arm."""
     start = format_interval(arm["start"]["frechet_distance"])
     end = format_interval(arm["end"]["frechet_distance"])
     test = arm["test"].get("test/frechet_distance")
@@ -106,25 +106,25 @@ def make_row(arm: dict[str, Any], criteria: list[str]) -> list[str]:
 
 
 def to_words(name: str) -> str:
-    """Return a criterion's name as words."""
+    """Return the name of a criterion with spaces."""
     return name.replace("_", " ")
 
 
 def format_ratio(value: float) -> str:
-    """Return a ratio to the baseline; infinite if a level is never reached, nan without a level."""
+    """Format a ratio: infinity means a level was never reached, nan that there are no levels."""
     if math.isinf(value):
         return "not reached"
-    return "no level" if math.isnan(value) else format_number(value)
+    return "no levels" if math.isnan(value) else format_number(value)
 
 
 def format_interval(values: dict[str, float]) -> str:
-    """Return median [least, largest]."""
-    middle, least, largest = (format_number(values[key]) for key in ("median", "min", "max"))
-    return middle if values["min"] == values["max"] else f"{middle} [{least}, {largest}]"
+    """Format as median [min, max]."""
+    middle, low, high = (format_number(values[key]) for key in ("median", "min", "max"))
+    return middle if values["min"] == values["max"] else f"{middle} [{low}, {high}]"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Draw a row for each panel: median curves, and bands from the least to the largest seed."""
+    """Draw one row of plots per panel: median curves with bands from min to max over seeds."""
     panels = report["panels"]
     labels = dict.fromkeys(arm["label"] for panel in panels for arm in panel["arms"])
     others = [label for label in labels if label != report["baseline"]]
@@ -150,7 +150,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def draw_curves(axes: Axes, panel: dict[str, Any], x: str, y: str, styles: Styles) -> None:
-    """Draw a score of every arm along one axis."""
+    """Plot a score of every arm against the x quantity."""
     from matplotlib.ticker import EngFormatter
 
     for arm in panel["arms"]:

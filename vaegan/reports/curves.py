@@ -1,4 +1,4 @@
-"""Learning curves of GAN runs, and what is read off them."""
+"""Learning curves of GAN runs, and statistics of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 
 class Curve(NamedTuple):
-    """Scores on the val split, one of each for every validation."""
+    """Scores on the val split; each sequence has one value per validation."""
 
-    images: Sequence[float]  # real ones that the discriminator has seen
-    updates: Sequence[float]  # of the generator
-    compute: Sequence[float]  # PFLOP, the VAE's included
-    distance: Sequence[float]  # Frechet; infinite if the generator has broken down
+    images: Sequence[float]  # real images seen by the discriminator
+    updates: Sequence[float]  # generator updates
+    compute: Sequence[float]  # PFLOP, including the VAE
+    distance: Sequence[float]  # Frechet distance; infinite if the generator has diverged
     recall: Sequence[float]
 
 
@@ -27,10 +27,10 @@ def median_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def insert_generator_start(curve: Curve) -> Curve:
-    """Insert a point at the end of the discriminator's warm-up, with the scores from before it.
+    """Insert a point at the end of discriminator warm-up, with the scores of the last validation.
 
-    Its compute is interpolated as if the batches of the warm-up cost as much as the others. They
-    cost less, so that the point comes late, never early.
+    Its compute is interpolated as if warm-up batches cost as much as the others. They cost less, so
+    the compute is overestimated, never underestimated.
     """
     if curve.updates[-1] == curve.updates[-2]:
         return curve  # the generator never starts
@@ -53,22 +53,22 @@ def insert_generator_start(curve: Curve) -> Curve:
 
 
 def interpolate(axis: Sequence[float], i: int, fraction: float) -> float:
-    """Return the value at a fraction of the way from point i to the next one."""
+    """Interpolate linearly between points i and i + 1."""
     return axis[i] + fraction * (axis[i + 1] - axis[i])
 
 
 def find_improvements(curve: Curve) -> list[int]:
-    """Return the validations after the first update that have the least distance so far."""
+    """Return the indices of validations with updates > 0 and the lowest distance so far."""
     improvements = []
     for i in range(1, len(curve.distance)):
-        is_least = curve.distance[i] < min(curve.distance[:i])
-        if curve.updates[i] > 0 and is_least:
+        is_lowest = curve.distance[i] < min(curve.distance[:i])
+        if curve.updates[i] > 0 and is_lowest:
             improvements.append(i)
     return improvements
 
 
 def first_crossing(axis: Sequence[float], distance: Sequence[float], level: float) -> float:
-    """Return where a piecewise linear distance first reaches a level; infinity if it never does."""
+    """Return the axis value where the piecewise linear distance first reaches a level, or inf."""
     i = next((i for i, value in enumerate(distance) if value <= level), None)
     if i is None:
         return math.inf
@@ -79,10 +79,10 @@ def first_crossing(axis: Sequence[float], distance: Sequence[float], level: floa
 
 
 def last_common_validation(first: Curve, second: Curve) -> float:
-    """Return the last number of images at which both curves have a validation."""
+    """Return the largest number of images at which both curves have a validation."""
     return max(set(first.images) & set(second.images))
 
 
 def worst_rise(curve: Curve) -> float:
-    """Return the largest distance relative to that before the training."""
+    """Return the largest distance relative to the initial one."""
     return max(curve.distance) / curve.distance[0]

@@ -1,4 +1,4 @@
-"""Style of all figures. matplotlib is slow to import: this happens inside the functions."""
+"""Common style of all figures. matplotlib is imported inside functions because it is slow."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# distinguishable by color-blind readers: Okabe & Ito
+# Okabe & Ito palette, distinguishable with color blindness
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REFERENCE_COLOR = "#3b3b3b"
 DASHES = ("-", "--", "-.")
-LOG_RATIO = 30  # ratio of the largest to the smallest value that needs a logarithmic axis
+LOG_SCALE_RATIO = 30  # ratio of largest to smallest value above which an axis is logarithmic
 
 
 def make_figure(width: float, height: float) -> Figure:
@@ -26,18 +26,18 @@ def make_figure(width: float, height: float) -> Figure:
 
 
 def style_axes(axes: Axes) -> None:
-    """Remove the frame's top and right line and add a light grid."""
+    """Hide the top and right spines and add a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
 def needs_log_scale(values: Sequence[float]) -> bool:
-    """True if positive values span more than an order of magnitude."""
-    return min(values) > 0 and max(values) > LOG_RATIO * min(values)
+    """True if all values are positive and their ratio exceeds `LOG_SCALE_RATIO`."""
+    return min(values) > 0 and max(values) > LOG_SCALE_RATIO * min(values)
 
 
 def use_readable_log_scale(axes: Axes) -> None:
-    """Make the y-axis logarithmic, with ticks such as 20, 50, 100."""
+    """Make the y-axis logarithmic, with tick labels such as 20, 50, 100."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -47,12 +47,12 @@ def use_readable_log_scale(axes: Axes) -> None:
 
 
 def escape(text: str) -> str:
-    """Escape dollar signs, between which matplotlib reads a formula."""
+    """Escape dollar signs, which matplotlib would interpret as math delimiters."""
     return text.replace("$", r"\$")
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure with 128 colors, a quarter of the size of a full-color PNG."""
+    """Write a figure as a PNG file with 128 colors, a quarter of the size of a full-color PNG."""
     from PIL import Image
 
     buffer = BytesIO()

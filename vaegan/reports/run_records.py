@@ -1,4 +1,4 @@
-"""Records of finished GAN runs, read from their folders and checked."""
+"""Read and validate the records of finished GAN runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from vaegan.config import flatten, require
 from vaegan.reports.curves import Curve
 
-FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # of run.json
+FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # fields of run.json
     "label": str,
     "seed": int,
     "dataset": str,
@@ -25,7 +25,7 @@ FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # of run.json
     "metrics": dict,
     "config": dict,
 }
-COLUMNS = (  # of metrics.csv, in the order of Curve
+COLUMNS = (  # columns of metrics.csv, in the order of Curve
     "val/images",
     "val/generator_updates",
     "val/compute",
@@ -38,27 +38,27 @@ COLUMNS = (  # of metrics.csv, in the order of Curve
 class Run:
     """A finished GAN run."""
 
-    folder: Path
-    label: str  # of its arm
+    folder: Path  # folder of the stage
+    label: str  # name of the arm
     seed: int
     dataset: str
     feature_extractor: str
-    num_images: int  # in a score
-    real_vs_real: dict[str, float]  # scores of real images, by metric
-    stage1_compute: float  # PFLOP that the VAE cost; 0 for a cold start
-    metrics: dict[str, float]  # at the end, by tag
-    config: dict[str, Any]
+    num_images: int  # images that each score is computed from
+    real_vs_real: dict[str, float]  # real-data baseline, by metric
+    stage1_compute: float  # PFLOP spent on training the VAE; 0 for a cold start
+    metrics: dict[str, float]  # final metrics, by tag
+    config: dict[str, Any]  # plain config of the run
     curve: Curve
 
 
 def find_runs(patterns: list[str]) -> list[Path]:
-    """Return the GAN folders of finished runs, each once.
+    """Return the GAN folders of finished runs, without duplicates.
 
     Args:
-        patterns: Run folders, their folders `gan`, multirun folders, or globs of any of these.
+        patterns: Run folders, their `gan` subfolders, multirun folders, or glob patterns of these.
 
     Raises:
-        ValueError: A pattern matches nothing, or a run is not finished.
+        ValueError: A pattern matches no folder, or a run is not finished.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -67,7 +67,7 @@ def find_runs(patterns: list[str]) -> list[Path]:
         if not path.is_dir():
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         folders = [match for match in matches if match.is_dir()]
-        expected = "folders of stage=gan or stage=pipeline runs, or globs of them"
+        expected = "folders of stage=gan or stage=pipeline runs, or glob patterns that match some"
         require(bool(folders), "runs", expected, pattern)
         for folder in folders:
             jobs = [job for job in folder.iterdir() if job.name.isdigit()]
@@ -78,16 +78,20 @@ def find_runs(patterns: list[str]) -> list[Path]:
 
 
 def find_gan_folder(folder: Path) -> Path:
-    """Return the folder with a run's run.json, which is written last of all."""
+    """Return the folder that contains run.json, which is written when a run has finished.
+
+    Raises:
+        ValueError: The run is not finished, or the folder contains no GAN run.
+    """
     for candidate in (folder, folder / "gan"):
         if (candidate / "run.json").is_file():
             return candidate
     if (folder / "gan").is_dir() or (folder / "metrics.csv").is_file():
         raise ValueError(
-            f"runs: {folder} is not finished: it has no run.json; wait for it, or leave it out"
+            f"runs: {folder} is not finished: it has no run.json; wait until it is, or omit it"
         )
     raise ValueError(
-        f"runs: {folder} holds no GAN run; expected the folder of a stage=gan or stage=pipeline run"
+        f"runs: {folder} contains no GAN run; give the folder of a stage=gan or stage=pipeline run"
     )
 
 
@@ -95,7 +99,7 @@ def read_run(folder: Path) -> Run:
     """Read a run from its GAN folder.
 
     Raises:
-        ValueError: A file is missing or damaged, or the run has no label.
+        ValueError: A file is missing or damaged, or the label is empty.
     """
     path = folder / "run.json"
     try:
@@ -104,14 +108,20 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"runs: {path} is damaged: {type(error).__name__}: {error}") from error
     if not fields["label"]:
         raise ValueError(
-            f"runs: {folder} has no label; train with label=cold, label=warm, ...: one for each arm"
+            f"runs: {folder} has no label; train with one label per arm, such as label=cold and "
+            "label=warm"
         )
     curve = read_curve(folder / "metrics.csv", fields["stage1_compute"])
     return Run(folder=folder, curve=curve, **fields)
 
 
 def check_fields(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the known fields of run.json, checked, with all scores as floats."""
+    """Validate the known fields of run.json and return them, with all scores as floats.
+
+    Raises:
+        ValueError: A field has the wrong type or content.
+        KeyError: A field is missing.
+    """
     fields = {key: record[key] for key in FIELD_TYPES}
     for key, kind in FIELD_TYPES.items():
         require(isinstance(fields[key], kind), key, str(kind), fields[key])
@@ -119,26 +129,26 @@ def check_fields(record: dict[str, Any]) -> dict[str, Any]:
         fields[key] = {tag: float(value) for tag, value in fields[key].items()}
     names = [fields[key] for key in ("label", "dataset", "feature_extractor")]
     for name in (*names, *fields["real_vs_real"], *flatten(fields["config"])):
-        expected = "of characters that can be printed, in one line"
+        expected = "a single line of printable characters"
         require(name.isprintable(), "every name", expected, name)
     real_vs_real = fields["real_vs_real"]
     has_distance = "frechet_distance" in real_vs_real
-    require(has_distance, "real_vs_real", "that of frechet_distance at least", real_vs_real)
+    require(has_distance, "real_vs_real", "scores that include frechet_distance", real_vs_real)
     return fields
 
 
 def read_curve(path: Path, stage1_compute: float) -> Curve:
     """Read the validations of a run, in order.
 
-    A generator whose distance is not finite is infinitely far, with recall 0.
+    A distance that is not finite becomes infinite, with recall 0.
 
     Args:
-        path: Lightning's metrics.csv.
-        stage1_compute: PFLOP that the VAE cost, to add to those of the GAN.
+        path: Path of metrics.csv.
+        stage1_compute: PFLOP spent on training the VAE, added to those of the GAN.
 
     Raises:
-        ValueError: The file is missing or damaged, has fewer than 2 validations, or none before the
-            training.
+        ValueError: The file is missing or damaged, or does not contain a validation before training
+            and at least one later validation.
     """
     try:
         with path.open(newline="") as file:
@@ -156,14 +166,14 @@ def read_curve(path: Path, stage1_compute: float) -> Curve:
     has_start = len(rows) >= 2 and images[0] == 0 and updates[0] == 0
     if not has_start or not 0 < distance[0] < math.inf:
         raise ValueError(
-            f"runs: {path} must hold a validation at 0 images, of a positive distance, and later "
-            "ones"
+            f"runs: {path} must contain a validation at 0 images with a positive distance, and at "
+            "least one later validation"
         )
     is_rising = all(a < b for axis in (images, compute) for a, b in itertools.pairwise(axis))
     is_rising = is_rising and all(a <= b for a, b in itertools.pairwise(updates))
     if not is_rising or not all(map(math.isfinite, (*images, *updates, *compute, *recall))):
         raise ValueError(
-            f"runs: {path} is damaged: {', '.join(COLUMNS[:3])} must rise, and be finite, as the "
-            "recall"
+            f"runs: {path} is damaged: {', '.join(COLUMNS[:3])} must increase, and they and "
+            f"{COLUMNS[4]} must be finite"
         )
     return Curve(images, updates, [stage1_compute + value for value in compute], distance, recall)

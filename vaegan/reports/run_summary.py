@@ -1,7 +1,8 @@
-"""Printed summaries of trainings and evaluations."""
+"""Print summaries of training runs and evaluations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,21 @@ from vaegan.training.stage_result import StageResult
 
 
 def print_summary(
-    title: str, results: list[StageResult], output_dir: Path, next_commands: list[str]
+    title: str,
+    results: list[StageResult],
+    output_dir: Path,
+    next_commands: list[str],
+    plugins: Sequence[str],
 ) -> None:
-    """Print a run's folder, checkpoints, images and metrics, and the commands to continue with."""
+    """Print the folder, checkpoints, images and metrics of a run, and suggested next commands.
+
+    Args:
+        title: First line.
+        results: Results of the stages.
+        output_dir: Run folder.
+        next_commands: Commands that use the trained models.
+        plugins: Modules that these commands have to import.
+    """
     if not is_rank_zero():
         return
     rows = [("run folder", display_path(output_dir))]
@@ -30,21 +43,23 @@ def print_summary(
     width = max(len(label) for label, _ in rows)
     lines = [f"  {label:<{width}}  {value}" for label, value in rows]
     commands = [f"tensorboard --logdir {display_path(output_dir)}", *next_commands]
-    print_lines("", title, *lines, "", "next", *(f"  {shell_command(c)}" for c in commands))
+    next_lines = [f"  {shell_command(command, plugins)}" for command in commands]
+    print_lines("", title, *lines, "", "next commands", *next_lines)
 
 
-def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Path) -> None:
-    """Print the table of an evaluation, and what it was made from."""
-    images = f"{report['num_images']} {report['split']} images of {report['dataset']}"
+def print_metrics(metrics: dict[str, float], report: dict[str, Any], folder: Path) -> None:
+    """Print the metrics of an evaluation as a table, with the model, data and settings."""
+    num_images = report["num_images"]
+    images = f"{num_images} {report['split']} images of {report['dataset']}"
     if report["stage"] == "gan":
         extractor = report["feature_extractor"]
-        about = [f"as many generated images as {images}; feature_extractor={extractor}"]
+        details = [f"{num_images} generated images, {images}; feature_extractor={extractor}"]
     else:
         settings = f"likelihood={report['likelihood']}, target_seed={report['target_seed']}"
-        about = [f"{images}, {report['num_samples']} samples each"]
-        about += [f"{settings}; KL: {report['kl']}"]
-    names = ["figure", "value"]
-    rows = [[tag, f"{value:.4f}"] for tag, value in figures.items()]
+        details = [f"{images}, {report['num_samples']} importance samples per image"]
+        details += [f"{settings}; KL: {report['kl']}"]
+    names = ["metric", "value"]
+    rows = [[tag, f"{value:.4f}"] for tag, value in metrics.items()]
     if report["stage"] == "gan":
         names.append("real images")
         for row in rows:
@@ -54,9 +69,9 @@ def print_figures(figures: dict[str, float], report: dict[str, Any], folder: Pat
     print_lines(
         "",
         f"{checkpoint}, epoch {report['epoch']}",
-        *about,
+        *details,
         "",
         *text_table(names, rows, right_aligned=names[1:]),
         "",
-        f"also in {display_path(folder / 'evaluation.json')}",
+        f"saved to {display_path(folder / 'evaluation.json')}",
     )

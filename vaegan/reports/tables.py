@@ -1,4 +1,4 @@
-"""Tables as Markdown, as CSV and for the terminal, and the numbers in them."""
+"""Format tables as Markdown, CSV and terminal text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 
 def format_number(value: float) -> str:
-    """Return 3 significant digits, without an exponent where that is readable."""
+    """Format with 3 significant digits; numbers from 1,000 to 1e6 as integers, not exponents."""
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
@@ -52,12 +52,12 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 
 def print_lines(*lines: str) -> None:
-    """Print lines as they are: no markup, and a long path in one piece that can be copied."""
+    """Print lines without markup or wrapping, so that long paths can be copied."""
     Console(soft_wrap=True, highlight=False, markup=False).print(*lines, sep="\n")
 
 
 def replace_non_finite(value: Any) -> Any:
-    """Return plain data with None for infinity and nan, which JSON lacks."""
+    """Replace infinity and NaN, which JSON does not support, with None in plain data."""
     if isinstance(value, dict):
         return {key: replace_non_finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

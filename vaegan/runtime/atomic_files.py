@@ -1,4 +1,4 @@
-"""Atomic writes: readers see the old or the new file, whenever the writer is killed."""
+"""Atomic writes: a reader sees the old or the new file, even if the writer is killed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PARTIAL_SUFFIX = ".partial"  # of a file that is being written
+PARTIAL_SUFFIX = ".partial"  # suffix of a file that is being written
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces `path` at the end, once its content is on the disk.
+    """Open a file for writing that replaces `path` once its content is on disk.
 
     Raises:
-        OSError: Writing failed, for example on a full disk. The old file, if any, is untouched.
+        OSError: Writing failed, for example on a full disk. The old file, if any, is unchanged.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
@@ -31,19 +31,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name is on the disk too
+        os.fsync(folder)  # makes the rename durable too
     finally:
         os.close(folder)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as indented JSON."""
+    """Write plain data as indented JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Read plain data.
+    """Read plain data from a JSON file.
 
     Raises:
         ValueError: The file is missing or damaged.
@@ -55,6 +55,6 @@ def read_json(path: Path) -> Any:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the incomplete files of writers that were killed."""
+    """Remove incomplete files left by killed writers."""
     for path in folder.glob(f"*{PARTIAL_SUFFIX}"):
         path.unlink(missing_ok=True)

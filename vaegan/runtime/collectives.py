@@ -1,7 +1,8 @@
-"""Rank of this process in a distributed training, and collectives between the ranks.
+"""Rank queries and collectives for distributed training.
 
-All ranks run the same steps in the same order. Only rank 0 writes files; it also decides for all
-of them what depends on a file or a clock.
+All ranks run the same steps in the same order. Only rank 0 writes to the run folder. Decisions that
+depend on the run folder are made by rank 0 and broadcast; decisions that depend on a signal or a
+clock are reduced over all ranks (`FlagReducer`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ T = TypeVar("T")
 
 
 def is_single_process() -> bool:
-    """True if no other process takes part."""
+    """True if training runs in one process."""
     return not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1
 
 
 def is_rank_zero() -> bool:
-    """True in the process that writes files."""
+    """True in the process that writes to the run folder."""
     return is_single_process() or dist.get_rank() == 0
 
 
@@ -37,7 +38,7 @@ def broadcast(value: T) -> T:
 
 @torch.no_grad()
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """Return the mean over all ranks, without a gradient."""
+    """Return the mean over all ranks. Gradients do not flow through it."""
     if is_single_process():
         return value
     total = value.clone()
@@ -46,7 +47,7 @@ def all_reduce_mean(value: Tensor) -> Tensor:
 
 
 class FlagReducer:
-    """Max-reduce integer flags over ranks on the CPU (gloo), so that no accelerator has to wait."""
+    """Max-reduce integer flags over ranks on the CPU (gloo), without synchronizing accelerators."""
 
     def __init__(self) -> None:
         self.group: Any = None if is_single_process() else dist.new_group(backend="gloo")

@@ -1,8 +1,8 @@
 """Run a function in one process per device, supervised by a parent process.
 
-Processes started by torchrun or SLURM are used as they are. Otherwise the parent, which computes
-nothing itself, forks one worker per device, so that sweeps and pipelines of several stages work on
-several devices too.
+Processes started by torchrun or SLURM are used as they are. Otherwise, the parent forks one worker
+per device and computes nothing itself. Sweeps and pipelines of several stages can use several
+devices too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import torch
 
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals, reset_after_fork
 
-SECONDS_TO_REPORT = 2.0  # time for the other workers to report their errors after one has failed
-SECONDS_TO_SAVE = 60.0  # the same when a signal has asked all of them to stop
-has_computed = False  # True after a run in this process: its threads would not survive a fork
+SECONDS_TO_REPORT = 2.0  # time for other workers to report their errors after one has failed
+SECONDS_TO_SAVE = 60.0  # time for other workers to save and stop after a signal
+has_computed = False  # True after a run in this process, as its threads would not survive a fork
 
 
 def launch(
@@ -36,18 +36,19 @@ def launch(
     """Call a function in one process per device and return the result of rank 0.
 
     Args:
-        function: What every process calls; inherited by fork, so it is not pickled.
-        num_devices: Devices on each node.
-        num_nodes: Machines.
-        resume_command: Named in the error message if a process dies.
+        function: Called in each process. It is inherited by fork, so it need not be picklable.
+        num_devices: Devices per node.
+        num_nodes: Number of nodes.
+        resume_command: Command to show in the error message if a process dies.
 
     Raises:
-        ValueError: Several nodes are requested, but nothing has started processes on them.
+        ValueError: Several nodes are requested without torchrun or SLURM, or this process has
+            already run on one device.
         ChildProcessError: A process died.
-        Exception: Whatever the first process to fail has raised.
+        Exception: The first exception raised by a worker.
     """
     global has_computed
-    if num_devices * num_nodes == 1 or is_started_from_outside():
+    if num_devices * num_nodes == 1 or is_launched_externally():
         has_computed = True
         return function()
     if num_nodes > 1:
@@ -64,13 +65,17 @@ def launch(
     return supervise(function, num_devices, resume_command)
 
 
-def is_started_from_outside() -> bool:
+def is_launched_externally() -> bool:
     """True if torchrun or SLURM has started one process per device."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def supervise(function: Callable[[], Any], num_workers: int, resume_command: str) -> Any:
-    """Start the workers, forward signals to them, and stop all of them if one fails."""
+    """Start the workers, forward signals to them, and stop all workers if one fails.
+
+    Returns:
+        Result of rank 0.
+    """
     context = multiprocessing.get_context("fork")
     port = find_free_port()
     workers: list[BaseProcess] = []
@@ -97,9 +102,9 @@ def supervise(function: Callable[[], Any], num_workers: int, resume_command: str
 def collect_results(
     workers: Sequence[BaseProcess], receivers: Sequence[Connection]
 ) -> dict[int, Any]:
-    """Return each worker's result or exception by rank, in the order of arrival.
+    """Return the result or exception of each worker by rank, in order of arrival.
 
-    A worker that dies sends nothing. Soon after a failure the others are no longer waited for.
+    A worker that dies sends nothing. After a failure, the other workers get a short deadline.
     """
     messages: dict[int, Any] = {}
     is_forwarded = False
@@ -128,16 +133,16 @@ def collect_results(
 def raise_first_error(
     messages: dict[int, Any], exit_codes: Sequence[int | None], resume_command: str
 ) -> None:
-    """Raise what went wrong first, if anything did; exit codes are None for running workers."""
+    """Raise the first error, if any. The exit code of a running worker is None."""
     errors = [message for message in messages.values() if isinstance(message, Exception)]
     silent = [rank for rank in range(len(exit_codes)) if rank not in messages]
     dead = [rank for rank in silent if exit_codes[rank] is not None]
-    # The others then only report, as a RuntimeError, that their peer does not answer.
+    # If a worker died, the others report only a RuntimeError, because it does not respond.
     if dead and all(isinstance(error, RuntimeError) for error in errors):
         exit_code = exit_codes[dead[0]] or 0
-        reason = f"ended with status {exit_code}"
+        reason = f"exited with status {exit_code}"
         if exit_code < 0:
-            reason = f"was ended by {signal.Signals(-exit_code).name}"
+            reason = f"was killed by {signal.Signals(-exit_code).name}"
         raise ChildProcessError(
             f"process {dead[0] + 1} of {len(exit_codes)} {reason}, and the others were stopped. "
             f"The checkpoints are intact. Resume with: {resume_command}"
@@ -152,7 +157,7 @@ def worker_main(
     """Call the function in a worker process, and send its result or exception to the parent."""
     SIGNAL_STATE.is_worker = True
     reset_after_fork()
-    os.environ.pop("SLURM_NTASKS", None)  # the parent is what SLURM has started
+    os.environ.pop("SLURM_NTASKS", None)  # SLURM has started the parent, not this process
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     threading.Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
@@ -180,7 +185,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def find_free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

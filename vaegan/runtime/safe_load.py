@@ -1,9 +1,9 @@
-"""Load files of torch.save as plain data and tensors, without executing or importing anything.
+"""Load torch.save files as plain data and tensors, without executing or importing anything.
 
-`torch.load(weights_only=True)` guarantees that, even if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
-But a small file can still make it allocate any amount of memory. So the archive is checked first:
-it must not decompress to more than its own size, and its pickles may name nothing but dicts and
-tensors.
+`torch.load(weights_only=True)` guarantees this, even if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
+However, a small file can still make it allocate any amount of memory. So the archive is checked
+first: it must not decompress to more than its own size, and its pickles may reference only dicts
+and tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-# Pickle opcodes that look up an object by its name, and the names that a checkpoint needs.
+# Pickle opcodes that look up an object by name, and the names that a checkpoint needs.
 NAMING_OPCODES = ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
 ALLOWED_NAMES = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|"
@@ -27,10 +27,10 @@ ALLOWED_NAMES = re.compile(
 
 
 def load_archive(path: Path) -> dict[str, Any]:
-    """Load everything that a checkpoint file holds.
+    """Load the content of a checkpoint file.
 
     Raises:
-        ValueError: The file is missing, truncated, damaged, or holds more than plain data and
+        ValueError: The file is missing, truncated or damaged, or contains more than plain data and
             tensors.
     """
     if not path.is_file():
@@ -47,8 +47,8 @@ def load_archive(path: Path) -> dict[str, Any]:
         ) from error
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it holds more than plain data and tensors, or is not a checkpoint "
-            f"({first_line(error)}). Nothing in it was executed"
+            f"{path} is refused: it contains more than plain data and tensors, or is not a "
+            f"checkpoint ({first_line(error)}). Nothing in it was executed"
         ) from error
     except Exception as error:  # a flipped bit can raise almost anything
         raise ValueError(
@@ -57,7 +57,7 @@ def load_archive(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message: torch's go on to recommend unsafe loading."""
+    """Return the first line of an error. Later lines of torch's recommend unsafe loading."""
     return (str(error) or type(error).__name__).partition("\n")[0]
 
 
@@ -65,8 +65,9 @@ def check_archive(file: IO[bytes]) -> None:
     """Check the sizes, the checksums and the pickles of an archive without unpickling it.
 
     Raises:
-        zipfile.BadZipFile: It is damaged or not an archive.
-        pickle.UnpicklingError: It holds what no checkpoint of this project does.
+        zipfile.BadZipFile: The file is damaged or not an archive.
+        pickle.UnpicklingError: It decompresses to more than its own size, or a pickle references
+            objects other than dicts and tensors.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -81,11 +82,11 @@ def check_archive(file: IO[bytes]) -> None:
 
 
 def check_pickle(content: bytes) -> None:
-    """Check that a pickle looks up no objects but dicts and tensors.
+    """Check that a pickle references only dicts and tensors.
 
     Raises:
-        pickle.UnpicklingError: It names something else.
+        pickle.UnpicklingError: It references another object.
     """
     for opcode, name, _ in pickletools.genops(content):
         if opcode.name in NAMING_OPCODES and not ALLOWED_NAMES.fullmatch(str(name)):
-            raise pickle.UnpicklingError(f"it names {name!r}")
+            raise pickle.UnpicklingError(f"it references {name!r}")

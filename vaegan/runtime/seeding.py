@@ -1,8 +1,9 @@
-"""Stateless randomness: every random number is a pure function of what it is for.
+"""Stateless randomness: every random number is a pure function of a key.
 
-No random state is stored in a checkpoint. The order of the data is f(seed, epoch); noise and
-latents are f(seed, iteration, rank). So a resumed run equals an uninterrupted one, and every rank
-has its own noise.
+No random state is stored in a checkpoint. The data order is f(seed, epoch). In training, noise and
+latents are f(seed, iteration, position in the global batch); in validation and test they are
+f(seed, batch, rank). A resumed run therefore equals an uninterrupted run, and each rank has its own
+noise.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ def derive_seed(*key: int | str) -> int:
 
 
 def make_generator(*key: int | str) -> torch.Generator:
-    """Make a CPU generator seeded by the key."""
+    """Return a CPU generator seeded by the key."""
     return torch.Generator().manual_seed(derive_seed(*key))
 
 
 def seed_global(device: torch.device, *key: int | str) -> None:
     """Seed torch's global generators of the CPU and of `device` by the key.
 
-    `torch.manual_seed` would also queue a call for every kind of device that is not in use, which
-    takes over a millisecond and some memory per call.
+    `torch.manual_seed` would also queue a call for every unused type of device, which takes more
+    than a millisecond and some memory each time.
     """
     seed = derive_seed(*key)
     torch.default_generator.manual_seed(seed)
@@ -48,29 +49,29 @@ def seeded(*key: int | str) -> Iterator[None]:
         yield
 
 
-NOISE_FUNCTIONS = {  # function to intercept -> how to fill a tensor with the same noise
+NOISE_FUNCTIONS = {  # intercepted function -> method that fills a tensor with the same noise
     torch.rand: Tensor.uniform_,
     torch.rand_like: Tensor.uniform_,
     torch.randn: Tensor.normal_,
     torch.randn_like: Tensor.normal_,
-    torch.normal: Tensor.normal_,  # of `Normal.sample`: (mean, std)
-    Tensor.normal_: Tensor.normal_,  # of `Normal.rsample`
+    torch.normal: Tensor.normal_,  # called by `Normal.sample` with (mean, std)
+    Tensor.normal_: Tensor.normal_,  # called by `Normal.rsample`
 }
 
 
 class RankInvariantNoise(TorchFunctionMode):
-    """Make every rank draw the noise of the whole batch and use the part of its own images.
+    """Make each rank draw the noise of the global batch and use the part for its own images.
 
-    The noise of an image then does not depend on the number of devices: it is that of a single
-    process whose global generators were seeded by the same key. Noise without a dimension of the
-    batch's size, and what other functions draw, still comes from the global generators.
+    The noise of an image then does not depend on the number of devices: it equals the noise of a
+    single process whose global generators were seeded by the same key. Noise without a batch
+    dimension, and random numbers of other functions, still come from the global generators.
 
     Args:
-        key: As of `seed_global`.
+        key: Key, as in `seed_global`.
         device: Device of the noise.
-        rank: This process, which has the images rank, rank + world_size, ... of the batch.
+        rank: Rank of this process. It has the images rank, rank + world_size, ... of the batch.
         world_size: Number of processes.
-        num_images: Images of this rank.
+        num_images: Number of images on this rank.
     """
 
     def __init__(
@@ -114,22 +115,22 @@ class RankInvariantNoise(TorchFunctionMode):
         return noise
 
     def find_batch_dim(self, shape: Sequence[int]) -> tuple[int | None, int]:
-        """Return the batch's dimension, if any, and the number of batches concatenated along it."""
+        """Return the batch dimension, if any, and the number of batches concatenated along it."""
         if len(shape) in (3, 5) and shape[1] == self.num_images:
-            return 1, 1  # several samples for each image or latent
+            return 1, 1  # several samples per image or latent
         if shape and shape[0] % self.num_images == 0:
             return 0, shape[0] // self.num_images  # 2 for real and fake images
         if shape and shape[0] > 1 and self.num_images % shape[0] == 0:
-            return 0, 1  # a part of the batch, in gradient accumulation
+            return 0, 1  # part of the batch, in gradient accumulation
         return None, 1
 
     def draw_share(
         self, shape: torch.Size, like: Tensor, fill: Any, dim: int, num_batches: int
     ) -> Tensor:
-        """Draw the noise of all ranks and return this rank's, of the given shape."""
-        whole_shape = list(shape)
-        whole_shape[dim] *= self.world_size
-        noise = torch.empty(whole_shape, dtype=like.dtype, device=like.device)
+        """Draw the noise of all ranks, and return the share of this rank, of the given shape."""
+        global_shape = list(shape)
+        global_shape[dim] *= self.world_size
+        noise = torch.empty(global_shape, dtype=like.dtype, device=like.device)
         if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
             noise = noise.contiguous(memory_format=torch.channels_last)
         fill(noise, generator=self.generator)
@@ -141,12 +142,15 @@ class RankInvariantNoise(TorchFunctionMode):
 def image_noise(images: Tensor, seed: int) -> Tensor:
     """Compute uniform noise in [0, 1) as a function of the seed and of each image's 8-bit content.
 
-    The same image gets the same noise in every batch, order and process, and on every device; equal
-    images get equal noise.
+    An image gets the same noise in every batch, order and process, and on every device. Identical
+    images get identical noise.
 
     Args:
         images: In [0, 1], (B, C, H, W).
-        seed: Each seed gives different noise.
+        seed: Random seed; each seed gives different noise.
+
+    Returns:
+        Noise, (B, C, H, W).
 
     Source: counter-based generation with the mixing function of Steele et al. 2014, SplitMix64.
     """
@@ -159,7 +163,7 @@ def image_noise(images: Tensor, seed: int) -> Tensor:
 
 
 def mix_bits(x: Tensor) -> Tensor:
-    """Map 64-bit integers one to one, so that every output bit depends on every input bit."""
+    """Mix 64-bit integers bijectively, so that each output bit depends on each input bit."""
     x = (x ^ ((x >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
     return x ^ ((x >> 31) & (2**33 - 1))

@@ -15,11 +15,11 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SCHEDULER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # SLURM can send them before time is up
+SCHEDULER_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # SLURM can send these before the time limit
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and it has saved what it had to."""
+    """Raised to end a run after a signal, once its state is saved."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(signum, message)
@@ -31,15 +31,15 @@ class Interrupted(Exception):
 
     @property
     def status(self) -> int:
-        """Exit status, by the convention of shells."""
+        """Exit status by shell convention: 128 + signal number."""
         return 128 + self.signum
 
 
 class SignalState:
-    """Signal that this process has received, and how it handles signals."""
+    """Signal that this process has received, and state of the signal handling."""
 
-    signum = 0  # 0: none yet
-    is_catching = False
+    signum = 0  # 0: no signal received
+    is_catching = False  # True inside `catch_signals`
     is_worker = False  # True if the parent process informs the user and forwards signals
     previous_handlers: Mapping[signal.Signals, Any] = {}
 
@@ -51,16 +51,16 @@ SIGNAL_STATE = SignalState()
 def catch_signals() -> Iterator[None]:
     """Record the first termination signal in `SIGNAL_STATE`; a second Ctrl-C aborts at once.
 
-    Nested uses and uses outside of the main thread, which gets no signals, do nothing.
+    Does nothing if nested, or outside of the main thread: other threads receive no signals.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     if SIGNAL_STATE.is_catching or not is_main_thread:
         yield
         return
-    owner = os.getpid()
+    owner_pid = os.getpid()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a child process
+        if os.getpid() != owner_pid:  # a forked child
             return
         if not SIGNAL_STATE.signum:
             SIGNAL_STATE.signum = signum
@@ -68,11 +68,11 @@ def catch_signals() -> Iterator[None]:
                 announce(signum)
         elif signum == signal.SIGINT and not SIGNAL_STATE.is_worker:
             signal.signal(signum, signal.SIG_DFL)
-            os.kill(owner, signum)
+            os.kill(owner_pid, signum)
 
     signums = list(TERMINATION_SIGNALS)
     for signum in SCHEDULER_SIGNALS:
-        if signal.getsignal(signum) == signal.SIG_DFL:  # else a launcher handles it
+        if signal.getsignal(signum) == signal.SIG_DFL:  # otherwise a launcher handles the signal
             signums.append(signum)
     SIGNAL_STATE.signum = 0
     SIGNAL_STATE.is_catching = True
@@ -88,26 +88,26 @@ def catch_signals() -> Iterator[None]:
 
 
 def announce(signum: int) -> None:
-    """Tell the user what follows a signal; `os.write` is safe in a signal handler."""
-    message = "stopping in order after the current batch; press Ctrl-C again to abort"
+    """Tell the user how a signal is handled. `os.write` is safe in a signal handler."""
+    message = "finishing the current batch, then stopping; press Ctrl-C again to abort"
     os.write(2, f"\n{signal.Signals(signum).name}: {message}\n".encode())
 
 
 def reset_after_fork() -> None:
-    """Restore the handlers from before `catch_signals` in a forked process."""
+    """In a forked process, restore the handlers that were set before `catch_signals`."""
     SIGNAL_STATE.is_catching = False
     for signum, handler in SIGNAL_STATE.previous_handlers.items():
         signal.signal(signum, handler)
 
 
 def ignore_signals(worker: int) -> None:
-    """Ignore termination signals in a data loader's worker: its owner stops it when it is done."""
+    """Ignore termination signals in a data loader worker: the main process stops it."""
     for signum in TERMINATION_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 def requeue() -> None:
-    """Queue this SLURM job again, as Lightning would; its script resumes with `resume=true`."""
+    """Requeue this SLURM job, as Lightning does. The job script resumes with `resume=true`."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"

@@ -1,4 +1,4 @@
-"""Stage compare: finished GAN runs against a baseline, as JSON, as Markdown and as a figure."""
+"""Stage compare: compare finished GAN runs with a baseline, as JSON, Markdown and a figure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vaegan.stages.tool_configs import CompareRun
 
 
 def compare(run: CompareRun, output_dir: Path) -> None:
-    """Write comparison.json, comparison.md and comparison.png, and print the Markdown.
+    """Compare finished GAN runs with a baseline, as JSON, Markdown and a figure.
 
-    Infinities (a level never reached) and nan (no level) are null in comparison.json.
+    Infinity (a level is never reached) and nan (there are no levels) are null in comparison.json.
 
     Raises:
-        ValueError: A run is missing, unfinished or damaged, or runs cannot be compared.
+        ValueError: A run is missing, unfinished or damaged, or two runs are not comparable.
     """
     criteria = Criteria(run.baseline, run.max_update_ratio, run.max_rise)
     report = compare_runs([read_run(folder) for folder in find_runs(run.runs)], criteria)
@@ -30,5 +30,5 @@ def compare(run: CompareRun, output_dir: Path) -> None:
     (output_dir / "comparison.json").write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
     (output_dir / "comparison.md").write_text(text, encoding="utf-8")
     draw(report, output_dir / "comparison.png")
-    files = [display_path(output_dir / f"comparison.{kind}") for kind in ("json", "md", "png")]
-    print_lines("", text, f"also in {', '.join(files)}")
+    files = [display_path(output_dir / f"comparison.{suffix}") for suffix in ("json", "md", "png")]
+    print_lines("", text, f"saved to {', '.join(files)}")

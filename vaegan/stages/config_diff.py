@@ -1,4 +1,4 @@
-"""Differences between the settings of two runs, as far as a result depends on them."""
+"""Find the differences between the settings of two runs that affect their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from vaegan.config import flatten
 
-# A result depends neither on these settings nor on those below them.
+# Results do not depend on these settings or on settings nested below them.
 IGNORED_KEYS = (
     "resume",
     "label",
@@ -20,14 +20,20 @@ IGNORED_KEYS = (
     "dataset.cache",
     "dataset.num_threads",
 )
-# Files that may have moved; a run that resumes checks that their content is the same.
+# Files may be moved before a run is resumed; their content is checked instead.
 LOCATION_KEYS = ("dataset.root", "vae_ckpt")
 
 
 def diff_configs(
     old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = IGNORED_KEYS
 ) -> list[str]:
-    """Return the settings that differ between two plain configs, such as "seed=1 (was 0)"."""
+    """Return the settings that differ between two plain configs, such as "seed=1 (was 0)".
+
+    Args:
+        old: Plain config.
+        new: Plain config to compare with `old`.
+        ignored: Dotted keys to ignore, together with all keys below them.
+    """
     before = flatten(old)
     after = flatten(new)
     return [
@@ -38,5 +44,5 @@ def diff_configs(
 
 
 def is_below(key: str, names: Sequence[str]) -> bool:
-    """Return True if a dotted key is one of the names, or below one, in whatever stage."""
+    """True if a dotted key equals one of the names or is nested below one, in any stage."""
     return any(f".{name}." in f".{key}." for name in names)

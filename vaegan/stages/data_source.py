@@ -1,4 +1,4 @@
-"""The data set of a run that starts from a checkpoint."""
+"""Build the data set of a run that starts from a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from vaegan.config import from_plain, to_plain
 from vaegan.data.dataset import ImageSource
 
 log = logging.getLogger(__name__)
-UNRELATED_KEYS = ("root", "cache", "num_threads")  # settings that do not change the splits
+UNRELATED_KEYS = ("root", "cache", "num_threads")  # settings that do not affect the splits
 
 
 def build_source(
-    config: ImageSource.Config | None, checkpoint: Checkpoint, checkpoint_word: str
+    config: ImageSource.Config | None, checkpoint: Checkpoint, checkpoint_option: str
 ) -> ImageSource:
-    """Return the data set of a config, or the one that the VAE was trained on.
+    """Build the data set of a config, or the one that the VAE was trained on.
 
     Args:
-        config: The data set; None for the VAE's.
-        checkpoint: The VAE, or a GAN started from it.
-        checkpoint_word: The word of the command that names the checkpoint, for messages.
+        config: Data set; None selects the data set of the VAE.
+        checkpoint: Checkpoint of the VAE, or of a GAN started from it.
+        checkpoint_option: Option that gave the checkpoint, as typed, for error messages.
 
     Raises:
-        ValueError: Its images have another shape than the VAE's.
+        ValueError: The images do not have the shape that the VAE was trained on.
     """
     trained = checkpoint.vae["dataset"]
     if config is None:
@@ -34,15 +34,15 @@ def build_source(
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:
         raise ValueError(
-            f"{checkpoint_word} makes images of shape {checkpoint.image_shape} (channels, height, "
-            f"width), but dataset={config.name} has {source.image_shape}; leave dataset out to use "
-            f"the VAE's, {trained['name']}, or train a VAE on this one"
+            f"{checkpoint_option} generates images of shape {checkpoint.image_shape} (channels, "
+            f"height, width), but dataset={config.name} has {source.image_shape}; omit dataset to "
+            f"use {trained['name']}, which the VAE was trained on, or train a VAE on {config.name}"
         )
     return source
 
 
 def warn_about_mixed_splits(given: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Warn if the VAE's data set has other settings: training images may now be in val or test."""
+    """Warn if the settings differ, as the VAE's training images may then be in val or test."""
     if given["name"] != trained["name"]:
         return
     differing = [
@@ -52,6 +52,7 @@ def warn_about_mixed_splits(given: dict[str, Any], trained: dict[str, Any]) -> N
     ]
     if differing:
         log.warning(
-            "the data set differs from the one that the VAE was trained on (%s): splits may mix",
+            "the data set differs from the one that the VAE was trained on (%s): training images "
+            "of the VAE may be in the val or test split",
             ", ".join(differing),
         )

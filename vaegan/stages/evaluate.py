@@ -1,7 +1,7 @@
-"""Stage evaluate: figures of a trained model that can be compared with papers.
+"""Stage evaluate: compute the metrics of a trained VAE or GAN.
 
-Of a VAE its likelihood and latent space; of a GAN the scores of its images, next to those of real
-ones.
+For a VAE: likelihood and latent-space metrics, comparable with published results. For a GAN: scores
+of generated images, together with the same scores of real images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.scorer import Scorer
-from vaegan.reports.run_summary import print_figures
+from vaegan.reports.run_summary import print_metrics
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.seeding import seeded
@@ -35,9 +35,9 @@ from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.training.devices import (
-    check_devices,
     device_options,
     disable_signal_handlers,
+    set_up_devices,
     silence_warnings,
 )
 from vaegan.training.per_step_seeding import PerStepSeeding
@@ -49,18 +49,18 @@ from vaegan.vae.evaluation import split_kl
 from vaegan.vae.evaluation_module import EvaluationModule
 from vaegan.vae.model import VAE
 
-NUM_SPLIT_KL_IMAGES = 1000  # images whose KL is split: the cost is quadratic in their number
+NUM_SPLIT_KL_IMAGES = 1000  # images for the KL split; its cost is quadratic in their number
 
 
 def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
-    """Score a VAE or a GAN, write evaluation.json, and print a table.
+    """Evaluate a trained VAE or GAN: print its metrics and write evaluation.json.
 
     Raises:
-        ValueError: A requested option is unavailable. Raised before scoring starts.
+        ValueError: A requested option is unavailable. Raised before the evaluation starts.
     """
-    check_devices(run.trainer)
+    set_up_devices(run.trainer)
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
-    run = run.for_stage(checkpoint.stage)
+    run = run.resolve_sweep_metric(checkpoint.stage)
     data = load_data(run, checkpoint)
     module = build_module(run, checkpoint, data)
     output_dir = broadcast(output_dir)
@@ -73,27 +73,27 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         trainer.test(module, data, verbose=False)
 
     if isinstance(module, EvaluationModule):
-        evaluated, details = vae_figures(run, module.vae.cpu(), data)
-        evaluated = module.figures | evaluated
+        kl_metrics, details = vae_metrics(run, module.vae.cpu(), data)
+        scores = module.metrics | kl_metrics
     else:
-        evaluated, details = module.scorer.figures, gan_details(run.split, module.scorer)
-    figures = {f"{run.split}/{name}": value for name, value in evaluated.items()}
+        scores, details = module.scorer.scores, gan_details(run.split, module.scorer)
+    metrics = {f"{run.split}/{name}": value for name, value in scores.items()}
     if trainer.is_global_zero:
         num_images = len(data.splits["test"])
-        record = describe(run, checkpoint, num_images) | details | {"figures": figures}
+        record = describe(run, checkpoint, num_images) | details | {"figures": metrics}
         write_json(folder / "evaluation.json", record)
         hparams = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
-        logger.log_hyperparams(hparams, metrics=figures)
+        logger.log_hyperparams(hparams, metrics=metrics)
         logger.finalize("success")
-        print_figures(figures, record, folder)
-    return StageResult(folder, checkpoint.path, figures, tag=run.sweep_metric)
+        print_metrics(metrics, record, folder)
+    return StageResult(folder, checkpoint.path, metrics, tag=run.sweep_metric)
 
 
 def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
-    """Return data whose test split holds the images that are scored.
+    """Return a data module whose test split contains the images to evaluate on.
 
     Raises:
-        ValueError: The data set does not fit the checkpoint, or has fewer images.
+        ValueError: The data set does not fit the checkpoint, or has too few images.
     """
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
     loader = LoaderConfig(batch_size=1, eval_batch_size=run.batch_size)
@@ -102,16 +102,16 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
     split = source.split(cast(SplitName, run.split))
     if run.num_images is not None:
         num_available = len(split.images)
-        expected = f"at most the {num_available} images of the split, or null"
+        expected = f"at most {num_available}, the number of images in the split, or null"
         is_enough = run.num_images <= num_available
         require(is_enough, "num_images", expected, run.num_images)
         split = Split(split.images[: run.num_images], split.labels[: run.num_images])
     num_images = len(split.images)
     num_devices = run.trainer.devices * run.trainer.num_nodes
-    expected = f"at most the {num_images} images"
+    expected = f"at most {num_images}, the number of images"
     require(num_devices <= num_images, "trainer.devices", expected, num_devices)
     data.splits["test"] = ImageDataset(split, size)
-    if run.split == "train":  # the real-data baseline needs other real images
+    if run.split == "train":  # the real-data baseline must use other images
         data.splits["train"] = ImageDataset(source.split("test"), size)
     return data
 
@@ -119,7 +119,10 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
 def build_module(
     run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule
 ) -> EvaluationModule | GenerationModule:
-    """Return the module that scores a VAE or, by default with its training's features, a GAN."""
+    """Build the module that evaluates a VAE or a GAN.
+
+    A GAN is scored with the feature extractor of its training unless `run` sets another one.
+    """
     if checkpoint.stage == "vae":
         vae = checkpoint.build_vae()
         return EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
@@ -133,17 +136,17 @@ def build_module(
 
 
 @torch.no_grad()
-def vae_figures(
+def vae_metrics(
     run: EvaluateRun, vae: VAE, data: ImageDataModule
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the KL split at the aggregate posterior, and how all figures are computed."""
+    """Return the terms of `split_kl`, and details of how the metrics are computed."""
     images = data.splits["test"].images[:NUM_SPLIT_KL_IMAGES]
     with seeded(run.seed, "split_kl"):
         targets = vae.likelihood.target(to_float(images), run.target_seed)
         features = torch.cat([vae.encoder(batch) for batch in targets.split(run.batch_size)])
         posterior = vae.posterior(features)
         prior = vae.latent_prior()
-        figures = split_kl(posterior, prior)
+        kl_metrics = split_kl(posterior, prior)
     static_seed = vae.likelihood.static_seed
     details = {
         "num_samples": run.num_samples,
@@ -152,18 +155,18 @@ def vae_figures(
         "num_images_of_split_kl": len(images),
         "unit": "nats per image",
     }
-    return figures, details
+    return kl_metrics, details
 
 
 def gan_details(split: str, scorer: Scorer) -> dict[str, Any]:
-    """Return the scores of real training images, and the features of all scores."""
+    """Return the feature extractor and the real-data baseline of the scores."""
     scores = scorer.real_statistics_by_split["test"].real_vs_real
     real_vs_real = {f"{split}/{name}": value for name, value in scores.items()}
     return {"feature_extractor": scorer.network.name, "real_vs_real": real_vs_real}
 
 
 def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) -> pl.Trainer:
-    """Return Lightning's Trainer for one pass over a split."""
+    """Return Lightning's Trainer for one pass over the test split of a data module."""
     silence_warnings()
     callbacks: list[pl.Callback] = [StopOnSignal(), PerStepSeeding(seed)]
     if config.enable_progress_bar:
@@ -182,7 +185,7 @@ def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) ->
 
 
 def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int) -> dict[str, Any]:
-    """Return the model, the data and the settings of an evaluation."""
+    """Return the description of the model, data and settings in evaluation.json."""
     config = to_plain(run)
     dataset = config["dataset"] or checkpoint.vae["dataset"]
     return {

@@ -1,4 +1,4 @@
-"""Execution of a run in one process per device."""
+"""Execute a run in one process per device."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     """Execute a run in one process per device; return the result of rank 0.
 
     Raises:
-        Exception: As `vaegan.runtime.launch.launch`.
+        Exception: See `vaegan.runtime.launch.launch`.
     """
     num_devices, num_nodes = device_counts(run)
-    resume_command = shell_command(f"python train.py resume={display_path(output_dir)}")
+    resume_command = shell_command(
+        f"python train.py resume={display_path(output_dir)}", run.plugins
+    )
     return launch(lambda: run_stage(run, output_dir), num_devices, num_nodes, resume_command)
 
 
 def device_counts(run: RunConfig) -> tuple[int, int]:
-    """Return the number of devices on each node, and of nodes."""
+    """Return the number of devices per node and the number of nodes."""
     config = run.devices()
     return (1, 1) if config is None else (config.devices, config.num_nodes)
 
 
 def num_processes(run: RunConfig) -> int:
-    """Return the number of processes that take part in a run."""
+    """Return the total number of processes of a run."""
     num_devices, num_nodes = device_counts(run)
     return num_devices * num_nodes

@@ -1,4 +1,4 @@
-"""Stage export: write a trained model as safetensors and JSON, which other programs can read."""
+"""Stage export: write a trained model as safetensors and JSON for use in other programs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from vaegan.stages.tool_configs import ExportRun
 
 
 def export(run: ExportRun, output_dir: Path) -> None:
-    """Write a VAE, or a GAN's generator with the source of its latents; print the next commands.
+    """Export a trained VAE or GAN as safetensors and JSON for use in other programs.
+
+    A GAN is exported as its EMA generator and its latent distribution.
 
     Raises:
         ValueError: The checkpoint is missing or damaged, or the export cannot be written.
     """
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
-    tensors = checkpoint.trained()
+    tensors = checkpoint.weights_to_export()
     folder = create_empty_folder(output_dir / "export")
-    path = write_export(folder, checkpoint.description(), tensors)
-    model = f"{checkpoint.stage} of {display_path(checkpoint.path)}"
+    path = write_export(folder, checkpoint.describe(), tensors)
+    model = f"{checkpoint.stage} from {display_path(checkpoint.path)}"
     lines = [
         f"  {model}, {len(tensors)} tensors: {display_path(path)}",
         "",
-        "next",
+        "next commands",
         f"  python train.py stage=evaluate ckpt={display_path(folder)}",
     ]
     if checkpoint.stage == "vae":

@@ -1,4 +1,4 @@
-"""Stage gan: train a GAN whose generator starts as a VAE's decoder."""
+"""Stage gan: train a GAN whose generator is initialized from a VAE's decoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator,
 from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.scorer import Scorer
-from vaegan.networks.discriminators import apply_spectral_norm
+from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
@@ -32,32 +32,32 @@ from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.training_runs import GAN_MONITOR, GANRun
 from vaegan.training.callback_table import build_callbacks
-from vaegan.training.devices import check_devices
+from vaegan.training.devices import set_up_devices
 from vaegan.training.fit import FitSettings, check_batches, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
 log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
-NUM_AGGREGATE_IMAGES = 10_000  # training images whose latents a normal is fitted to
+NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
-    """Train a GAN, and print the next commands.
+    """Train a GAN whose generator is initialized from a VAE's decoder.
 
     Raises:
         ValueError: A requested option is unavailable. Raised before training starts.
     """
-    check_devices(run.trainer)
+    set_up_devices(run.trainer)
     with locked_run_folder(run, "gan", output_dir) as run_folder:
         result = fit_gan(replace(run, resume=False), run_folder)
     commands = [f"python train.py stage=evaluate ckpt={display_path(run_folder.path)}"]
-    print_summary("GAN", [result], run_folder.path, commands)
+    print_summary("GAN", [result], run_folder.path, commands, run.plugins)
     return result
 
 
 def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
-    """Train a GAN in the folder gan of a run, or return its result if it has finished."""
+    """Train a GAN in the subfolder gan of a run folder, or return the result if it exists."""
     finished = run_folder.finished_result("gan")
     if finished is not None:
         return finished
@@ -73,8 +73,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     for transfer in transfers:
         log.info("%s", transfer)
     shape, flops = checkpoint.image_shape, checkpoint.vae_flops
-    head = header("gan", shape, to_plain(run), checkpoint.vae, flops)
-    module = GANModule(components, scorer, run, head)
+    checkpoint_header = header("gan", shape, to_plain(run), checkpoint.vae, flops)
+    module = GANModule(components, scorer, run, checkpoint_header)
 
     settings = fit_settings(run)
     folder = run_folder.open_stage("gan")
@@ -93,7 +93,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
 
 
 def fit_settings(run: GANRun) -> FitSettings:
-    """Return the settings of the training loop."""
+    """Return the settings for `fit`."""
     return FitSettings(
         seed=run.seed,
         trainer=run.trainer,
@@ -109,7 +109,7 @@ def fit_settings(run: GANRun) -> FitSettings:
 def describe_run(
     run: GANRun, checkpoint: Checkpoint, scorer: Scorer, transfers: list[Transfer]
 ) -> dict[str, Any]:
-    """Return how a GAN was trained and what it is scored against, as stage=compare reads it."""
+    """Return the content of run.json that describes the training and the scoring of a GAN."""
     return {
         "label": run.label,
         "seed": run.seed,
@@ -123,17 +123,17 @@ def describe_run(
 
 
 def resolve_training(training: Any, data: ImageDataModule) -> Any:
-    """Return the settings of a GAN's training with values for those that are left to the data.
+    """Return the training settings of a GAN with data-dependent defaults filled in.
 
     Raises:
-        ValueError: There are too few images for the batches, the warm-up or the scores.
+        ValueError: There are too few training images for the batches, the warm-up or the scores.
     """
     check_batches(training.trainer, data)
     num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
     num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
     interval = training.score_every_n_images
     resolved = resolve_data_defaults(training, data.source.image_shape, num_images)
-    expected = f"at most the {num_images} images of the whole training, or null"
+    expected = f"at most {num_images}, the number of images seen in training, or null"
     is_valid = interval is None or interval <= num_images
     require(is_valid, "score_every_n_images", expected, interval)
     return resolved
@@ -147,28 +147,28 @@ def build_components(
     data: ImageDataModule,
     seed: int,
 ) -> tuple[GANComponents, list[Transfer]]:
-    """Build the networks, started warm or cold, and the losses; return what was taken over, too.
+    """Build the networks (warm or cold start), losses and augmentation of a GAN.
 
-    A cold generator is initialized as a VAE's decoder is: with the best constant image as output.
+    A cold generator is initialized like the decoder of a new VAE (`VAE.initialize`).
 
     Args:
-        build_fresh: Returns a VAE of the architecture of `vae` with fresh weights.
-        seed: Seed of the fresh weights.
+        config: Components of the GAN.
+        warm_start: Layers and latents to take from the VAE.
+        vae: Trained VAE.
+        build_fresh: Returns a VAE with the architecture of `vae` and newly initialized weights.
+        data: Training images.
+        seed: Random seed of the newly initialized weights.
+
+    Returns:
+        The components, and the transferred layers of the generator and of the discriminator.
 
     Raises:
-        ValueError: A network does not have the layers that the warm start asks for.
+        ValueError: A network does not have the layers that the warm start requires.
     """
     images = data.splits["train"].images
-    with seeded(seed, "init", "cold"):
-        fresh = build_fresh()
-        num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
-        fresh.initialize(to_float(images[:num_images]))
+    fresh = initialize_fresh(build_fresh, images, seed)
     generator, generator_transfer = init_generator(vae, fresh, warm_start)
-    with seeded(seed, "init", "discriminator"):
-        discriminator = config.discriminator.build(vae.image_shape)
-        discriminator_transfer = init_discriminator(vae, discriminator, warm_start)
-        if config.discriminator.spectral_norm:
-            apply_spectral_norm(discriminator)
+    discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
     components = GANComponents(
         vae=vae,
         latents=build_latents(warm_start, vae, images, seed),
@@ -181,18 +181,39 @@ def build_components(
     return components, [generator_transfer, discriminator_transfer]
 
 
+def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:
+    """Build a VAE with new weights, initialized to the training images."""
+    with seeded(seed, "init", "cold"):
+        fresh = build_fresh()
+        num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
+        fresh.initialize(to_float(images[:num_images]))
+    return fresh
+
+
+def build_discriminator(
+    config: GANConfig, warm_start: WarmStartConfig, vae: VAE, seed: int
+) -> tuple[Discriminator, Transfer]:
+    """Build the discriminator; spectral norm is applied after the VAE's layers are copied."""
+    with seeded(seed, "init", "discriminator"):
+        discriminator = config.discriminator.build(vae.image_shape)
+        transfer = init_discriminator(vae, discriminator, warm_start)
+        if config.discriminator.spectral_norm:
+            apply_spectral_norm(discriminator)
+    return discriminator, transfer
+
+
 def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
-    """Return the scorer of a GAN on the val and test splits.
+    """Build the scorer of a GAN for the val and test splits.
 
     Raises:
-        ValueError: The feature extractor does not suit the data, or a split has too few images.
+        ValueError: The feature extractor does not fit the data, or a split has too few images.
     """
     extractor = build_feature_extractor(config, vae, data.source.CLASSIFIER)
     return Scorer(extractor, data, SCORED_SPLITS)
 
 
 def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int) -> Latents:
-    """Return the source of latents; their aggregate posterior is fitted to training images."""
+    """Build the latent distribution; an aggregate posterior is fitted to training images."""
     if not config.aggregate_posterior:
         return Latents(vae, None)
     aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
@@ -202,7 +223,7 @@ def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: in
 
 
 def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:
-    """Return True if the GAN profits from the VAE's training, so that its compute counts."""
+    """True if the GAN uses trained weights of the VAE, so that the VAE's compute is included."""
     start = run.warm_start
     has_learned_prior = any(True for _ in vae.prior.parameters())
     has_copied_layers = any(transfer.copied for transfer in transfers)

@@ -1,4 +1,4 @@
-"""Stage pack: write a data set in chunks that dataset=streaming reads."""
+"""Stage pack: write a data set as chunks for dataset=streaming."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from vaegan.config import require
 from vaegan.data import streaming
 from vaegan.data.crops import ImageDataset
-from vaegan.data.dataset import ArrayLike, SplitName
+from vaegan.data.dataset import ArrayLike, ImageSource, SplitName
 from vaegan.runtime.seeding import make_generator
 from vaegan.stages.tool_configs import PackRun
 
@@ -23,49 +24,66 @@ log = logging.getLogger(__name__)
 
 
 def pack(run: PackRun, output_dir: Path) -> None:
-    """Write the three splits below `run.output`, each in an order that mixes the classes.
+    """Write a data set as chunks for dataset=streaming.
+
+    Each split is written to a subfolder of `run.output` in random order.
 
     Raises:
-        ValueError: litdata or the data are missing, or the output exists.
+        ValueError: litdata is not installed, the data set is missing, or the output exists.
     """
-    try:
-        import litdata
-    except ImportError as error:
-        raise ValueError(streaming.INSTALL) from error
-    is_address = "://" in run.output
-    output = run.output.rstrip("/") if is_address else str(Path(run.output).expanduser().resolve())
+    if find_spec("litdata") is None:
+        raise ValueError(streaming.INSTALL)
+    is_url = "://" in run.output
+    output = run.output.rstrip("/") if is_url else str(Path(run.output).expanduser().resolve())
     source = run.dataset.build()
     skipped = source.prepare()
     splits: tuple[SplitName, ...] = ("train", "val", "test")
     for name in splits:
-        if not is_address and Path(output, name).exists():
+        if not is_url and Path(output, name).exists():
             raise ValueError(f"{output}/{name} already exists; choose another output, or remove it")
     logging.getLogger("litdata").setLevel(logging.WARNING)
     for name in splits:
-        data = ImageDataset(source.split(name), list(source.image_shape[1:]))
-        key = "dataset.crop and dataset.flip"
-        expected = "left as they are: an image is written once"
-        require(not data.is_augmented, key, expected, "random crops or flips")
-        order = torch.randperm(len(data), generator=make_generator(run.seed, "chunks", name))
-        with private_working_folders():
-            litdata.optimize(
-                functools.partial(pack_item, data.images, data.labels),
-                order.tolist(),
-                f"{output}/{name}",
-                chunk_bytes=f"{run.chunk_mb}MB",
-                num_workers=run.num_workers,
-                verbose=False,
-            )
-        log.info("%s: %d images in %s/%s", name, len(data), output, name)
+        write_split(source, name, f"{output}/{name}", run)
     channels, height, width = source.image_shape
     settings = f"dataset.channels={channels} dataset.image_size=[{height},{width}]"
-    print(f"\n{len(skipped)} files skipped; to train on the others:")
+    print(f"\n{len(skipped)} files skipped. To train on the chunks:")
     print(f"  python train.py dataset=streaming dataset.root={run.output} {settings}")
+
+
+def write_split(source: ImageSource, name: SplitName, output: str, run: PackRun) -> None:
+    """Write one split as chunks.
+
+    Args:
+        source: Prepared data set.
+        name: Name of the split.
+        output: Folder or address of its chunks.
+        run: Settings of the stage.
+
+    Raises:
+        ValueError: The data set is set to crop or flip images at random.
+    """
+    import litdata
+
+    data = ImageDataset(source.split(name), list(source.image_shape[1:]))
+    key = "dataset.crop and dataset.flip"
+    expected = "left at their defaults, because each image is written once"
+    require(not data.is_augmented, key, expected, "random crops or flips")
+    order = torch.randperm(len(data), generator=make_generator(run.seed, "chunks", name))
+    with private_working_folders():
+        litdata.optimize(
+            functools.partial(pack_item, data.images, data.labels),
+            order.tolist(),
+            output,
+            chunk_bytes=f"{run.chunk_mb}MB",
+            num_workers=run.num_workers,
+            verbose=False,
+        )
+    log.info("%s: %d images in %s", name, len(data), output)
 
 
 @contextmanager
 def private_working_folders() -> Iterator[None]:
-    """Set working folders for litdata, which empties those that it uses (/tmp/data, ...)."""
+    """Set temporary working folders for litdata, which deletes the content of its default ones."""
     names = ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER")
     old = {name: os.environ.get(name) for name in names}
     with tempfile.TemporaryDirectory(prefix="vaegan-") as folder:
@@ -82,6 +100,6 @@ def private_working_folders() -> Iterator[None]:
 
 
 def pack_item(images: ArrayLike, labels: ArrayLike, index: int) -> bytes:
-    """Return the bytes that are written of an image."""
+    """Return one image and its label as bytes."""
     indices = torch.tensor([index])
     return streaming.pack(images[indices][0], int(labels[indices]))

@@ -1,4 +1,4 @@
-"""Stage pipeline: a VAE, then a GAN that starts from it, in one run folder."""
+"""Stage pipeline: train a VAE, then a GAN initialized from it, in one run folder."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from vaegan.stages.gan import build_components, build_scorer, fit_gan, resolve_t
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
-from vaegan.training.devices import check_devices
+from vaegan.training.devices import set_up_devices
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import VAE
 
 
 def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
-    """Train both stages, and print the next commands; return the GAN's result.
+    """Train a VAE, then a GAN initialized from it, in one run folder.
+
+    Returns:
+        Result of the GAN.
 
     Raises:
         ValueError: A requested option is unavailable. Raised before either stage is trained.
     """
-    with errors_of_stage("vae"):
-        check_devices(run.vae.trainer)
-    with errors_of_stage("gan"):
-        check_devices(run.gan.trainer)
+    with prefix_errors("vae"):
+        set_up_devices(run.vae.trainer)
+    with prefix_errors("gan"):
+        set_up_devices(run.gan.trainer)
     with locked_run_folder(run, "pipeline", output_dir) as run_folder:
-        with errors_of_stage("gan"):
+        with prefix_errors("gan"):
             check_gan(run)
-        with errors_of_stage("vae"):
+        with prefix_errors("vae"):
             vae_result = fit_vae(run.vae_run(), run_folder)
-        with errors_of_stage("gan"):
+        with prefix_errors("gan"):
             gan_result = fit_gan(run.gan_run(str(vae_result.checkpoint)), run_folder)
     folder = display_path(run_folder.path)
     commands = [
@@ -43,12 +46,12 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
         f"python train.py stage=evaluate ckpt={folder}/gan",
         f"python train.py stage=gan vae_ckpt={folder}",
     ]
-    print_summary("VAE, then GAN", [vae_result, gan_result], run_folder.path, commands)
+    print_summary("VAE, then GAN", [vae_result, gan_result], run_folder.path, commands, run.plugins)
     return gan_result
 
 
 def check_gan(run: PipelineRun) -> None:
-    """Build the GAN from an untrained VAE, so that errors come before the VAE is trained."""
+    """Build the GAN from an untrained VAE, so that errors are raised before the VAE is trained."""
     source = run.dataset.build()
     data = ImageDataModule(source, run.gan.loader, run.seed)
     training = resolve_training(run.gan, data)
@@ -60,8 +63,8 @@ def check_gan(run: PipelineRun) -> None:
 
 
 @contextmanager
-def errors_of_stage(stage: str) -> Iterator[None]:
-    """Prepend the stage to an error's message, as its settings stand under its name."""
+def prefix_errors(stage: str) -> Iterator[None]:
+    """Prepend the stage to error messages, because its settings have this prefix."""
     try:
         yield
     except ValueError as error:

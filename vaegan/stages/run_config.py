@@ -1,4 +1,4 @@
-"""Settings that all stages have."""
+"""Settings shared by all stages."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from vaegan.training.trainer_config import DeviceConfig
 class RunConfig:
     """Settings of every stage."""
 
-    seed: int = 0  # of initialization, data order, noise and latents
-    label: str = ""  # name of the run's arm in stage=compare
-    # tag of the metric that is returned to a sweep; empty: the one that chooses the best checkpoint
+    seed: int = 0  # random seed of initialization, data order, noise and latents
+    label: str = ""  # name of the arm that the run belongs to in stage=compare
+    # tag of the metric returned to a sweep, such as test/elbo; empty: the default of the stage (in
+    # training, the metric that selects the best checkpoint)
     sweep_metric: str = ""
-    # modules of your own that are imported first: their components can be chosen by name
+    # Python modules to import at startup, so that components declared in them can be selected
     plugins: list[str] = field(default_factory=list)
 
     def resolve_defaults(self) -> Self:
-        """Return the config with values for those that follow from others."""
+        """Return the config with the defaults that depend on other settings filled in."""
         return self
 
     def devices(self) -> DeviceConfig | None:
-        """Devices of the run; None: it has one process, and does not train."""
+        """Return the devices of the run; None if the stage uses a single process."""
         return None
 
     def check_sweep_metric(self, tags: tuple[str, ...]) -> None:
-        """Check that `sweep_metric` is empty or among the tags that the run has at its end."""
+        """Check that `sweep_metric` is empty or one of the tags that the run reports at its end."""
         is_known = self.sweep_metric in ("", *tags)
         require(is_known, "sweep_metric", f"one of {', '.join(tags)}", self.sweep_metric)
 
     def require_no_sweep_metric(self, stage: str) -> None:
         """Check that `sweep_metric` is empty."""
-        expected = f"empty in stage={stage}, which trains nothing"
+        expected = f"empty in stage={stage}, which has no metrics"
         require(self.sweep_metric == "", "sweep_metric", expected, self.sweep_metric)
 
 
@@ -44,9 +45,10 @@ class RunConfig:
 class TrainingRun(RunConfig):
     """Settings of every stage that trains."""
 
-    # resume the run in hydra.run.dir if there is one; resume=FOLDER does all by itself
+    # true: resume the run in hydra.run.dir, or start one if there is none; resume=FOLDER resumes
+    # the run in FOLDER with its saved settings
     resume: bool = False
-    # additional callbacks of the training, by name (vaegan/training/callback_table.py)
+    # names of additional training callbacks (vaegan/training/callback_table.py)
     callbacks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Run folders: one run writes to it, and another command can resume it.
+"""Run folders: written by one run at a time, and resumable by a later command.
 
-config.json    settings that the run was started with
-vae/, gan/     a folder for each stage; result.json once the stage has finished
+config.json    stage, settings and library versions that the run was started with
+vae/, gan/     one folder per stage; contains result.json once the stage has finished
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from vaegan.runtime.signals import Interrupted, catch_signals, requeue
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.loggers import truncate_logs
-from vaegan.training.resume_checkpoints import ResumeCheckpoints, numbered
+from vaegan.training.resume_checkpoints import ResumeCheckpoints, periodic_checkpoints
 from vaegan.training.stage_result import StageResult
 
 log = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-LIBRARIES = ("torch", "lightning", "numpy", "zuko")  # a run notes their versions
-LOCK_SECONDS = 1.0  # processes of a run that was killed may need a moment to end
+LIBRARIES = ("torch", "lightning", "numpy", "zuko")  # versions are stored in config.json
+LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
 
 
 @dataclass
@@ -42,9 +42,9 @@ class RunFolder:
     """Folder of a run, locked by this process.
 
     Args:
-        path: The folder.
-        config: Plain config of the run, before values that depend on the data are filled in.
-        stage: Stage of the run: vae, gan, pipeline.
+        path: Path of the folder.
+        config: Plain config of the run, before data-dependent defaults are filled in.
+        stage: Stage of the run: vae, gan or pipeline.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class RunFolder:
         """Return the folder of a stage: a new one, or one with checkpoints to resume from.
 
         Raises:
-            ValueError: It cannot be created.
+            ValueError: The folder cannot be created.
         """
         folder = self.path / stage
         if is_rank_zero():
             if folder.exists() and not has_checkpoints(folder):
-                shutil.rmtree(folder)  # of a run that was killed before its first checkpoint
+                shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
             config_file = self.path / CONFIG_FILE
             if not config_file.exists():
@@ -70,7 +70,7 @@ class RunFolder:
         return broadcast(folder)
 
     def finished_result(self, stage: str) -> StageResult | None:
-        """Return the result of a stage, or None if it has not finished."""
+        """Return the result of a stage; None if the stage has not finished."""
         folder = self.path / stage
         if not (folder / RESULT_FILE).exists():
             return None
@@ -81,7 +81,7 @@ class RunFolder:
         return StageResult(folder, checkpoint, saved["metrics"], saved["real_vs_real"])
 
     def finish_stage(self, result: StageResult) -> None:
-        """Write the result of a stage."""
+        """Write the result of a stage, and remove its resume checkpoints except last.ckpt."""
         if is_rank_zero():
             content = {"metrics": result.metrics, "real_vs_real": result.real_vs_real}
             write_json(result.folder / RESULT_FILE, content)
@@ -90,17 +90,17 @@ class RunFolder:
     def _remove_resume_checkpoints(self, folder: Path) -> None:
         if is_rank_zero():
             broken = (folder / "checkpoints").glob("*.broken")
-            for path in (*numbered(folder), *broken):
+            for path in (*periodic_checkpoints(folder), *broken):
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunFolder]:
-    """Lock a run's folder. If a signal ends the run inside, the error says how to resume it.
+    """Lock a run folder. If a signal stops the run, the error message says how to resume it.
 
     Raises:
-        ValueError: Another run writes to it, it holds a run that is not to be resumed, or one with
-            other settings, or it cannot be created.
+        ValueError: Another run is writing to the folder, it contains a run that is not to be
+            resumed or has other settings, or it cannot be created.
     """
     path = broadcast(path)
     lock = FileLock(path / ".lock", timeout=LOCK_SECONDS)
@@ -110,14 +110,14 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
             lock.acquire()
     except Timeout as error:
         raise ValueError(
-            f"another run is writing to {path}; wait for it, or set hydra.run.dir"
+            f"another run is writing to {path}; wait until it ends, or set hydra.run.dir to "
+            "another folder"
         ) from error
     except OSError as error:
-        raise cannot_create(path, error) from error
-    config = to_plain(
-        replace(run, resume=False)
-    )  # a resumed run is the same as an uninterrupted one
-    command = shell_command(f"python train.py resume={display_path(path)}")
+        raise folder_error(path, error) from error
+    # A resumed run must have the same config as an uninterrupted one.
+    config = to_plain(replace(run, resume=False))
+    command = shell_command(f"python train.py resume={display_path(path)}", run.plugins)
     try:
         if is_rank_zero():
             check_settings(path, stage, config, run.resume, command)
@@ -139,17 +139,17 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
 def check_settings(
     path: Path, stage: str, config: Mapping[str, Any], resume: bool, command: str
 ) -> None:
-    """Check that a folder holds no run, or the same one if it is to be resumed.
+    """Check that a folder contains no run, or the same run if it is to be resumed.
 
     Args:
-        path: The run folder.
-        stage: Stage of the run.
-        config: Its plain config.
+        path: Run folder.
+        stage: Stage of the new run.
+        config: Plain config of the new run.
         resume: True if the run in the folder is to be resumed.
-        command: The command that resumes it.
+        command: Command that resumes the run in the folder.
 
     Raises:
-        ValueError: It holds another run, or one that is not to be resumed.
+        ValueError: The folder contains another run, or a run that is not to be resumed.
     """
     new_folder_hint = "set hydra.run.dir to a new folder"
     if not (path / CONFIG_FILE).exists():
@@ -163,7 +163,7 @@ def check_settings(
     if not resume:
         raise ValueError(
             f"{path} already contains a run and will not be overwritten. Resume it with: "
-            f"{command}; for another one {new_folder_hint}"
+            f"{command}; for a new run, {new_folder_hint}"
         )
     saved = read_json(path / CONFIG_FILE)
     differing = [f"stage={stage}"]
@@ -172,54 +172,57 @@ def check_settings(
     if differing:
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "
-            f"{', '.join(differing)}; leave them as they were, or {new_folder_hint}"
+            f"{', '.join(differing)}; restore these settings, or {new_folder_hint}"
         )
     warn_about_versions(saved["versions"])
 
 
 def warn_about_versions(saved: Mapping[str, str]) -> None:
-    """Warn if a library has another version than when the run was started."""
-    message = "%s was %s when the run was started and is %s now: it may round differently"
+    """Warn if the version of a library has changed since the run was started."""
+    message = "%s was %s when the run was started and is %s now: results may differ by rounding"
     for name, old in saved.items():
         if version(name) != old:
             log.warning(message, name, old, version(name))
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Return True if a stage has a checkpoint to resume from."""
-    return (folder / "checkpoints" / "last.ckpt").exists() or bool(numbered(folder))
+    """True if a stage has a checkpoint to resume from."""
+    return (folder / "checkpoints" / "last.ckpt").exists() or bool(periodic_checkpoints(folder))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest intact checkpoint of a stage, if any, and truncate its logs to it.
+    """Find the newest intact checkpoint of a stage, and truncate the logs to its position.
+
+    Returns:
+        Path of the checkpoint; None if the stage has no checkpoints.
 
     Raises:
-        ValueError: There are checkpoints, but none is intact.
+        ValueError: There are checkpoints, but none of them is intact.
     """
     found = None
     if is_rank_zero():
         remove_partial(folder / "checkpoints")
         last = folder / "checkpoints" / "last.ckpt"
         candidates = [last] if last.exists() else []
-        candidates += numbered(folder)
+        candidates += periodic_checkpoints(folder)
         broken = []
         for path in candidates:
             try:
                 log_position = load_archive(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
             except ValueError as error:
-                log.warning("%s; the checkpoint before it is used", error)
+                log.warning("%s; trying the previous checkpoint", error)
                 broken.append(path)
                 continue
             found = path
             break
         if candidates and found is None:
             raise ValueError(
-                f"no checkpoint in {folder / 'checkpoints'} is intact; start again in another "
-                "hydra.run.dir"
+                f"no checkpoint in {folder / 'checkpoints'} is intact; start a new run with "
+                "hydra.run.dir set to another folder"
             )
         if found:
             for path in broken:
-                path.rename(path.with_suffix(".broken"))  # else it counts as one of the newest
+                path.rename(path.with_suffix(".broken"))  # not counted in checkpoint.keep
             truncate_logs(folder, log_position)
             log.info("resuming from %s", display_path(found))
     return broadcast(found)
@@ -229,24 +232,26 @@ def create_folder(path: Path) -> None:
     """Create a folder if it does not exist.
 
     Raises:
-        ValueError: It cannot be created.
+        ValueError: The folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_create(path, error) from error
+        raise folder_error(path, error) from error
 
 
-def cannot_create(path: Path, error: OSError) -> ValueError:
-    """Return the error of a folder that cannot be created."""
-    return ValueError(f"cannot create the folder {path} ({error.strerror}); set hydra.run.dir")
+def folder_error(path: Path, error: OSError) -> ValueError:
+    """Return the error for a folder that cannot be created."""
+    return ValueError(
+        f"cannot create the folder {path} ({error.strerror}); set hydra.run.dir to another folder"
+    )
 
 
 def create_empty_folder(path: Path) -> Path:
-    """Create a folder that must not have content.
+    """Create a folder that must be empty if it exists.
 
     Raises:
-        ValueError: It has content, or cannot be created.
+        ValueError: The folder is not empty, or cannot be created.
     """
     if path.exists() and any(path.iterdir()):
         raise ValueError(

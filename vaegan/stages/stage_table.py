@@ -1,6 +1,6 @@
-"""The table of stages: the command line, its help, sweeps and tests read it.
+"""Table of the stages, used by the command line, its help, sweeps and tests.
 
-To add a stage, write a config class and a function in one file and add a line below.
+To add a stage, write a config class and a function, and add a line to STAGES below.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from vaegan.training.stage_result import StageResult
 
 
 class Stage(NamedTuple):
-    """A stage of the command line."""
+    """Config class and function of a stage."""
 
     config: type[RunConfig]
-    function: str  # "module:function", imported when the stage runs; called with config and folder
+    function: str  # "module:function", imported on use; called with (config, output folder)
 
 
 STAGES: dict[str, Stage] = {
@@ -35,12 +35,12 @@ STAGES: dict[str, Stage] = {
 
 
 def stage_of(run: RunConfig) -> str:
-    """Return the name of the stage that a config belongs to."""
+    """Return the name of the stage of a config."""
     return next(name for name, stage in STAGES.items() if stage.config is type(run))
 
 
 def run_stage(run: RunConfig, output_dir: Path) -> StageResult | None:
-    """Import and call the function of a config's stage, in this process."""
+    """Import the function of a config's stage and call it in this process."""
     module, _, name = STAGES[stage_of(run)].function.partition(":")
     function: Callable[[Any, Path], StageResult | None]
     function = getattr(importlib.import_module(module), name)

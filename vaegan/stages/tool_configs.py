@@ -1,4 +1,4 @@
-"""Settings of the stages that train nothing."""
+"""Settings of the stages that do not train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaegan.stages.run_config import RunConfig
 from vaegan.training.trainer_config import DeviceConfig
 
 CKPT_EXPECTED = (
-    "the folder or the checkpoint of a stage=vae or stage=gan run (to make one: python train.py)"
+    "the folder or the checkpoint of a stage=vae or stage=gan run (to train one: python train.py)"
 )
 
 
@@ -21,17 +21,23 @@ CKPT_EXPECTED = (
 class EvaluateRun(RunConfig):
     """Settings of stage=evaluate."""
 
-    # run folder, checkpoint or export of a VAE or a GAN; of a folder with both, the VAE
+    # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used
     ckpt: str = ""
-    dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
-    feature_extractor: FeatureExtractor.Config | None = None  # null: as in the GAN's training
-    split: str = "test"  # train, val, test
-    num_images: int | None = None  # the first images of the split; null: all
-    num_samples: int = 1000  # importance samples of each image, of a VAE
-    batch_size: int = 100  # images that are encoded at once on each device
-    chunk_size: int = 2000  # latents that are decoded at once: memory grows with it alone
-    target_seed: int = 0  # of binarization and dequantization: a function of it and of the image
-    trainer: DeviceConfig = field(default_factory=DeviceConfig)
+    # data set to evaluate on; null: the data set that the VAE was trained on
+    dataset: ImageSource.Config | None = None
+    # feature extractor for the scores of a GAN; null: the one used in its training
+    feature_extractor: FeatureExtractor.Config | None = None
+    split: str = "test"  # split to evaluate on: train, val or test
+    # number of images, taken from the start of the split, >= 2; null: all
+    num_images: int | None = None
+    num_samples: int = 1000  # importance samples per image, >= 1 (VAE only)
+    batch_size: int = 100  # images per batch on each device, >= 1
+    # latent vectors decoded at once, >= batch_size; limits memory use (VAE only)
+    chunk_size: int = 2000
+    # random seed of binarization and dequantization, which depend only on the seed and the image
+    # (VAE only)
+    target_seed: int = 0
+    trainer: DeviceConfig = field(default_factory=DeviceConfig)  # devices to run on
 
     def __post_init__(self) -> None:
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
@@ -41,21 +47,19 @@ class EvaluateRun(RunConfig):
         require(is_valid, "num_images", "at least 2, or null", num_images)
         require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
-        expected = (
-            f"at least batch_size={self.batch_size}: one latent of each image that is encoded"
-        )
+        expected = f"at least batch_size={self.batch_size}, one latent per image of a batch"
         require(self.chunk_size >= self.batch_size, "chunk_size", expected, self.chunk_size)
         self.check_sweep_metric((*self.sweep_tags("vae"), *self.sweep_tags("gan")))
 
     def sweep_tags(self, stage: str) -> tuple[str, ...]:
-        """Return the metrics of a stage's model that a sweep can get, the default one first."""
+        """Return the tags that a sweep can optimize for a model of a stage, the default first."""
         return tuple(f"{self.split}/{name}" for name in sweep_metrics(stage))
 
-    def for_stage(self, stage: str) -> EvaluateRun:
-        """Return the config with the sweep metric of that stage's model.
+    def resolve_sweep_metric(self, stage: str) -> EvaluateRun:
+        """Return the config with `sweep_metric` filled in for a model of a stage.
 
         Raises:
-            ValueError: The sweep metric is one of another stage.
+            ValueError: `sweep_metric` is not a metric of this stage.
         """
         tags = self.sweep_tags(stage)
         self.check_sweep_metric(tags)
@@ -69,7 +73,7 @@ class EvaluateRun(RunConfig):
 class ExportRun(RunConfig):
     """Settings of stage=export."""
 
-    # run folder or checkpoint of a VAE or a GAN; of a folder with both, the VAE
+    # run folder or checkpoint of a VAE or a GAN; in a folder with both, the VAE is used
     ckpt: str = ""
 
     def __post_init__(self) -> None:
@@ -81,11 +85,13 @@ class ExportRun(RunConfig):
 class CompareRun(RunConfig):
     """Settings of stage=compare."""
 
-    # folders of finished GAN runs or multiruns, or globs of them
+    # folders of finished GAN runs or of multiruns, or glob patterns that match such folders
     runs: list[str] = field(default_factory=list)
-    baseline: str = "cold"  # label of the runs that all others are compared with
-    max_update_ratio: float = 0.25  # of generator updates to the baseline's, to reach its distances
-    max_rise: float = 1.1  # of the Frechet distance over its start
+    baseline: str = "cold"  # label of the runs that all other runs are compared with
+    # criterion: maximum generator updates to reach the same Frechet distance, as a fraction of the
+    # baseline's, > 0
+    max_update_ratio: float = 0.25
+    max_rise: float = 1.1  # criterion: maximum Frechet distance relative to its initial value, > 0
 
     def __post_init__(self) -> None:
         expected = (
@@ -96,7 +102,7 @@ class CompareRun(RunConfig):
         expected = "the label of the runs to compare with"
         require(self.baseline != "", "baseline", expected, self.baseline)
         for key in ("max_update_ratio", "max_rise"):
-            require(getattr(self, key) > 0, key, "more than 0", getattr(self, key))
+            require(getattr(self, key) > 0, key, "positive", getattr(self, key))
         self.require_no_sweep_metric("compare")
 
 
@@ -104,13 +110,14 @@ class CompareRun(RunConfig):
 class PackRun(RunConfig):
     """Settings of stage=pack."""
 
+    # data set to write
     dataset: ImageSource.Config = field(default_factory=ImageFolder.Config)
-    output: str = ""  # folder of the chunks, or an address such as s3://bucket/folder
-    chunk_mb: int = 64  # size of a chunk; a training keeps a few of them in memory
-    num_workers: int = 1  # processes that write
+    output: str = ""  # folder to write the chunks to, or a URL such as s3://bucket/folder
+    chunk_mb: int = 64  # chunk size in MB, >= 1; training keeps a few chunks in memory
+    num_workers: int = 1  # processes that write chunks, >= 1
 
     def __post_init__(self) -> None:
-        expected = "the folder or the address that the chunks go to"
+        expected = "the folder or the URL to write the chunks to"
         require(self.output != "", "output", expected, self.output)
         require(self.chunk_mb >= 1, "chunk_mb", "at least 1", self.chunk_mb)
         require(self.num_workers >= 1, "num_workers", "at least 1", self.num_workers)

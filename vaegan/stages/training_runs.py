@@ -1,4 +1,4 @@
-"""Settings of the stages that train. Lightning is not imported before a run starts."""
+"""Settings of the stages that train. This module does not import Lightning."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from vaegan.vae.model import VAEConfig
 from vaegan.vae.objectives import ElboObjective, Objective
 from vaegan.vae.training_config import VAETraining
 
-GAN_MONITOR = "val/frechet_distance"  # chooses the best checkpoint of a GAN
+GAN_MONITOR = "val/frechet_distance"  # selects the best checkpoint of a GAN
 
 
 @dataclass
-class VAEParts(VAEConfig):
-    """The model, its data, and the objective of its training."""
+class VAEComponents(VAEConfig):
+    """Model, data set and training objective of a VAE."""
 
-    dataset: ImageSource.Config = field(default_factory=Mnist.Config)
+    dataset: ImageSource.Config = field(default_factory=Mnist.Config)  # data set to train on
+    # training objective of the VAE
     objective: Objective.Config = field(default_factory=ElboObjective.Config)
 
     def resolved_likelihood(self) -> Likelihood.Config:
-        """Return the noise model, or the one that suits the data set."""
+        """Return the noise model; if it is not set, the default of the data set."""
         if self.likelihood is not None:
             return self.likelihood
         return Likelihood.choices[self.dataset.component.LIKELIHOOD].Config()
 
     def check_schedule(self, trainer: TrainerConfig) -> None:
-        """Check that the weight of the KL reaches its final value before the training ends."""
+        """Check that the KL weight reaches its final value before training ends."""
         if self.objective.beta_schedule != "constant":
-            expected = f"at most the {trainer.max_epochs} epochs of the training"
+            expected = f"at most {trainer.max_epochs}, the number of epochs"
             epochs = self.objective.beta_warmup_epochs
             is_reached = epochs <= trainer.max_epochs
             require(is_reached, "objective.beta_warmup_epochs", expected, epochs)
 
 
 @dataclass
-class VAERun(VAETraining, VAEParts, TrainingRun):
+class VAERun(VAETraining, VAEComponents, TrainingRun):
     """Settings of stage=vae."""
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
-        VAEParts.__post_init__(self)
+        VAEComponents.__post_init__(self)
         VAETraining.__post_init__(self)
         self.check_schedule(self.trainer)
         bound = self.objective.bound_name
@@ -70,7 +71,7 @@ class VAERun(VAETraining, VAEParts, TrainingRun):
 
 
 def gan_sweep_tags() -> tuple[str, ...]:
-    """Return the metrics that the training of a GAN can return to a sweep."""
+    """Return the tags that GAN training can return to a sweep, the default first."""
     return (GAN_MONITOR, *(f"test/{name}" for name in sweep_metrics("gan")))
 
 
@@ -78,21 +79,22 @@ def gan_sweep_tags() -> tuple[str, ...]:
 class GANRun(GANTraining, GANConfig, TrainingRun):
     """Settings of stage=gan."""
 
-    dataset: ImageSource.Config | None = None  # null: the data set that the VAE was trained on
-    vae_ckpt: str = ""  # run folder or checkpoint of a stage=vae run
+    # data set to train on; null: the data set that the VAE was trained on
+    dataset: ImageSource.Config | None = None
+    vae_ckpt: str = ""  # run folder, checkpoint or export of the VAE to start from
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
         GANTraining.__post_init__(self)
         self.check_sweep_metric(gan_sweep_tags())
         expected = (
-            "the folder or the checkpoint of a stage=vae run (to make one: python train.py "
+            "the folder or the checkpoint of a stage=vae run (to train one: python train.py "
             "stage=vae)"
         )
         require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
 
     def resolve_defaults(self) -> GANRun:
-        """Make the VAE's path absolute, too: a run may be resumed from another folder."""
+        # The path is made absolute, because a run may be resumed from another working directory.
         vae_ckpt = self.vae_ckpt
         if "://" not in vae_ckpt:
             vae_ckpt = str(Path(vae_ckpt).expanduser().absolute())
@@ -104,20 +106,25 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
 
 @dataclass
 class SharedTrainerOverrides:
-    """Devices of both stages; null: those of vae.trainer and gan.trainer."""
+    """Device settings for both stages; null keeps the value in vae.trainer and gan.trainer."""
 
+    # device type: auto, cpu, gpu or mps; null: as in vae.trainer and gan.trainer
     accelerator: str | None = None
-    devices: int | None = None
+    devices: int | None = None  # devices per node, >= 1; null: as in vae.trainer and gan.trainer
+    # number of machines, >= 1; null: as in vae.trainer and gan.trainer
     num_nodes: int | None = None
-    strategy: str | None = None
+    strategy: str | None = None  # Lightning strategy; null: as in vae.trainer and gan.trainer
+    # floating-point precision: 32-true, bf16-mixed or 16-mixed; null: as in vae.trainer and
+    # gan.trainer
     precision: str | None = None
+    # show a progress bar; null: as in vae.trainer and gan.trainer
     enable_progress_bar: bool | None = None
 
-    def applied_to(self, training: Any, stage: str) -> Any:
-        """Return a stage's training settings with those that are set here.
+    def apply_to(self, training: Any, stage: str) -> Any:
+        """Return the training settings of a stage, with the values that are set here.
 
         Raises:
-            ValueError: The result is not valid; its key starts with the stage.
+            ValueError: The result is invalid; the key in the message starts with the stage.
         """
         given = {key: value for key, value in vars(self).items() if value is not None}
         try:
@@ -127,22 +134,23 @@ class SharedTrainerOverrides:
 
 
 @dataclass
-class PipelineRun(GANConfig, VAEParts, TrainingRun):
-    """Settings of stage=pipeline: components of both stages, and the training of each."""
+class PipelineRun(GANConfig, VAEComponents, TrainingRun):
+    """Settings of stage=pipeline: components of both stages, and training settings of each."""
 
-    vae: VAETraining = field(default_factory=VAETraining)
-    gan: GANTraining = field(default_factory=GANTraining)
+    vae: VAETraining = field(default_factory=VAETraining)  # training of the VAE
+    gan: GANTraining = field(default_factory=GANTraining)  # training of the GAN
+    # device settings for both stages
     trainer: SharedTrainerOverrides = field(default_factory=SharedTrainerOverrides)
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
-        VAEParts.__post_init__(self)
+        VAEComponents.__post_init__(self)
         self.check_schedule(self.vae.trainer)
         self.check_sweep_metric(gan_sweep_tags())
 
     def resolve_defaults(self) -> PipelineRun:
-        vae = self.trainer.applied_to(self.vae, "vae")
-        gan = self.trainer.applied_to(self.gan, "gan")
+        vae = self.trainer.apply_to(self.vae, "vae")
+        gan = self.trainer.apply_to(self.gan, "gan")
         vae_devices = (vae.trainer.devices, vae.trainer.num_nodes)
         gan_devices = (gan.trainer.devices, gan.trainer.num_nodes)
         require(
@@ -160,12 +168,12 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
         )
 
     def vae_run(self) -> VAERun:
-        """Return the settings of the first stage."""
-        values = fields_of(self, VAEParts) | fields_of(self.vae, VAETraining)
+        """Return the settings of the VAE stage."""
+        values = fields_of(self, VAEComponents) | fields_of(self.vae, VAETraining)
         return VAERun(**values, seed=self.seed, callbacks=self.callbacks).resolve_defaults()
 
     def gan_run(self, vae_ckpt: str) -> GANRun:
-        """Return the settings of the second stage."""
+        """Return the settings of the GAN stage, started from a VAE checkpoint."""
         values = fields_of(self, GANConfig) | fields_of(self.gan, GANTraining)
         run = GANRun(
             **values,
@@ -181,5 +189,5 @@ class PipelineRun(GANConfig, VAEParts, TrainingRun):
 
 
 def fields_of(config: Any, schema: type) -> dict[str, Any]:
-    """Return the values of a config for the fields of a schema, by name."""
+    """Return the values of a config for the fields of a dataclass, by name."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(schema)}

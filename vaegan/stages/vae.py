@@ -1,4 +1,4 @@
-"""Stage vae: train a VAE by its ELBO."""
+"""Stage vae: train a VAE by maximizing the ELBO."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkp
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
-from vaegan.training.devices import check_devices
+from vaegan.training.devices import set_up_devices
 from vaegan.training.fit import FitSettings, check_batches, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
@@ -32,17 +32,17 @@ from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 from vaegan.vae.module import VAEModule
 
 log = logging.getLogger(__name__)
-NUM_NLL_IMAGES = 1000  # of sweep_metric=val/nll: enough to rank models, in seconds
-NUM_NLL_SAMPLES = 100
+NUM_NLL_IMAGES = 1000  # for sweep_metric=val/nll: enough to rank models within seconds
+NUM_NLL_SAMPLES = 100  # importance samples per image for sweep_metric=val/nll
 
 
 def train_vae(run: VAERun, output_dir: Path) -> StageResult:
-    """Train a VAE, and print the next commands.
+    """Train a VAE.
 
     Raises:
         ValueError: A requested option is unavailable. Raised before training starts.
     """
-    check_devices(run.trainer)
+    set_up_devices(run.trainer)
     with locked_run_folder(run, "vae", output_dir) as run_folder:
         result = fit_vae(replace(run, resume=False), run_folder)
         if run.sweep_metric == "val/nll":
@@ -52,12 +52,12 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         f"python train.py stage=evaluate ckpt={folder}",
         f"python train.py stage=gan vae_ckpt={folder}",
     ]
-    print_summary("VAE", [result], run_folder.path, commands)
+    print_summary("VAE", [result], run_folder.path, commands, run.plugins)
     return result
 
 
 def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
-    """Train a VAE in the folder vae of a run, or return its result if it has finished."""
+    """Train a VAE in the subfolder vae of a run folder, or return the result if it exists."""
     result = run_folder.finished_result("vae")
     if result is not None:
         return result
@@ -70,8 +70,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         vae.initialize(images)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
     config = to_plain(run)
-    head = header("vae", source.image_shape, config, config)
-    module = VAEModule(vae, run.objective.build(), run, head)
+    checkpoint_header = header("vae", source.image_shape, config, config)
+    module = VAEModule(vae, run.objective.build(), run, checkpoint_header)
     monitor = f"val/{run.objective.bound_name}"
     callbacks = build_callbacks(run.callbacks)
     if run.early_stopping_patience is not None:
@@ -93,15 +93,15 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
 
 
 def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
-    """Return training images that the model is initialized with, in [0, 1], (N, C, H, W).
+    """Return random training images for data-dependent initialization, in [0, 1], (N, C, H, W).
 
     Raises:
-        ValueError: The prior needs more than there are.
+        ValueError: The prior needs more images than the training set has.
     """
     train = data.splits["train"]
     num_available = len(train)
     num_pseudo_inputs = vae.prior.num_initial_images
-    expected = f"at most the {num_available} training images"
+    expected = f"at most {num_available}, the number of training images"
     is_enough = num_pseudo_inputs <= num_available
     require(is_enough, "prior.num_pseudo_inputs", expected, num_pseudo_inputs)
     chosen = torch.randperm(num_available)[: max(num_pseudo_inputs, NUM_CONSTANT_IMAGES)]
@@ -109,14 +109,14 @@ def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
 
 
 def validation_nll(run: VAERun, folder: Path) -> float:
-    """Return the importance-weighted -log p(x) of the best checkpoint on the val split, for sweeps.
+    """Return the importance-weighted NLL of the best checkpoint on the val split, for sweeps.
 
-    In nats per image, of at most `NUM_NLL_IMAGES` images.
+    The unit is nats per image, averaged over the first `NUM_NLL_IMAGES` images of the split.
     """
     from vaegan.stages.evaluate import evaluate
 
     if is_rank_zero():
-        shutil.rmtree(folder / "evaluate", ignore_errors=True)  # of a run that was stopped here
+        shutil.rmtree(folder / "evaluate", ignore_errors=True)  # left by a run stopped here
     num_available = len(run.dataset.build().split("val").images)
     evaluation = EvaluateRun(
         ckpt=str(folder),

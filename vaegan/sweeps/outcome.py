@@ -1,6 +1,7 @@
-"""Outcome of a sweep's job: outcome.json, by which it is skipped later and shown in the summary.
+"""Outcome of a sweep job, stored in outcome.json.
 
-The file is plain JSON and written atomically.
+The file is plain JSON and written atomically. It is used to skip finished jobs and to summarize the
+sweep.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ from vaegan.config import require
 from vaegan.runtime.atomic_files import write_json
 from vaegan.stages.config_diff import diff_configs
 
-FILE = "outcome.json"
+OUTCOME_FILE = "outcome.json"
 
 
 class ConfigMismatch(ValueError):
-    """A folder holds a finished job of another config, or an outcome that is damaged."""
+    """A folder contains a finished job with another config, or a damaged outcome."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a finished or failed job."""
+    """Outcome of a finished or failed job."""
 
-    status: str  # finished, failed
-    overrides: list[str]  # of the task, as typed
-    config: dict[str, Any]  # plain, of the run; empty if the command line was refused
-    metric: str  # tag of what is returned to the sweep; empty if there is none
-    value: float | None  # of that metric; None if it is not finite
-    metrics: dict[str, float | None]  # by tag
-    error: str | None = None  # message of a failed job
+    status: str  # finished or failed
+    overrides: list[str]  # overrides of the job, as typed
+    config: dict[str, Any]  # plain config of the run; empty if the command line was invalid
+    metric: str  # tag of the metric returned to the sweep; empty if the stage has none
+    value: float | None  # value of `metric`; None if it is not finite
+    metrics: dict[str, float | None]  # final metrics by tag; None if not finite
+    error: str | None = None  # error message; None if the job did not fail
 
     def __post_init__(self) -> None:
         require(self.status in ("finished", "failed"), "status", "finished or failed", self.status)
@@ -51,21 +52,21 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Write outcome.json, replacing an earlier one."""
-        write_json(folder / FILE, dataclasses.asdict(self))
+        write_json(folder / OUTCOME_FILE, dataclasses.asdict(self))
 
 
 def is_finite(value: Any) -> bool:
-    """True if a value is a finite number, which JSON can hold."""
+    """True if a value is a finite number, which JSON can represent."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Read the outcome of a job from its folder; None if it has not ended.
+    """Read the outcome of a job from its folder; None if the job has not ended.
 
     Raises:
         ValueError: The file is damaged.
     """
-    path = folder / FILE
+    path = folder / OUTCOME_FILE
     if not path.exists():
         return None
     try:
@@ -75,12 +76,12 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise ValueError(f"{path} is damaged ({cause}); delete it to run the job again") from error
 
 
-def finished_before(folder: Path, config: dict[str, Any]) -> Outcome | None:
-    """Return the outcome of a finished job that need not run again, if there is one.
+def find_finished_outcome(folder: Path, config: dict[str, Any]) -> Outcome | None:
+    """Return the outcome of a finished job; None if the job must run.
 
     Args:
-        folder: The job's output folder.
-        config: Plain config of the run that is to be written there.
+        folder: Output folder of the job.
+        config: Plain config of the run that would be written there.
 
     Raises:
         ConfigMismatch: The finished job has another config, or its outcome is damaged.
@@ -93,7 +94,7 @@ def finished_before(folder: Path, config: dict[str, Any]) -> Outcome | None:
         return None
     if differences := diff_configs(outcome.config, config):
         raise ConfigMismatch(
-            f"{folder} holds a finished job of other settings ({', '.join(differences)}), which is "
-            "never overwritten; set hydra.sweep.dir to a new folder"
+            f"{folder} contains a finished job with other settings ({', '.join(differences)}) and "
+            "will not be overwritten; set hydra.sweep.dir to a new folder"
         )
     return outcome

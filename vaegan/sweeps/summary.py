@@ -1,4 +1,4 @@
-"""Summary of a sweep: its jobs as a table and a figure, read from their outcome.json files."""
+"""Summarize the jobs of a sweep as a table and a figure, from their outcome.json files."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from vaegan.reports.figures import (
 )
 from vaegan.reports.tables import markdown_table, print_lines, text_table, write_csv
 from vaegan.runtime.paths import display_path
-from vaegan.sweeps.outcome import FILE, Outcome, read_outcome
+from vaegan.sweeps.outcome import OUTCOME_FILE, Outcome, read_outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 JOB_COLOR, BEST_COLOR = COLORS[:2]
-MAX_LABEL_LENGTH = 15  # of a category on an axis
-Jobs = dict[str, Outcome]  # by folder
+MAX_LABEL_LENGTH = 15  # characters of a category label on an axis
+Jobs = dict[str, Outcome]  # outcomes by job folder
 
 
 def summarize(sweep_dir: Path) -> Jobs:
-    """Write summary.md, .csv and .png, and print the table.
+    """Write summary.md, summary.csv and summary.png, and print the table.
 
     Args:
-        sweep_dir: Folder of the sweep; jobs are the folders under it that have an outcome.json.
+        sweep_dir: Folder of the sweep; each folder below it with an outcome.json is a job.
 
     Returns:
-        All jobs. One whose outcome.json is damaged counts as failed.
+        All jobs. A job with a damaged outcome.json counts as failed.
     """
     jobs = read_jobs(sweep_dir)
     if not jobs:
@@ -57,14 +57,14 @@ def summarize(sweep_dir: Path) -> Jobs:
         files.append("summary.png")
     paths = ", ".join(display_path(sweep_dir / file) for file in files)
     table = text_table(names, rows)
-    print_lines("", f"sweep {display_path(sweep_dir)}", *table, *failures, f"also in {paths}")
+    print_lines("", f"sweep {display_path(sweep_dir)}", *table, *failures, f"saved to {paths}")
     return jobs
 
 
 def read_jobs(sweep_dir: Path) -> Jobs:
-    """Read outcomes by folder, sorted by number: 2 before 10."""
+    """Read outcomes by folder, in numerical order: 2 before 10."""
     jobs = {}
-    for path in sweep_dir.rglob(FILE):
+    for path in sweep_dir.rglob(OUTCOME_FILE):
         name = path.parent.relative_to(sweep_dir).as_posix()
         try:
             outcome = read_outcome(path.parent)
@@ -80,7 +80,7 @@ def read_jobs(sweep_dir: Path) -> Jobs:
 
 
 def overrides_of(job: Outcome) -> dict[str, str]:
-    """Return the values of a job's overrides by key, as typed."""
+    """Return the override values of a job by key, as typed."""
     overrides = {}
     for override in job.overrides:
         key, _, value = override.partition("=")
@@ -89,7 +89,7 @@ def overrides_of(job: Outcome) -> dict[str, str]:
 
 
 def find_varying_keys(jobs: Jobs) -> list[str]:
-    """Return keys that not all jobs set to the same value, in the order of the command line."""
+    """Return the keys whose values differ between jobs, in the order of the command line."""
     all_overrides = [overrides_of(job) for job in jobs.values() if job.overrides]
     keys = dict.fromkeys(key for overrides in all_overrides for key in overrides)
     varying = []
@@ -101,7 +101,7 @@ def find_varying_keys(jobs: Jobs) -> list[str]:
 
 
 def find_best_jobs(jobs: Jobs) -> set[str]:
-    """Return the best job of each metric that has a direction."""
+    """Return the best job for each metric that has a direction."""
     values_by_tag: dict[str, dict[str, float]] = {}
     for name, job in jobs.items():
         if job.value is not None:
@@ -116,7 +116,7 @@ def find_best_jobs(jobs: Jobs) -> set[str]:
 
 
 def make_row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[str]:
-    """Return the cells of a job."""
+    """Return the table cells of a job."""
     overrides = overrides_of(job)
     cells = [shorten_number(overrides.get(key, "")) for key in keys]
     value = "" if job.value is None else f"{job.value:.6g}"
@@ -124,13 +124,13 @@ def make_row(name: str, job: Outcome, keys: list[str], is_best: bool) -> list[st
 
 
 def shorten_number(text: str) -> str:
-    """Return a value as typed, but a long number with 4 digits."""
+    """Return a value as typed, except that long numbers are rounded to 4 significant digits."""
     numbers = to_numbers([text])
     return f"{numbers[0]:.4g}" if numbers and len(text) > 8 else text
 
 
 def write_jobs_csv(jobs: Jobs, keys: list[str], path: Path) -> None:
-    """Write a line for each job, with all of its metrics."""
+    """Write one line per job, with all of its metrics."""
     tags = sorted({tag for job in jobs.values() for tag in job.metrics})
     rows = []
     for name, job in jobs.items():
@@ -142,7 +142,7 @@ def write_jobs_csv(jobs: Jobs, keys: list[str], path: Path) -> None:
 
 
 def draw(jobs: Jobs, best: set[str], path: Path) -> None:
-    """Draw jobs with a value: a row for each metric, a plot for each varying key but the seed."""
+    """Draw all jobs: one row of plots per metric, one plot per varying key except the seed."""
     keys = find_varying_keys(jobs) or ["job"]
     keys = [key for key in keys if key != "seed"] or keys
     tags = sorted({job.metric for job in jobs.values()})
@@ -162,32 +162,32 @@ def draw(jobs: Jobs, best: set[str], path: Path) -> None:
 
 
 def draw_metric(axes: Axes, jobs: Jobs, key: str, best: set[str]) -> None:
-    """Draw a metric along a key: all jobs, the median if a value has several, and the best job."""
+    """Plot a metric against a key: all jobs, medians of repeated values, and the best job."""
     texts = [(overrides_of(job) | {"job": name}).get(key, "(unset)") for name, job in jobs.items()]
-    values = [job.value for job in jobs.values() if job.value is not None]  # all of them have one
+    values = [job.value for job in jobs.values() if job.value is not None]  # never None here
     positions = set_up_x_axis(axes, texts)
     if needs_log_scale(values):
         axes.set_yscale("log")
-    axes.plot(positions, values, "o", color=JOB_COLOR, alpha=0.7, markersize=5, label="a job")
+    axes.plot(positions, values, "o", color=JOB_COLOR, alpha=0.7, markersize=5, label="job")
     values_by_position: dict[float, list[float]] = {}
     for position, value in zip(positions, values, strict=True):
         values_by_position.setdefault(position, []).append(value)
     if len(values_by_position) < len(positions):
-        ends = sorted(values_by_position)
-        medians = [statistics.median(values_by_position[position]) for position in ends]
-        style = "_-" if to_numbers(texts) else "_"  # categories are not joined
-        axes.plot(ends, medians, style, markersize=16, color=REFERENCE_COLOR, label="median")
-    top = [i for i, name in enumerate(jobs) if name in best]
-    if top:
-        x = [positions[i] for i in top]
-        y = [values[i] for i in top]
+        x = sorted(values_by_position)
+        medians = [statistics.median(values_by_position[position]) for position in x]
+        style = "_-" if to_numbers(texts) else "_"  # no line between categories
+        axes.plot(x, medians, style, markersize=16, color=REFERENCE_COLOR, label="median")
+    best_indices = [i for i, name in enumerate(jobs) if name in best]
+    if best_indices:
+        x = [positions[i] for i in best_indices]
+        y = [values[i] for i in best_indices]
         axes.plot(x, y, "*", color=BEST_COLOR, markersize=13, linestyle="", label="best")
     axes.set_xlabel(key)
     style_axes(axes)
 
 
 def set_up_x_axis(axes: Axes, texts: list[str]) -> list[float]:
-    """Return positions along the x-axis: of numbers as they are, of other values as categories."""
+    """Return positions on the x-axis: numbers as they are, other values as categories."""
     numbers = to_numbers(texts)
     if numbers:
         if needs_log_scale(numbers):
@@ -201,7 +201,7 @@ def set_up_x_axis(axes: Axes, texts: list[str]) -> list[float]:
 
 
 def to_numbers(texts: list[str]) -> list[float] | None:
-    """Return values as numbers, or None if one is not a finite number."""
+    """Convert texts to numbers; None if any text is not a finite number."""
     try:
         numbers = [float(text) for text in texts]
     except ValueError:

@@ -1,7 +1,7 @@
-"""The table of callbacks that `callbacks=[NAME]` adds to a training.
+"""Table of the callbacks that `callbacks=[NAME]` adds to training.
 
-To add one, write a Lightning callback without arguments and add a line below, or in a plugin:
-`CALLBACKS["my_callback"] = "my_module:MyCallback"`.
+To add a callback, write a Lightning callback without constructor arguments and add a line to
+CALLBACKS below, or register it in a plugin: `CALLBACKS["my_callback"] = "my_module:MyCallback"`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from vaegan.config import did_you_mean
 
-CALLBACKS: dict[str, str] = {  # "module:class", imported when a training starts
+CALLBACKS: dict[str, str] = {  # "module:class", imported when training starts
     "device_stats": "lightning.pytorch.callbacks:DeviceStatsMonitor",
     "timer": "lightning.pytorch.callbacks:Timer",
 }
@@ -22,20 +22,20 @@ def check_callbacks(names: Sequence[str]) -> None:
     """Check that all callbacks are in the table.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A name is not in the table.
     """
     known = ", ".join(sorted(CALLBACKS))
     for name in names:
         if name not in CALLBACKS:
             near = did_you_mean(name, CALLBACKS)
             raise ValueError(
-                f"callbacks: unknown callback {name!r}.{near} Known: {known}, and your own "
-                "(plugins=[MODULE])"
+                f"callbacks: unknown callback {name!r}.{near} Known: {known}. To use your own "
+                "callback, load the module that registers it with plugins=[MODULE]"
             )
 
 
 def build_callbacks(names: Sequence[str]) -> list[Any]:
-    """Import and construct callbacks by name."""
+    """Import and construct callbacks by name, in the given order."""
     callbacks = []
     for name in names:
         module, _, class_name = CALLBACKS[name].partition(":")

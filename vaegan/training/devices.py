@@ -1,4 +1,4 @@
-"""Devices of a run: Lightning's options, checked before anything is trained."""
+"""Devices of a run: Lightning options that are checked before training starts."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.training.trainer_config import DeviceConfig
 
-IGNORED_WARNINGS = (  # advice of Lightning that does not apply here
-    ".*recommended to use `self.log.*sync_dist=True.*",  # scores are those of all devices
-    ".*Grad strides do not match bucket view.*",  # of channels last; little is lost
-    ".*does not have many workers.*",  # batches are slices of memory
-    ".*in eval mode at the start of training.*",  # the GAN's VAE is, on purpose
-    ".*IterableDataset.*has `__len__` defined.*",  # litdata's is right
-    ".*your dataloader is not resumable.*",  # its order is f(seed, epoch)
-    "Checkpoint directory .* exists and is not empty",  # of a run that resumes
-    ".*LeafSpec.*",  # Lightning's own use of torch
+IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
+    ".*recommended to use `self.log.*sync_dist=True.*",  # scores already cover all devices
+    ".*Grad strides do not match bucket view.*",  # caused by channels_last; the cost is small
+    ".*does not have many workers.*",  # batches are slices of an array in memory
+    ".*in eval mode at the start of training.*",  # intended: the GAN keeps its VAE in eval mode
+    ".*IterableDataset.*has `__len__` defined.*",  # litdata's length is correct
+    ".*your dataloader is not resumable.*",  # the data order is a function of (seed, epoch)
+    "Checkpoint directory .* exists and is not empty",  # expected when a run is resumed
+    ".*LeafSpec.*",  # raised by Lightning's own use of torch
 )
 
 
 def device_options(config: DeviceConfig) -> dict[str, Any]:
-    """Return the arguments of Lightning's Trainer that say where to run."""
+    """Return the device arguments of Lightning's Trainer."""
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     return {name: getattr(config, name) for name in names}
 
 
-def check_devices(config: DeviceConfig) -> None:
-    """Ask Lightning whether this machine has the devices, and connect the processes of the run.
+def set_up_devices(config: DeviceConfig) -> None:
+    """Check that the devices are available, and initialize the process group of the run.
 
     Raises:
-        ValueError: They are unavailable.
+        ValueError: The devices are unavailable on this machine.
     """
     silence_warnings()
     options = device_options(config)
@@ -45,19 +45,23 @@ def check_devices(config: DeviceConfig) -> None:
             if not is_rank_zero():
                 logging.getLogger().setLevel(logging.ERROR)
     except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
-        raise ValueError(f"trainer: {options} are unavailable on this machine: {error}") from error
+        raise ValueError(
+            f"trainer: the devices {options} are unavailable on this machine: {error}. Change "
+            "trainer.accelerator, trainer.devices or trainer.strategy"
+        ) from error
 
 
 def disable_signal_handlers(trainer: pl.Trainer) -> None:
-    """Leave signals to our own handlers.
+    """Disable Lightning's signal handlers, so that only those of this package act.
 
-    Lightning's save in the middle of a batch, and wait for other processes there.
+    Lightning's handlers save a checkpoint in the middle of a batch and wait there for the other
+    processes.
     """
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
 
 
 def silence_warnings() -> None:
-    """Silence Lightning's advice that does not apply here."""
+    """Silence the Lightning warnings that do not apply here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:

@@ -1,4 +1,4 @@
-"""Training of a LightningModule: Trainer, loggers, callbacks, best checkpoint and test metrics."""
+"""Train a LightningModule: Trainer, loggers, callbacks, best checkpoint and test metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 
 from vaegan.config import flatten, require
 from vaegan.data.batches import LoaderConfig
@@ -23,6 +23,7 @@ from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
+from vaegan.training.progress_bar import LoggedMetricsBar
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
@@ -32,32 +33,33 @@ NUM_EXAMPLES = 32  # real images in the image grids
 
 
 class FitSettings(NamedTuple):
-    """Settings of a training that both stages have."""
+    """Training settings that both stages share."""
 
     seed: int
     trainer: TrainerConfig
     loader: LoaderConfig
     checkpoint: CheckpointConfig
-    monitor: str  # tag of the metric that chooses the best checkpoint
-    mode: str  # min or max, of that metric
-    hparams: Mapping[str, Any]  # plain config of the run, for the logs
-    score_every_n_images: int | None = None  # from one validation to the next; None: of the trainer
+    monitor: str  # tag of the metric that selects the best checkpoint
+    mode: str  # min or max: direction of `monitor`
+    hparams: Mapping[str, Any]  # plain config of the run, written to the logs
+    # training images between validations; None: use trainer.val_check_interval
+    score_every_n_images: int | None = None
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
-    """Check that there is a batch from one validation to the next.
+    """Check that at least one batch lies between two validations.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The interval between validations is shorter than one batch.
     """
     num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
     expected = (
-        f"larger: with {data.num_train_batches} batches an epoch, no batch lies between two "
+        f"larger: with {data.num_train_batches} batches per epoch, no batch lies between two "
         "validations"
     )
-    shares = (config.limit_train_batches, config.val_check_interval)
+    factors = (config.limit_train_batches, config.val_check_interval)
     key = "trainer.limit_train_batches * trainer.val_check_interval"
-    require(num_batches >= 1, key, expected, shares)
+    require(num_batches >= 1, key, expected, factors)
 
 
 def fit(
@@ -68,15 +70,21 @@ def fit(
     resume_from: Path | None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> StageResult:
-    """Train, keep the best and the last checkpoint, and score the best one on the test split.
+    """Train, keep the best and the last checkpoint, and evaluate the best one on the test split.
 
     Args:
-        module: The module to train.
-        data: The data set.
-        folder: Folder of the stage, with checkpoints if it resumes.
-        settings: Where, how long and on what batches to train.
-        resume_from: Checkpoint to resume from, or None.
+        module: Module to train.
+        data: Data set.
+        folder: Folder of the stage; it already contains checkpoints if the stage is resumed.
+        settings: Devices, duration, batches and checkpoints of training.
+        resume_from: Checkpoint to resume from; None starts from step 0.
         callbacks: Additional callbacks.
+
+    Returns:
+        Metrics of the best checkpoint: `settings.monitor`, and every metric of the test split.
+
+    Raises:
+        ValueError: Out of memory, or a loss or a gradient is not finite (`NonFiniteStep`).
     """
     silence_warnings()
     best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
@@ -84,20 +92,14 @@ def fit(
     trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
     with closing(events), explain_out_of_memory(module, settings.loader):
         if resume_from is None:
-            trainer.validate(module, data, verbose=False)  # step 0 of curves and image grids
+            trainer.validate(module, data, verbose=False)  # curves and image grids at step 0
             events.log_config(settings.hparams)
         list_skipped_files(folder, data.skipped)
         trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
-        if ends_with_validation(trainer):
-            metrics = {settings.monitor: best.kept_score()}
-        else:
-            metrics = {settings.monitor: score_last_weights(trainer, module, data, best)}
         checkpoint = folder / "checkpoints" / "best.ckpt"
-        trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
-        for tag, value in trainer.callback_metrics.items():
-            if tag.startswith("test/"):
-                metrics[tag] = float(value)
-        list_skipped_files(folder, data.skipped)  # some are only found while training
+        metrics = {settings.monitor: final_score(trainer, module, data, best)}
+        metrics |= compute_test_metrics(trainer, module, data, checkpoint)
+        list_skipped_files(folder, data.skipped)  # some are found only during training
         events.log_hyperparams(flatten(settings.hparams), metrics=metrics)
     return StageResult(folder, checkpoint, metrics)
 
@@ -110,12 +112,12 @@ def build_trainer(
     events: EventsLogger,
     callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
-    """Return Lightning's Trainer, with the callbacks of every training before those given."""
+    """Return Lightning's Trainer with the standard callbacks, followed by the given ones."""
     config = settings.trainer
     options = device_options(config)
     is_distributed = config.devices * config.num_nodes > 1
     if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
-        # A step of one network leaves the other one without gradients.
+        # A step of the generator leaves the discriminator without gradients, and vice versa.
         options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
         **options,
@@ -127,7 +129,7 @@ def build_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        inference_mode=False,  # would lock what a metric keeps from one validation to the next
+        inference_mode=False,  # metric states kept across validations must not be inference tensors
         logger=[MetricsLogger(folder), events],
         callbacks=[*standard_callbacks(data, folder, settings), *callbacks],
         plugins=[AtomicCheckpointIO()],
@@ -139,12 +141,12 @@ def build_trainer(
 def standard_callbacks(
     data: ImageDataModule, folder: Path, settings: FitSettings
 ) -> list[pl.Callback]:
-    """Return the callbacks of every training."""
+    """Return the callbacks that every training uses."""
     guard = NonFiniteGuard(settings.trainer.skip_bad_steps)
     examples = data.example_images(NUM_EXAMPLES)
     batch_size = settings.loader.batch_size
     callbacks = [
-        # First: it acts before anything is done for a batch.
+        # Must come first: it runs before any other callback acts on a batch.
         ResumeCheckpoints(folder, settings.checkpoint, batch_size, guard),
         guard,
         StopOnSignal(),
@@ -153,45 +155,45 @@ def standard_callbacks(
         LearningRateMonitor("step"),
     ]
     if settings.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar(refresh_rate=10))
+        callbacks.append(LoggedMetricsBar())
     return callbacks
 
 
 def validation_options(settings: FitSettings) -> dict[str, Any]:
-    """Return the arguments of Lightning's Trainer that say how often to validate."""
+    """Return the validation-interval arguments of Lightning's Trainer."""
     if settings.score_every_n_images is None:
         return {"val_check_interval": settings.trainer.val_check_interval}
     num_batches = settings.score_every_n_images // settings.loader.batch_size
-    # Counted across epochs.
+    # None makes Lightning count the batches across epochs.
     return {"val_check_interval": num_batches, "check_val_every_n_epoch": None}
 
 
 @contextmanager
 def explain_out_of_memory(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
-    """Suggest remedies where memory does not suffice.
+    """Turn out-of-memory errors into a ValueError that suggests smaller settings.
 
     Raises:
-        ValueError: Out of memory, on the CPU or on a GPU.
+        ValueError: The CPU or a GPU ran out of memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = re.search("out of memory|can't allocate memory", str(error))
-        if isinstance(error, RuntimeError) and not is_memory:
+        is_out_of_memory = re.search("out of memory|can't allocate memory", str(error))
+        if isinstance(error, RuntimeError) and not is_out_of_memory:
             raise
         accumulation = ""
         if not module.automatic_optimization:
-            accumulation = ", gradient_accumulation=2, which computes the same batch in two parts"
+            accumulation = ", gradient_accumulation=2 (same batch, computed in two parts)"
         raise ValueError(
             f"out of memory: {str(error).splitlines()[0]}\n"
-            f"Try loader.batch_size={loader.batch_size // 2} (it is {loader.batch_size})"
+            f"Try loader.batch_size={loader.batch_size // 2} (now {loader.batch_size})"
             f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
             "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
         ) from error
 
 
 def ends_with_validation(trainer: pl.Trainer) -> bool:
-    """Return True if the last validation was at most a tenth of an interval before the end."""
+    """True if training ends at most a tenth of a validation interval after a validation."""
     is_counted_across_epochs = trainer.check_val_every_n_epoch is None
     num_batches = trainer.num_training_batches
     if is_counted_across_epochs:
@@ -201,10 +203,32 @@ def ends_with_validation(trainer: pl.Trainer) -> bool:
     return int(num_batches) % interval <= interval // 10
 
 
+def final_score(
+    trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint
+) -> float:
+    """Return the score of the best checkpoint, after a validation of the last weights."""
+    if ends_with_validation(trainer):
+        return best.saved_score()
+    return score_last_weights(trainer, module, data, best)
+
+
+def compute_test_metrics(
+    trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, checkpoint: Path
+) -> dict[str, float]:
+    """Return the metrics of a checkpoint on the test split, by tag."""
+    trainer.test(module, data, ckpt_path=str(checkpoint), weights_only=True, verbose=False)
+    metrics = trainer.callback_metrics
+    return {tag: float(value) for tag, value in metrics.items() if tag.startswith("test/")}
+
+
 def score_last_weights(
     trainer: pl.Trainer, module: pl.LightningModule, data: ImageDataModule, best: BestCheckpoint
 ) -> float:
-    """Validate the final weights, make them the best checkpoint if they are; return its score."""
+    """Validate the final weights, and save them as best.ckpt if they score best.
+
+    Returns:
+        Score of the best checkpoint.
+    """
     trainer.validate(module, data, verbose=False)
     score = trainer.callback_metrics[str(best.monitor)]
     is_better = torch.lt if best.mode == "min" else torch.gt
@@ -222,7 +246,7 @@ def score_last_weights(
 
 
 def list_skipped_files(folder: Path, skipped: Sequence[SkippedFile]) -> None:
-    """Write skipped_files.json if there are files of the data set that are not used."""
+    """Write skipped_files.json if files of the data set were skipped."""
     if skipped and is_rank_zero():
         reasons = {file.path: file.reason for file in skipped}
         write_json(folder / "skipped_files.json", reasons)

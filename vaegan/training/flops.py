@@ -1,4 +1,4 @@
-"""Count floating-point operations, a measure of cost that does not depend on the machine's load."""
+"""Count floating-point operations: a measure of compute that does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.utils.flop_counter import flop_registry
 
 
 class FlopCounter(TorchDispatchMode):
-    """Add up the floating-point operations inside the context, by torch's formulas.
+    """Sum the floating-point operations inside the context, with torch's formulas.
 
-    torch's FlopCounterMode also attributes them to modules, by hooks that fail in the autograd.grad
-    of a gradient penalty.
+    torch's FlopCounterMode is not used: it attributes the operations to modules through hooks that
+    fail in the autograd.grad call of a gradient penalty.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class FlopCounter(TorchDispatchMode):
 class FlopCounts:
     """Floating-point operations of the parts of a step, counted the first time each part runs.
 
-    Convolutions and matrix products count, with their backward passes; the rest is small.
+    Only convolutions and matrix products are counted, forward and backward; the rest is small.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,10 @@ class FlopCounts:
 
     @contextmanager
     def counted(self, part: str) -> Iterator[None]:
-        """Count what runs inside as `counts[part]`; it must cost the same every time."""
+        """Count the operations inside the context as `counts[part]`.
+
+        Only the first run of a part is counted, so all of its runs must cost the same.
+        """
         if part in self.counts:
             yield
         else:

@@ -1,6 +1,6 @@
-"""Image grids of a model, VAE or GAN: samples, reconstructions and interpolations.
+"""Image grids of a VAE or a GAN: samples, reconstructions and interpolations.
 
-A GAN's generator gets the same latents as the VAE's decoder that it started from.
+A GAN's generator gets the same latents as the VAE decoder that it was initialized from.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ NUM_COLUMNS = 8
 def make_image_grids(
     vae: Any, latents: Distribution, generate: Callable[[Tensor], Tensor], images: Tensor
 ) -> dict[str, Tensor]:
-    """Generate images from latents of a VAE.
+    """Generate grids of samples, reconstructions and interpolations.
 
     Args:
         vae: VAE that encodes the real images.
-        latents: Distribution of the latents of samples, batch ().
-        generate: Map from latents (B, latent_dim) to images (B, C, H, W): the VAE's decoder, or the
-            generator of a GAN.
-        images: Real images in [0, 1], (at least 2, C, H, W).
+        latents: Distribution of the latents for the samples, batch shape ().
+        generate: Map from latents (B, latent_dim) to images (B, C, H, W): the VAE's decoder or a
+            GAN's generator.
+        images: Real images in [0, 1], (N, C, H, W), N >= 2.
 
     Returns:
         Grids (C, height, width) in [0, 1]:
-        samples: 64 images of latents drawn with torch's global generator.
-        reconstructions: Rows of real images, each above a row of their reconstructions.
-        interpolation: Rows from the posterior mean of one real image to that of the next.
+        samples: 64 images generated from latents drawn with torch's global random generator.
+        reconstructions: Rows of real images, each followed by a row of their reconstructions.
+        interpolation: Each row goes from the posterior mean of one real image to that of another.
     """
     z = latents.sample(torch.Size([NUM_COLUMNS * NUM_COLUMNS]))
     target = vae.likelihood.target(images)
@@ -61,7 +61,7 @@ def make_image_grids(
 
 
 def interpolate(means: Tensor) -> Tensor:
-    """Return latents on the lines between latents 0 and 1, 2 and 3, ...: at most 8 lines of 8."""
+    """Interpolate linearly between latents 0 and 1, 2 and 3, ...: at most 8 lines of 8 latents."""
     num_lines = min(len(means) // 2, NUM_COLUMNS)
     start = means[0::2, None][:num_lines]
     end = means[1::2, None][:num_lines]
@@ -70,20 +70,21 @@ def interpolate(means: Tensor) -> Tensor:
 
 
 def make_image_grid(images: Tensor) -> Tensor:
-    """Arrange images (N, C, H, W) in rows of eight: (C, height, width)."""
+    """Arrange images (N, C, H, W) in rows of eight; return a grid (C, height, width)."""
     return make_grid(images.float().clamp(0, 1), nrow=NUM_COLUMNS, padding=1, pad_value=0.5)
 
 
 class ImageGridLogger(pl.Callback):
     """Log image grids at every validation, to TensorBoard and as PNG files named by the batch.
 
-    The latents are always the same, in both stages: the first images of a warm-started GAN are the
-    VAE's. The module must have `vae`, `latent_distribution()` and `generate(z)`.
+    The latents are the same at every validation and in both stages, so that the first grids of a
+    warm-started GAN equal those of its VAE. The module must provide `vae`, `latent_distribution()`
+    and `generate(z)`.
 
     Args:
-        folder: Parent of the PNG files: folder/samples/000550.png.
+        folder: Parent folder of the PNG files, such as folder/samples/000550.png.
         images: Real images to reconstruct, in [0, 1], (N, C, H, W).
-        seed: Seed of the latents.
+        seed: Random seed of the latents.
     """
 
     def __init__(self, folder: Path, images: Tensor, seed: int) -> None:
@@ -95,7 +96,7 @@ class ImageGridLogger(pl.Callback):
         if not trainer.is_global_zero:
             return
         images = self.images.to(pl_module.device, memory_format=torch.channels_last)
-        with seeded(self.seed, "pictures"):
+        with seeded(self.seed, "pictures"):  # another key would change the latents
             grids = make_image_grids(
                 pl_module.vae, pl_module.latent_distribution(), pl_module.generate, images
             )

@@ -1,4 +1,4 @@
-"""Loggers whose files can be truncated to a checkpoint, from where a resumed run continues them."""
+"""Loggers whose files can be truncated to the state of a checkpoint when a run is resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENT_FILES = "events.out.tfevents*"
 
 
 class MetricsWriter(ExperimentWriter):
-    """Lightning's writer, which continues an existing table and changes its header atomically."""
+    """Lightning's CSV writer; it appends to an existing table and writes new headers atomically."""
 
     def _check_log_dir_exists(self) -> None:
         self.metrics_keys, _ = read_table(Path(self.log_dir))
@@ -33,7 +33,7 @@ class MetricsWriter(ExperimentWriter):
 
 
 class MetricsLogger(CSVLogger):
-    """Logger that writes a folder's `metrics.csv`."""
+    """CSV logger that writes `metrics.csv` directly into a folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
@@ -42,14 +42,14 @@ class MetricsLogger(CSVLogger):
 
 
 class EventsLogger(TensorBoardLogger):
-    """TensorBoard logger with one file per start of a run; Lightning's begins one for each loop."""
+    """TensorBoard logger that opens one file per process start; Lightning opens one per loop."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.parent, name=folder.name, version="", default_hp_metric=False)
 
     @rank_zero_only
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Show a plain config as YAML."""
+        """Log a plain config as YAML text."""
         yaml = OmegaConf.to_yaml(dict(config))
         self.experiment.add_text("config", f"```yaml\n{yaml}\n```")
 
@@ -60,13 +60,13 @@ class EventsLogger(TensorBoardLogger):
 
     @rank_zero_only
     def close(self) -> None:
-        """Flush and close the file."""
+        """Flush and close the event file."""
         if self._experiment is not None:
             self._experiment.close()
 
 
 def read_table(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read the header and the rows of a folder's table; both are empty if there is none."""
+    """Read the header and the rows of a folder's metrics.csv; both are empty without a file."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return [], []
@@ -76,7 +76,7 @@ def read_table(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def write_table(folder: Path, header: list[str], rows: list[dict[str, str]]) -> None:
-    """Replace a folder's table."""
+    """Replace a folder's metrics.csv."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, header)
     writer.writeheader()
@@ -86,13 +86,13 @@ def write_table(folder: Path, header: list[str], rows: list[dict[str, str]]) -> 
 
 
 def log_position(folder: Path) -> dict[str, Any]:
-    """Return the length of each log, for `truncate_logs`. The loggers must have been flushed."""
+    """Return the current length of each log, for `truncate_logs`. Flush the loggers first."""
     event_sizes = {path.name: path.stat().st_size for path in sorted(folder.glob(EVENT_FILES))}
     return {"rows": len(read_table(folder)[1]), "events": event_sizes}
 
 
 def truncate_logs(folder: Path, position: dict[str, Any]) -> None:
-    """Remove what was logged after a position."""
+    """Remove everything logged after a position returned by `log_position`."""
     header, rows = read_table(folder)
     if len(rows) > position["rows"]:
         write_table(folder, header, rows[: position["rows"]])

@@ -1,10 +1,10 @@
-"""Stop a training whose loss or gradient is not finite."""
+"""Stop training when a loss or a gradient is not finite."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,40 +19,46 @@ log = logging.getLogger(__name__)
 
 
 ADVICE = (
-    "the training has diverged. No checkpoint holds it. Lower the learning rate, or skip more "
-    "single bad steps with trainer.skip_bad_steps=10"
+    "the training has diverged. Checkpoints are not affected. Lower the learning rate, or skip up "
+    "to 10 bad steps with trainer.skip_bad_steps=10"
 )
 
 
 class NonFiniteStep(ValueError):
-    """A loss or a gradient is not a number, or infinite."""
+    """A loss or a gradient is NaN or infinite."""
 
 
 @dataclass
 class StepTerms:
-    """Values that an optimizer step depends on."""
+    """Loss terms and gradient norm of one optimizer step."""
 
     iteration: int
     names: list[str]
-    values: Tensor  # (len(names),)
+    values: Tensor  # (len(names),), in the order of `names`
 
-    def describe_non_finite(self) -> str | None:
-        """Describe the first value that is not finite; None if all are."""
-        for name, value in zip(self.names, self.values.tolist(), strict=True):
-            if not math.isfinite(value):
-                return f"{name} is {value} at iteration {self.iteration}"
-        return None
+
+def describe_non_finite(steps: Sequence[StepTerms]) -> str | None:
+    """Describe the first value that is not finite; None if all values are finite.
+
+    All values are copied to the host at once: each copy from a GPU waits for all queued work.
+    """
+    names = [(name, step.iteration) for step in steps for name in step.names]
+    values = torch.cat([step.values for step in steps]).tolist() if steps else []
+    for (name, iteration), value in zip(names, values, strict=True):
+        if not math.isfinite(value):
+            return f"{name} is {value} at iteration {iteration}"
+    return None
 
 
 class NonFiniteGuard(pl.Callback):
-    """Stop a training whose loss or gradient is not finite, before it is saved in a checkpoint.
+    """Stop training when a loss or a gradient is not finite, before a checkpoint is saved.
 
-    The module's `terms` are the values, by name, that its next optimizer step depends on. On an
-    accelerator, which must not wait, many steps are checked together; in any case before a
-    validation and before a checkpoint.
+    The module's attribute `terms` maps names to the loss terms of its next optimizer step. On an
+    accelerator, many steps are checked together to avoid synchronization. All steps are checked
+    before a validation and before a checkpoint.
 
     Args:
-        max_skipped: Number of bad steps to skip before the training is stopped.
+        max_skipped: Number of non-finite steps to skip before training is stopped.
     """
 
     STEPS_PER_CHECK = 50
@@ -79,7 +85,7 @@ class NonFiniteGuard(pl.Callback):
             parameters += group["params"]
         terms = {name: value.detach().mean() for name, value in pl_module.terms.items()}
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            # A gradient scaler produces infinite gradients on purpose, and skips them itself.
+            # A gradient scaler causes infinite gradients by design and skips those steps itself.
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             terms[f"the gradient of {next(iter(terms))}"] = get_total_norm(gradients)
         values = torch.stack(list(terms.values()))
@@ -93,16 +99,16 @@ class NonFiniteGuard(pl.Callback):
             self.check()
 
     def skip_if_bad(self, step: StepTerms, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Skip a step on all devices if it is bad on one of them.
+        """Skip a step on all devices if it is not finite on any of them.
 
         Raises:
-            NonFiniteStep: Too many steps were skipped already.
+            NonFiniteStep: `max_skipped` steps were already skipped.
         """
-        problem = step.describe_non_finite()
+        problem = describe_non_finite([step])
         (is_bad_anywhere,) = self.flag_reducer.all_reduce_max([int(problem is not None)])
         if not is_bad_anywhere:
             return
-        problem = problem or "the step is bad on another device"
+        problem = problem or "the step is not finite on another device"
         if self.num_skipped == self.max_skipped:
             raise NonFiniteStep(f"{problem}: {ADVICE}")
         self.num_skipped += 1
@@ -110,17 +116,16 @@ class NonFiniteGuard(pl.Callback):
             "step skipped (%d of at most %d): %s", self.num_skipped, self.max_skipped, problem
         )
         for parameter in parameters:
-            parameter.grad = None  # Adam then leaves it and its moments unchanged
+            parameter.grad = None  # Adam then changes neither the parameter nor its moments
 
     def check(self) -> None:
-        """Check the steps that have not been checked yet.
+        """Check all steps since the last check.
 
         Raises:
-            NonFiniteStep: A value of one of them is not finite.
+            NonFiniteStep: A value of one of these steps is not finite.
         """
-        for step in self.unchecked_steps:
-            if problem := step.describe_non_finite():
-                raise NonFiniteStep(f"{problem}: {ADVICE}")
+        if problem := describe_non_finite(self.unchecked_steps):
+            raise NonFiniteStep(f"{problem}: {ADVICE}")
         self.unchecked_steps.clear()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Adam with a warm-up and a cosine decay of its learning rate."""
+"""Adam with linear warm-up and cosine decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from vaegan.config import require
 
 @dataclass
 class OptimizerConfig:
-    """Adam; its learning rate rises linearly and then falls by half a cosine."""
+    """Adam with linear warm-up and cosine decay of the learning rate."""
 
-    lr: float | None = 1e-3  # peak learning rate; null (GAN only): chosen by the image size
-    beta1: float = 0.9  # decay of the running mean of the gradient
-    beta2: float = 0.999  # decay of the running mean of its square
-    lr_warmup: float = 0.0  # fraction of the training in which the learning rate rises from 0
-    lr_final: float = 1.0  # final learning rate, as a fraction of lr; 1 keeps it constant
+    # peak learning rate, > 0; null (GAN only): depends on the image size
+    lr: float | None = 1e-3
+    beta1: float = 0.9  # decay rate of the running mean of the gradient, in [0, 1)
+    beta2: float = 0.999  # decay rate of the running mean of the squared gradient, in [0, 1)
+    # fraction of training during which the learning rate rises linearly from 0, in [0, 1)
+    lr_warmup: float = 0.0
+    # learning rate at the end of training as a fraction of lr, in [0, 1]; 1: no decay
+    lr_final: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.lr is None or self.lr > 0, "lr", "positive", self.lr)
@@ -37,10 +40,11 @@ class OptimizerConfig:
 
         Args:
             parameters: Parameters to train.
-            num_steps: Returns the length of the schedule, which may change during the training.
+            num_steps: Returns the length of the schedule in optimizer steps, which may change
+                during training.
 
         Raises:
-            ValueError: `lr` is still null.
+            ValueError: `lr` is None.
         """
         if self.lr is None:
             raise ValueError("lr must be set before the optimizer is built; got None")
@@ -52,7 +56,7 @@ class OptimizerConfig:
         return optimizer, LambdaLR(optimizer, multiplier)
 
     def lr_multiplier(self, progress: float) -> float:
-        """Return the learning-rate multiplier at a fraction of the training."""
+        """Return the learning-rate multiplier at a fraction of training, in [0, 1]."""
         if progress < self.lr_warmup:
             return progress / self.lr_warmup
         decay_progress = (min(1.0, progress) - self.lr_warmup) / (1 - self.lr_warmup)

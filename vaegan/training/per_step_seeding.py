@@ -11,10 +11,10 @@ from vaegan.runtime.seeding import RankInvariantNoise, seed_global
 
 
 class PerStepSeeding(pl.Callback):
-    """Seed torch's global generators before each batch by f(seed, phase, iteration, rank).
+    """Seed torch's global generators before each batch from (seed, phase, iteration, rank).
 
-    Noise and latents then do not depend on what came before: a resumed run draws what an
-    uninterrupted one draws, every rank has its own noise, and each validation uses the same. In
+    Noise and latents then do not depend on earlier draws: a resumed run draws the same values as an
+    uninterrupted one, each rank has its own noise, and all validations use the same noise. In
     training, the noise of an image does not depend on the number of devices.
     """
 

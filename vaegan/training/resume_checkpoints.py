@@ -1,8 +1,8 @@
-"""Checkpoints to resume a training from, and the best one of a training.
+"""Checkpoints to resume training from, and the checkpoint with the best metric.
 
-A checkpoint for resuming is written between two batches: all that belongs to the first is done and
-logged, validation included, and nothing of the second is. As all randomness is stateless, a run
-resumed from there equals an uninterrupted one, bit for bit.
+A resume checkpoint is written between two batches: the first batch is completed and logged,
+including its validation, and the second has not started. Because all randomness is stateless, a
+resumed run on the CPU equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError: Writing failed. The checkpoint that was at `path`, if any, is untouched.
+            OSError: Writing failed. An earlier checkpoint at `path` is left unchanged.
         """
         path = Path(path)
         try:
@@ -48,7 +48,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch's own writer raises a RuntimeError while it handles an OSError.
+            # torch's writer raises a RuntimeError while it handles an OSError.
             cause = error if isinstance(error, OSError) else error.__context__
             reason = getattr(cause, "strerror", None) or error
             raise OSError(
@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`, written at the validation with the best metric; its folder may be moved."""
+    """Save the weights of the best validation as `best.ckpt`; the run folder may be moved."""
 
     def __init__(self, folder: Path, monitor: str, mode: str) -> None:
         super().__init__(
@@ -72,30 +72,30 @@ class BestCheckpoint(ModelCheckpoint):
             state_dict = state_dict | paths | {"best_k_models": {path: score}}
         super().load_state_dict(state_dict)
 
-    def kept_score(self) -> float:
-        """Read the score in the file.
+    def saved_score(self) -> float:
+        """Return the score stored in best.ckpt.
 
-        If a resumed run rounds differently, the file may be older than the best score in memory.
+        If a resumed run rounds differently, it can differ from the best score in memory.
         """
         content = load_archive(Path(str(self.dirpath)) / "best.ckpt")
         score: Tensor = content["callbacks"][self.state_key]["best_model_score"]
         best = self.best_model_score
         if best is None or not torch.equal(score.cpu(), best.cpu()):
-            message = "the best checkpoint is from before the run was interrupted: %s=%s"
+            message = "the best checkpoint was saved before the run was interrupted: %s=%s"
             log.warning(message, self.monitor, score.item())
         return float(score)
 
 
 class ResumeCheckpoints(pl.Callback):
-    """Write checkpoints to resume from: periodically, on a termination signal, and at the end.
+    """Write resume checkpoints: periodically, on a termination signal, and at the end of training.
 
-    It must be the first callback, as it acts before anything is done for a batch.
+    This must be the first callback, because it runs before any other callback acts on a batch.
 
     Args:
-        folder: The stage's. Checkpoints are folder/checkpoints/BATCHES.ckpt, and last.ckpt at the
-            end of the training.
-        config: How often to write, and how many to keep.
-        batch_size: Images per step.
+        folder: Folder of the stage. Checkpoints are written to folder/checkpoints/BATCHES.ckpt, and
+            to folder/checkpoints/last.ckpt at the end of training.
+        config: Interval between checkpoints and the number to keep.
+        batch_size: Training images per batch.
         guard: Checks the last steps before a checkpoint is written.
     """
 
@@ -106,8 +106,8 @@ class ResumeCheckpoints(pl.Callback):
         self.config = config
         self.batch_size = batch_size
         self.guard = guard
-        self.is_finished = False  # True after the end of the training
-        self.num_saved = -1  # batches done in the newest checkpoint
+        self.is_finished = False  # True after the end of training
+        self.num_saved = -1  # completed batches in the newest checkpoint; -1: no checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_finished": self.is_finished, "logs": log_position(self.folder)}
@@ -121,8 +121,8 @@ class ResumeCheckpoints(pl.Callback):
         trainer.should_stop = self.is_finished
         loop = trainer.fit_loop.epoch_loop
         if loop.restarting:
-            # Undo that Lightning had already fetched a batch when the checkpoint was written, and
-            # that it had not yet logged the batch before.
+            # When the checkpoint was written, Lightning had already fetched the next batch and had
+            # not yet logged the previous one. Undo both.
             self.num_saved = loop.batch_progress.total.completed
             loop.batch_progress.total.ready = self.num_saved
             loop.batch_progress.is_last_batch = False
@@ -140,7 +140,7 @@ class ResumeCheckpoints(pl.Callback):
             raise Interrupted(signum, f"stopped after batch {num_done}")
 
     def num_batches_done(self, trainer: pl.Trainer) -> int:
-        """Return the number of batches that the training has completed."""
+        """Return the number of completed training batches."""
         return trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
     def is_due(self, num_done: int) -> bool:
@@ -159,7 +159,7 @@ class ResumeCheckpoints(pl.Callback):
             self.save(trainer, self.num_batches_done(trainer))
 
     def save(self, trainer: pl.Trainer, num_done: int) -> None:
-        """Write a checkpoint, then remove those that are too old."""
+        """Write a checkpoint, then remove the oldest ones."""
         if num_done == self.num_saved and not self.is_finished:
             return
         self.guard.check()
@@ -173,11 +173,11 @@ class ResumeCheckpoints(pl.Callback):
 
     @rank_zero_only
     def remove_old(self) -> None:
-        """Remove all periodic checkpoints but the newest ones."""
-        for path in numbered(self.folder)[self.config.keep :]:
+        """Remove all periodic checkpoints except the newest `config.keep`."""
+        for path in periodic_checkpoints(self.folder)[self.config.keep :]:
             path.unlink()
 
 
-def numbered(folder: Path) -> Sequence[Path]:
-    """Return a stage's periodic checkpoints, the newest first."""
+def periodic_checkpoints(folder: Path) -> Sequence[Path]:
+    """Return the periodic checkpoints of a stage, newest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*.ckpt"), reverse=True)

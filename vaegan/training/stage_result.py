@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass
 class StageResult:
-    """Files and metrics that a stage leaves behind."""
+    """Files and metrics produced by a stage."""
 
-    folder: Path
-    checkpoint: Path  # of the best validation
-    metrics: dict[str, float]  # by tag, such as test/elbo
-    # scores of real images against real images, by tag
+    folder: Path  # folder of the stage
+    checkpoint: Path  # checkpoint with the best validation metric, or the evaluated one
+    metrics: dict[str, float]  # final metrics by tag, such as test/elbo
+    # real-data baseline: scores of real images against other real images, by tag
     real_vs_real: dict[str, float] = field(default_factory=dict)
-    tag: str = ""  # metric that a sweep gets, where the run's config leaves it open
+    tag: str = ""  # metric returned to a sweep if the run's config does not set sweep_metric

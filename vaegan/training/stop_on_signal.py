@@ -1,4 +1,4 @@
-"""Stop evaluations on termination signals."""
+"""Stop validation and test loops on termination signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 
 
 class StopOnSignal(pl.Callback):
-    """Stop at the next batch outside of a training, where there is nothing to save."""
+    """Stop at the next batch of a validation or test loop outside training.
+
+    No checkpoint is needed there. `ResumeCheckpoints` handles signals during training.
+    """
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.state.fn != "fit":
@@ -20,6 +23,6 @@ class StopOnSignal(pl.Callback):
         self.raise_if_interrupted()
 
     def raise_if_interrupted(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
+        """Raise `Interrupted` if a termination signal was received."""
         if SIGNAL_STATE.signum:
             raise Interrupted(SIGNAL_STATE.signum, "stopped; no work is lost")

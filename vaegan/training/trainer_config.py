@@ -1,4 +1,4 @@
-"""Configs of devices, durations and checkpoints. Nothing here imports Lightning."""
+"""Configs of devices, training duration and checkpoints. This module does not import Lightning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 @dataclass
 class DeviceConfig:
-    """Devices to run on: Lightning's options under Lightning's names."""
+    """Devices to run on, with the option names of Lightning's Trainer."""
 
-    accelerator: str = "auto"  # auto, cpu, gpu, mps
-    devices: int = 1  # devices on each node
-    num_nodes: int = 1  # machines
-    strategy: str = "auto"  # auto, ddp, ...
-    precision: str = "32-true"  # 32-true, bf16-mixed, 16-mixed
-    enable_progress_bar: bool = True
+    accelerator: str = "auto"  # device type: auto, cpu, gpu or mps
+    devices: int = 1  # devices per node, >= 1
+    num_nodes: int = 1  # number of machines, >= 1
+    strategy: str = "auto"  # Lightning strategy, such as auto or ddp
+    precision: str = "32-true"  # floating-point precision: 32-true, bf16-mixed or 16-mixed
+    enable_progress_bar: bool = True  # show a progress bar
 
     def __post_init__(self) -> None:
         expected = f"one of {', '.join(PRECISIONS)}"
@@ -30,13 +30,15 @@ class DeviceConfig:
 
 @dataclass
 class TrainerConfig(DeviceConfig):
-    """Devices and duration of a training: Lightning's options under Lightning's names."""
+    """Devices and duration of training, with the option names of Lightning's Trainer."""
 
-    max_epochs: int = 10  # passes over the training set
-    limit_train_batches: float = 1.0  # fraction of each training epoch
-    val_check_interval: float = 1.0  # epochs between validations, which log images; at most 1
-    log_every_n_steps: int = 50  # batches between logged values
-    skip_bad_steps: int = 0  # steps with a non-finite loss or gradient to skip before stopping
+    max_epochs: int = 10  # passes over the training set, >= 1
+    limit_train_batches: float = 1.0  # fraction of the batches to use in each epoch, in (0, 1]
+    # fraction of an epoch between validations, which also log image grids, in (0, 1]
+    val_check_interval: float = 1.0
+    log_every_n_steps: int = 50  # batches between two logged training steps, >= 1
+    # steps with a non-finite loss or gradient to skip before training is stopped, >= 0
+    skip_bad_steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,11 +53,13 @@ class TrainerConfig(DeviceConfig):
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints to resume from (`resume`), in addition to the best one."""
+    """Checkpoints to resume training from, written in addition to the best one."""
 
-    every_n_minutes: float | None = 5.0  # minutes between checkpoints; null: not by time
-    every_n_images: int | None = None  # training images between checkpoints; null: not by images
-    keep: int = 2  # number of newest checkpoints to keep
+    # minutes between resume checkpoints, > 0; null: no checkpoints by time
+    every_n_minutes: float | None = 5.0
+    # training images between resume checkpoints, >= 1; null: no checkpoints by number of images
+    every_n_images: int | None = None
+    keep: int = 2  # number of resume checkpoints to keep until the stage has finished, >= 1
 
     def __post_init__(self) -> None:
         minutes = self.every_n_minutes
@@ -66,10 +70,10 @@ class CheckpointConfig:
 
 
 def check_batch_size(loader: LoaderConfig, trainer: TrainerConfig) -> None:
-    """Check that the batch of all devices divides into equal parts.
+    """Check that the batch size is divisible by the total number of devices.
 
     Raises:
-        ValueError: It does not; the message has both numbers and the nearest size that does.
+        ValueError: The batch size is not divisible. The message suggests the nearest valid size.
     """
     num_devices = trainer.devices * trainer.num_nodes
     nearest = max(1, round(loader.batch_size / num_devices)) * num_devices

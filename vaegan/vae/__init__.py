@@ -1,1 +1,1 @@
-"""The variational autoencoder: model, bounds on the evidence, objectives, evaluation, training."""
+"""Variational autoencoder: model, bounds on log p(x), objectives, evaluation and training."""

@@ -1,10 +1,10 @@
-"""Bounds on the evidence of images.
+"""Lower bounds on the evidence log p(x) of images.
 
     log p(x) >= ELBO = E_q(z|x) [log p(x|z)] - KL(q(z|x) || p(z))
-    log p(x) >= L_K  = E_q log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x)
+    log p(x) >= L_K  = E_q log (1/K sum_k w_k),   w_k = p(x|z_k) p(z_k) / q(z_k|x)
 
-L_K rises with K to log p(x). All values are summed over pixels and latents, never over the batch:
-nats per image.
+L_1 is the ELBO, and L_K increases with K towards log p(x). All values are in nats per image: they
+are summed over pixels and latent dimensions and never reduced over the batch.
 """
 
 from __future__ import annotations
@@ -23,34 +23,37 @@ from vaegan.vae.model import VAE
 
 
 class ELBO(NamedTuple):
-    """The two terms of the ELBO of each image, (B,), in nats."""
+    """Terms of the ELBO of each image, (B,) each, in nats per image, with beta = 1."""
 
-    log_likelihood: Tensor
-    kl: Tensor
+    log_likelihood: Tensor  # E_q [log p(x|z)], estimated from samples of q(z|x)
+    kl: Tensor  # KL(q(z|x) || p(z)), in closed form or estimated
 
     @property
     def value(self) -> Tensor:
-        """ELBO of each image, (B,), in nats, with beta = 1."""
+        """ELBO = log_likelihood - kl, (B,), in nats per image."""
         return self.log_likelihood - self.kl
 
 
 class WeightedSamples(NamedTuple):
-    """K samples of each image's posterior, (K, B, latent_dim), and their log-densities in nats."""
+    """K posterior samples of each image and the log-densities of their weights, in nats."""
 
-    z: Tensor
+    z: Tensor  # samples of q(z | x), (K, B, latent_dim)
     log_likelihood: Tensor  # log p(x | z), (K, B)
     log_prior: Tensor  # log p(z), (K, B)
     log_posterior: Tensor  # log q(z | x), (K, B)
 
     @property
     def log_weights(self) -> Tensor:
-        """log w, (K, B): its mean over K estimates the ELBO, its log-mean-exp estimates L_K."""
+        """log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x), (K, B), in nats.
+
+        The mean over K estimates the ELBO, and `log_mean_exp` over K estimates L_K.
+        """
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
 @contextmanager
 def in_full_precision() -> Iterator[None]:
-    """Disable autocast: log-densities need float32."""
+    """Disable autocast in the context, because log-densities need float32."""
     with ExitStack() as stack:
         for device_type in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(device_type):
@@ -59,21 +62,25 @@ def in_full_precision() -> Iterator[None]:
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """Return the logarithm of the mean weight over the first dimension."""
+    """Return log (1/K sum_k w_k), (...), of log-weights (K, ...), without overflow."""
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
 @in_full_precision()
 def log_prob(distribution: Distribution, value: Tensor) -> Tensor:
-    """Return log p(value) in nats, computed in full precision."""
+    """Return the log-density or log-mass of a value in nats, computed without autocast."""
     return distribution.log_prob(value)
 
 
 @in_full_precision()
 def rsample_and_log_prob(posterior: Distribution, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Return differentiable samples, (K, B, latent_dim), and their log-densities, (K, B)."""
+    """Draw K differentiable samples of q(z | x) for each image.
+
+    Returns:
+        Samples, (K, B, latent_dim), and their log-densities, (K, B), in nats.
+    """
     shape = torch.Size([num_samples])
-    if isinstance(posterior, NormalizingFlow):  # the flow computes the density while sampling
+    if isinstance(posterior, NormalizingFlow):  # avoids inverting the flow
         return posterior.rsample_and_log_prob(shape)
     z = posterior.rsample(shape)
     return z, posterior.log_prob(z)
@@ -81,7 +88,7 @@ def rsample_and_log_prob(posterior: Distribution, num_samples: int) -> tuple[Ten
 
 @in_full_precision()
 def closed_form_kl(posterior: Distribution, prior: Distribution) -> Tensor | None:
-    """Return KL(posterior || prior), (B,), in nats, or None if torch knows no closed form."""
+    """Return KL(posterior || prior), (B,), in nats, or None if torch implements no closed form."""
     if isinstance(posterior, MultivariateNormal) and isinstance(prior, Independent):
         if not isinstance(prior.base_dist, Normal):
             return None
@@ -96,7 +103,7 @@ def closed_form_kl(posterior: Distribution, prior: Distribution) -> Tensor | Non
 def kl_by_dimension(posterior: Distribution, prior: Distribution) -> Tensor | None:
     """Return the KL of each latent dimension, (B, latent_dim), in nats.
 
-    Returns None unless both distributions are independent over dimensions.
+    The result is None unless both distributions are independent over dimensions.
     """
     if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
         return None
@@ -109,9 +116,14 @@ def kl_method(posterior: Distribution, prior: Distribution) -> str:
 
 
 def log_likelihood(vae: VAE, z: Tensor, target: Tensor) -> Tensor:
-    """Return log p(x | z), (...,), of targets (B, C, H, W) and latents (..., B, latent_dim).
+    """Return log p(x | z), (..., B), in nats per image.
 
     In training mode this first updates the running noise scale of the likelihood, if it has one.
+
+    Args:
+        vae: The model.
+        z: Latents, (..., B, latent_dim).
+        target: Images on the likelihood's support, (B, C, H, W).
     """
     params = vae.decoder_params(z)
     if vae.training:
@@ -120,17 +132,20 @@ def log_likelihood(vae: VAE, z: Tensor, target: Tensor) -> Tensor:
 
 
 def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution) -> ELBO:
-    """Estimate the evidence lower bound of each image from one sample.
+    """Estimate the evidence lower bound (ELBO) of each image from one posterior sample.
+
+    The KL is computed in closed form if one is known, else estimated as log q(z|x) - log p(z) at
+    the same sample.
 
     Args:
         vae: The model.
         target: Images on the likelihood's support, (B, C, H, W).
-        posterior: q(z | target), batch (B,).
-        prior: p(z). The KL is in closed form if one is known, else estimated at the same sample.
+        posterior: q(z | target), batch shape (B,).
+        prior: p(z), batch shape ().
 
     Returns:
-        Log-likelihood and KL, each (B,), summed over pixels and latents, in nats per image. With a
-        continuous likelihood this is a log-density: the value may be positive.
+        Log-likelihood and KL, (B,) each, in nats per image. A continuous likelihood gives a
+        log-density, so the ELBO may be positive.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3.
     """
@@ -147,9 +162,14 @@ def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution)
 def weighted_samples(
     vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution, num_samples: int
 ) -> WeightedSamples:
-    """Draw K samples of each image's posterior, with the log-densities of their weights.
+    """Draw K posterior samples of each image and compute the terms of their importance weights.
 
-    Arguments are those of `elbo`; `num_samples` is K.
+    Args:
+        vae: The model.
+        target: Images on the likelihood's support, (B, C, H, W).
+        posterior: q(z | target), batch shape (B,).
+        prior: p(z), batch shape ().
+        num_samples: K.
 
     Source: Burda et al. 2016, arXiv:1509.00519, eq. 8.
     """

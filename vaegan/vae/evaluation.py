@@ -1,4 +1,4 @@
-"""Evaluation of a trained VAE: metrics that compare with papers, in nats unless noted."""
+"""Evaluation metrics of a trained VAE, in nats per image unless noted."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.vae.bounds import closed_form_kl, weighted_samples
 from vaegan.vae.model import VAE
 
-ACTIVE_VARIANCE = 0.01  # a latent is active if its posterior mean varies more than this over images
+# A latent dimension is active if the variance of its posterior mean over images is larger.
+ACTIVE_VARIANCE = 0.01
 
 
 class ImageScores(NamedTuple):
-    """Estimates for each image from K samples of its posterior."""
+    """Scores of each image, estimated from K posterior samples. Log-densities are in nats."""
 
-    log_likelihood: Tensor  # (B,), E_q[log p(x|z)]
-    kl: Tensor  # (B,), KL(q(z|x) || p(z)), in closed form if there is one
-    log_evidence: Tensor  # (B,), importance-weighted estimate of log p(x), a lower bound on average
-    latent_mean: Tensor  # (B, latent_dim), E_q[z]
-    latent_variance: Tensor  # (B, latent_dim), Var_q[z]
-    mean_error: Tensor  # (B, latent_dim), variance of the estimate `latent_mean`; 0 if it is exact
+    log_likelihood: Tensor  # E_q[log p(x|z)], (B,)
+    kl: Tensor  # KL(q(z|x) || p(z)), (B,), in closed form if one is known
+    log_evidence: Tensor  # log (1/K sum_k w_k), (B,); its expectation is L_K <= log p(x)
+    latent_mean: Tensor  # E_q[z], (B, latent_dim)
+    latent_variance: Tensor  # Var_q[z], (B, latent_dim)
+    # squared standard error of latent_mean, (B, latent_dim); 0 if latent_mean is exact
+    latent_mean_error: Tensor
 
 
 def score_images(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) -> ImageScores:
-    """Score images with K samples of their posteriors, in memory that does not grow with K.
+    """Score images with K posterior samples each. Memory does not grow with K.
 
     Args:
-        vae: In eval mode.
+        vae: The model, in eval mode.
         target: Images on the likelihood's support, (B, C, H, W).
-        num_samples: K.
-        chunk_size: Latents that are decoded at once, at least one for each image.
+        num_samples: K; with 1,000 or more, `log_evidence` is a common estimate of log p(x).
+        chunk_size: Number of latents decoded at once. At least one per image is decoded.
 
-    Source: Burda et al. 2016, arXiv:1509.00519, eq. 8; with K of 1,000 and more an estimate of
-    log p(x).
+    Source: Burda et al. 2016, arXiv:1509.00519, eq. 8.
     """
     posterior = vae.encode(target)
     prior = vae.latent_prior()
@@ -56,8 +57,8 @@ def score_images(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) ->
         z_square_sum = z_square_sum + samples.z.square().sum(0)
     mean = z_sum / num_samples
     variance = z_square_sum / num_samples - mean.square()
-    mean_error = variance / max(1, num_samples - 1)
-    with suppress(NotImplementedError):  # flows have neither
+    mean_error = variance / max(1, num_samples - 1)  # squared standard error
+    with suppress(NotImplementedError):  # a flow has no closed-form moments
         mean, variance = posterior.mean, posterior.variance
         mean_error = torch.zeros_like(mean)
     kl = closed_form_kl(posterior, prior)
@@ -67,28 +68,30 @@ def score_images(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) ->
         log_evidence=log_total_weight - math.log(num_samples),
         latent_mean=mean,
         latent_variance=variance,
-        mean_error=mean_error,
+        latent_mean_error=mean_error,
     )
 
 
 def summarize_scores(scores: ImageScores, likelihood: Likelihood) -> dict[str, float]:
-    """Compute the metrics of a data set.
+    """Compute the metrics of a data set from the scores of its images.
 
-    Args:
-        scores: Of all its images.
-        likelihood: Of the model; defines bits per dimension.
+    Returns:
+        Means over images in nats per image: `nll` = -log_evidence with its standard error, `elbo`,
+        `log_likelihood`, `kl`. The number of `active_units`. Largest |mean| and extreme standard
+        deviations of the aggregate posterior, in latent units. `bits_per_dim` if it is defined.
 
     Raises:
-        ValueError: A score is not finite, or there is only one image.
+        ValueError: A score is not finite, or there are fewer than 2 images.
     """
     scores = ImageScores(*(values.cpu().double() for values in scores))
     num_images = len(scores.log_evidence)
-    expected = "at least 2, for a standard error"
+    expected = "at least 2, to compute a standard error"
     require(num_images >= 2, "the number of images", expected, num_images)
-    broken = [name for name, values in scores._asdict().items() if not values.isfinite().all()]
-    expected = "finite (if trainer.precision is not 32-true, set it)"
-    require(not broken, "all scores", expected, broken)
+    non_finite = [name for name, values in scores._asdict().items() if not values.isfinite().all()]
+    expected = "finite (if trainer.precision is not 32-true, set trainer.precision=32-true)"
+    require(not non_finite, "all scores", expected, non_finite)
 
+    # law of total variance for the aggregate posterior 1/N sum_n q(z|x_n)
     variance_of_means = scores.latent_mean.var(0, correction=0)
     aggregate_std = (scores.latent_variance.mean(0) + variance_of_means).sqrt()
     mean_evidence = scores.log_evidence.mean()
@@ -98,7 +101,7 @@ def summarize_scores(scores: ImageScores, likelihood: Likelihood) -> dict[str, f
         "elbo": (scores.log_likelihood - scores.kl).mean(),
         "log_likelihood": scores.log_likelihood.mean(),
         "kl": scores.kl.mean(),
-        "active_units": count_active_units(scores.latent_mean, scores.mean_error),
+        "active_units": count_active_units(scores.latent_mean, scores.latent_mean_error),
         "aggregate_mean_max": scores.latent_mean.mean(0).abs().max(),
         "aggregate_std_min": aggregate_std.min(),
         "aggregate_std_max": aggregate_std.max(),
@@ -109,42 +112,51 @@ def summarize_scores(scores: ImageScores, likelihood: Likelihood) -> dict[str, f
     return {name: float(value) for name, value in metrics.items()}
 
 
-def count_active_units(latent_mean: Tensor, mean_error: Tensor) -> Tensor:
-    """Count the latents that carry information: those whose posterior mean varies over images.
+def count_active_units(latent_mean: Tensor, latent_mean_error: Tensor) -> Tensor:
+    """Count the active latent dimensions u: Var_x(E_q(u|x)[u]) > 0.01.
 
     Args:
         latent_mean: Posterior means, exact or estimated, (N, latent_dim).
-        mean_error: Variances of the estimates, same shape; subtracted from the variance.
+        latent_mean_error: Squared standard errors of the means, (N, latent_dim). Their average is
+            subtracted from the variance, which they would otherwise inflate.
 
-    Source: Burda et al. 2016, arXiv:1509.00519, section 5.1: Cov_x(E_q(u|x)[u]) > 0.01.
+    Returns:
+        Number of active dimensions, integer, ().
+
+    Source: Burda et al. 2016, arXiv:1509.00519, section 5.
     """
-    variance = latent_mean.var(0, correction=0) - mean_error.mean(0)
+    variance = latent_mean.var(0, correction=0) - latent_mean_error.mean(0)
     return (variance > ACTIVE_VARIANCE).sum()
 
 
 def split_kl(
     posterior: Distribution, prior: Distribution, chunk_size: int = 50
 ) -> dict[str, float]:
-    """Split the mean KL of N images at their aggregate posterior q(z) = 1/N sum_n q(z|x_n).
+    """Split the mean KL of N images with their aggregate posterior q(z) = 1/N sum_n q(z|x_n).
 
-    KL = mutual_information + marginal_kl: the information of z about the index of the image, at
-    most log N, and the KL from the aggregate posterior to the prior. Both are estimated from one
-    sample of each image.
+        1/N sum_n KL(q(z|x_n) || p(z)) = mutual_information + marginal_kl
+        mutual_information = 1/N sum_n KL(q(z|x_n) || q(z)), at most log N
+        marginal_kl        = KL(q(z) || p(z))
+
+    Both terms are estimated from one sample of each posterior.
 
     Args:
-        posterior: q(z|x_n), batch (N,).
-        prior: p(z).
-        chunk_size: Latents that are compared with all N posteriors at once.
+        posterior: q(z|x_n), batch shape (N,).
+        prior: p(z), batch shape ().
+        chunk_size: Number of samples whose densities under all N posteriors are computed at once.
+
+    Returns:
+        `mutual_information` and `marginal_kl`, in nats per image.
 
     Source: Hoffman & Johnson 2016, "ELBO surgery".
     """
     z = posterior.sample()
-    log_own = posterior.log_prob(z)
+    log_posterior = posterior.log_prob(z)
     log_sums = []
     for chunk in z.split(chunk_size):
         log_densities = posterior.log_prob(chunk.unsqueeze(1))  # (chunk, N)
         log_sums.append(torch.logsumexp(log_densities, 1))
     log_aggregate = torch.cat(log_sums) - math.log(len(z))
-    mutual_information = (log_own - log_aggregate).double().mean()
+    mutual_information = (log_posterior - log_aggregate).double().mean()
     marginal_kl = (log_aggregate - prior.log_prob(z)).double().mean()
     return {"mutual_information": float(mutual_information), "marginal_kl": float(marginal_kl)}

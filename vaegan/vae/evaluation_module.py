@@ -1,4 +1,4 @@
-"""Evaluation of a VAE in Lightning's test loop, over any number of devices."""
+"""Evaluation of a VAE in Lightning's test loop, on any number of devices."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from vaegan.vae.model import VAE
 
 
 class EvaluationModule(pl.LightningModule):
-    """Score every image once; `figures` then holds the metrics of the whole set.
+    """Score every image once and compute the metrics of the whole data set.
 
     Args:
         vae: The model.
-        num_samples: Samples of each image.
-        chunk_size: Latents that are decoded at once.
-        target_seed: Binarization and dequantization are functions of it and of each image.
+        num_samples: Posterior samples per image.
+        chunk_size: Number of latents decoded at once.
+        target_seed: Random seed of binarization and dequantization, which are functions of the seed
+            and the image.
+
+    Attributes:
+        metrics: Result of `summarize_scores`; empty before the end of the test loop.
     """
 
     def __init__(self, vae: VAE, num_samples: int, chunk_size: int, target_seed: int) -> None:
@@ -30,7 +34,7 @@ class EvaluationModule(pl.LightningModule):
             {name: CatMetric(nan_strategy="disable") for name in ImageScores._fields},
             compute_groups=False,
         )
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, _ = batch
@@ -42,5 +46,5 @@ class EvaluationModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         scores = ImageScores(**self.scores.compute())
-        self.figures = summarize_scores(scores, self.vae.likelihood)
+        self.metrics = summarize_scores(scores, self.vae.likelihood)
         self.scores.reset()

@@ -1,8 +1,8 @@
-"""The variational autoencoder, by composition only: no loss, no trainer.
+"""The variational autoencoder as a module, without a loss or a trainer.
 
 images  -> encoder -> posterior  q(z | x)
 latents -> decoder -> likelihood p(x | z)
-           prior p(z)
+                      prior      p(z)
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.posteriors import DiagonalNormal, Posterior
 from vaegan.probability.priors import Prior, StandardNormal
 
-NUM_CONSTANT_IMAGES = 200  # training images that the initial constant output is fitted to
-GRAY_LIKELIHOOD = "bernoulli"  # of images of one channel, unless a config or a data set chooses
-COLOR_LIKELIHOOD = "gaussian"
+NUM_CONSTANT_IMAGES = 200  # training images to which the initial constant output is fitted
+GRAY_LIKELIHOOD = "bernoulli"  # default for 1-channel images if the data set has no preference
+COLOR_LIKELIHOOD = "gaussian"  # the same for images with several channels
 
 
 @dataclass
 class VAEConfig:
-    """The probabilistic model and its networks. Shapes follow from the data set."""
+    """Settings of the probabilistic model and its networks. Image shapes come from the data set."""
 
-    latent_dim: int = 32  # dimensions of z
-    likelihood: Likelihood.Config | None = None  # null: the noise model that suits the data set
-    prior: Prior.Config = field(default_factory=StandardNormal.Config)
+    latent_dim: int = 32  # dimensions of the latent z, >= 1
+    likelihood: Likelihood.Config | None = None  # noise model p(x|z); null: data set default
+    prior: Prior.Config = field(default_factory=StandardNormal.Config)  # prior p(z)
+    # approximate posterior q(z|x)
     posterior: Posterior.Config = field(default_factory=DiagonalNormal.Config)
+    # network from images to the parameters of q(z|x)
     encoder: Encoder.Config = field(default_factory=encoders.Conv.Config)
+    # network from latents to the parameters of p(x|z)
     decoder: Decoder.Config = field(default_factory=decoders.Conv.Config)
 
     def __post_init__(self) -> None:
@@ -46,9 +49,9 @@ class VAE(nn.Module):
     """Variational autoencoder.
 
     Args:
-        image_shape: Channels, height, width of the images.
-        config: The model; by default convolutional networks, 32 latents with a standard normal
-            prior, and Bernoulli pixels (Gaussian ones for images in color).
+        image_shape: (C, H, W) of the images.
+        config: Settings of the model. The default has convolutional networks, 32 latent dimensions
+            with a standard normal prior, and a Bernoulli likelihood (Gaussian if C > 1).
 
     Source: Kingma & Welling 2014, arXiv:1312.6114.
     """
@@ -68,16 +71,16 @@ class VAE(nn.Module):
         self.decoder: Decoder = config.decoder.build(config.latent_dim, self.likelihood.param_shape)
 
     def initialize(self, images: Tensor) -> None:
-        """Initialize the prior and the decoder's output from training images.
+        """Initialize the prior and the decoder's output bias from training images.
 
-        The output starts at the best constant one. Otherwise the first steps teach all hidden units
-        that the background is black, which saturates those of a tanh.
+        The decoder's output starts at the constant with the highest likelihood. Otherwise the first
+        steps would train every hidden unit to fit the black background, which saturates tanh units.
 
         Args:
-            images: In [0, 1], (N, C, H, W), at least `prior.num_initial_images`.
+            images: Images in [0, 1], (N, C, H, W), with N >= `prior.num_initial_images`.
 
         Raises:
-            ValueError: The images do not lie on the likelihood's support.
+            ValueError: The targets do not lie on the likelihood's support.
         """
         target = self.likelihood.target(images)
         self.likelihood.check(target)
@@ -85,27 +88,35 @@ class VAE(nn.Module):
         self.decoder.set_output(fit_constant_output(self.likelihood, target[:NUM_CONSTANT_IMAGES]))
 
     def encode(self, x: Tensor) -> Distribution:
-        """Return q(z | x), batch (B,), of images on the likelihood's support, (B, C, H, W)."""
-        return self.posterior(full_precision(self.encoder(x)))
+        """Return q(z | x), batch shape (B,), event shape (latent_dim,).
+
+        Args:
+            x: Images on the likelihood's support, (B, C, H, W).
+        """
+        return self.posterior(to_full_precision(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Distribution:
-        """Return p(x | z), batch (...,), of latents (..., latent_dim)."""
+        """Return p(x | z), batch shape (...), event shape (C, H, W).
+
+        Args:
+            z: Latents, (..., latent_dim).
+        """
         return self.likelihood(self.decoder_params(z))
 
     def decoder_params(self, z: Tensor) -> Tensor:
-        """Return the likelihood's parameters (..., *param_shape) of latents (..., latent_dim)."""
-        params = full_precision(self.decoder(z.reshape(-1, z.shape[-1])))
+        """Return the likelihood's parameters, (..., *param_shape), of latents (..., latent_dim)."""
+        params = to_full_precision(self.decoder(z.reshape(-1, z.shape[-1])))
         return params.reshape(*z.shape[:-1], *params.shape[1:])
 
     def latent_prior(self) -> Distribution:
-        """Return p(z), batch ()."""
+        """Return p(z), batch shape (), event shape (latent_dim,)."""
         return self.prior(self.encode)
 
 
 def fit_constant_output(likelihood: Likelihood, target: Tensor) -> Tensor:
-    """Return the decoder output, param_shape, that suits all targets best if it is constant.
+    """Fit the constant decoder output, (*param_shape), that maximizes the mean log-likelihood.
 
-    Its values are at most 6 in size.
+    60 Adam steps with lr 0.1 start from 0, so the values are in about [-6, 6].
 
     Args:
         likelihood: The noise model.
@@ -120,6 +131,6 @@ def fit_constant_output(likelihood: Likelihood, target: Tensor) -> Tensor:
     return params.detach()
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """Return at least float32: sums of log-densities over an image need it."""
+def to_full_precision(x: Tensor) -> Tensor:
+    """Convert 16-bit tensors to float32, which sums of log-densities over an image need."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Training of a VAE in Lightning. The logged bounds have beta = 1, whatever the loss weights."""
+"""Training of a VAE in Lightning. The logged bounds always have beta = 1."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from vaegan.vae.training_config import VAETraining
 
 
 class VAEModule(pl.LightningModule):
-    """Train a VAE.
+    """Train a VAE with an objective.
 
     Args:
         vae: The model.
-        objective: The loss.
-        training: Optimizer and batches.
-        header: Description of the run for its checkpoints
+        objective: Training loss and reported bound.
+        training: Settings of optimizer and batches.
+        header: Description of the run that is stored in its checkpoints
             (`vaegan.checkpoints.checkpoint.header`).
 
     Attributes:
-        terms: Values that the next optimizer step depends on, for `NonFiniteGuard`.
+        terms: Loss terms of the next optimizer step by tag, checked by `NonFiniteGuard`.
+        progress_bar_tags: Metrics that the progress bar shows.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class VAEModule(pl.LightningModule):
         self.training_config = training
         self.header = header
         self.flops = FlopCounts()
+        bound = objective.bound_name
+        self.progress_bar_tags = (f"train/{bound}", f"val/{bound}", "val/log_likelihood", "val/kl")
         self.terms: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
@@ -63,8 +66,6 @@ class VAEModule(pl.LightningModule):
         }
         if is_logged(self.trainer):
             metrics = self.mean_metrics(output, "train")
-            bound_tag = f"train/{self.objective.bound_name}"
-            self.log(bound_tag, metrics.pop(bound_tag), prog_bar=True, sync_dist=True)
             metrics["train/loss"] = output.loss.detach()
             self.log_dict(metrics | {"train/beta": beta}, sync_dist=True)
         return output.loss
@@ -82,16 +83,15 @@ class VAEModule(pl.LightningModule):
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, _ = batch
         size = len(images)
-        if self.objective.num_samples > 1:  # decode no more latents at once than in training
+        if self.objective.num_samples > 1:  # decode at most as many latents at once as in training
             size = self.training_config.loader.batch_size
         for part in images.split(size):
             metrics = self.mean_metrics(self.objective(self.vae, part, beta=1.0), split)
             self._check_bound(metrics, split)
-            show = split == "val"
-            self.log_dict(metrics, prog_bar=show, sync_dist=True, batch_size=len(part))
+            self.log_dict(metrics, sync_dist=True, batch_size=len(part))
 
     def mean_metrics(self, output: ObjectiveOutput, split: str) -> dict[str, Tensor]:
-        """Return the means of the bound, the ELBO and its terms over a batch, by tag."""
+        """Return batch means of the bound, the ELBO and its terms, in nats per image, by tag."""
         values = {
             self.objective.bound_name: output.bound,
             "elbo": output.elbo.value,
@@ -101,21 +101,21 @@ class VAEModule(pl.LightningModule):
         return {f"{split}/{name}": value.detach().mean() for name, value in values.items()}
 
     def _check_bound(self, metrics: dict[str, Tensor], split: str) -> None:
-        """Raise a ValueError if the bound of a batch is NaN or infinite."""
+        """Raise a ValueError if the mean bound of a batch is NaN or infinite."""
         tag = f"{split}/{self.objective.bound_name}"
         if not metrics[tag].isfinite():
             raise ValueError(
                 f"{tag} is {metrics[tag].item()} in epoch {self.current_epoch}: training has "
-                "diverged; lower optimizer.lr, or raise the likelihood's min_scale. "
-                "The checkpoints are untouched"
+                "diverged. Lower optimizer.lr, or raise likelihood.min_scale if the likelihood has "
+                "it. Saved checkpoints are not affected"
             )
 
     def latent_distribution(self) -> Distribution:
-        """Return the distribution that latents of samples are drawn from, the prior, batch ()."""
+        """Return the distribution of the latents of generated images: the prior, batch shape ()."""
         return self.vae.latent_prior()
 
     def generate(self, z: Tensor) -> Tensor:
-        """Return images in [0, 1], (B, C, H, W), of latents (B, latent_dim)."""
+        """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
         return self.vae.decode(z).mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

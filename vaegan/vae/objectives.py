@@ -1,11 +1,12 @@
-"""Training objectives of a VAE. A loss may weight the KL by beta or leave bits of it free.
+"""Training objectives of a VAE.
 
-The reported bounds never do. Sum over pixels and latents, mean over the batch; nats per image. To
-add an objective, write one class here: it is then a choice (`objective=NAME`).
+    elbo    loss = beta KL - E_q[log p(x|z)], optionally with free bits
+    iwae    loss = -L_K with its reparameterized gradient
+    dreg    loss = -L_K with its doubly reparameterized gradient
 
-    elbo    -ELBO, its KL weighted by beta and free below some bits
-    iwae    -L_K, by its own gradient
-    dreg    -L_K, by its doubly reparameterized gradient
+Losses are means over the batch in nats per image (`vaegan.vae.bounds`). beta and free bits affect
+only the loss: the reported bounds always have beta = 1 and no free bits. To add an objective, write
+one class here: it is then available as `objective=NAME`.
 """
 
 from __future__ import annotations
@@ -33,31 +34,32 @@ from vaegan.vae.bounds import (
     rsample_and_log_prob,
     weighted_samples,
 )
-from vaegan.vae.model import VAE, full_precision
+from vaegan.vae.model import VAE, to_full_precision
 
-# Fraction of beta as a function of progress, in units of the warm-up since the start of training.
+# Factor on beta as a function of the time since the start of training, in units of the warm-up.
 BETA_SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: min(1.0, progress),
     "cosine": lambda progress: 0.5 * (1 - math.cos(math.pi * min(1.0, progress))),
-    "cyclical": lambda progress: min(1.0, 2 * (progress % 1)),  # Fu et al. 2019, arXiv:1903.10145
+    # Fu et al. 2019, arXiv:1903.10145, with half of each cycle rising
+    "cyclical": lambda progress: min(1.0, 2 * (progress % 1)),
 }
 
 
 class ObjectiveOutput(NamedTuple):
-    """Loss of a batch, and the bounds that are reported, at beta = 1."""
+    """Loss of a batch and its reported bounds, which have beta = 1."""
 
-    loss: Tensor  # scalar; only its gradient matters
-    elbo: ELBO
-    bound: Tensor  # (B,), in nats; validation chooses the checkpoint by its mean
+    loss: Tensor  # mean over the batch, (); that of DReG is a surrogate with the right gradient
+    elbo: ELBO  # terms of the ELBO, (B,), in nats per image
+    bound: Tensor  # bound on log p(x), (B,), in nats per image; its mean selects the checkpoint
 
 
 class Objective(Component, abc.ABC, group="objective"):
-    """Loss of VAE training, and the bound that it raises.
+    """Training loss of a VAE, and the bound on log p(x) that is reported.
 
     Attributes:
-        bound_name: Tag of the bound: `val/<bound_name>` chooses the best checkpoint.
-        num_samples: Latents of each image that are decoded in a step.
+        bound_name: Name of the reported bound; `val/<bound_name>` selects the best checkpoint.
+        num_samples: Number of latents per image that are decoded in a step.
     """
 
     bound_name: ClassVar[str]
@@ -67,12 +69,13 @@ class Objective(Component, abc.ABC, group="objective"):
     class Config(ComponentConfig):
         """Settings of an objective; `build()` constructs it."""
 
-        beta: float = (
-            1.0  # weight of log p(z) - log q(z|x) after the warm-up; 1 is the bound itself
-        )
-        # constant, linear, cosine, or cyclical (each cycle: half rising, half at beta)
+        # weight of the KL term, log q(z|x) - log p(z), in the loss after the warm-up, >= 0; 1 gives
+        # the bound itself
+        beta: float = 1.0
+        # warm-up of beta from 0: constant (no warm-up), linear, cosine, or cyclical (repeated: half
+        # of each cycle rising, half at beta)
         beta_schedule: str = "linear"
-        # epochs of the rise from 0, or of one whole cycle if cyclical; constant ignores it
+        # length of the warm-up, or of one cycle, in epochs, >= 0; 0: no warm-up; unused by constant
         beta_warmup_epochs: float = 1.0
 
         def __post_init__(self) -> None:
@@ -86,11 +89,11 @@ class Objective(Component, abc.ABC, group="objective"):
 
         @property
         def bound_name(self) -> str:
-            """Tag of the reported bound."""
+            """Name of the reported bound."""
             return self.component.bound_name
 
         def beta_at(self, epoch: float) -> float:
-            """Return the weight of the KL at a time of training, in fractional epochs."""
+            """Return the weight of the KL after a number of epochs, which may be fractional."""
             if self.beta_warmup_epochs == 0:
                 return self.beta
             schedule = BETA_SCHEDULES[self.beta_schedule]
@@ -101,14 +104,23 @@ class Objective(Component, abc.ABC, group="objective"):
 
     @abc.abstractmethod
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
-        """Compute loss and bounds of images in [0, 1], (B, C, H, W)."""
+        """Compute the loss and the bounds of a batch.
+
+        Args:
+            vae: The model.
+            x: Images in [0, 1], (B, C, H, W).
+            beta: Weight of the KL in the loss.
+        """
 
 
 class ElboObjective(Objective):
-    """ELBO from one sample, its KL weighted by beta and free below `free_bits` per dimension.
+    """Negative ELBO from one posterior sample: loss = mean_x (beta KL - log p(x|z)).
 
-    Source: Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017; free bits: Kingma et
-    al. 2016, arXiv:1606.04934, eq. 15.
+    With free bits f > 0 the KL is replaced by sum_j max(mean_x KL_j, f) over latent dimensions j.
+    If the KL does not split into dimensions, it is replaced by max(mean_x KL, latent_dim f).
+
+    Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3; beta: Higgins et al. 2017, "beta-VAE";
+    free bits: Kingma et al. 2016, arXiv:1606.04934, eq. 15.
     """
 
     bound_name = "elbo"
@@ -116,7 +128,8 @@ class ElboObjective(Objective):
     @dataclass
     class Config(Objective.Config):
         name: str = "elbo"
-        free_bits: float = 0.0  # nats per latent dimension; a lower mean KL is not penalized
+        # KL per latent dimension that is not penalized, in nats, >= 0; 0: no free bits
+        free_bits: float = 0.0
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -131,7 +144,7 @@ class ElboObjective(Objective):
         free_bits = self.config.free_bits
         if free_bits > 0:
             dimensions = kl_by_dimension(posterior, prior)
-            if dimensions is None:  # the dimensions share their free bits
+            if dimensions is None:  # all dimensions share one budget
                 kl = clamp_to_free_bits(kl, free_bits * vae.prior.latent_dim)
             else:
                 kl = clamp_to_free_bits(dimensions.mean(0), free_bits).sum()
@@ -140,17 +153,21 @@ class ElboObjective(Objective):
 
 
 def clamp_to_free_bits(kl: Tensor, free_bits: float) -> Tensor:
-    """Replace a batch mean of the KL by `free_bits` if it is lower; it then has no gradient.
+    """Return max(kl, free_bits) of a batch mean; the gradient is 0 where free_bits is larger.
 
-    In training, the mean over the images of all devices decides. In validation the devices may have
-    different numbers of batches, so nothing is reduced.
+    In training, the comparison uses the mean over all devices. In validation the devices may have
+    different numbers of batches, so there is no reduction over devices.
+
+    Args:
+        kl: Mean KL of the batch, () or (latent_dim,), in nats.
+        free_bits: Lower limit in nats.
     """
     global_kl = all_reduce_mean(kl.detach()) if kl.requires_grad else kl
     return torch.where(global_kl > free_bits, kl, free_bits)
 
 
 class ImportanceWeighted(Objective, abc.ABC):
-    """Importance-weighted bound with K samples.
+    """Importance-weighted bound L_K = E_q log (1/K sum_k w_k) with K posterior samples.
 
     Source: Burda et al. 2016, arXiv:1509.00519, eq. 8.
     """
@@ -159,7 +176,9 @@ class ImportanceWeighted(Objective, abc.ABC):
 
     @dataclass
     class Config(Objective.Config):
-        num_samples: int = 50  # K latents of each image in each step
+        num_samples: int = 50  # posterior samples K per image and step, >= 1
+        # warm-up of beta from 0: constant (no warm-up), linear, cosine, or cyclical (repeated: half
+        # of each cycle rising, half at beta)
         beta_schedule: str = "constant"
 
         def __post_init__(self) -> None:
@@ -172,19 +191,19 @@ class ImportanceWeighted(Objective, abc.ABC):
 
 
 def beta_log_weights(samples: WeightedSamples, beta: float) -> Tensor:
-    """Return log w with its KL part weighted by beta, (K, B)."""
+    """Return log p(x|z_k) + beta (log p(z_k) - log q(z_k|x)), (K, B); log w_k for beta = 1."""
     return samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
 
 
 def importance_weighted_output(samples: WeightedSamples, loss: Tensor) -> ObjectiveOutput:
-    """Return the loss with the ELBO and the bound that the samples estimate."""
+    """Combine the loss with the estimates of the ELBO and of L_K from the same samples."""
     kl = (samples.log_posterior - samples.log_prior).mean(0)
     terms = ELBO(samples.log_likelihood.mean(0), kl)
     return ObjectiveOutput(loss, terms, log_mean_exp(samples.log_weights))
 
 
 class IwaeObjective(ImportanceWeighted):
-    """The bound's own gradient."""
+    """Importance-weighted autoencoder (IWAE): loss = -mean_x log (1/K sum_k w_k)."""
 
     @dataclass
     class Config(ImportanceWeighted.Config):
@@ -200,9 +219,12 @@ class IwaeObjective(ImportanceWeighted):
 
 
 class DregObjective(ImportanceWeighted):
-    """The bound's doubly reparameterized gradient.
+    """Importance-weighted bound with the doubly reparameterized gradient (DReG) for the encoder.
 
-    Its signal-to-noise ratio for the encoder does not fall as K grows.
+    With normalized weights v_k = w_k / sum_j w_j, the gradient with respect to the encoder is
+    E sum_k v_k^2 (d log w_k / d z_k) (d z_k / d encoder). Its signal-to-noise ratio does not
+    decrease with K, unlike that of `iwae`. The gradients of decoder, likelihood and prior are those
+    of L_K.
 
     Source: Tucker et al. 2019, arXiv:1810.04152, eq. 8.
     """
@@ -213,9 +235,9 @@ class DregObjective(ImportanceWeighted):
 
     def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
-        features = full_precision(vae.encoder(target))
+        features = to_full_precision(vae.encoder(target))
         z, _ = rsample_and_log_prob(vae.posterior(features), self.num_samples)
-        # q(z|x) with constant parameters: its gradient flows through z alone
+        # q(z|x) with constant parameters, so that its gradient flows only through z
         constants = {name: value.detach() for name, value in vae.posterior.named_parameters()}
         posterior = functional_call(vae.posterior, constants, (features.detach(),))
         prior = vae.latent_prior()
@@ -224,10 +246,9 @@ class DregObjective(ImportanceWeighted):
         )
         log_weights = beta_log_weights(samples, beta)
         weights = log_weights.detach().softmax(0)
-        if (
-            z.requires_grad
-        ):  # DReG weights the path derivative by w_k^2: the loss has one factor w_k,
-            # this hook has the other. For beta < 1 it interpolates to a single factor.
+        # The loss contributes one factor v_k to the gradient of z_k. This hook contributes the
+        # other, 1 - beta + beta v_k, because beta also multiplies the score term log q(z_k|x).
+        if z.requires_grad:
             factors = (1 - beta + beta * weights).unsqueeze(-1)
             z.register_hook(lambda gradient: factors * gradient)
         return importance_weighted_output(samples, -(weights * log_weights).sum(0).mean())

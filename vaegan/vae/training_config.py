@@ -14,13 +14,15 @@ from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, chec
 class VAETraining:
     """Optimizer, batches and duration of VAE training."""
 
+    # optimizer and learning-rate schedule
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=3e-3, lr_warmup=0.05, lr_final=0.0)
     )
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)  # batches and data loading
+    # Lightning trainer: duration, devices, precision
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    # validations without a better bound before training stops; null: never
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # saving of checkpoints
+    # validations without a better bound before training stops early, >= 1; null: no early stopping
     early_stopping_patience: int | None = 10
 
     def __post_init__(self) -> None:

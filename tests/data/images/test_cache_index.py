@@ -16,7 +16,7 @@ def path(tmp_path):
     return tmp_path / "index with ? and #.json"
 
 
-def test_an_index_is_read_as_it_was_written(path):
+def test_write_then_read_returns_the_same_index(path):
     records = {"a.png": GOOD, "b/\udcff\n\U0001f408.png": BROKEN}
     for index in (CacheIndex("pixels-1", 2, records), CacheIndex("pixels-2")):
         index.write(path)
@@ -24,20 +24,20 @@ def test_an_index_is_read_as_it_was_written(path):
         assert list(path.parent.iterdir()) == [path]
 
 
-def test_any_modification_time_is_kept(path):
+def test_extreme_modification_times_are_kept(path):
     index = CacheIndex("pixels-1", 1, {"a.png": GOOD._replace(mtime_ns=-(2**70))})
     index.write(path)
     assert CacheIndex.read(path) == index
 
 
-def test_a_failed_write_changes_nothing(path):
+def test_failed_write_keeps_the_old_index(path):
     INDEX.write(path)
     with pytest.raises(TypeError):
         CacheIndex("pixels-2", 1, {"b.png": GOOD._replace(num_bytes=object())}).write(path)
     assert CacheIndex.read(path) == INDEX and list(path.parent.iterdir()) == [path]
 
 
-def test_another_pillow_gets_another_chance(path, monkeypatch):
+def test_broken_records_of_another_pillow_version_are_dropped(path, monkeypatch):
     CacheIndex("pixels-1", 1, {"a.png": GOOD, "b.png": BROKEN}).write(path)
     monkeypatch.setattr(cache_index, "PILLOW_VERSION", "0.1")
     assert CacheIndex.read(path) == INDEX
@@ -64,7 +64,7 @@ def test_another_pillow_gets_another_chance(path, monkeypatch):
         ("records", [[]]),
     ],
 )
-def test_an_index_that_somebody_else_wrote_counts_as_damaged(path, key, value):
+def test_invalid_values_raise(path, key, value):
     INDEX.write(path)
     content = json.loads(path.read_text())
     fields = ("path", "num_bytes", "mtime_ns", "digest", "row", "reason")
@@ -78,14 +78,14 @@ def test_an_index_that_somebody_else_wrote_counts_as_damaged(path, key, value):
 
 
 @pytest.mark.parametrize("content", [b"", b"no index" * 500, b"[]", b"{}", b"[" * 100_000, b"\xff"])
-def test_what_is_no_index_counts_as_damaged(path, content):
+def test_other_content_raises(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged"):
         CacheIndex.read(path)
 
 
 @pytest.mark.parametrize("key", ["array", "num_rows", "pillow", "records"])
-def test_an_index_without_one_of_its_keys_counts_as_damaged(path, key):
+def test_missing_key_raises(path, key):
     INDEX.write(path)
     content = json.loads(path.read_bytes())
     del content[key]
@@ -94,7 +94,7 @@ def test_an_index_without_one_of_its_keys_counts_as_damaged(path, key):
         CacheIndex.read(path)
 
 
-def test_any_part_of_an_index_counts_as_damaged(path):
+def test_truncated_index_raises(path):
     INDEX.write(path)
     content = path.read_bytes()
     for length in range(len(content)):
@@ -103,18 +103,18 @@ def test_any_part_of_an_index_counts_as_damaged(path):
             CacheIndex.read(path)
 
 
-def test_a_missing_index_is_not_created(tmp_path):
+def test_reading_a_missing_index_does_not_create_it(tmp_path):
     with pytest.raises(FileNotFoundError):
         CacheIndex.read(tmp_path / "none.json")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_record_matches_an_unchanged_file():
+def test_record_matches_only_an_unchanged_file():
     file = ImageFile("a.png", 10, 5)
     assert GOOD.matches(file)
     assert not GOOD.matches(file._replace(num_bytes=11))
     assert not GOOD.matches(file._replace(mtime_ns=6))
 
 
-def test_no_array_has_the_name_of_another():
+def test_array_names_are_unique():
     assert len({new_array_name() for _ in range(50)}) == 50

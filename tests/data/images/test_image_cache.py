@@ -24,13 +24,13 @@ DECODER = ImageDecoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), m
 ROW = 3 * 8 * 10
 
 
-class Counted(ImageDecoder):
-    """A decoder that knows how often it was used."""
+class CountingDecoder(ImageDecoder):
+    """Decoder that records its calls."""
 
     calls = []
 
     def __call__(self, content):
-        Counted.calls.append(content)
+        CountingDecoder.calls.append(content)
         return super().__call__(content)
 
 
@@ -42,26 +42,27 @@ def folder(tmp_path):
 
 
 def build(tmp_path, root, decoder=DECODER, **limits):
-    """Update a cache: the broken files, the images by path, and how many images were decoded."""
-    Counted.calls.clear()
+    """Update a cache; return the broken files, the images by path and the number decoded."""
+    CountingDecoder.calls.clear()
     files, _ = scan(root)
     broken_files = BrokenFileLimit(
-        len(files), limits.get("max_broken", 0.5), limits.get("fails", False)
+        len(files), limits.get("max_broken", 0.5), limits.get("fail_fast", False)
     )
-    cache = ImageCache(tmp_path / "cache", root, Counted(*vars(decoder).values()), num_threads=2)
+    counting_decoder = CountingDecoder(*vars(decoder).values())
+    cache = ImageCache(tmp_path / "cache", root, counting_decoder, num_threads=2)
     found = cache.update(files, broken_files, limits.get("may_shrink", True))
     images = found.images(list(found.records))[:]
-    return broken_files, dict(zip(found.records, images, strict=True)), len(Counted.calls)
+    return broken_files, dict(zip(found.records, images, strict=True)), len(CountingDecoder.calls)
 
 
-def array(tmp_path):
-    """The one file of pixels."""
+def array_path(tmp_path):
+    """Return the path of the only pixel array."""
     (path,) = (tmp_path / "cache").glob("pixels-*")
     return path
 
 
 def open_images(tmp_path, root, **limits):
-    """Images as a training holds them."""
+    """Return the images of a cache, as a data set holds them."""
     files, _ = scan(root)
     cache = ImageCache(tmp_path / "cache", root, DECODER, 1)
     found = cache.update(
@@ -70,26 +71,26 @@ def open_images(tmp_path, root, **limits):
     return found.images(list(found.records))
 
 
-def check(root, images):
-    """Every image is what its file decodes to."""
+def assert_decoded(root, images):
+    """Check that each image equals its decoded file."""
     for path, image in images.items():
         assert np.array_equal(
             image.permute(1, 2, 0).numpy(), DECODER((root / path).read_bytes())
         ), path
 
 
-def test_a_folder_is_decoded_once(tmp_path, folder):
+def test_second_build_decodes_nothing(tmp_path, folder):
     broken_files, images, decoded = build(tmp_path, folder)
     assert len(images) == decoded == 12 and not broken_files.skipped
-    check(folder, images)
+    assert_decoded(folder, images)
     _, again, decoded = build(tmp_path, folder)
     assert decoded == 0 and all(torch.equal(again[path], images[path]) for path in images)
 
 
-def test_only_what_changed_is_decoded(tmp_path, folder):
+def test_only_new_content_is_decoded(tmp_path, folder):
     build(tmp_path, folder)
-    (folder / "0003.png").write_bytes(encode(draw(seed=99)))  # another content
-    fill(folder, 2, start=20)  # new ones
+    (folder / "0003.png").write_bytes(encode(draw(seed=99)))  # new content
+    fill(folder, 2, start=20)  # new files
     (folder / "0005.png").unlink()
     os.utime(folder / "0006.png", (1, 1))  # touched
     (folder / "sub").mkdir()
@@ -98,35 +99,35 @@ def test_only_what_changed_is_decoded(tmp_path, folder):
     _, images, decoded = build(tmp_path, folder)
     assert decoded == 3
     assert len(images) == 14 and "sub/moved.png" in images and "0005.png" not in images
-    check(folder, images)
+    assert_decoded(folder, images)
 
 
-def test_broken_files_are_skipped_once_known_and_looked_at_again_when_they_change(tmp_path, folder):
+def test_broken_files_are_remembered_until_they_change(tmp_path, folder):
     (folder / "bad.png").write_bytes(b"words")
-    for decoded in (13, 0):
+    for expected_calls in (13, 0):
         broken_files, images, calls = build(tmp_path, folder)
         assert (
             [skipped.path for skipped in broken_files.skipped] == ["bad.png"]
             and len(images) == 12
-            and calls == decoded
+            and calls == expected_calls
         )
     (folder / "bad.png").write_bytes(encode(draw(seed=50)))
     broken_files, images, calls = build(tmp_path, folder)
     assert not broken_files.skipped and len(images) == 13 and calls == 1
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_the_first_broken_file_stops_where_that_is_wanted(tmp_path, folder, again):
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_fail_fast_raises_at_the_first_broken_file(tmp_path, folder, is_cached):
     (folder / "0004.png").write_bytes(b"words")
-    if again:
+    if is_cached:
         build(tmp_path, folder)
     with pytest.raises(
         ValueError, match=r"'0004\.png': not an image of a known format.*dataset\.on_error=skip"
     ):
-        build(tmp_path, folder, fails=True)
+        build(tmp_path, folder, fail_fast=True)
 
 
-def test_too_many_broken_files_stop_the_build_and_what_is_decoded_is_kept(tmp_path, folder):
+def test_too_many_broken_files_raise_and_decoded_images_are_kept(tmp_path, folder):
     for i in (5, 6, 7, 8):
         (folder / f"{i:04d}.png").write_bytes(b"")
     with pytest.raises(
@@ -137,13 +138,11 @@ def test_too_many_broken_files_stop_the_build_and_what_is_decoded_is_kept(tmp_pa
     assert len(images) == 8 and decoded < 12
 
 
-def test_a_file_that_goes_or_cannot_be_read_is_skipped_and_not_remembered(
-    tmp_path, folder, monkeypatch
-):
-    read_bounded, refused = reading.read_bounded, "0002.png"
+def test_unreadable_file_is_skipped_and_tried_again(tmp_path, folder, monkeypatch):
+    read_bounded, unreadable = reading.read_bounded, "0002.png"
 
     def read(path, max_bytes):
-        if path.name == refused:
+        if path.name == unreadable:
             raise PermissionError(13, "Permission denied")
         return read_bounded(path, max_bytes)
 
@@ -153,35 +152,35 @@ def test_a_file_that_goes_or_cannot_be_read_is_skipped_and_not_remembered(
         broken_files.skipped == [("0002.png", "cannot be read (Permission denied)")]
         and len(images) == 11
     )
-    refused = None
+    unreadable = None
     broken_files, images, decoded = build(tmp_path, folder)
     assert not broken_files.skipped and len(images) == 12 and decoded == 1
 
 
-def test_a_file_larger_than_any_image_is_not_read(tmp_path, folder):
+def test_file_larger_than_any_image_is_not_read(tmp_path, folder):
     with open(folder / "huge.png", "wb") as file:
         file.truncate(DECODER.max_bytes + 1)
     broken_files, images, decoded = build(tmp_path, folder)
     assert (
-        "bytes are more than an image needs" in broken_files.skipped[0].reason
+        "too many for an image of dataset.max_pixels" in broken_files.skipped[0].reason
         and len(images) == decoded == 12
     )
 
 
-def test_a_cache_of_mostly_dead_rows_shrinks_when_it_next_grows(tmp_path, folder):
+def test_cache_of_mostly_unused_rows_shrinks_at_the_next_change(tmp_path, folder):
     build(tmp_path, folder)
     for path in sorted(folder.iterdir())[:9]:
         path.unlink()
-    assert build(tmp_path, folder)[2] == 0 and array(tmp_path).stat().st_size == 12 * ROW
+    assert build(tmp_path, folder)[2] == 0 and array_path(tmp_path).stat().st_size == 12 * ROW
     fill(folder, 1, start=30)
     _, images, decoded = build(tmp_path, folder)
-    assert decoded == 1 and array(tmp_path).stat().st_size == 4 * ROW
-    check(folder, images)
+    assert decoded == 1 and array_path(tmp_path).stat().st_size == 4 * ROW
+    assert_decoded(folder, images)
     fill(folder, 2, start=40)
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
 
 
-def test_nothing_is_thrown_away_while_a_part_of_the_folder_cannot_be_seen(tmp_path, folder):
+def test_cache_does_not_shrink_unless_allowed(tmp_path, folder):
     build(tmp_path, folder)
     (tmp_path / "away").mkdir()
     for path in sorted(folder.iterdir())[:9]:
@@ -193,13 +192,13 @@ def test_nothing_is_thrown_away_while_a_part_of_the_folder_cannot_be_seen(tmp_pa
     assert build(tmp_path, folder)[2] == 0
 
 
-def test_a_cache_that_cannot_shrink_for_lack_of_space_stays(tmp_path, folder, monkeypatch, caplog):
+def test_cache_is_kept_if_the_disk_is_too_full_to_shrink_it(tmp_path, folder, monkeypatch, caplog):
     build(tmp_path, folder)
     for path in sorted(folder.iterdir())[:9]:
         path.unlink()
     fill(folder, 1, start=30)
 
-    write, old_array = CacheIndex.write, array(tmp_path).name
+    write, old_array = CacheIndex.write, array_path(tmp_path).name
 
     def full(self, path):
         if self.array != old_array:
@@ -208,50 +207,50 @@ def test_a_cache_that_cannot_shrink_for_lack_of_space_stays(tmp_path, folder, mo
 
     monkeypatch.setattr(CacheIndex, "write", full)
     caplog.set_level("INFO")
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
     assert "stays larger than necessary" in caplog.text
-    assert array(tmp_path).name == old_array
+    assert array_path(tmp_path).name == old_array
 
 
-@pytest.mark.parametrize("change", ["shrinks", "is damaged", "grows", "has its last row replaced"])
-def test_a_running_reader_keeps_its_images_whatever_becomes_of_the_cache(tmp_path, folder, change):
+@pytest.mark.parametrize("change", ["shrink", "damage", "grow", "replace last row"])
+def test_running_reader_keeps_its_images_when_the_cache_changes(tmp_path, folder, change):
     images = open_images(tmp_path, folder)
     before = images[:].clone()
-    if change == "shrinks":
+    if change == "shrink":
         for path in sorted(folder.iterdir())[:9]:
             path.unlink()
-    elif change == "is damaged":
+    elif change == "damage":
         (tmp_path / "cache" / "index.json").write_bytes(b"no index" * 500)
-    elif change == "has its last row replaced":
+    elif change == "replace last row":
         shutil.copy(folder / "0000.png", folder / "0011.png")
     fill(folder, 3, start=30)
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
     (folder / "0030.png").write_bytes(encode(draw(seed=77)))
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
     assert torch.equal(images[:], before)
 
 
-def test_a_loader_process_that_comes_too_late_says_so(tmp_path, folder):
-    frozen = pickle.dumps(open_images(tmp_path, folder))
+def test_unpickling_after_a_rebuild_raises(tmp_path, folder):
+    pickled = pickle.dumps(open_images(tmp_path, folder))
     for path in sorted(folder.iterdir())[:9]:
         path.unlink()
     fill(folder, 1, start=30)
     build(tmp_path, folder)
-    with pytest.raises(ValueError, match="was rebuilt in the meantime; start again"):
-        pickle.loads(frozen)
+    with pytest.raises(ValueError, match="was rebuilt by another process; restart the run"):
+        pickle.loads(pickled)
 
 
-def test_a_whole_cache_is_only_read(tmp_path, folder, monkeypatch):
-    """It may lie on read-only storage, and nobody has to wait for a lock."""
+def test_complete_cache_is_only_read(tmp_path, folder, monkeypatch):
+    """A complete cache may be on read-only storage, and is opened without the lock."""
     build(tmp_path, folder)
     monkeypatch.setattr(ImageCache, "_locked", None)
     with FileLock(tmp_path / "cache" / "lock"):
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-        check(folder, build(tmp_path, folder)[1])
+        assert_decoded(folder, build(tmp_path, folder)[1])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == before
 
 
-def test_files_that_are_not_even_read_do_not_make_a_cache_incomplete(tmp_path, folder, monkeypatch):
+def test_cache_with_unread_broken_files_is_complete(tmp_path, folder, monkeypatch):
     (folder / "empty.png").write_bytes(b"")
     with open(folder / "huge.png", "wb") as file:
         file.truncate(DECODER.max_bytes + 1)
@@ -260,32 +259,32 @@ def test_files_that_are_not_even_read_do_not_make_a_cache_incomplete(tmp_path, f
     assert len(build(tmp_path, folder)[0].skipped) == 2
 
 
-def test_a_cache_that_changes_while_it_is_read_is_read_again(tmp_path, folder, monkeypatch):
+def test_cache_replaced_while_it_is_opened_is_read_again(tmp_path, folder, monkeypatch):
     build(tmp_path, folder)
-    opened = ImageCache._open
+    original_open = ImageCache._open
 
     def change(self, files, index):
-        monkeypatch.setattr(ImageCache, "_open", opened)
-        raise ValueError("was rebuilt in the meantime")
+        monkeypatch.setattr(ImageCache, "_open", original_open)
+        raise ValueError("was rebuilt by another process")
 
     monkeypatch.setattr(ImageCache, "_open", change)
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
 
 
-def test_another_layout_of_the_pixels_wants_another_format(tmp_path):
-    """Change CACHE_FORMAT in image_folder.py if rows change, and then this test."""
+def test_row_layout_belongs_to_the_cache_format(tmp_path):
+    """If rows change, increase CACHE_FORMAT in image_folder.py, and update this test."""
     root = tmp_path / "images"
     root.mkdir()
     image = Image.new("RGB", (10, 8), (1, 2, 3))
     image.putpixel((0, 0), (7, 8, 9))
     (root / "a.png").write_bytes(encode(image))
     build(tmp_path, root)
-    assert CACHE_FORMAT == 3 and array(tmp_path).read_bytes()[:9] == bytes(
+    assert CACHE_FORMAT == 3 and array_path(tmp_path).read_bytes()[:9] == bytes(
         [7, 8, 9, 1, 2, 3, 1, 2, 3]
     )
 
 
-def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, monkeypatch):
+def test_broken_files_are_tried_again_with_another_pillow_version(tmp_path, folder, monkeypatch):
     (folder / "bad.png").write_bytes(b"words")
     monkeypatch.setattr(cache_index, "PILLOW_VERSION", "1.0")
     assert build(tmp_path, folder)[2] == 13
@@ -293,7 +292,7 @@ def test_what_another_pillow_could_not_read_is_tried_again(tmp_path, folder, mon
     assert [build(tmp_path, folder)[2] for _ in range(2)] == [1, 0]
 
 
-def test_too_little_memory_is_no_fault_of_the_image(tmp_path, folder, monkeypatch):
+def test_memory_errors_are_not_remembered(tmp_path, folder, monkeypatch):
     def exhausted(self, image):
         raise MemoryError
 
@@ -305,28 +304,28 @@ def test_too_little_memory_is_no_fault_of_the_image(tmp_path, folder, monkeypatc
     assert len(images) == 12 and not broken_files.skipped
 
 
-@pytest.mark.parametrize("damage", ["index", "pixels", "lost"])
-def test_a_damaged_cache_is_built_anew(tmp_path, folder, damage, caplog):
+@pytest.mark.parametrize("damage", ["index", "truncated array", "missing array"])
+def test_damaged_cache_is_rebuilt(tmp_path, folder, damage, caplog):
     build(tmp_path, folder)
     if damage == "index":
         (tmp_path / "cache" / "index.json").write_bytes(b"no index" * 500)
-    elif damage == "pixels":
-        os.truncate(array(tmp_path), 5 * ROW)
+    elif damage == "truncated array":
+        os.truncate(array_path(tmp_path), 5 * ROW)
     else:
-        array(tmp_path).unlink()
+        array_path(tmp_path).unlink()
     _, images, decoded = build(tmp_path, folder)
-    assert len(images) == decoded == 12 and "is damaged: all is decoded again" in caplog.text
-    check(folder, images)
+    assert len(images) == decoded == 12 and "is damaged; decoding all images again" in caplog.text
+    assert_decoded(folder, images)
 
 
-def test_images_are_taken_by_index_and_travel_to_loader_processes_as_a_path(tmp_path, folder):
+def test_images_are_indexed_and_pickled_as_a_path(tmp_path, folder):
     images = open_images(tmp_path, folder)
     assert len(images) == 12 and images[torch.tensor([5, 2])].shape == (2, 3, 8, 10)
     assert len(pickle.dumps(images)) < 3000
     assert torch.equal(pickle.loads(pickle.dumps(images))[:], images[:])
 
 
-def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkeypatch):
+def test_too_little_disk_space_raises_before_decoding(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
     )
@@ -334,10 +333,10 @@ def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, folder, monkey
         ValueError, match=r"12 images of 240 bytes need 0\.0 MB .* set dataset\.cache"
     ):
         build(tmp_path, folder)
-    assert not Counted.calls
+    assert not CountingDecoder.calls
 
 
-def test_a_disk_that_fills_up_loses_nothing(tmp_path, folder, monkeypatch):
+def test_disk_that_fills_up_keeps_decoded_images(tmp_path, folder, monkeypatch):
     commit_every_file(monkeypatch)
     write, written = CacheIndex.write, []
 
@@ -349,16 +348,16 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(CacheIndex, "write", full)
     with pytest.raises(
-        ValueError, match=r"cannot be written .*No space left.* set dataset\.cache .* is kept"
+        ValueError, match=r"cannot be written .*No space left.* set dataset\.cache .* are kept"
     ):
         build(tmp_path, folder)
     monkeypatch.undo()
     _, images, decoded = build(tmp_path, folder)
     assert decoded == 4
-    check(folder, images)
+    assert_decoded(folder, images)
 
 
-def test_a_cache_that_cannot_be_made_says_what_to_do(tmp_path, folder):
+def test_cache_folder_that_cannot_be_created_raises(tmp_path, folder):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(
         ValueError, match=r"cannot be written .*set dataset\.cache to another folder, or to null"
@@ -376,46 +375,47 @@ from vaegan.data.images.reading import BrokenFileLimit
 from vaegan.data.images.scanning import scan
 image_cache.COMMIT_SECONDS = 0.0
 image_cache.COMMIT_SHARE = 1.0
-class Slow(ImageDecoder):
+class SlowDecoder(ImageDecoder):
     def __call__(self, content):
         time.sleep(0.02)
         print(end="x", flush=True)
         return super().__call__(content)
 root = Path(sys.argv[1])
 files, _ = scan(root)
-cache = ImageCache(Path(sys.argv[2]), root, Slow(3, 8, 10, True, (255, 255, 255), 10_000), 1)
+cache = ImageCache(Path(sys.argv[2]), root, SlowDecoder(3, 8, 10, True, (255, 255, 255), 10_000), 1)
 found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
 print("y" * len(found.records), flush=True)
 """
 
 
-def start(tmp_path, root):
+def start_build(tmp_path, root):
+    """Start a slow build in another process."""
     command = [sys.executable, "-c", BUILD, str(root), str(tmp_path / "cache")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 @pytest.mark.slow
-def test_a_build_that_is_killed_goes_on_where_it_was(tmp_path):
+def test_killed_build_resumes_where_it_stopped(tmp_path):
     root = tmp_path / "images"
     fill(root, 60)
-    process = start(tmp_path, root)
+    process = start_build(tmp_path, root)
     assert process.stdout.read(30) == "x" * 30
     process.send_signal(signal.SIGKILL)
     process.communicate()
     _, images, decoded = build(tmp_path, root)
     assert len(images) == 60 and 30 <= decoded <= 60 - 8
-    check(root, images)
+    assert_decoded(root, images)
 
 
 @pytest.mark.slow
-def test_two_processes_build_one_cache(tmp_path):
+def test_two_processes_share_the_work_of_one_build(tmp_path):
     root = tmp_path / "images"
     fill(root, 40)
-    processes = [start(tmp_path, root) for _ in range(2)]
+    processes = [start_build(tmp_path, root) for _ in range(2)]
     outputs = [process.communicate()[0] for process in processes]
     assert [output.count("y") for output in outputs] == [40, 40]
     assert sum(output.count("x") for output in outputs) == 40
-    check(root, build(tmp_path, root)[1])
+    assert_decoded(root, build(tmp_path, root)[1])
 
 
 def commit_every_file(monkeypatch):
@@ -424,7 +424,7 @@ def commit_every_file(monkeypatch):
 
 
 def count_writes(monkeypatch):
-    """Number of images in each index that is written from now on."""
+    """Return a list that collects the number of records of each index written from now on."""
     sizes, write = [], CacheIndex.write
 
     def record(self, path):
@@ -435,14 +435,14 @@ def count_writes(monkeypatch):
     return sizes
 
 
-def test_what_is_decoded_is_written_down_after_a_while(tmp_path, folder, monkeypatch):
+def test_index_is_committed_during_the_build(tmp_path, folder, monkeypatch):
     commit_every_file(monkeypatch)
     sizes = count_writes(monkeypatch)
     build(tmp_path, folder)
     assert sizes == [*range(1, 13), 12]
 
 
-def test_an_index_that_takes_long_to_write_is_written_less_often(tmp_path, folder, monkeypatch):
+def test_slow_commits_happen_less_often(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(image_cache, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(image_cache, "COMMIT_SHARE", 1e-6)
     sizes = count_writes(monkeypatch)
@@ -450,33 +450,34 @@ def test_an_index_that_takes_long_to_write_is_written_less_often(tmp_path, folde
     assert sizes == [1, 12]
 
 
-def test_an_index_never_names_a_row_that_is_not_on_the_disk(tmp_path, folder, monkeypatch):
+def test_index_never_contains_rows_that_are_not_on_disk(tmp_path, folder, monkeypatch):
     commit_every_file(monkeypatch)
-    write, num_checked = CacheIndex.write, []
+    write, checked_sizes = CacheIndex.write, []
 
     def check_array(self, path):
         write(self, path)
         size = (path.parent / self.array).stat().st_size
-        num_checked.append(size)
+        checked_sizes.append(size)
         assert size == self.num_rows * ROW
 
     monkeypatch.setattr(CacheIndex, "write", check_array)
     build(tmp_path, folder)
-    assert len(num_checked) == 13
+    assert len(checked_sizes) == 13
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path, folder):
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path, folder):
     build(tmp_path, folder)
     for name in ("index.json.1.partial", "pixels-ab.1.partial", "pixels-ab"):
         (tmp_path / "cache" / name).write_bytes(b"half")
     with open(array_of_index(tmp_path), "ab") as file:
         file.write(b"half a row")
     fill(folder, 1, start=30)
-    check(folder, build(tmp_path, folder)[1])
+    assert_decoded(folder, build(tmp_path, folder)[1])
     names = sorted(path.name for path in (tmp_path / "cache").iterdir())
-    assert names == ["index.json", "lock", array(tmp_path).name, "settings.json"]
-    assert array(tmp_path).stat().st_size == 13 * ROW
+    assert names == ["index.json", "lock", array_path(tmp_path).name, "settings.json"]
+    assert array_path(tmp_path).stat().st_size == 13 * ROW
 
 
 def array_of_index(tmp_path):
+    """Return the path of the array that the index names."""
     return tmp_path / "cache" / CacheIndex.read(tmp_path / "cache" / "index.json").array

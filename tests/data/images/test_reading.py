@@ -18,14 +18,15 @@ from vaegan.data.images.reading import (
 from vaegan.data.images.scanning import ImageFile, SkippedFile, scan
 
 
-def write(folder, num):
+def write_files(folder, num):
+    """Write `num` different files; return them as scanned."""
     for i in range(num):
         (folder / f"{i:03d}.png").write_bytes(bytes([i]))
     return scan(folder)[0]
 
 
-def test_contents_come_in_order_and_few_are_held(tmp_path):
-    files, read = write(tmp_path, 100), []
+def test_read_all_keeps_the_order_and_reads_few_files_ahead(tmp_path):
+    files, read = write_files(tmp_path, 100), []
 
     def decode(digest, content):
         time.sleep(0.001 * (content[0] % 3))
@@ -52,10 +53,10 @@ def test_equal_contents_have_equal_digests(tmp_path):
     "error, reason, is_known",
     [(BrokenImage("bad"), "bad", True), (MemoryError(), "not enough memory", False)],
 )
-def test_what_cannot_be_decoded_has_a_reason_and_only_the_files_own_fault_a_digest(
+def test_decode_errors_give_a_reason_and_only_broken_files_a_digest(
     tmp_path, error, reason, is_known
 ):
-    (file,) = write(tmp_path, 1)
+    (file,) = write_files(tmp_path, 1)
 
     def decode(digest, content):
         raise error
@@ -64,40 +65,40 @@ def test_what_cannot_be_decoded_has_a_reason_and_only_the_files_own_fault_a_dige
     assert reason in content.reason and bool(content.digest) == is_known and content.pixels is None
 
 
-def test_only_ordinary_files_of_a_bounded_size_are_read(tmp_path):
+def test_read_bounded_accepts_only_regular_files_of_limited_size(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     assert read_bounded(tmp_path / "a", 5) == b"12345"
-    with pytest.raises(BrokenImage, match="its 5 bytes are more than an image needs"):
+    with pytest.raises(BrokenImage, match="the file has 5 bytes, too many"):
         read_bounded(tmp_path / "a", 4)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BrokenImage, match="not an ordinary file"):
+    with pytest.raises(BrokenImage, match="not a regular file"):
         read_bounded(tmp_path / "pipe", 4)
 
 
-def test_what_says_that_it_is_empty_is_not_opened(tmp_path):
+def test_empty_files_are_not_opened(tmp_path):
     content = read_file(tmp_path, ImageFile("none.png", 0, 0), lambda *_: None, 10)
     assert content.reason == "the file is empty"
 
 
-def test_the_limit_stops_at_one_too_many():
-    broken_files = BrokenFileLimit(10, 0.2, fails=False)
+def test_too_many_broken_files_raise():
+    broken_files = BrokenFileLimit(10, 0.2, fail_fast=False)
     broken_files.skip(SkippedFile("a", "bad"))
     broken_files.skip(SkippedFile("b\n", "bad"))
     with pytest.raises(
-        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows; .*'c': worse"
+        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows\. .*'c': worse"
     ):
         broken_files.skip(SkippedFile("c", "worse"))
-    with pytest.raises(ValueError, match=r"'a': bad \(dataset\.on_error=skip"):
-        BrokenFileLimit(10, 1.0, fails=True).skip(SkippedFile("a", "bad"))
+    with pytest.raises(ValueError, match=r"'a': bad \(set dataset\.on_error=skip"):
+        BrokenFileLimit(10, 1.0, fail_fast=True).skip(SkippedFile("a", "bad"))
 
 
-def test_the_bar_passes_everything_on(capsys):
+def test_progress_bar_yields_all_contents(capsys):
     contents = [Content(ImageFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
     assert list(with_progress(iter(contents), 20)) == contents
     assert "20/20" in capsys.readouterr().err and count_usable_cores() >= 1
 
 
-def test_a_file_counts_once_however_often_it_is_met():
+def test_repeated_reports_of_a_file_count_once():
     broken_files = BrokenFileLimit(4, 0.5, False)
     for _ in range(9):
         broken_files.skip(SkippedFile("a.png", "empty"))

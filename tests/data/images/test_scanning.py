@@ -13,7 +13,7 @@ def touch(root, *paths):
         (root / path).write_bytes(b"x")
 
 
-def test_images_are_found_by_name_at_any_depth(tmp_path):
+def test_images_are_found_by_suffix_at_any_depth(tmp_path):
     found = [
         "a.jpg",
         "b/c/d/e.PNG",
@@ -29,7 +29,7 @@ def test_images_are_found_by_name_at_any_depth(tmp_path):
     assert all(file.num_bytes == 1 and file.mtime_ns > 0 for file in files)
 
 
-def test_names_that_are_no_text_are_read(tmp_path):
+def test_names_that_are_not_valid_utf8_are_listed(tmp_path):
     raw = os.fsencode(tmp_path) + b"/\xff\xfe.png"
     with open(raw, "wb") as file:
         file.write(b"x")
@@ -37,7 +37,7 @@ def test_names_that_are_no_text_are_read(tmp_path):
     assert (tmp_path / found.path).read_bytes() == b"x"
 
 
-def test_links_are_followed_and_no_loop_is(tmp_path):
+def test_links_are_followed_without_loops(tmp_path):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     touch(root, "a/x.png")
     touch(elsewhere, "y.png")
@@ -50,7 +50,7 @@ def test_links_are_followed_and_no_loop_is(tmp_path):
     assert [file.path for file in files] == ["a/x.png", "out/y.png", "z.png"] and not skipped
 
 
-def test_what_is_no_file_is_skipped_and_not_opened(tmp_path):
+def test_irregular_files_are_skipped(tmp_path):
     touch(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere")
@@ -58,19 +58,19 @@ def test_what_is_no_file_is_skipped_and_not_opened(tmp_path):
     (tmp_path / "folder.png").mkdir()
     files, skipped = scan(tmp_path)
     assert [file.path for file in files] == ["a.png"]
-    assert [(path, why) for path, why in skipped if path != "loop.png"] == [
+    assert [(path, reason) for path, reason in skipped if path != "loop.png"] == [
         ("lost.png", "a broken link"),
-        ("pipe.png", "not an ordinary file"),
+        ("pipe.png", "not a regular file"),
     ]
     assert len(skipped) == 3
 
 
-def test_the_folder_of_a_run_is_passed_over(tmp_path):
+def test_run_folders_are_left_out(tmp_path):
     touch(tmp_path, "a.png", "run/vae/images/b.png", "run/.hydra/config.yaml")
     assert [file.path for file in scan(tmp_path)[0]] == ["a.png"]
 
 
-def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
+def test_unreadable_folder_is_skipped(tmp_path, monkeypatch):
     touch(tmp_path, "a/x.png", "b/y.png")
     scandir = os.scandir
 
@@ -106,12 +106,12 @@ def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
             ["train/a.png", "validation/b.png", "docs/c.png", "d.png"],
             [("train", ""), ("val", ""), None, None],
         ),
-        (["train/a.png", "car/b.png"], [(None, "train"), (None, "car")]),  # means of transport
+        (["train/a.png", "car/b.png"], [(None, "train"), (None, "car")]),  # train is a class
         (["val/a.png", "test/b.png"], [(None, "val"), (None, "test")]),
     ],
 )
 def test_folders_are_splits_or_classes(paths, expected):
-    assert list(label_by_folders(paths)) == [place and FolderLabels(*place) for place in expected]
+    assert list(label_by_folders(paths)) == [item and FolderLabels(*item) for item in expected]
 
 
 @given(
@@ -121,10 +121,10 @@ def test_folders_are_splits_or_classes(paths, expected):
         )
     )
 )
-def test_every_path_is_labeled_once(folders):
+def test_each_path_is_labeled_once(folders):
     paths = ["/".join([*names, "a.png"]) for names in folders]
     found = list(label_by_folders(paths))
     assert len(found) == len(paths)
-    assert len({place.split is None for place in found if place}) < 2, (
-        "splits by folder and by content mixed"
+    assert len({labels.split is None for labels in found if labels}) < 2, (
+        "splits by folder and by content hash are mixed"
     )

@@ -1,8 +1,8 @@
-"""Decode images of many formats to uint8 arrays of one shape.
+"""Decode image files of many formats to uint8 arrays of one shape.
 
-Any bytes give an array or `BrokenImage`. Nothing is executed: only Pillow's decoders of the formats
-below run, and no other program. A JPEG is decoded at the smallest of its reduced sizes that is not
-below the target size, which saves most of the time.
+Any input gives an array or raises `BrokenImage`. Nothing in the input is executed: only Pillow's
+decoders for the formats below run, and no other program. A JPEG is decoded at its smallest reduced
+size that is at least the target size, which saves most of the decoding time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SUFFIXES = frozenset(
 )
 PILLOW_VERSION: str = PIL.__version__
 MAX_PIXELS = 178_956_970  # Pillow's own limit
-MAX_BYTES_PER_PIXEL = 16  # of a file: 4 channels of 32 bits, uncompressed
-LARGE_IMAGE_PIXELS = 16_000_000  # larger images may take a gigabyte each: decoded one at a time
+MAX_BYTES_PER_PIXEL = 16  # of an accepted file: 4 uncompressed channels of 32 bits
+LARGE_IMAGE_PIXELS = 16_000_000  # larger ones may need a gigabyte each: decoded one at a time
 LARGE_IMAGE_LOCK = threading.Lock()
-EXIF_ORIENTATION = 0x0112  # EXIF tag: how an image is to be rotated or mirrored to stand upright
+EXIF_ORIENTATION = 0x0112  # EXIF tag: the rotation or mirroring that makes the image upright
 UPRIGHT_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,23 +42,23 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class BrokenImage(Exception):
-    """A file cannot be used as an image; the message says why."""
+    """Raised for a file that cannot be used as an image. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Decodes the content of a file to an array (height, width, channels)."""
+    """Decoder of image files to uint8 arrays (height, width, channels)."""
 
-    channels: int  # 3 color, 1 gray
+    channels: int  # 3: color, 1: gray
     height: int  # pixels
     width: int  # pixels
-    keeps_ratio: bool  # True to crop to the ratio of the target size, False to stretch
-    background: tuple[int, int, int]  # behind transparent pixels: red, green, blue
-    max_pixels: int  # of the image in the file: larger ones are refused before they are decoded
+    keeps_ratio: bool  # True to crop to the target aspect ratio, False to stretch
+    background: tuple[int, int, int]  # color behind transparent pixels: red, green, blue
+    max_pixels: int  # larger images are rejected before they are decoded
 
     @property
     def max_bytes(self) -> int:
-        """Size of the largest file that an image of at most `max_pixels` needs."""
+        """Maximum size of a file that contains an image of `max_pixels` pixels."""
         return self.max_pixels * MAX_BYTES_PER_PIXEL
 
     def __call__(self, content: bytes) -> Pixels:
@@ -67,21 +67,21 @@ class ImageDecoder:
         Raises:
             BrokenImage: The content is not an image of a known format, is damaged, or has too many
                 pixels.
-            MemoryError: There is not enough memory.
+            MemoryError: There is not enough memory to decode the image.
         """
-        with decoder_errors_as_broken():
+        with convert_decoder_errors():
             image = self._open(content)
             is_large = image.width * image.height > LARGE_IMAGE_PIXELS
             with LARGE_IMAGE_LOCK if is_large else nullcontext():
                 return self._decode(image)
 
     def check(self, content: bytes) -> None:
-        """Check what can be checked without decoding.
+        """Check the header of an image, without decoding the pixels.
 
         Raises:
-            BrokenImage: As above, except that a truncated image is not noticed.
+            BrokenImage: As in `__call__`, except that a truncated image is not detected.
         """
-        with decoder_errors_as_broken():
+        with convert_decoder_errors():
             self._open(content)
 
     def _open(self, content: bytes) -> Image.Image:
@@ -91,7 +91,7 @@ class ImageDecoder:
         if image.width * image.height > self.max_pixels:
             size = f"{image.width} x {image.height}"
             limit = f"dataset.max_pixels={self.max_pixels}"
-            raise BrokenImage(f"its {size} pixels are more than {limit}")
+            raise BrokenImage(f"the image has {size} pixels, more than {limit}")
         return image
 
     def _decode(self, image: Image.Image) -> Pixels:
@@ -110,8 +110,8 @@ class ImageDecoder:
 
 
 @contextmanager
-def decoder_errors_as_broken() -> Iterator[None]:
-    """Turn the errors of decoders, which may be of any type for bad bytes, into BrokenImage."""
+def convert_decoder_errors() -> Iterator[None]:
+    """Convert decoder errors to BrokenImage. Damaged files can raise any type of exception."""
     try:
         yield
     except (BrokenImage, MemoryError):
@@ -124,11 +124,11 @@ def to_opaque_8_bit(image: Image.Image, background: tuple[int, int, int]) -> Ima
     """Convert to 8 bits per channel, without transparency.
 
     Raises:
-        BrokenImage: The values are floating-point numbers, or integers of more than 16 bits: their
-            range is unknown.
+        BrokenImage: The pixel values are floating-point numbers, or integers of more than 16 bits.
+            Their range is unknown.
     """
     if image.mode in ("I", "F"):
-        raise BrokenImage("its values are numbers of 32 bits, whose range is unknown")
+        raise BrokenImage("the range of its 32-bit pixel values is unknown")
     if image.mode.startswith("I;16"):
         levels = np.asarray(image)
         high_bytes = Image.fromarray((levels >> 8).astype(np.uint8))
@@ -148,7 +148,7 @@ def to_opaque_8_bit(image: Image.Image, background: tuple[int, int, int]) -> Ima
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1, which is upright, for damaged EXIF data."""
+    """Return the EXIF orientation; 1 (upright) if the EXIF data are damaged."""
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:
@@ -158,7 +158,15 @@ def read_orientation(image: Image.Image) -> int:
 def center_box(
     image_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Return the largest centered box with the ratio of `size`: left, top, right, bottom."""
+    """Return the largest centered box with the aspect ratio of `size`.
+
+    Args:
+        image_size: Width and height of the image.
+        size: Target width and height.
+
+    Returns:
+        Left, top, right and bottom.
+    """
     scale = min(image_size[0] / size[0], image_size[1] / size[1])
     width = size[0] * scale
     height = size[1] * scale
@@ -170,7 +178,7 @@ def center_box(
 
 
 def describe_error(error: Exception) -> str:
-    """Return a message of one printable line: it may contain bytes of the file."""
+    """Describe an error in one printable line. Its message may contain bytes of the file."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
@@ -180,6 +188,6 @@ def describe_error(error: Exception) -> str:
 
 
 def silence_warnings() -> None:
-    """Silence Pillow's warnings about single images. The list of skipped files has what matters."""
+    """Silence Pillow's warnings about single images. Broken images are reported as skipped."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -1,15 +1,15 @@
-"""Decoded images on disk: an array of uint8 that grows at its end, and an index of its rows.
+"""Decoded images on disk: an append-only uint8 array, and an index of its rows.
 
-A folder is decoded once. Every few seconds, the decoded pixels are brought to the disk, and then an
-index that has them replaces the old one atomically. So a killed build resumes where it was, and no
-reader sees half an image. Later calls decode new files and new content; a file that was only moved
-or touched keeps its row. One process builds while others wait for its file lock, which ends with
-the process. A row in use is never written again, so that running trainings are not disturbed: when
-rows have to move, a new array is started.
+A folder is decoded once. Every few seconds, the decoded pixels are flushed to disk, and then an
+index that includes them replaces the old index atomically. So a killed build resumes where it
+stopped, and no reader sees a partial image. Later calls decode only new files and new content; a
+file that was moved or touched keeps its row. One process builds the cache while others wait for its
+file lock, which is released when the process ends. Rows in use are never overwritten, so training
+runs that read them are not disturbed: when rows have to move, a new array is written.
 
     pixels-...      rows of height x width x channels bytes
     index.json      see cache_index.py
-    settings.json   origin of the images, for people to read
+    settings.json   source folder and decoder settings, for information
 """
 
 from __future__ import annotations
@@ -35,31 +35,32 @@ from vaegan.data.images.scanning import ImageFile, SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, remove_partial, write_json
 
 log = logging.getLogger(__name__)
-COMMIT_SECONDS = 2.0  # from one commit to the next at least: the work that a kill may cost
-COMMIT_SHARE = 0.05  # of the time at most that commits take; large indexes are committed less often
-ROWS_PER_COPY = 512
+COMMIT_SECONDS = 2.0  # minimum time between commits; a kill loses the work since the last one
+# Maximum fraction of the build time spent on commits; large indexes are committed less often.
+COMMIT_SHARE = 0.05
+ROWS_PER_COPY = 512  # rows copied at a time when the array is compacted
 
 
 class CachedImages(NamedTuple):
-    """The good images of a folder."""
+    """Images of a folder that can be decoded."""
 
     records: dict[str, CacheRecord]  # by path
     array: MemmapArray
 
     def images(self, paths: Sequence[str]) -> MemmapImages:
-        """Return the images of these files, in their order."""
+        """Return the images of the given files, in the given order."""
         rows = [self.records[path].row for path in paths]
         return MemmapImages(self.array, torch.tensor(rows, dtype=torch.long))
 
 
 class ImageCache:
-    """The decoded images of one folder, at one size.
+    """Cache of the decoded images of one folder, at one size.
 
     Args:
         folder: Folder of the cache; created if missing.
-        root: Folder of the images.
+        root: Folder of the image files.
         decoder: Decodes each file.
-        num_threads: Threads that decode.
+        num_threads: Decoding threads.
     """
 
     def __init__(self, folder: Path, root: Path, decoder: ImageDecoder, num_threads: int) -> None:
@@ -74,16 +75,16 @@ class ImageCache:
     def update(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
     ) -> CachedImages:
-        """Decode what is missing. A complete cache is only read, and may be on read-only storage.
+        """Decode missing images. A complete cache is only read, and may be on read-only storage.
 
         Args:
-            files: Files of the folder.
-            broken_files: Collects the broken ones.
-            may_shrink: True if the images of other files may be removed from the cache.
+            files: All image files of the folder.
+            broken_files: Collects the broken files.
+            may_shrink: True to allow removing the images of all other files from the cache.
 
         Raises:
-            ValueError: Too many files are broken, or the cache cannot be written. What is decoded
-                by then is kept.
+            ValueError: Too many files are broken, or the cache cannot be written. Images
+                decoded before the error are kept.
         """
         try:
             cached = self._open_complete(files, broken_files)
@@ -92,16 +93,17 @@ class ImageCache:
                 with self._locked():
                     cached = self._build(files, broken_files, may_shrink)
             return cached
-        except (OSError, NotImplementedError) as error:  # the latter: no file locks there
+        except (OSError, NotImplementedError) as error:  # the latter: no file locks
             raise ValueError(
                 f"the image cache {self.folder} cannot be written ({error}); set dataset.cache to "
-                "another folder, or to null, which decodes at every use. What is decoded is kept"
+                "another folder, or to null to decode images on demand. Images decoded so far are "
+                "kept"
             ) from error
 
     def _open_complete(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit
     ) -> CachedImages | None:
-        """Open a cache that has all files as they are; None if it has not."""
+        """Open a cache that holds every file in its current state; otherwise return None."""
         index = self._read_index()
         if index is None or find_changed(files, index):
             return None
@@ -115,12 +117,12 @@ class ImageCache:
     def _build(
         self, files: Sequence[ImageFile], broken_files: BrokenFileLimit, may_shrink: bool
     ) -> CachedImages:
-        """Bring the cache up to date, holding the lock."""
+        """Bring the cache up to date. The caller must hold the lock."""
         remove_partial(self.folder)
         index = self._read_index()
         if index is None:
             if self.index_path.exists():
-                log.warning("the image cache %s is damaged: all is decoded again", self.folder)
+                log.warning("image cache %s is damaged; decoding all images again", self.folder)
             index = CacheIndex()
         skip_known_broken(files, index, broken_files)
         changed = find_changed(files, index)
@@ -138,7 +140,7 @@ class ImageCache:
         return cached
 
     def _read_index(self) -> CacheIndex | None:
-        """Read the index; None if it is missing or damaged, or if its array is."""
+        """Read the index; return None if the index or its array is missing or damaged."""
         try:
             index = CacheIndex.read(self.index_path)
         except (FileNotFoundError, ValueError):
@@ -148,7 +150,7 @@ class ImageCache:
         return index if size >= index.num_rows * self.row_bytes else None
 
     def _open(self, files: Sequence[ImageFile], index: CacheIndex) -> CachedImages:
-        """Map the array, and select the good files."""
+        """Map the array into memory, and select the good files."""
         path = self.folder / index.array
         prefetch(path)
         good = {}
@@ -161,13 +163,13 @@ class ImageCache:
     def _decode(
         self, files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
     ) -> None:
-        """Decode files into the array, and put them into the index."""
-        log.info("decoding %d images of %s, once, into %s", len(files), self.root, self.folder)
+        """Decode files, append them to the array, and add them to the index."""
+        log.info("decoding %d images in %s into the cache %s", len(files), self.root, self.folder)
         settings = {"root": str(self.root)} | dataclasses.asdict(self.decoder)
         write_json(self.folder / "settings.json", settings)
         silence_warnings()
         rows = {
-            found.digest: found.row for found in index.records.values() if found.row is not None
+            record.digest: record.row for record in index.records.values() if record.row is not None
         }
 
         def decode(digest: bytes, content: bytes) -> Pixels | None:
@@ -178,7 +180,7 @@ class ImageCache:
             open(self.folder / index.array, "ab") as array,
             closing(with_progress(contents, len(files))) as progress,
         ):
-            array.truncate(index.num_rows * self.row_bytes)  # rows that a killed build left
+            array.truncate(index.num_rows * self.row_bytes)  # remove the rows of a killed build
             next_commit = time.monotonic() + COMMIT_SECONDS
             try:
                 for file, digest, pixels, reason in progress:
@@ -197,10 +199,10 @@ class ImageCache:
                 self._commit(array, index)
 
     def _commit(self, array: BinaryIO, index: CacheIndex) -> float:
-        """Write the pixels, then the index, so that it has no row that the array has not.
+        """Write the pixels, then the index, so that each row of the index exists in the array.
 
         Returns:
-            Time of the next commit.
+            Time of the next commit, in seconds of `time.monotonic`.
         """
         start = time.monotonic()
         array.flush()
@@ -212,7 +214,7 @@ class ImageCache:
     def _compact(
         self, files: Sequence[ImageFile], index: CacheIndex, rows: list[int]
     ) -> CacheIndex:
-        """Copy the rows in use to a new array; if the disk is full, leave all as it is."""
+        """Copy the rows in use to a new array. If the disk is full, keep the old array."""
         new_rows = {row: i for i, row in enumerate(rows)}
         smaller = CacheIndex(num_rows=len(rows))
         for file in files:
@@ -227,12 +229,13 @@ class ImageCache:
                     array.write(pixels[rows[start : start + ROWS_PER_COPY]].numpy().tobytes())
             smaller.write(self.index_path)
         except OSError as error:
-            log.info("the cache in %s stays larger than necessary (%s)", self.folder, error)
+            log.info("image cache %s stays larger than necessary (%s)", self.folder, error)
             return index
         return smaller
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Hold the file lock of the cache."""
         lock = FileLock(self.folder / "lock")
         try:
             lock.acquire(timeout=0)
@@ -245,20 +248,20 @@ class ImageCache:
             lock.release()
 
     def _check_disk_space(self, num_files: int) -> None:
-        """Raise a ValueError if the disk is too small for so many more images."""
+        """Raise a ValueError if the disk has no space for `num_files` more images."""
         needed = num_files * self.row_bytes
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
                 f"{num_files} images of {self.row_bytes} bytes need {needed / 1e6:,.1f} MB in "
-                f"{self.folder}, where {free / 1e6:,.1f} MB are free; set dataset.cache to a "
-                "folder on another disk, or to null, which decodes at every use, or choose a "
+                f"{self.folder}, but only {free / 1e6:,.1f} MB are free; set dataset.cache to a "
+                "folder on another disk, or to null to decode images on demand, or choose a "
                 "smaller dataset.image_size"
             )
 
 
 def find_changed(files: Sequence[ImageFile], index: CacheIndex) -> list[ImageFile]:
-    """Return new and changed files."""
+    """Return the new and changed files."""
     records = index.records
     return [
         file for file in files if file.path not in records or not records[file.path].matches(file)
@@ -268,7 +271,7 @@ def find_changed(files: Sequence[ImageFile], index: CacheIndex) -> list[ImageFil
 def skip_known_broken(
     files: Sequence[ImageFile], index: CacheIndex, broken_files: BrokenFileLimit
 ) -> None:
-    """Count the unchanged files that are known to be broken."""
+    """Record unchanged files that are known to be broken as skipped."""
     for file in files:
         record = index.records.get(file.path)
         if record is not None and record.matches(file) and record.row is None:

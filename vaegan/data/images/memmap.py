@@ -14,11 +14,10 @@ from torch import Tensor
 
 
 class MemmapArray:
-    """A file mapped into memory as uint8 (num_rows, H, W, C), `pixels`. Nothing is read before it
-    is used.
+    """Memory-mapped uint8 array `pixels`, (num_rows, H, W, C). Pixels are read when they are used.
 
     Args:
-        path: The file, which may be longer.
+        path: Path of the file, which may contain more rows.
         num_rows: Number of images.
         shape: H, W, C.
 
@@ -36,18 +35,19 @@ class MemmapArray:
         elif path.is_file() and path.stat().st_size >= size:
             flat = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
         else:
-            raise ValueError(f"the image cache {path} was rebuilt in the meantime; start again")
+            raise ValueError(f"image cache {path} was rebuilt by another process; restart the run")
         self.pixels = flat.view(num_rows, *shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as a path: loader processes map the file again."""
+        """Pickle only the path: data loader processes map the file again."""
         return MemmapArray, (self.path, self.num_rows, self.shape)
 
 
 class MemmapImages:
-    """Some rows of an array: `images[index]` is uint8 (n, C, H, W), in channels-last memory format.
+    """Selected rows of a memory-mapped array.
 
-    Memory grows with the number of selected images.
+    `images[index]` is uint8, (n, C, H, W), in channels-last memory format. Only the images at
+    `index` are copied.
     """
 
     def __init__(self, array: MemmapArray, rows: Tensor) -> None:
@@ -56,7 +56,7 @@ class MemmapImages:
 
     @property
     def nbytes(self) -> int:
-        """Size of all images."""
+        """Size of all images in bytes."""
         return len(self.rows) * math.prod(self.array.shape)
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class MemmapImages:
 
 
 def prefetch(path: Path) -> None:
-    """Start reading a file into memory in the background, if it fits into half of what is free."""
+    """Start reading a file in the background, if it fits into half of the free memory."""
     if sys.platform != "linux":
         return
     with suppress(OSError), open(path, "rb") as file:

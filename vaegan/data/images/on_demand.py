@@ -1,4 +1,4 @@
-"""Images that are decoded at every use, for data too large for a cache."""
+"""Images decoded on demand, for data sets that are too large for a cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hash_files(
     broken_files: BrokenFileLimit,
     num_threads: int,
 ) -> dict[str, bytes]:
-    """Read every file once, and return by path the hash of each that starts as an image does.
+    """Read every file once. Return the content hashes of files with a valid image header, by path.
 
     Raises:
         ValueError: Too many files are broken.
@@ -38,7 +38,7 @@ def hash_files(
     silence_warnings()
     digests = {}
     contents = read_all(root, files, check, decoder.max_bytes, num_threads)
-    for content in with_progress(contents, len(files), "checking the images"):
+    for content in with_progress(contents, len(files), "checking images"):
         if content.reason:
             broken_files.skip(SkippedFile(content.file.path, content.reason))
         else:
@@ -47,17 +47,17 @@ def hash_files(
 
 
 class ImagesOnDemand:
-    """Files as images: `images[index]` is uint8 (n, C, H, W).
+    """Images decoded at each access: `images[index]` is uint8, (n, C, H, W).
 
-    A file that turns out to be broken or missing is replaced by the next good one of its class.
+    A missing or broken file is replaced by the next good file of its class.
 
     Args:
-        root: Folder of the images.
-        paths: Paths of the files, relative to it.
-        labels: Their classes.
+        root: Folder of the image files.
+        paths: Paths of the files, relative to `root`.
+        labels: Class of each file, (N,).
         decoder: Decodes each file.
-        broken_files: Collects the broken ones.
-        num_threads: Threads that decode; a loader process uses one.
+        broken_files: Collects the broken files.
+        num_threads: Decoding threads; a data loader process always uses one.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ImagesOnDemand:
         return torch.stack([torch.from_numpy(array).permute(2, 0, 1) for array in arrays])
 
     def _read(self, index: int) -> Pixels:
-        """Decode a file, or the next good one of its class."""
+        """Decode a file, or the next good file of its class."""
         known_broken = {skipped.path for skipped in self.broken_files.skipped}
         for step in range(len(self.paths)):
             candidate = (index + step) % len(self.paths)
@@ -101,11 +101,12 @@ class ImagesOnDemand:
                 return self.decoder(read_bounded(self.root / path, self.decoder.max_bytes))
             except (OSError, BrokenImage) as error:
                 log.warning(
-                    "%r cannot be used (%s): it is replaced by the next image of its class",
+                    "%r cannot be used (%s); using the next image of its class instead",
                     path,
                     error,
                 )
                 self.broken_files.skip(SkippedFile(path, str(error)))
         raise ValueError(
-            f"no image of the class of {self.paths[index]!r} in {self.root} can be read any more"
+            f"no image of the class of {self.paths[index]!r} in {self.root} can be read; "
+            "restore the files"
         )

@@ -1,4 +1,4 @@
-"""Parallel reading of image files, with a progress bar and a limit for broken ones."""
+"""Parallel reading of image files, with a progress bar and a limit on broken files."""
 
 from __future__ import annotations
 
@@ -16,62 +16,63 @@ from typing import NamedTuple
 from vaegan.data.images.decoding import BrokenImage, Pixels
 from vaegan.data.images.scanning import ImageFile, SkippedFile
 
-UNREAD_DIGEST = b"not read"  # instead of a hash, if the size alone tells that a file is broken
-QUEUED_FILES_PER_THREAD = 16  # files that are read ahead
-Decode = Callable[[bytes, bytes], Pixels | None]  # of the hash of a file's content, and the content
+UNREAD_DIGEST = b"not read"  # in place of a hash, for a file whose size shows that it is broken
+QUEUED_FILES_PER_THREAD = 16  # files read ahead
+Decode = Callable[[bytes, bytes], Pixels | None]  # called with a file's hash and content
 
 
 class Content(NamedTuple):
-    """Content of a file."""
+    """Result of reading one file."""
 
     file: ImageFile
-    digest: bytes = b""  # hash of the content; empty if it cannot be read now
-    pixels: Pixels | None = None  # (height, width, channels); None if broken or already known
-    reason: str = ""  # why it is broken
+    digest: bytes = b""  # hash of the content; empty if reading may succeed later
+    pixels: Pixels | None = None  # (height, width, channels); None if broken or already cached
+    reason: str = ""  # description of the error; empty for a good file
 
 
 class BrokenFileLimit:
     """Collects skipped files, and raises an error if there are too many.
 
     Args:
-        num_files: Number of files in the folder, good or bad.
-        max_broken: Fraction of them that may be skipped.
-        fails: True to raise an error at the first one.
+        num_files: Number of files in the folder, good or broken.
+        max_broken: Maximum fraction of the files that may be skipped.
+        fail_fast: True to raise an error at the first broken file.
     """
 
-    def __init__(self, num_files: int, max_broken: float, fails: bool) -> None:
+    def __init__(self, num_files: int, max_broken: float, fail_fast: bool) -> None:
         self.num_files = num_files
         self.max_broken = max_broken
-        self.fails = fails
+        self.fail_fast = fail_fast
         self.skipped: list[SkippedFile] = []
         self.skipped_by_path: dict[str, SkippedFile] = {}
 
     def skip(self, skipped: SkippedFile) -> None:
-        """Count a file, once: several threads may report it.
+        """Add a file, at most once. Several threads may report the same file.
 
         Raises:
-            ValueError: There are too many.
+            ValueError: Too many files were skipped, or `fail_fast` is set.
         """
         if self.skipped_by_path.setdefault(skipped.path, skipped) is not skipped:
             return
         self.skipped.append(skipped)
         num_skipped = len(self.skipped)
         last = f"{skipped.path!r}: {skipped.reason}"
-        if self.fails:
-            raise ValueError(f"{last} (dataset.on_error=skip leaves such files out)")
+        if self.fail_fast:
+            raise ValueError(f"{last} (set dataset.on_error=skip to skip broken files)")
         if num_skipped > self.max_broken * self.num_files:
             raise ValueError(
                 f"{num_skipped} of {self.num_files} files cannot be used, more than "
-                f"dataset.max_broken={self.max_broken} allows; the last one: {last}"
+                f"dataset.max_broken={self.max_broken} allows; repair or remove them, or raise "
+                f"dataset.max_broken. The last one is {last}"
             )
 
 
 def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Content:
-    """Read and decode a file; on failure, return the reason."""
-    if file.num_bytes == 0:  # not opened: a file of /proc says so too, and may never end
+    """Read and decode a file. On failure, the result contains the reason."""
+    if file.num_bytes == 0:  # not opened: a file in /proc also has size 0, and may be endless
         return Content(file, UNREAD_DIGEST, reason="the file is empty")
     if file.num_bytes > max_bytes:
-        return Content(file, UNREAD_DIGEST, reason=too_large(file.num_bytes))
+        return Content(file, UNREAD_DIGEST, reason=too_large_reason(file.num_bytes))
     try:
         content = read_bounded(root / file.path, max_bytes)
     except OSError as error:
@@ -88,11 +89,11 @@ def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Co
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """Read an ordinary file.
+    """Read a regular file of at most `max_bytes` bytes.
 
     Raises:
-        OSError: It cannot be read.
-        BrokenImage: It is not an ordinary file, or larger.
+        OSError: The file cannot be read.
+        BrokenImage: It is not a regular file, or it is larger.
     """
 
     def open_without_blocking(name: str, flags: int) -> int:
@@ -101,15 +102,15 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     with open(path, "rb", opener=open_without_blocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise BrokenImage("not an ordinary file")
+            raise BrokenImage("not a regular file")
         if status.st_size > max_bytes:
-            raise BrokenImage(too_large(status.st_size))
+            raise BrokenImage(too_large_reason(status.st_size))
         return file.read(status.st_size)
 
 
-def too_large(num_bytes: int) -> str:
-    """Reason to skip a file of so many bytes."""
-    return f"its {num_bytes} bytes are more than an image needs"
+def too_large_reason(num_bytes: int) -> str:
+    """Return the reason for skipping a file of this size."""
+    return f"the file has {num_bytes} bytes, too many for an image of dataset.max_pixels"
 
 
 def count_usable_cores() -> int:
@@ -120,7 +121,7 @@ def count_usable_cores() -> int:
 def read_all(
     root: Path, files: Iterable[ImageFile], decode: Decode, max_bytes: int, num_threads: int
 ) -> Iterator[Content]:
-    """Read all files, in order, a few ahead."""
+    """Yield the decoded files in the given order, reading a few files ahead in parallel."""
     if num_threads == 1:
         yield from (read_file(root, file, decode, max_bytes) for file in files)
         return
@@ -140,7 +141,7 @@ def read_all(
 def with_progress(
     contents: Iterable[Content], total: int, title: str = "decoding"
 ) -> Generator[Content]:
-    """Pass the contents on, with a bar on the terminal: rate, time left, files skipped."""
+    """Yield the contents, and show a progress bar with rate, time left and skipped files."""
     from rich import progress as rich_progress
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Image files, splits and classes in a folder. Only names are read here, no content."""
+"""Find the image files of a folder, with splits and classes. File contents are not read."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ SPLIT_FOLDERS = {
 
 
 class ImageFile(NamedTuple):
-    """A file with the name of an image."""
+    """A file whose name has the suffix of an image format."""
 
-    path: str  # relative to the folder, with "/"
+    path: str  # relative to the folder, separated by "/"
     num_bytes: int
-    mtime_ns: int  # time of its last modification
+    mtime_ns: int  # modification time
 
 
 class SkippedFile(NamedTuple):
-    """A file or folder that is not used."""
+    """A file or folder that is not used, with the reason."""
 
     path: str
     reason: str
 
 
 class FolderLabels(NamedTuple):
-    """Split and class of an image, by the folders that it is in."""
+    """Split and class of an image, from the folders that contain it."""
 
-    split: str | None  # train, val, test; None: its content decides
-    class_name: str  # empty for none
+    split: str | None  # train, val or test; None: assigned by content hash
+    class_name: str  # empty if the image has no class folder
 
 
 def scan(root: Path) -> tuple[list[ImageFile], list[SkippedFile]]:
-    """List all files below `root` with the name of an image, and what cannot be read, both sorted
-    by path.
+    """List all image files below `root`, and all files and folders that cannot be read.
 
-    Hidden folders are included and links followed. A folder that is reached twice, by a link to
-    itself or to another one, is listed once, under its real name if that is below `root`. Folders
-    of this program's runs are left out.
+    Both lists are sorted by path. Hidden folders are included and links are followed. A folder that
+    is reached twice through links is listed once, under its real name if that is below `root`. Run
+    folders of vaegan (with a subfolder .hydra) are skipped.
     """
     files: list[ImageFile] = []
     skipped: list[SkippedFile] = []
@@ -74,7 +73,7 @@ def scan(root: Path) -> tuple[list[ImageFile], list[SkippedFile]]:
 
 
 def list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder; none for a visited folder and for that of a run."""
+    """Return the sorted entries of a folder; none for a visited folder or a run folder."""
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in visited:
@@ -87,7 +86,7 @@ def list_folder(folder: Path, visited: set[tuple[int, int]]) -> list[os.DirEntry
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """True for a folder and a link to one, but not for a link that leads to itself."""
+    """True for a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -95,23 +94,23 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def inspect_file(entry: os.DirEntry[str], path: str) -> ImageFile | SkippedFile:
-    """Accept ordinary files only. Pipes and devices, which may never end, are not opened."""
+    """Return a regular file, or the reason to skip it. Pipes and devices are not opened."""
     try:
         if entry.is_file():
             status = entry.stat()
             return ImageFile(path, status.st_size, status.st_mtime_ns)
-        return SkippedFile(path, "a broken link" if entry.is_symlink() else "not an ordinary file")
+        return SkippedFile(path, "a broken link" if entry.is_symlink() else "not a regular file")
     except OSError as error:
         return SkippedFile(path, str(error.strerror))
 
 
 def label_by_folders(paths: Sequence[str]) -> Iterator[FolderLabels | None]:
-    """Return split and class of each path; None for an image outside of train/, val/ and test/
-    where these exist.
+    """Yield the split and class of each path; None for an image outside of the split folders.
 
-    They are splits, in upper or lower case, if there is a folder train/ as well as val/ or test/,
-    or nothing but train/. Other folders directly below the root, or below such a split, are
-    classes. A folder that contains all others counts as the root.
+    Folders train/, val/ (also valid/ or validation/) and test/, in upper or lower case, are split
+    folders if train/ exists, together with val/ or test/ or as the only folder. Other folders
+    directly below the root, or below a split folder, are classes. A single folder that contains all
+    images counts as the root.
     """
     parts = [path.split("/") for path in paths]
     while all(len(part) > 1 for part in parts):

@@ -1,7 +1,7 @@
-"""Distributions that torch.distributions lacks, or computes more slowly or less precisely.
+"""Distributions that torch.distributions lacks or computes more slowly or less precisely.
 
-Log-densities are in nats. In distributions over images, the last three dimensions of a sample are
-one image, (C, H, W); all dimensions before them are the batch.
+A distribution over images has event shape (C, H, W) and batch shape (...): parameters and samples
+are (..., C, H, W). `log_prob` is (...), summed over pixels and channels, in nats per image.
 """
 
 from vaegan.probability.distributions.continuous_bernoulli import ContinuousBernoulli

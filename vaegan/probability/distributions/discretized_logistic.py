@@ -1,4 +1,4 @@
-"""Mixtures of logistic distributions, discretized to the levels of 8-bit pixels."""
+"""Mixtures of logistic distributions, discretized to the 256 levels of 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from vaegan.probability.distributions.pixel_levels import HALF_STEP, NUM_LEVELS
 
-MIN_UNIFORM = 1e-7  # keeps the logits of uniform samples finite
+MIN_UNIFORM = 1e-7  # bound of the uniform samples, which keeps their logits finite
 
 
 class DiscretizedLogisticMixture(Distribution):
-    """Mixture of logistic distributions rounded to the 256 levels; the tails fall to 0 and 255.
+    """Mixture of K logistic distributions per pixel, rounded to the 256 levels of 8-bit images.
 
-    The channels of a pixel share its component, and the location of each channel is linear in the
-    values of the channels before it. All masses are exact differences of logistic functions.
+    With h = 1/510, half the distance between two levels, component k has the mass
+
+        P_k(x_c | x_<c) = sigmoid((x_c + h - m) / s) - sigmoid((x_c - h - m) / s),
+        m = locations[k, c] + sum over c' < c of coefficients[k, c c'] (x_c' - 1/2).
+
+    Levels 0 and 255 also get the mass of the tails. All channels of a pixel share the component:
+    P(x) = sum_k w_k prod_c P_k(x_c | x_<c). Pixels are independent.
 
     Args:
-        logits: Of the components, (..., K, H, W).
+        logits: Unnormalized log-weights of the components, (..., K, H, W).
         locations: In image units, (..., K, C, H, W).
         scales: In image units, positive, (..., K, C, H, W).
-        coefficients: Of the earlier channels, (..., K, C (C - 1) / 2, H, W), in the order
-            1 on 0, 2 on 0, 2 on 1, ...
+        coefficients: Dependence on earlier channels, (..., K, C (C - 1) / 2, H, W), for the pairs
+            (c, c') = (1, 0), (2, 0), (2, 1), ...
 
-    Source: Salimans et al. 2017, arXiv:1701.05517.
+    Source: Salimans et al. 2017, arXiv:1701.05517, eq. 2 and 3.
     """
 
     arg_constraints: dict[str, Constraint] = {}
@@ -43,6 +48,7 @@ class DiscretizedLogisticMixture(Distribution):
         super().__init__(locations.shape[:-4], locations.shape[-3:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(x), (...), in nats per image, of images (..., C, H, W) on the levels."""
         x = value.unsqueeze(-4)
         num_channels = x.shape[-3]
         locations = torch.stack([self._location(c, x) for c in range(num_channels)], -3)
@@ -58,11 +64,11 @@ class DiscretizedLogisticMixture(Distribution):
         return torch.logsumexp(log_weights + log_masses.sum(-3), -3).sum((-2, -1))
 
     def _location(self, channel: int, x: Tensor) -> Tensor:
-        """Location (..., K, H, W) of one channel, given the channels before it.
+        """Return the location of a channel given the earlier channels, (..., K, H, W).
 
         Args:
-            channel: Index of the channel.
-            x: Values of at least the channels before it, (..., 1 or K, C, H, W).
+            channel: Index c of the channel.
+            x: Values of at least the first c channels, (..., 1 or K, channels, H, W).
         """
         first = channel * (channel - 1) // 2
         coefficients = self.coefficients[..., first : first + channel, :, :]
@@ -71,10 +77,11 @@ class DiscretizedLogisticMixture(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean before rounding, at most 1/510 away from the mean after it, and differentiable.
+        """Differentiable mean of the clamped but unrounded pixels, in [0, 1], (..., C, H, W).
 
-        A later channel's mean is taken at the means of those before it, which is exact as long as
-        little is clamped.
+        Rounding changes the mean by at most 1/510. The location of a channel is computed from the
+        means of the earlier channels. With clamping this is an approximation: its error is largest
+        for wide distributions near 0 or 1, where it can exceed ten of the 255 levels.
         """
         means: list[Tensor] = []
         for channel in range(self.event_shape[0]):
@@ -87,6 +94,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw images on the levels, (*sample_shape, ..., C, H, W)."""
         components = Categorical(logits=self.logits.movedim(-3, -1), validate_args=False)
         chosen = components.sample(sample_shape)
         mask = one_hot(chosen, self.logits.shape[-3]).movedim(-1, -3)

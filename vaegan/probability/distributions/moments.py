@@ -8,7 +8,10 @@ from torch.distributions import Distribution
 
 
 def mean_of(distribution: Distribution, num_samples: int = 64) -> Tensor:
-    """Return the mean of a distribution: exact if known, else the mean of `num_samples` samples."""
+    """Return the mean of a distribution, (*batch_shape, *event_shape).
+
+    It is exact if the distribution implements `mean`, else the average of `num_samples` samples.
+    """
     try:
         return distribution.mean
     except NotImplementedError:

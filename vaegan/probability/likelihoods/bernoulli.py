@@ -1,4 +1,4 @@
-"""Likelihoods that score gray values as probabilities of white."""
+"""Bernoulli and continuous Bernoulli likelihoods."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from vaegan.probability.likelihoods.likelihood import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Binary pixels. Each is white with its gray value as probability, drawn again at every use.
+    """Bernoulli noise on binarized pixels: p(x | z) = m^x (1 - m)^(1 - x), m = sigmoid(params).
 
-    Source: Salakhutdinov & Murray 2008.
+    `target` binarizes each pixel at random with its gray value as the probability of 1, by default
+    with new noise in each call ("dynamic binarization").
+
+    Source: Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks".
 
     Raises:
-        ValueError: On construction, if the images have several channels.
+        ValueError: On construction, if the images have more than one channel.
     """
 
     support = constraints.boolean
@@ -28,15 +31,16 @@ class Bernoulli(Likelihood):
     @dataclass
     class Config(Likelihood.Config):
         name: str = "bernoulli"
-        # binarizes each image in one fixed way, f(seed, image); null: draws again at every use
+        # random seed that fixes the binarization of each image; null: draw new noise each time an
+        # image is used
         static_seed: int | None = None
 
     def __init__(self, config: Config, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         if image_shape[0] != 1:
             raise ValueError(
-                f"likelihood=bernoulli requires 1-channel images; got {image_shape[0]}; choose "
-                "likelihood=gaussian, discretized_logistic_mixture or another one"
+                f"likelihood=bernoulli requires 1-channel images; got {image_shape[0]}. Choose "
+                "another likelihood, such as gaussian or discretized_logistic_mixture"
             )
         self.static_seed = config.static_seed
 
@@ -49,7 +53,10 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Density):
-    """Gray pixels: binary cross-entropy with the normalizer that it lacks as a density.
+    """Continuous Bernoulli noise: p(x | z) = c(m) m^x (1 - m)^(1 - x), m = sigmoid(params).
+
+    This is the binary cross-entropy of gray pixels plus log c(m), without which it is not a
+    log-density.
 
     Source: Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845.
     """

@@ -16,17 +16,21 @@ from vaegan.probability.likelihoods.likelihood import Likelihood
 
 
 class Density(Likelihood, abc.ABC):
-    """Density of dequantized images: x = (level + noise) / 256, noise uniform in [0, 1).
+    """Density of dequantized images: target = (255 x + noise) / 256, noise uniform in [0, 1).
 
-    Without dequantization, a density can grow without bound on constant pixels and does not
-    describe 8-bit images. Source: Theis et al. 2016, arXiv:1511.01844, section 3.1.
+    By Jensen's inequality, E[log p(target)] - log 256 per pixel and channel is a lower bound on the
+    log-mass of the 8-bit image. Without dequantization a density can grow without bound on constant
+    pixels, and it does not define a likelihood of 8-bit images.
+
+    Source: Theis et al. 2016, arXiv:1511.01844, section 3.1.
     """
 
     support: ClassVar[Constraint] = constraints.real
 
     @dataclass
     class Config(Likelihood.Config):
-        # false scores the gray values unchanged; bits per dimension are then undefined
+        # true: add uniform noise as wide as one 8-bit level to each pixel; false: score the pixel
+        # values unchanged, which leaves bits per dimension undefined
         dequantize: bool = True
 
     def __init__(

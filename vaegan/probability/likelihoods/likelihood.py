@@ -1,7 +1,7 @@
 """Base class of the likelihoods p(x | z).
 
-A likelihood says which data it explains (`target`: binarized, dequantized or unchanged images) and
-with which distribution (`forward`). The package docstring lists all of them.
+A likelihood defines the data that it models (`target`: binarized, dequantized or unchanged images)
+and their distribution (`forward`). The docstring of the package lists all likelihoods.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from vaegan.runtime.seeding import image_noise
 
 
 class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
-    """Likelihood p(x | z).
+    """Likelihood p(x | z): noise model of an image x given its latents z.
 
     Args:
         config: Settings.
         image_shape: (C, H, W).
-        param_channels: Channels of the decoder's output; default C.
+        param_channels: Channels of the decoder's output; C if None.
 
     Attributes:
-        support: Values of one pixel.
-        param_shape: Shape of the decoder's output for one image.
+        support: Constraint on the values of one pixel.
+        param_shape: Shape of the decoder's output for one image, (param_channels, H, W).
         bin_width: Width of one 8-bit level on the support: 1 for a mass, 1/256 for a dequantized
-            density, None if `log_prob` does not describe 8-bit pixels.
-        static_seed: Seed of noise that never changes for an image; None draws new noise each time.
+            density, None if `log_prob` is not a likelihood of 8-bit images.
+        static_seed: Random seed that fixes the noise of each image. None: new noise at every use.
     """
 
     support: ClassVar[Constraint]
@@ -59,7 +59,10 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
 
         Args:
             x: Images in [0, 1], (B, C, H, W).
-            noise: Uniform in [0, 1), same shape.
+            noise: Uniform noise in [0, 1), (B, C, H, W).
+
+        Returns:
+            Values on the support, (B, C, H, W).
         """
 
     @abc.abstractmethod
@@ -70,24 +73,30 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
             params: Decoder output, (..., *param_shape).
 
         Returns:
-            Batch shape (...,), event shape `image_shape`; `mean`, (..., C, H, W), lies in [0, 1].
+            Distribution with batch shape (...) and event shape (C, H, W), whose `mean` is in [0, 1]
+            and whose `log_prob` is in nats per image.
         """
 
     def update_running_scale(self, params: Tensor, target: Tensor) -> None:
-        """Update statistics from a training batch, before it is scored."""
+        """Update the running statistics of the noise scale. Called on each training batch.
+
+        Args:
+            params: Decoder output, (..., *param_shape).
+            target: Values on the support, (B, C, H, W).
+        """
 
     @property
     def is_discrete(self) -> bool:
-        """True if `log_prob` is the logarithm of a mass, False if of a density."""
+        """True if `log_prob` is a log-mass, False if it is a log-density."""
         return self.support.is_discrete
 
     def target(self, x: Tensor, seed: int | None = None) -> Tensor:
-        """Return the data that this model explains: `preprocess` with noise drawn here.
+        """Draw noise and return the data that the likelihood models: `preprocess(x, noise)`.
 
         Args:
             x: Images in [0, 1], (B, C, H, W).
-            seed: Makes the noise a function of (seed, image). None draws new noise from torch's
-                global generator, unless the likelihood has a `static_seed`, which always wins.
+            seed: Random seed that makes the noise a function of (seed, image). None: new noise from
+                torch's global generator. `static_seed`, if set, takes precedence.
 
         Returns:
             Values on the support, (B, C, H, W).
@@ -98,18 +107,29 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
         return self.preprocess(x, noise)
 
     def check(self, target: Tensor) -> None:
-        """Raise a ValueError unless all pixels lie on the support."""
+        """Check that all pixels lie on the support.
+
+        Raises:
+            ValueError: A pixel lies outside the support.
+        """
         outside = target[~self.support.check(target)]
         if len(outside):
             raise ValueError(
                 f"likelihood={self.Config.name} has the support {self.support}; "
-                f"got a pixel {outside[0].item():.4g}"
+                f"got a pixel of {outside[0].item():.4g}. Images must be in [0, 1], and preprocess "
+                "must map them onto the support"
             )
 
     def bits_per_dim(self, log_prob: Tensor) -> Tensor | None:
-        """Convert nats per image, any shape, to bits per 8-bit pixel and channel.
+        """Convert log-likelihoods to bits per dimension (8-bit pixel and channel).
 
-        Returns None if `log_prob` does not describe 8-bit pixels.
+        With D = C H W: bits = -(log_prob / D + log bin_width) / log 2.
+
+        Args:
+            log_prob: Nats per image, any shape.
+
+        Returns:
+            Bits per dimension, same shape. None if `bin_width` is None.
         """
         if self.bin_width is None:
             return None

@@ -1,4 +1,4 @@
-"""Likelihoods with a location and a scale: Gaussian and Laplace noise."""
+"""Location-scale likelihoods: Gaussian and Laplace noise."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ from vaegan.probability.noise_scales import SCALE_KINDS, build_scale
 
 
 class LocationScale(Density, abc.ABC):
-    """Real pixels around a location in (0, 1), with one of the scales of `noise_scales`."""
+    """Noise around a location m = sigmoid(params) in (0, 1), with a scale from `noise_scales`.
+
+    Decoder output: C channels for the location, then C channels if `scale=per_pixel`.
+    """
 
     family: ClassVar[Callable[..., Distribution]]
-    residual_power: ClassVar[int]  # p: the optimal scale is (mean |residual|^p)^(1/p)
+    residual_power: ClassVar[int]  # p of `OptimalScale`
 
     @dataclass
     class Config(Density.Config):
-        # learned, per_channel, per_pixel, optimal, or a number in image units
+        # noise scale: learned (one number), per_channel (one number per channel), per_pixel
+        # (predicted by the decoder), optimal (computed from the training residuals), or a fixed
+        # number > 0, in image units
         scale: int | float | str = "learned"
-        initial_scale: float = 0.2  # image units; scale before training
-        min_scale: float = 1e-3  # image units, a quarter of a level; keeps the density finite
+        # noise scale before training, in image units, > min_scale; unused if scale is a number
+        initial_scale: float = 0.2
+        # smallest noise scale, in image units, > 0; keeps the density finite; unused if scale is a
+        # number; the default is a quarter of an 8-bit level
+        min_scale: float = 1e-3
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -52,7 +60,7 @@ class LocationScale(Density, abc.ABC):
         self.scale = scale
 
     def location(self, params: Tensor) -> Tensor:
-        """Location in (0, 1), (..., C, H, W), of decoder output (..., *param_shape)."""
+        """Return locations in (0, 1), (..., C, H, W), from decoder output (..., *param_shape)."""
         return params[..., : self.image_shape[0], :, :].sigmoid()
 
     def update_running_scale(self, params: Tensor, target: Tensor) -> None:
@@ -65,10 +73,12 @@ class LocationScale(Density, abc.ABC):
 
 
 class Gaussian(LocationScale):
-    """Normal noise. With a fixed scale s, it scores the squared error over 2 s^2, up to a constant.
+    """Gaussian noise: p(x | z) = N(x; m, s^2).
 
-    A learned or optimal scale balances the ELBO's two terms by itself. Source: Rybkin et al. 2021,
-    arXiv:2006.13202.
+    With a fixed scale s, -log p(x | z) is the squared error over 2 s^2 plus a constant. A learned
+    or optimal scale balances log-likelihood and KL without a tuned beta.
+
+    Source: Rybkin et al. 2021, arXiv:2006.13202.
     """
 
     family = torch.distributions.Normal
@@ -80,7 +90,10 @@ class Gaussian(LocationScale):
 
 
 class Laplace(LocationScale):
-    """Noise with heavier tails: scores the absolute error over the scale, up to a constant."""
+    """Laplace noise: p(x | z) = exp(-|x - m| / s) / (2 s).
+
+    -log p(x | z) is the absolute error over s plus log(2 s). The tails are heavier than Gaussian.
+    """
 
     family = torch.distributions.Laplace
     residual_power = 1

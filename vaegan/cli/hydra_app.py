@@ -1,0 +1,60 @@
+"""Run a stage: compose the config of the command line with Hydra and call the stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from vaegan.cli.errors import readable_errors
+from vaegan.cli.plugins import find_plugins, load_plugins
+from vaegan.cli.registration import register, to_run_config
+from vaegan.cli.resume import expand_resume, with_rank_overrides
+from vaegan.stages.execute import execute
+from vaegan.sweeps.jobs import run_job
+
+CONFIG_PATH_OPTIONS = ("--config-path", "-cp")
+
+
+def run(config: DictConfig) -> float | None:
+    """Run a composed config, alone or as a job of a sweep; return the metric that a sweep gets."""
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode == RunMode.MULTIRUN:
+        return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
+    run_config = to_run_config(config)
+    with readable_errors():
+        result = execute(run_config, folder)
+    return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
+
+
+def with_absolute_config_path(words: Sequence[str]) -> list[str]:
+    """Return a command line with `--config-path` relative to the current folder."""
+    absolute: list[str] = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if absolute and absolute[-1] in CONFIG_PATH_OPTIONS:
+            word = str(Path(word).absolute())
+        elif name in CONFIG_PATH_OPTIONS and value:
+            word = f"{name}={Path(value).absolute()}"
+        absolute.append(word)
+    return absolute
+
+
+def compose_and_run(conf: Path) -> None:
+    """Run the command line in sys.argv.
+
+    Args:
+        conf: Folder of the project's configs.
+    """
+    with readable_errors():
+        load_plugins(find_plugins(sys.argv[1:], conf))
+        register()
+        words = with_rank_overrides(expand_resume(sys.argv[1:]))
+        sys.argv[1:] = with_absolute_config_path(words)
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()
