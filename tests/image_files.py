@@ -1,4 +1,4 @@
-"""Images of every kind, for tests."""
+"""Image files of all supported formats for tests."""
 
 import io
 
@@ -28,7 +28,7 @@ KINDS = {
 
 
 def draw(mode="RGB", width=40, height=30, seed=0):
-    """A smooth random image."""
+    """Return a smooth random image."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     image = small.resize((width, height), Image.Resampling.BICUBIC)
@@ -40,20 +40,20 @@ def draw(mode="RGB", width=40, height=30, seed=0):
 
 
 def encode(image, format="PNG", **options):
-    """Content of a file."""
+    """Return an image as the bytes of a file."""
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
 def content(kind, **size):
-    """Content of a file of one of the `KINDS`."""
+    """Return the bytes of a random image file; `kind` is a key of `KINDS`."""
     mode, format, options = KINDS[kind]
     return encode(draw(mode, **size), format, **options)
 
 
 def fill(folder, num, start=0, width=40, height=30, suffix="png"):
-    """Write so many different images into a folder; their paths."""
+    """Write `num` different images to a folder; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:04d}.{suffix}" for i in range(start, start + num)]
     for i, path in enumerate(paths, start):

@@ -1,4 +1,4 @@
-"""A VAE whose evidence is known: a linear decoder with Gaussian noise."""
+"""VAE with a known evidence: a linear decoder with Gaussian noise."""
 
 import torch
 from torch import nn
@@ -11,6 +11,8 @@ SHAPE, DIM, SCALE = (1, 4, 4), 2, 0.5
 
 
 class Linear(nn.Module):
+    """Linear decoder without a bias."""
+
     def __init__(self, weight):
         super().__init__()
         self.weight = nn.Parameter(weight)
@@ -19,15 +21,18 @@ class Linear(nn.Module):
         return (z @ self.weight).view(-1, *SHAPE)
 
 
-class Identity(nn.Module):
-    """A Gaussian likelihood without a sigmoid, so that the evidence is Gaussian."""
+class IdentityGaussian(nn.Module):
+    """Gaussian likelihood without a sigmoid on the mean, so that the evidence is Gaussian."""
 
     def forward(self, params):
         return Independent(Normal(params, SCALE), 3)
 
 
 class LinearGaussian:
-    """z ~ N(0, I), x = z W + noise; the posterior is exact up to an offset of its mean."""
+    """VAE with z ~ N(0, I) and x = z W + noise.
+
+    The encoder returns the exact posterior with `offset` added to its mean.
+    """
 
     def __init__(self, offset):
         config = compose(
@@ -37,7 +42,7 @@ class LinearGaussian:
         generator = torch.Generator().manual_seed(1)
         self.weight = torch.randn(DIM, 16, generator=generator) * 0.3
         self.vae.decoder = Linear(self.weight).requires_grad_(False)
-        self.vae.likelihood.forward = Identity().forward
+        self.vae.likelihood.forward = IdentityGaussian().forward
         precision = torch.eye(DIM) + self.weight @ self.weight.T / SCALE**2
         self.covariance = torch.linalg.inv(precision)
         self.offset = offset
@@ -48,10 +53,10 @@ class LinearGaussian:
         return MultivariateNormal(mean + self.offset, self.covariance)
 
     def images(self, num):
-        """Images of the model, (num, 1, 4, 4)."""
+        """Sample images from the model, (num, 1, 4, 4)."""
         return self.vae.decode(torch.randn(num, DIM)).sample()
 
     def log_evidence(self, x):
-        """log p(x), (num,), exact."""
+        """Return the exact log p(x), (num,)."""
         covariance = self.weight.T @ self.weight + SCALE**2 * torch.eye(16)
         return MultivariateNormal(torch.zeros(16), covariance).log_prob(x.flatten(1))
