@@ -80,9 +80,9 @@ def record_steps(module, monkeypatch):
     steps = []
     original = module.apply_step
 
-    def apply_step(optimizer, network, prefix, advances_global_step):
+    def apply_step(optimizer, network, prefix, counts_batch):
         steps.append((prefix, gradients(module.generator.decoder), gradients(module.discriminator)))
-        return original(optimizer, network, prefix, advances_global_step)
+        return original(optimizer, network, prefix, counts_batch)
 
     monkeypatch.setattr(module, "apply_step", apply_step)
     return steps

@@ -39,7 +39,7 @@ from the source files: `python scripts/write_settings_page.py`.
 def settings_with_plugins(words: Sequence[str], conf: Path) -> Settings:
     """Return all settings, including those of the plugins that a command line names.
 
-    Plugins, and thereby torch, are imported; the files of the package are only parsed.
+    Plugins are imported, and torch with them; the files of the package are only parsed.
 
     Args:
         words: The command line.

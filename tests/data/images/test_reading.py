@@ -85,7 +85,7 @@ def test_too_many_broken_files_raise():
     broken_files.skip(SkippedFile("a", "bad"))
     broken_files.skip(SkippedFile("b\n", "bad"))
     with pytest.raises(
-        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows\. .*'c': worse"
+        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows; .*'c': worse"
     ):
         broken_files.skip(SkippedFile("c", "worse"))
     with pytest.raises(ValueError, match=r"'a': bad \(set dataset\.on_error=skip"):
