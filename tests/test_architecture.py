@@ -16,7 +16,7 @@ MAX_LINES = 300
 LIBRARIES = {
     "hydra": ("cli",),
     "lightning": ("stages", "gan", "vae", "training", "data.datamodule"),
-    "torchvision": ("data.idx", "data.crops", "training.image_grids"),
+    "torchvision": ("data.idx", "data.torchvision_source", "data.crops", "training.image_grids"),
     "PIL": ("data.images.decoding", "reports.figures"),
     "filelock": ("data.images", "stages.run_folder"),
     "litdata": ("data.streaming", "stages.pack"),

@@ -56,8 +56,8 @@ class GANTraining:
 
     # use of the VAE: copied layers, latent distribution, reconstruction loss
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
-    # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and less
-    # than all images seen in training; null: 6,400, but at most a tenth of these
+    # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
+    # less than all images seen in training; null: 6,400, but at most a tenth of these
     discriminator_warmup: int | None = None
     # running mean of the fraction of pairs with real logit > fake logit, in (0.5, 1), at which the
     # discriminator warm-up ends early; null: it never ends early

@@ -1,0 +1,143 @@
+"""Small color images that torchvision downloads and reads: CIFAR, SVHN, STL-10.
+
+torchvision compares every file with a known MD5 checksum before it reads it, so that the pickles of
+CIFAR are those of its authors.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from vaegan.config import require
+from vaegan.data.dataset import ImageSource, Split, SplitName, train_or_val_split
+from vaegan.data.images.scanning import SkippedFile
+from vaegan.images import ImageShape
+
+
+class TorchvisionSource(ImageSource, abc.ABC):
+    """Color images of a torchvision data set, held in memory.
+
+    Files are read from `dataset.root`, in the layout of torchvision. Missing files are downloaded
+    there.
+    """
+
+    TORCHVISION_CLASS: ClassVar[str]  # name in torchvision.datasets
+    LIKELIHOOD: ClassVar[str] = "gaussian"
+
+    image_shape: ImageShape = (3, 32, 32)
+
+    @dataclass
+    class Config(ImageSource.Config):
+        root: str | None = None  # folder of the data files; null: ./data
+        num_val: int = 5000  # validation images, taken from the official training set, >= 2
+        split_seed: int = 0  # random seed of the division into train and val
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
+
+    @abc.abstractmethod
+    def options(self, is_test: bool) -> Mapping[str, Any]:
+        """Return the arguments of the torchvision class for the official training or test set."""
+
+    def load(self, is_test: bool, download: bool) -> Any:
+        """Return torchvision's data set.
+
+        Raises:
+            ValueError: Files are missing or damaged, and cannot be downloaded.
+        """
+        import torchvision.datasets  # imported late: it takes seconds
+
+        root = Path(self.config.root or "data").expanduser()
+        dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
+        try:
+            return dataset_class(str(root), download=download, **self.options(is_test))
+        except ImportError as error:
+            raise ValueError(
+                f"dataset={self.config.name} requires a package that is not installed ({error})"
+            ) from error
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"dataset={self.config.name}: its files are missing or damaged in {root}, and the "
+                f"download failed ({str(error).strip()}); set dataset.root to the folder that "
+                "torchvision downloaded them to"
+            ) from error
+
+    def prepare(self) -> Sequence[SkippedFile]:
+        for is_test in (False, True):
+            self.load(is_test, download=True)
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        dataset = self.load(is_test=name == "test", download=False)
+        images = torch.from_numpy(dataset.data)
+        if images.shape[-1] == 3:  # (N, H, W, C)
+            images = images.permute(0, 3, 1, 2).contiguous()
+        labels = getattr(dataset, "targets", None)
+        labels = torch.as_tensor(dataset.labels if labels is None else labels).long()
+        official = Split(images, labels)
+        if name == "test":
+            return official
+        return train_or_val_split(official, name, self.config.num_val, self.config.split_seed)
+
+
+class Cifar10(TorchvisionSource):
+    """Photographs of 32 x 32 pixels, ten classes. Source: Krizhevsky 2009."""
+
+    TORCHVISION_CLASS = "CIFAR10"
+
+    @dataclass
+    class Config(TorchvisionSource.Config):
+        name: str = "cifar10"
+
+    def options(self, is_test: bool) -> Mapping[str, Any]:
+        return {"train": not is_test}
+
+
+class Cifar100(Cifar10):
+    """Photographs of 32 x 32 pixels, 100 classes. Source: Krizhevsky 2009."""
+
+    TORCHVISION_CLASS = "CIFAR100"
+
+    @dataclass
+    class Config(TorchvisionSource.Config):
+        name: str = "cifar100"
+
+
+class Svhn(TorchvisionSource):
+    """House numbers of 32 x 32 pixels, ten classes; needs SciPy. Source: Netzer et al. 2011."""
+
+    TORCHVISION_CLASS = "SVHN"
+
+    @dataclass
+    class Config(TorchvisionSource.Config):
+        name: str = "svhn"
+
+    def options(self, is_test: bool) -> Mapping[str, Any]:
+        return {"split": "test" if is_test else "train"}
+
+
+class Stl10(TorchvisionSource):
+    """Photographs of 96 x 96 pixels, ten classes. Source: Coates et al. 2011."""
+
+    TORCHVISION_CLASS = "STL10"
+    image_shape: ImageShape = (3, 96, 96)
+
+    @dataclass
+    class Config(TorchvisionSource.Config):
+        name: str = "stl10"
+        num_val: int = 500  # validation images, taken from the training images, >= 2
+        # false: train on the 5,000 labeled images; true: also on the 100,000 unlabeled ones, which
+        # take 2.9 GB of memory
+        unlabeled: bool = False
+
+    def options(self, is_test: bool) -> Mapping[str, Any]:
+        if is_test:
+            return {"split": "test"}
+        return {"split": "train+unlabeled" if self.config.unlabeled else "train"}
