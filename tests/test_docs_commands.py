@@ -109,11 +109,16 @@ def shorten(words):
     return short
 
 
-RUNNABLE = {
-    words: page
+RUNNABLE = [
+    words
     for words, page in COMMANDS.items()
-    if words and not any(part in " ".join(words) for part in (*SETUP_OPTIONS, *NEVER_RUN))
-}
+    if words
+    and page != "docs/results.md"  # whose commands stand next to their recorded runs
+    and not any(part in " ".join(words) for part in (*SETUP_OPTIONS, *NEVER_RUN))
+]
+
+
+ALREADY_RUN = set()
 
 
 @pytest.mark.slow
@@ -125,6 +130,9 @@ def test_commands_run(words, places, train, tmp_path):
         assert not ended and "already finished" in out + err
         return
     short = shorten(fill_in(one_job(words), places))
+    if tuple(short) in ALREADY_RUN:
+        return  # another command is the same in its shortened form
+    ALREADY_RUN.add(tuple(short))
     ended, out, err = train(*short, "hydra.run.dir=run")
     if stage_of(compose(*short)) == "compare":  # the GAN of these tests is no cold start
         assert "cold" in str(ended)

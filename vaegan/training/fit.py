@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -30,6 +32,9 @@ from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig
 
 NUM_EXAMPLES = 32  # real images in the image grids
+FEW_STEPS = 500  # training steps below which a warning is logged
+
+log = logging.getLogger(__name__)
 
 
 class FitSettings(NamedTuple):
@@ -60,6 +65,24 @@ def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
     factors = (config.limit_train_batches, config.val_check_interval)
     key = "trainer.limit_train_batches * trainer.val_check_interval"
     require(num_batches >= 1, key, expected, factors)
+
+
+def warn_of_few_steps(config: TrainerConfig, data: ImageDataModule, stage: str) -> None:
+    """Log a warning if a stage has so few training steps that its images will be poor."""
+    steps_per_epoch = data.num_train_batches * config.limit_train_batches
+    num_steps = int(config.max_epochs * steps_per_epoch)
+    if num_steps < FEW_STEPS and is_rank_zero():
+        log.warning(
+            "%s: only %d training steps (%d epochs of %d batches), so expect poor images; set "
+            "trainer.max_epochs=%d (in the pipeline %s.trainer.max_epochs) for %d steps",
+            stage,
+            num_steps,
+            config.max_epochs,
+            steps_per_epoch,
+            math.ceil(FEW_STEPS / steps_per_epoch),
+            stage,
+            FEW_STEPS,
+        )
 
 
 def fit(
@@ -114,6 +137,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Return Lightning's Trainer with the standard callbacks, followed by the given ones."""
     config = settings.trainer
+    warn_of_few_steps(config, data, folder.name)
     options = device_options(config)
     is_distributed = config.devices * config.num_nodes > 1
     if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
