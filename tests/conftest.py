@@ -1,5 +1,6 @@
 """Fixtures for all tests: seeds, composed configs, and finished runs of both stages."""
 
+import functools
 import os
 import runpy
 import sys
@@ -16,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from vaegan.cli.registration import register, to_run_config
 from vaegan.stages.stage_table import run_stage
 
+register_once = functools.cache(register)
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"
 SMALL_NETS = [
@@ -66,7 +68,7 @@ def cache(tmp_path_factory):
 
 def compose(*overrides):
     """Return the typed config of a command line."""
-    register()
+    register_once()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return to_run_config(hydra.compose("config", list(overrides)))

@@ -1,5 +1,7 @@
 """Differences between the settings of two runs."""
 
+import copy
+
 import pytest
 
 from tests.conftest import SMALL_PIPELINE, compose
@@ -12,7 +14,7 @@ PLAIN = to_plain(compose(*SMALL_PIPELINE))
 def changed(key):
     """Return the plain config of the small pipeline with another value for a dotted key."""
     *path, last = key.split(".")
-    plain = to_plain(compose(*SMALL_PIPELINE))
+    plain = copy.deepcopy(PLAIN)
     part = plain
     for name in path:
         part = part[name]
