@@ -294,7 +294,7 @@ def test_packing_with_augmentation_raises(folder, tmp_path, argument):
 
 def test_missing_litdata_raises_with_the_install_command(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "litdata", None)
-    with pytest.raises(ValueError, match=r"pip install 'vaegan\[streaming\]'"):
+    with pytest.raises(ValueError, match=r"uv sync --extra streaming"):
         make_source(folder).split("train")
 
 

@@ -155,8 +155,9 @@ def matching_lines(settings: Settings, stage: str | None, word: str) -> list[str
             lines += [*title_lines(settings, section, stage), *setting_lines(found), ""]
     for group in settings.groups.values():
         for choice in group.choices:
-            found = [one for one in choice.settings if is_match(word, *one)]
-            if found or is_match(word, group.name, choice.name, choice.summary):
+            is_named = is_match(word, group.name, choice.name)
+            found = [one for one in choice.settings if is_named or is_match(word, *one)]
+            if found or is_named or is_match(word, choice.summary):
                 lines += entry_lines([(f"{group.name}={choice.name}", choice.summary)])
                 lines += [*setting_lines(found, indent=6), ""]
     if not lines:
