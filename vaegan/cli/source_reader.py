@@ -65,9 +65,9 @@ class ClassSource:
     def annotated_fields(self) -> Iterator[ast.AnnAssign]:
         """Iterate over the dataclass fields declared in the class itself."""
         for node in self.node.body:
-            is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            if is_field and "ClassVar" not in ast.unparse(node.annotation):  # type: ignore[attr-defined]
-                yield node  # type: ignore[misc]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                if "ClassVar" not in ast.unparse(node.annotation):
+                    yield node
 
 
 class Field(NamedTuple):
