@@ -1,4 +1,4 @@
-"""Both stages on one GPU: does every part run, what does a step cost, and are the results right?
+"""Check correctness and speed of both stages on one GPU.
 
     python benchmarks/gpu.py fork crash syncs repeat --seconds 240
     python benchmarks/gpu.py speed profile numbers metrics --seconds 220
@@ -124,7 +124,7 @@ SMALL = [  # runs of a second
 
 
 class Report:
-    """Prints findings, and says what may begin."""
+    """Print results, and decide which cases still fit in the time limit."""
 
     def __init__(self, seconds, only, folder):
         self.start = time.monotonic()
@@ -137,7 +137,7 @@ class Report:
         print(f"[{time.monotonic() - self.start:4.0f} s] {text}", flush=True)
 
     def may_begin(self, case):
-        """True if a case was asked for and there is time."""
+        """True if a case is selected and the time limit is not reached."""
         if not re.search(self.only, case):
             return False
         is_late = time.monotonic() - self.start > self.seconds
@@ -146,7 +146,7 @@ class Report:
         return not is_late
 
     def list_late(self):
-        """Name what there was no time for."""
+        """Print the cases that were skipped for lack of time."""
         if self.late:
             self.say(f"no time for: {'; '.join(self.late)}")
         self.late.clear()
@@ -190,7 +190,7 @@ def stage_run(stage, words, *more):
 
 
 class Stop(Exception):
-    """Ends a training after the steps that were asked for."""
+    """Raised to stop training after the requested number of steps."""
 
 
 def train_steps(run, num_steps, before_step, folder=None):
@@ -279,7 +279,7 @@ def check_worker():
 
 
 def communicate(device):
-    """Use a group of the GPU's backend, and one of the CPU's beside it."""
+    """Create one process group with the GPU backend and one with gloo, and use both."""
     dist.init_process_group("nccl" if HAS_GPU else "gloo", rank=0, world_size=1)
     dist.all_reduce(torch.tensor([1, 2]), group=dist.new_group(backend="gloo"))
     dist.broadcast_object_list(["text"], src=0)
@@ -288,7 +288,7 @@ def communicate(device):
 
 
 def compare_noise(device):
-    """Say whether two ranks together draw the noise of one."""
+    """Compare the noise drawn by two ranks with that of a single process."""
     seed_global(device, 0)
     whole = torch.randn(64, 3, 8, 8, device=device)
     shares = []
@@ -347,7 +347,7 @@ GAN_OPTIONS = (
 
 
 def crash(report):
-    """Run every part once, and say how it went and which warnings there were."""
+    """Run every component once; report exceptions and warnings."""
     num_ok = 0
     seen = collections.Counter()
     for name, make_run in crash_cases():
@@ -369,7 +369,7 @@ def crash(report):
 
 
 def crash_cases():
-    """Yield names, and functions that return a run."""
+    """Yield the name of each case and a function that returns its run config."""
     default = compose(*SMALL)
 
     def choices(groups):
@@ -394,7 +394,7 @@ def crash_cases():
 
 
 def small_image_folder():
-    """Return the words of a run on image files, cropped and mirrored at random."""
+    """Return the overrides of a run on image files with random crops and flips."""
     folder = new_folder()
     levels = torch.randint(256, (600, 24, 24, 3), dtype=torch.uint8).numpy()
     for i, image in enumerate(levels):
@@ -413,7 +413,7 @@ def trained_pipeline():
 
 
 def tool_run(words, stage):
-    """Return a run of a stage that reads the checkpoint of another one."""
+    """Return the config of a stage that reads a checkpoint of a trained model."""
     return compose(*words, f"ckpt={trained_pipeline() / stage}")
 
 
@@ -437,7 +437,7 @@ SYNC_CASES = {  # stage and words
 
 
 def syncs(report):
-    """Count the waits for the GPU in both stages."""
+    """Count host-device synchronizations per training step in both stages."""
     first, last = (70, 120) if HAS_GPU else (2, 4)  # one of these 50 steps is logged
     for name, (stage, words) in SYNC_CASES.items():
         if not report.may_begin(name):
@@ -478,7 +478,7 @@ def count_syncs(run, first, last):
 
 
 class Variant(NamedTuple):
-    """How steps are computed."""
+    """Precision, cuDNN and torch.compile settings of a timed run."""
 
     words: tuple[str, ...] = ()
     matmul_precision: str = "highest"
@@ -508,7 +508,7 @@ SPEED_PLAN = (  # the most important first; compilation takes long
 
 
 class Timing(NamedTuple):
-    """Steps to time."""
+    """Number of warm-up steps and of timed steps."""
 
     num_warmup: int
     block: int  # a multiple of the penalty's interval, so that all blocks do the same
@@ -530,9 +530,9 @@ def global_flags(variant):
     """
     penalty = penalties.squared_gradient
 
-    def eager_penalty(critic, images):
+    def eager_penalty(discriminator, images):
         with torch.compiler.set_stance("force_eager"):
-            return penalty(critic, images)
+            return penalty(discriminator, images)
 
     torch.set_float32_matmul_precision(variant.matmul_precision)
     torch.backends.cudnn.benchmark = variant.benchmark
@@ -690,7 +690,7 @@ def numbers(report):
 
 @torch.no_grad()
 def compare_bounds(report, images):
-    """Say how far the terms of the ELBO are from those on the CPU in float32."""
+    """Report the differences of the ELBO terms from float32 on the CPU, in nats per image."""
     words = setup_words("default")
     if not HAS_GPU:
         images = images[:, :, 6:22, 6:22]
@@ -730,7 +730,7 @@ def compare_bounds(report, images):
 
 
 def compare_precisions(report):
-    """Say the test scores after one epoch of each stage, by precision."""
+    """Report the test scores after one epoch of each stage, by precision."""
     words = setup_words("default")
     for precision in ("32-true", "bf16-mixed"):
         for stage, tags in (("vae", ("elbo",)), ("gan", ("frechet_distance", "recall"))):
@@ -770,7 +770,7 @@ def repeat(report):
 
 
 def final_weights(run, stage, stop_after=None):
-    """Return the last weights of a run, resumed if it is to stop in between."""
+    """Return the final weights of a run, optionally stopped and resumed."""
     folder = new_folder()
     if stop_after is not None:
         train_steps(run, stop_after, lambda i, module: None, folder)
@@ -789,7 +789,7 @@ def compare_weights(expected, weights):
 
 
 def metrics(report):
-    """Time the scores, and the largest part of the Frechet distance by another method."""
+    """Time the scores, and two ways to compute the trace term of the Frechet distance."""
     sizes = ((10_000, 64), (10_000, 2048), (50_000, 2048)) if HAS_GPU else ((500, 64),)
     for num_images, num_features in sizes:
         title = f"{num_images} images, {num_features} features"

@@ -2,8 +2,8 @@
 
 Nothing is imported or run. `ROOT` is another checkout.
 
-riddle opening    public docstring that opens with What, Whether, Where, Which or How
-flagged word      archaic or literary word, or British spelling, in package, configs, README or docs
+riddle opening    docstring that opens with What, Whether, Where, Which or How
+flagged word      archaic or literary word, or British spelling, in code, configs, README or docs
 """
 
 import ast
@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+FOLDERS = ("vaegan", "benchmarks", "scripts")
 RIDDLES = re.compile(r"(What|Whether|Where|Which|How)\b")
 ARCHAIC = (
     r"anew|afresh|shall|heed(?:s|ed)?|whoever|whosoever|thereof|thereby|therein|hereby|herein|"
@@ -27,16 +28,21 @@ FLAGGED = re.compile(rf"\b(?:{ARCHAIC}|{BRITISH})\b", re.IGNORECASE)
 
 
 def text_files(root: Path) -> list[Path]:
-    """Return the files that a reader reads: package, configs, README and docs."""
+    """Return the source files, configs and documentation pages, without this list of words."""
     files = [*root.glob("*.md"), *root.glob("*.cff"), *(root / "docs").glob("*.md")]
-    files += [*(root / "vaegan").rglob("*.py"), *(root / "conf").rglob("*.yaml")]
-    return sorted(files)
+    files += [*python_files(root), *(root / "conf").rglob("*.yaml")]
+    return sorted(path for path in files if path.name != Path(__file__).name)
+
+
+def python_files(root: Path) -> list[Path]:
+    """Return the source files of package, benchmarks and scripts."""
+    return sorted(path for name in FOLDERS for path in (root / name).rglob("*.py"))
 
 
 def docstrings(root: Path) -> list[tuple[str, str]]:
-    """Return place and text of every docstring of the package."""
+    """Return place and text of every docstring of package, benchmarks and scripts."""
     found = []
-    for path in sorted((root / "vaegan").rglob("*.py")):
+    for path in python_files(root):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
             if isinstance(node, kinds) and (text := ast.get_docstring(node)):

@@ -76,7 +76,7 @@ def places(tmp_path_factory, vae_result, gan_result):
 
 
 def fill_in(words, places):
-    """Return words with folders in the place of the placeholders."""
+    """Replace the placeholders in the arguments by folders."""
     pattern = re.compile(rf"\b({'|'.join(places)})\b")
     return [pattern.sub(lambda found: str(places[found[1]]), word) for word in words]
 

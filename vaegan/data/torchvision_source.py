@@ -42,12 +42,16 @@ class TorchvisionSource(ImageSource, abc.ABC):
             super().__post_init__()
             require(self.num_val >= 2, "num_val", "at least 2", self.num_val)
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.official_sets: dict[bool, Split] = {}  # training (False) and test set, until split
+
     @abc.abstractmethod
     def options(self, is_test: bool) -> Mapping[str, Any]:
         """Return the arguments of the torchvision class for the official training or test set."""
 
-    def load(self, is_test: bool, download: bool) -> Any:
-        """Return torchvision's data set.
+    def load(self, is_test: bool) -> Split:
+        """Read the official training or test set; download missing files.
 
         Raises:
             ValueError: Files are missing or damaged, and cannot be downloaded.
@@ -57,7 +61,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
         root = Path(self.config.root or "data").expanduser()
         dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
         try:
-            return dataset_class(str(root), download=download, **self.options(is_test))
+            dataset = dataset_class(str(root), download=True, **self.options(is_test))
         except ImportError as error:
             raise ValueError(
                 f"dataset={self.config.name} requires a package that is not installed ({error})"
@@ -68,21 +72,25 @@ class TorchvisionSource(ImageSource, abc.ABC):
                 f"download failed ({str(error).strip()}); set dataset.root to the folder that "
                 "torchvision downloaded them to"
             ) from error
-
-    def prepare(self) -> Sequence[SkippedFile]:
-        for is_test in (False, True):
-            self.load(is_test, download=True)
-        return []
-
-    def split(self, name: SplitName) -> Split:
-        dataset = self.load(is_test=name == "test", download=False)
         images = torch.from_numpy(dataset.data)
         if images.shape[-1] == 3:  # (N, H, W, C)
             images = images.permute(0, 3, 1, 2).contiguous()
-        labels = getattr(dataset, "targets", None)
-        labels = torch.as_tensor(dataset.labels if labels is None else labels).long()
-        official = Split(images, labels)
-        if name == "test":
+        labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
+        return Split(images, torch.as_tensor(labels).long())
+
+    def prepare(self) -> Sequence[SkippedFile]:
+        for is_test in (False, True):
+            self.official_sets[is_test] = self.load(is_test)
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        is_test = name == "test"
+        official = self.official_sets.get(is_test) or self.load(is_test)
+        if name == "train":  # val needs the same files
+            self.official_sets[is_test] = official
+        else:
+            self.official_sets.pop(is_test, None)  # frees the memory
+        if is_test:
             return official
         return train_or_val_split(official, name, self.config.num_val, self.config.split_seed)
 
