@@ -66,8 +66,10 @@ def test_no_network_has_batch_norm(base):
     ],
 )
 def test_images_are_halved_until_the_shorter_side_is_less_than_8(shape, num_halvings):
-    sizes = Encoder.choices["conv"].Config(width=8, max_width=20)
-    assert conv_widths(shape, sizes) == [min(8 << i, 20) for i in range(num_halvings)]
+    strided = Encoder.choices["conv"].Config(width=8, max_width=20, resampling="strided")
+    assert conv_widths(shape, strided) == [min(8 << i, 20) for i in range(num_halvings)]
+    bilinear = Encoder.choices["conv"].Config(width=8, max_width=20, resampling="bilinear")
+    assert conv_widths(shape, bilinear) == [min(4 << i, 20) for i in range(num_halvings)]
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])

@@ -183,8 +183,11 @@ def header(
 def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     """Build an untrained VAE from a run's plain config; keys not in VAEConfig are ignored."""
     names = {field.name for field in fields(VAEConfig)}
-    config = from_plain(VAEConfig, {key: value for key, value in run.items() if key in names})
-    return VAE(image_shape, config)
+    plain = {key: value for key, value in run.items() if key in names}
+    for group in ("encoder", "decoder"):
+        if plain[group].get("name") in ("conv", "resnet"):  # checkpoints older than `resampling`
+            plain[group] = {"resampling": "strided"} | plain[group]
+    return VAE(image_shape, from_plain(VAEConfig, plain))
 
 
 def check_model_size(

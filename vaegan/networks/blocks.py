@@ -31,7 +31,8 @@ def conv_widths(image_shape: ImageShape, sizes: ConvSizes) -> list[int]:
     """Return the channels after each halving of an image: width, 2 width, ..., up to max_width.
 
     An image is halved at least twice, then until height or width is less than 8. Odd sizes are
-    rounded down.
+    rounded down. With bilinear resampling, `width` counts the channels after the second halving,
+    because convolutions then work at the larger of two sizes, where they cost more.
 
     Raises:
         ValueError: Height or width is less than 4.
@@ -45,7 +46,8 @@ def conv_widths(image_shape: ImageShape, sizes: ConvSizes) -> list[int]:
             f"least 4; got {height} x {width}. Resize the images, or choose {group}=mlp"
         )
     num_halvings = max(2, smaller.bit_length() - 3)
-    return [min(sizes.width << i, sizes.max_width) for i in range(num_halvings)]
+    first_width = sizes.full_size_width
+    return [min(first_width << i, sizes.max_width) for i in range(num_halvings)]
 
 
 def halved_size(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
@@ -80,6 +82,28 @@ def size_parity(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
     """
     height, width = halved_size(image_shape, num_halvings)
     return height & 1, width & 1
+
+
+def average_pool(size: tuple[int, int]) -> nn.AvgPool2d:
+    """Build a layer that halves height and width, rounded down, by means over 2 or 3 pixels.
+
+    A mean has no response at the highest frequency, which would be aliased.
+
+    Args:
+        size: Height and width of the input.
+    """
+    kernel_size = (2 + size[0] % 2, 2 + size[1] % 2)
+    return nn.AvgPool2d(kernel_size, stride=2)
+
+
+def interpolate(size: tuple[int, int]) -> nn.Upsample:
+    """Build a layer that enlarges images to the given height and width by bilinear interpolation.
+
+    The result contains no checkerboard pattern, whatever the layers before it compute.
+
+    Source: Odena et al. 2016, Deconvolution and Checkerboard Artifacts, doi:10.23915/distill.00003.
+    """
+    return nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
 
 class ResidualBlock(nn.Module):

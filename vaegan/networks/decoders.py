@@ -19,6 +19,7 @@ from vaegan.networks.blocks import (
     conv_widths,
     halved_size,
     hidden_layers,
+    interpolate,
     residual_blocks,
     size_parity,
     upsample,
@@ -63,9 +64,10 @@ class Decoder(Component, nn.Module, group="decoder"):
 
 
 class Conv(Decoder):
-    """Fully connected layers, then transposed convolutions that double the size; no norm layers.
+    """Fully connected layers, then convolutions that double the size; no norm layers.
 
-    This is the mirror image of `encoder=conv`.
+    This is the mirror image of `encoder=conv`. With bilinear resampling, images are interpolated
+    after a convolution and before its activation.
     """
 
     @dataclass
@@ -73,22 +75,29 @@ class Conv(Decoder):
         name: str = "conv"
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
+        config = config.resolve_resampling(param_shape)
         widths = conv_widths(param_shape, config)[::-1]
         num_doublings = len(widths)
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim, math.prod(first_shape)], "silu")
         layers.append(nn.Unflatten(1, first_shape))
+        if config.resampling == "bilinear":
+            widths.append(max(1, config.full_size_width // 2))  # layers cost the most at full size
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
-            padding = size_parity(param_shape, num_doublings - level)
-            layers += [upsample(in_channels, out_channels, padding), nn.SiLU()]
-        layers.append(upsample(widths[-1], param_shape[0], size_parity(param_shape, 0)))
+            layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
+            layers.append(nn.SiLU())
+        if config.resampling == "bilinear":
+            layers.append(nn.Conv2d(widths[-1], param_shape[0], kernel_size=3, padding=1))
+        else:
+            layers.append(upsample(widths[-1], param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
 
 
 class Resnet(Decoder):
-    """Residual blocks at every image size; transposed convolutions double the size.
+    """Residual blocks at every image size, with layers in between that double the size.
 
-    This is the mirror image of `encoder=resnet`.
+    This is the mirror image of `encoder=resnet`. With bilinear resampling there are no blocks at
+    the full size.
     """
 
     @dataclass
@@ -96,7 +105,10 @@ class Resnet(Decoder):
         name: str = "resnet"
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
-        widths = [config.width, *conv_widths(param_shape, config)][::-1]
+        config = config.resolve_resampling(param_shape)
+        widths = [config.full_size_width, *conv_widths(param_shape, config)][::-1]
+        if config.resampling == "bilinear":
+            widths[-1] = max(1, config.full_size_width // 2)  # layers cost the most at full size
         num_doublings = len(widths) - 1
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim], "silu")
@@ -104,11 +116,31 @@ class Resnet(Decoder):
         layers.append(nn.Unflatten(1, first_shape))
         layers += residual_blocks(widths[0], config)
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
-            padding = size_parity(param_shape, num_doublings - level)
-            layers += [nn.SiLU(), upsample(in_channels, out_channels, padding)]
-            layers += residual_blocks(out_channels, config)
-        output = nn.Conv2d(config.width, param_shape[0], kernel_size=3, padding=1)
+            layers.append(nn.SiLU())
+            layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
+            if level < num_doublings or config.resampling == "strided":
+                layers += residual_blocks(out_channels, config)
+        output = nn.Conv2d(widths[-1], param_shape[0], kernel_size=3, padding=1)
         super().__init__([*layers, nn.SiLU(), output])
+
+
+def doubling_layers(
+    in_channels: int, out_channels: int, sizes: ConvSizes, param_shape: ImageShape, level: int
+) -> list[nn.Module]:
+    """Build the layers of a decoder that double height and width for the `level`-th time.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        sizes: Sizes of the decoder, with `resampling` set.
+        param_shape: Shape of the decoder's output.
+        level: 1 for the first doubling.
+    """
+    num_left = len(conv_widths(param_shape, sizes)) - level
+    if sizes.resampling == "strided":
+        return [upsample(in_channels, out_channels, size_parity(param_shape, num_left))]
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    return [conv, interpolate(halved_size(param_shape, num_left))]
 
 
 class Mlp(Decoder):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
+    average_pool,
     conv_widths,
     downsample,
     halved_size,
@@ -46,29 +47,46 @@ class Trunk(nn.Module):
 
 
 def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Trunk:
-    """Build strided convolutions down to about 4 to 7 pixels, then a hidden layer; no norms."""
+    """Build convolutions down to about 4 to 7 pixels, then a hidden layer; no norms."""
+    sizes = sizes.resolve_resampling(image_shape)
     widths = conv_widths(image_shape, sizes)
     layers: list[nn.Module] = []
-    for in_channels, out_channels in pairwise([image_shape[0], *widths]):
-        layers += [downsample(in_channels, out_channels), ACTIVATIONS[activation]()]
+    for level, (in_channels, out_channels) in enumerate(pairwise([image_shape[0], *widths])):
+        if sizes.resampling == "bilinear":
+            conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+            pool = average_pool(halved_size(image_shape, level))
+            layers += [conv, ACTIVATIONS[activation](), pool]
+        else:
+            layers += [downsample(in_channels, out_channels), ACTIVATIONS[activation]()]
     num_flat = widths[-1] * math.prod(halved_size(image_shape, len(widths)))
     layers += [nn.Flatten(), *hidden_layers([num_flat, sizes.hidden_dim], activation)]
     architecture = {
         "network": "conv",
         "widths": widths,
         "hidden_dim": sizes.hidden_dim,
+        "resampling": sizes.resampling,
         "activation": activation,
     }
     return Trunk(layers, sizes.hidden_dim, architecture)
 
 
 def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -> Trunk:
-    """Build residual blocks at every image size and a hidden layer; convolutions halve the size."""
-    widths = [sizes.width, *conv_widths(image_shape, sizes)]
-    layers: list[nn.Module] = [nn.Conv2d(image_shape[0], sizes.width, kernel_size=3, padding=1)]
-    for in_channels, out_channels in pairwise(widths):
-        layers += residual_blocks(in_channels, sizes, activation)
-        layers += [ACTIVATIONS[activation](), downsample(in_channels, out_channels)]
+    """Build residual blocks at every image size and a hidden layer.
+
+    With bilinear resampling there are no blocks at the full size, where they cost the most.
+    """
+    sizes = sizes.resolve_resampling(image_shape)
+    widths = [sizes.full_size_width, *conv_widths(image_shape, sizes)]
+    layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1)]
+    for level, (in_channels, out_channels) in enumerate(pairwise(widths)):
+        if level > 0 or sizes.resampling == "strided":
+            layers += residual_blocks(in_channels, sizes, activation)
+        layers.append(ACTIVATIONS[activation]())
+        if sizes.resampling == "bilinear":
+            layers.append(average_pool(halved_size(image_shape, level)))
+            layers.append(nn.Conv2d(in_channels, out_channels, kernel_size=1))
+        else:
+            layers.append(downsample(in_channels, out_channels))
     layers += residual_blocks(widths[-1], sizes, activation)
     num_flat = widths[-1] * math.prod(halved_size(image_shape, len(widths) - 1))
     layers += [ACTIVATIONS[activation](), nn.Flatten()]
@@ -77,6 +95,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
         "network": "resnet",
         "widths": widths,
         "hidden_dim": sizes.hidden_dim,
+        "resampling": sizes.resampling,
         "num_blocks": sizes.num_blocks,
         "normalization": sizes.normalization,
         "activation": activation,
