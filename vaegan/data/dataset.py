@@ -63,6 +63,8 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
     CLASSIFIER: ClassVar[str | None] = None  # digits_cnn weights for these classes, if any
     LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of the images
+    # True for photos, drawings and the like, which have other defaults of the GAN and the duration
+    IS_NATURAL: ClassVar[bool] = False
 
     @dataclass
     class Config(ComponentConfig):
@@ -76,6 +78,13 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     @abc.abstractmethod
     def image_shape(self) -> ImageShape:
         """Channels, height, width. Available before any data are read."""
+
+    @property
+    def min_training_images(self) -> int:
+        """Training images that the default duration covers at least, counting repeated uses."""
+        if not self.IS_NATURAL:
+            return 0
+        return 1_000_000 if torch.cuda.is_available() else 128_000
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
@@ -131,6 +140,7 @@ class NaturalImageSource(ImageSource, abc.ABC):
     """Natural images at a configurable size."""
 
     LIKELIHOOD: ClassVar[str] = "gaussian"
+    IS_NATURAL: ClassVar[bool] = True
 
     @dataclass
     class Config(ImageSource.Config):

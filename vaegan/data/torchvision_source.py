@@ -29,6 +29,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
 
     TORCHVISION_CLASS: ClassVar[str]  # name in torchvision.datasets
     LIKELIHOOD: ClassVar[str] = "gaussian"
+    IS_NATURAL: ClassVar[bool] = True
 
     image_shape: ImageShape = (3, 32, 32)
 

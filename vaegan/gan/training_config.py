@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
-from vaegan.gan.augmentation import Augmentation, NoAugmentation
-from vaegan.gan.losses import AdversarialLoss, NonSaturating
+from vaegan.gan.augmentation import Augmentation, DiffAugment, NoAugmentation
+from vaegan.gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from vaegan.gan.penalties import R1, GradientPenalty
 from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.images import ImageShape
@@ -18,6 +18,7 @@ from vaegan.networks.discriminators import Discriminator
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, check_batch_size
 
+C = TypeVar("C", bound="GANConfig")
 T = TypeVar("T", bound="GANTraining")
 
 MAX_DEFAULT_WARMUP = 6_400  # images
@@ -34,12 +35,14 @@ class GANConfig:
 
     # architecture of the discriminator
     discriminator: Discriminator.Config = field(default_factory=discriminators.Conv.Config)
-    # adversarial loss of discriminator and generator
-    adversarial_loss: AdversarialLoss.Config = field(default_factory=NonSaturating.Config)
+    # adversarial loss of discriminator and generator; null: relativistic for natural images, else
+    # non_saturating
+    adversarial_loss: AdversarialLoss.Config | None = None
     # penalty on the gradient of the discriminator with respect to its input
     gradient_penalty: GradientPenalty.Config = field(default_factory=R1.Config)
-    # augmentation of real and fake images before the discriminator
-    augmentation: Augmentation.Config = field(default_factory=NoAugmentation.Config)
+    # augmentation of real and fake images before the discriminator; null: diff_augment for natural
+    # images, else none
+    augmentation: Augmentation.Config | None = None
     # network whose features are scored; null: digits_cnn if it knows the data set's classes, else
     # vae_encoder
     feature_extractor: FeatureExtractor.Config | None = None
@@ -81,9 +84,7 @@ class GANTraining:
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
     # devices, length of training, validation and logging
-    trainer: TrainerConfig = field(
-        default_factory=lambda: TrainerConfig(max_epochs=5, val_check_interval=0.5)
-    )
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(val_check_interval=0.5))
     # checkpoints of the run
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
@@ -120,7 +121,25 @@ class GANTraining:
             require(warmup != 0, key, expected, accuracy)
 
 
-def resolve_data_defaults(training: T, image_shape: ImageShape, num_images: int) -> T:
+def resolve_components(config: C, is_natural: bool) -> C:
+    """Return the config with the null values of loss and augmentation replaced.
+
+    Args:
+        config: Config to resolve; it is not modified.
+        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+    """
+    loss = Relativistic.Config() if is_natural else NonSaturating.Config()
+    augmentation = DiffAugment.Config() if is_natural else NoAugmentation.Config()
+    return replace(
+        config,
+        adversarial_loss=config.adversarial_loss or loss,
+        augmentation=config.augmentation or augmentation,
+    )
+
+
+def resolve_data_defaults(
+    training: T, image_shape: ImageShape, num_images: int, is_natural: bool = False
+) -> T:
     """Return the config with the null values that depend on the data replaced by numbers.
 
     These are `discriminator_warmup` and the learning rates.
@@ -129,12 +148,13 @@ def resolve_data_defaults(training: T, image_shape: ImageShape, num_images: int)
         training: Config to resolve; it is not modified.
         image_shape: Channels, height, width.
         num_images: Number of real images seen in the whole training run.
+        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
 
     Raises:
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
-    is_small = max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE
-    lr = SMALL_IMAGE_LR if is_small else LARGE_IMAGE_LR
+    is_digit_like = not is_natural and max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE
+    lr = SMALL_IMAGE_LR if is_digit_like else LARGE_IMAGE_LR
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)

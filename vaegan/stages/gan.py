@@ -7,19 +7,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
-from vaegan.config import require, to_plain
+from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike, SplitName
 from vaegan.gan.components import GANComponents
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.module import GANModule
-from vaegan.gan.training_config import GANConfig, resolve_data_defaults
+from vaegan.gan.training_config import (
+    GANConfig,
+    GANTraining,
+    resolve_components,
+    resolve_data_defaults,
+)
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
-from vaegan.images import to_float
+from vaegan.images import ImageShape, to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.scorer import Scorer
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
@@ -33,13 +38,16 @@ from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkp
 from vaegan.stages.training_runs import GAN_MONITOR, GANRun
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
-from vaegan.training.fit import FitSettings, check_batches, fit
+from vaegan.training.duration import resolve_duration
+from vaegan.training.fit import FitSettings, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
 log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
 NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
+MIN_AGGREGATE_RATIO = 4  # training images per latent dimension to fit it by default
+T = TypeVar("T", bound=GANTraining)
 
 
 def train_gan(run: GANRun, output_dir: Path) -> StageResult:
@@ -64,9 +72,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
     data = ImageDataModule(source, run.loader, run.seed)
-    run = resolve_training(run, data)
-
     vae = checkpoint.build_vae()
+    run = resolve_components(resolve_training(run, data, vae), source.IS_NATURAL)
     build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
     components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
     scorer = build_scorer(run.feature_extractor, vae, data)
@@ -76,7 +83,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     checkpoint_header = header("gan", shape, to_plain(run), checkpoint.vae, flops)
     module = GANModule(components, scorer, run, checkpoint_header)
 
-    settings = fit_settings(run)
+    settings = fit_settings(run, data)
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
@@ -92,17 +99,17 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     return result
 
 
-def fit_settings(run: GANRun) -> FitSettings:
+def fit_settings(run: GANRun, data: ImageDataModule) -> FitSettings:
     """Return the settings for `fit`."""
     return FitSettings(
         seed=run.seed,
         trainer=run.trainer,
+        duration=resolve_duration(run.trainer, data, run.score_every_n_images),
         loader=run.loader,
         checkpoint=run.checkpoint,
         monitor=GAN_MONITOR,
         mode="min",
         hparams=to_plain(run),
-        score_every_n_images=run.score_every_n_images,
     )
 
 
@@ -122,21 +129,25 @@ def describe_run(
     }
 
 
-def resolve_training(training: Any, data: ImageDataModule) -> Any:
+def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
     """Return the training settings of a GAN with data-dependent defaults filled in.
 
     Raises:
-        ValueError: There are too few training images for the batches, the warm-up or the scores.
+        ValueError: There are too few training images for the batches or the warm-up.
     """
-    check_batches(training.trainer, data)
-    num_batches = int(data.num_train_batches * training.trainer.limit_train_batches)
-    num_images = training.trainer.max_epochs * num_batches * training.loader.batch_size
-    interval = training.score_every_n_images
-    resolved = resolve_data_defaults(training, data.source.image_shape, num_images)
-    expected = f"at most {num_images}, the number of images seen in training, or null"
-    is_valid = interval is None or interval <= num_images
-    require(is_valid, "score_every_n_images", expected, interval)
-    return resolved
+    source = data.source
+    warm_start = training.warm_start
+    if warm_start.aggregate_posterior is None:
+        (latent_dim,) = vae.latent_prior().event_shape
+        has_enough = len(data.splits["train"]) > MIN_AGGREGATE_RATIO * latent_dim
+        warm_start = replace(warm_start, aggregate_posterior=source.IS_NATURAL and has_enough)
+    duration = resolve_duration(training.trainer, data, training.score_every_n_images)
+    return resolve_data_defaults(
+        replace(training, warm_start=warm_start),
+        source.image_shape,
+        duration.num_images,
+        source.IS_NATURAL,
+    )
 
 
 def build_components(
@@ -174,11 +185,20 @@ def build_components(
         latents=build_latents(warm_start, vae, images, seed),
         generator=generator,
         discriminator=discriminator,
-        loss=config.adversarial_loss.build(),
-        penalty=config.gradient_penalty.build(vae.image_shape),
-        augmentation=config.augmentation.build(),
+        **build_losses(resolve_components(config, data.source.IS_NATURAL), vae.image_shape),
     )
     return components, [generator_transfer, discriminator_transfer]
+
+
+def build_losses(config: GANConfig, image_shape: ImageShape) -> dict[str, Any]:
+    """Build the adversarial loss, the penalty and the augmentation, by name of the component."""
+    assert config.adversarial_loss is not None, "call resolve_components first"
+    assert config.augmentation is not None, "call resolve_components first"
+    return {
+        "loss": config.adversarial_loss.build(),
+        "penalty": config.gradient_penalty.build(image_shape),
+        "augmentation": config.augmentation.build(),
+    }
 
 
 def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:
@@ -227,5 +247,5 @@ def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:
     start = run.warm_start
     has_learned_prior = any(True for _ in vae.prior.parameters())
     has_copied_layers = any(transfer.copied for transfer in transfers)
-    uses_latents = start.reconstruction_weight > 0 or start.aggregate_posterior
+    uses_latents = start.reconstruction_weight > 0 or bool(start.aggregate_posterior)
     return has_copied_layers or has_learned_prior or uses_latents

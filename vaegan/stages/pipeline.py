@@ -54,9 +54,9 @@ def check_gan(run: PipelineRun) -> None:
     """Build the GAN from an untrained VAE, so that errors are raised before the VAE is trained."""
     source = run.dataset.build()
     data = ImageDataModule(source, run.gan.loader, run.seed)
-    training = resolve_training(run.gan, data)
     with seeded(run.seed):
         vae = VAE(source.image_shape, run)
+    training = resolve_training(run.gan, data, vae)
     build_fresh = partial(VAE, source.image_shape, run)
     build_components(run, training.warm_start, vae, build_fresh, data, run.seed)
     build_scorer(run.feature_extractor, vae, data)

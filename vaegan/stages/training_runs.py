@@ -14,7 +14,7 @@ from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.stages.run_config import TrainingRun
-from vaegan.training.trainer_config import DeviceConfig, TrainerConfig
+from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.model import VAEConfig
 from vaegan.vae.objectives import ElboObjective, Objective
 from vaegan.vae.training_config import VAETraining
@@ -36,12 +36,12 @@ class VAEComponents(VAEConfig):
             return self.likelihood
         return Likelihood.choices[self.dataset.component.LIKELIHOOD].Config()
 
-    def check_schedule(self, trainer: TrainerConfig) -> None:
+    def check_schedule(self, num_epochs: float) -> None:
         """Check that the KL weight reaches its final value before training ends."""
         if self.objective.beta_schedule != "constant":
-            expected = f"at most {trainer.max_epochs}, the number of epochs"
+            expected = f"at most {num_epochs:g}, the number of epochs"
             epochs = self.objective.beta_warmup_epochs
-            is_reached = epochs <= trainer.max_epochs
+            is_reached = epochs <= num_epochs
             require(is_reached, "objective.beta_warmup_epochs", expected, epochs)
 
 
@@ -53,7 +53,8 @@ class VAERun(VAETraining, VAEComponents, TrainingRun):
         TrainingRun.__post_init__(self)
         VAEComponents.__post_init__(self)
         VAETraining.__post_init__(self)
-        self.check_schedule(self.trainer)
+        if self.trainer.max_images is None and self.trainer.max_epochs is not None:
+            self.check_schedule(self.trainer.max_epochs)
         bound = self.objective.bound_name
         tested = sorted({bound, *sweep_metrics("vae")} - {"nll"})
         tags = (f"val/{bound}", *(f"test/{name}" for name in tested), "val/nll")
@@ -145,7 +146,8 @@ class PipelineRun(GANConfig, VAEComponents, TrainingRun):
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
         VAEComponents.__post_init__(self)
-        self.check_schedule(self.vae.trainer)
+        if self.vae.trainer.max_images is None and self.vae.trainer.max_epochs is not None:
+            self.check_schedule(self.vae.trainer.max_epochs)
         self.check_sweep_metric(gan_sweep_tags())
 
     def resolve_defaults(self) -> PipelineRun:

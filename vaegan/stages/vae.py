@@ -24,7 +24,8 @@ from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
-from vaegan.training.fit import FitSettings, check_batches, fit
+from vaegan.training.duration import resolve_duration
+from vaegan.training.fit import FitSettings, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import kl_method
@@ -63,7 +64,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         return result
     source = run.dataset.build()
     data = ImageDataModule(source, run.loader, run.seed)
-    check_batches(run.trainer, data)
+    duration = resolve_duration(run.trainer, data)
+    run.check_schedule(duration.epochs)
     with seeded(run.seed, "init"):
         vae = VAE(source.image_shape, run)
         images = initial_images(vae, data)
@@ -80,6 +82,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
     settings = FitSettings(
         seed=run.seed,
         trainer=run.trainer,
+        duration=duration,
         loader=run.loader,
         checkpoint=run.checkpoint,
         monitor=monitor,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,13 +13,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 
-from vaegan.config import flatten, require
+from vaegan.config import flatten
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
+from vaegan.training.duration import Duration, DurationEstimate, log_duration
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
@@ -32,7 +32,6 @@ from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig
 
 NUM_EXAMPLES = 32  # real images in the image grids
-FEW_STEPS = 500  # training steps below which a warning is logged
 
 log = logging.getLogger(__name__)
 
@@ -42,47 +41,12 @@ class FitSettings(NamedTuple):
 
     seed: int
     trainer: TrainerConfig
+    duration: Duration
     loader: LoaderConfig
     checkpoint: CheckpointConfig
     monitor: str  # tag of the metric that selects the best checkpoint
     mode: str  # min or max: direction of `monitor`
     hparams: Mapping[str, Any]  # plain config of the run, written to the logs
-    # training images between validations; None: use trainer.val_check_interval
-    score_every_n_images: int | None = None
-
-
-def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
-    """Check that at least one batch lies between two validations.
-
-    Raises:
-        ValueError: The interval between validations is shorter than one batch.
-    """
-    num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
-    expected = (
-        f"larger: with {data.num_train_batches} batches per epoch, no batch lies between two "
-        "validations"
-    )
-    factors = (config.limit_train_batches, config.val_check_interval)
-    key = "trainer.limit_train_batches * trainer.val_check_interval"
-    require(num_batches >= 1, key, expected, factors)
-
-
-def warn_of_few_steps(config: TrainerConfig, data: ImageDataModule, stage: str) -> None:
-    """Log a warning if a stage has so few training steps that its images will be poor."""
-    steps_per_epoch = data.num_train_batches * config.limit_train_batches
-    num_steps = int(config.max_epochs * steps_per_epoch)
-    if num_steps < FEW_STEPS and is_rank_zero():
-        log.warning(
-            "%s: only %d training steps (%d epochs of %d batches), so expect poor images; set "
-            "trainer.max_epochs=%d (in the pipeline %s.trainer.max_epochs) for %d steps",
-            stage,
-            num_steps,
-            config.max_epochs,
-            steps_per_epoch,
-            math.ceil(FEW_STEPS / steps_per_epoch),
-            stage,
-            FEW_STEPS,
-        )
 
 
 def fit(
@@ -137,7 +101,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """Return Lightning's Trainer with the standard callbacks, followed by the given ones."""
     config = settings.trainer
-    warn_of_few_steps(config, data, folder.name)
+    if is_rank_zero():
+        log_duration(settings.duration, folder.name)
     options = device_options(config)
     is_distributed = config.devices * config.num_nodes > 1
     if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
@@ -145,9 +110,7 @@ def build_trainer(
         options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
         **options,
-        max_epochs=config.max_epochs,
-        limit_train_batches=config.limit_train_batches,
-        **validation_options(settings),
+        **settings.duration.trainer_options(config),
         log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
         enable_progress_bar=config.enable_progress_bar,
         enable_model_summary=False,
@@ -177,19 +140,11 @@ def standard_callbacks(
         PerStepSeeding(settings.seed),
         ImageGridLogger(folder / "images", examples, settings.seed),
         LearningRateMonitor("step"),
+        DurationEstimate(settings.duration, folder.name),
     ]
     if settings.trainer.enable_progress_bar:
         callbacks.append(LoggedMetricsBar())
     return callbacks
-
-
-def validation_options(settings: FitSettings) -> dict[str, Any]:
-    """Return the validation-interval arguments of Lightning's Trainer."""
-    if settings.score_every_n_images is None:
-        return {"val_check_interval": settings.trainer.val_check_interval}
-    num_batches = settings.score_every_n_images // settings.loader.batch_size
-    # None makes Lightning count the batches across epochs.
-    return {"val_check_interval": num_batches, "check_val_every_n_epoch": None}
 
 
 @contextmanager

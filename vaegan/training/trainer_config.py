@@ -32,9 +32,15 @@ class DeviceConfig:
 class TrainerConfig(DeviceConfig):
     """Devices and duration of training, with the option names of Lightning's Trainer."""
 
-    max_epochs: int = 10  # passes over the training set, >= 1
+    # passes over the training set, >= 1; null: 5, or as many as give 128,000 natural images
+    # (1,000,000 with a GPU)
+    max_epochs: int | None = None
+    # training images after which training ends, each counted every time it is used, >= 1; null: use
+    # max_epochs
+    max_images: int | None = None
     limit_train_batches: float = 1.0  # fraction of the batches to use in each epoch, in (0, 1]
-    # fraction of an epoch between validations, which also log image grids, in (0, 1]
+    # fraction of an epoch between validations, which also log image grids, in (0, 1]; not used if
+    # the duration is a number of images: there are then 20 validations in all
     val_check_interval: float = 1.0
     log_every_n_steps: int = 50  # batches between two logged training steps, >= 1
     # steps with a non-finite loss or gradient to skip before training is stopped, >= 0
@@ -45,9 +51,12 @@ class TrainerConfig(DeviceConfig):
         for key in ("limit_train_batches", "val_check_interval"):
             value = getattr(self, key)
             require(0 < value <= 1, key, "in (0, 1]", value)
-        for key in ("max_epochs", "log_every_n_steps"):
+        for key in ("max_epochs", "max_images"):
             value = getattr(self, key)
-            require(value >= 1, key, "at least 1", value)
+            require(value is None or value >= 1, key, "at least 1, or null", value)
+        require(
+            self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps
+        )
         require(self.skip_bad_steps >= 0, "skip_bad_steps", "at least 0", self.skip_bad_steps)
 
 

@@ -20,7 +20,7 @@ class VAETraining:
     )
     loader: LoaderConfig = field(default_factory=LoaderConfig)  # batches and data loading
     # Lightning trainer: duration, devices, precision
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=5))
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)  # saving of checkpoints
     # validations without a better bound before training stops early, >= 1; null: no early stopping
     early_stopping_patience: int | None = 10

@@ -1,0 +1,177 @@
+"""Duration of a training run and interval between its validations."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+
+from vaegan.config import require
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.training.trainer_config import TrainerConfig
+
+DEFAULT_EPOCHS = 5
+NUM_VALIDATIONS = 20  # validations of a training run whose duration is given in images
+FEW_STEPS = 500  # training steps below which a warning is logged
+TIMED_STEPS = (10, 30)  # training steps between which the time per step is measured
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Number of training steps, and of steps between validations.
+
+    A step uses one batch of `batch_size` real images over all devices.
+    """
+
+    num_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    # number of epochs if the duration is a number of epochs; None if it is a number of images
+    num_epochs: int | None
+    # steps between validations, counted across epochs; None: use trainer.val_check_interval
+    val_interval: int | None
+
+    @property
+    def num_images(self) -> int:
+        """Number of training images, counted once for each time that they are used."""
+        return self.num_steps * self.batch_size
+
+    @property
+    def epochs(self) -> float:
+        """Number of passes over the training set."""
+        return self.num_steps / self.steps_per_epoch
+
+    def trainer_options(self, config: TrainerConfig) -> dict[str, Any]:
+        """Return the arguments of Lightning's Trainer."""
+        options: dict[str, Any] = {"limit_train_batches": config.limit_train_batches}
+        if self.num_epochs is None:
+            options |= {"max_epochs": -1, "max_steps": self.num_steps}
+        else:
+            options |= {"max_epochs": self.num_epochs}
+        if self.val_interval is None:
+            return options | {"val_check_interval": config.val_check_interval}
+        # None makes Lightning count the batches across epochs.
+        return options | {
+            "val_check_interval": self.val_interval,
+            "check_val_every_n_epoch": None,
+        }
+
+
+def resolve_duration(
+    config: TrainerConfig, data: ImageDataModule, score_every_n_images: int | None = None
+) -> Duration:
+    """Return the duration of a training run on a data set.
+
+    Args:
+        config: Settings; `max_images` takes precedence over `max_epochs`. If both are None,
+            training takes `DEFAULT_EPOCHS` epochs, but at least the data set's
+            `min_training_images`.
+        data: Data set.
+        score_every_n_images: Training images between validations; None: a default.
+
+    Raises:
+        ValueError: There is less than one batch in an epoch or between two validations.
+    """
+    check_batches(config, data)
+    batch_size = data.loader.batch_size
+    steps_per_epoch = int(data.num_train_batches * config.limit_train_batches)
+    num_images, num_epochs = config.max_images, config.max_epochs
+    if num_images is None and num_epochs is None:
+        num_epochs = DEFAULT_EPOCHS
+        if num_epochs * steps_per_epoch * batch_size < data.source.min_training_images:
+            num_images = data.source.min_training_images
+    if num_images is not None:
+        num_steps, num_epochs = math.ceil(num_images / batch_size), None
+        val_interval = max(1, num_steps // NUM_VALIDATIONS)
+    else:
+        assert num_epochs is not None
+        num_steps, val_interval = num_epochs * steps_per_epoch, None
+    if score_every_n_images is not None:
+        total = num_steps * batch_size
+        expected = f"at most {total}, the number of images seen in training, or null"
+        is_valid = score_every_n_images <= total
+        require(is_valid, "score_every_n_images", expected, score_every_n_images)
+        val_interval = score_every_n_images // batch_size
+    return Duration(num_steps, steps_per_epoch, batch_size, num_epochs, val_interval)
+
+
+def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
+    """Check that at least one batch lies between two validations.
+
+    Raises:
+        ValueError: The interval between validations is shorter than one batch.
+    """
+    num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
+    expected = (
+        f"larger: with {data.num_train_batches} batches per epoch, no batch lies between two "
+        "validations"
+    )
+    factors = (config.limit_train_batches, config.val_check_interval)
+    key = "trainer.limit_train_batches * trainer.val_check_interval"
+    require(num_batches >= 1, key, expected, factors)
+
+
+def log_duration(duration: Duration, stage: str) -> None:
+    """Log the duration of a training run, with a warning if its images will be poor."""
+    log.info(
+        "%s: training for %s images (%s steps of %d, %.3g passes over the training set); to change "
+        "this, set %s",
+        stage,
+        f"{duration.num_images:,}",
+        f"{duration.num_steps:,}",
+        duration.batch_size,
+        duration.epochs,
+        duration_setting(stage, "N"),
+    )
+    if duration.num_steps < FEW_STEPS:
+        log.warning(
+            "%s: only %d training steps, so expect poor images; for %d steps, set %s",
+            stage,
+            duration.num_steps,
+            FEW_STEPS,
+            duration_setting(stage, FEW_STEPS * duration.batch_size),
+        )
+
+
+def duration_setting(stage: str, num_images: int | str) -> str:
+    """Return the words that set the duration of a stage on the command line."""
+    return f"trainer.max_images={num_images} (in the pipeline {stage}.trainer.max_images)"
+
+
+class DurationEstimate(pl.Callback):
+    """Log how long training will take, once the first steps have been timed."""
+
+    def __init__(self, duration: Duration, stage: str) -> None:
+        self.duration = duration
+        self.stage = stage
+        self.num_batches = 0
+        self.start = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.num_batches += 1
+        first, last = TIMED_STEPS
+        if self.num_batches == first:
+            self.start = time.perf_counter()
+        if self.num_batches == last and trainer.is_global_zero:
+            seconds_per_step = (time.perf_counter() - self.start) / (last - first)
+            remaining = self.duration.num_steps - trainer.global_step
+            log.info(
+                "%s: about %s of training remain, not counting validations",
+                self.stage,
+                format_seconds(seconds_per_step * remaining),
+            )
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration with a suitable unit, such as 45 seconds, 12 minutes or 3.5 hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"
