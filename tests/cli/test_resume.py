@@ -6,9 +6,10 @@ import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.cli.hydra_app import with_absolute_config_path
-from vaegan.cli.resume import expand_resume, quote, to_overrides, with_rank_overrides
+from vaegan.cli.resume import expand_resume, to_overrides, with_rank_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
+from vaegan.runtime.paths import quote_for_hydra
 from vaegan.stages.stage_table import stage_of
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -40,7 +41,7 @@ TEXTS = ["", "a b", "it's", "a\\'b", "ends in \\", "a,b=c:[d]{e}", "null"]
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_quoted_text_keeps_its_value(text):
-    assert compose("stage=vae", f"label={quote(text)}").label == text
+    assert compose("stage=vae", f"label={quote_for_hydra(text)}").label == text
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vaegan.cli.errors import readable_errors
+from vaegan.cli.path_words import quote_paths
 from vaegan.cli.plugins import find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.resume import expand_resume, with_rank_overrides
@@ -55,6 +56,6 @@ def compose_and_run(conf: Path) -> None:
     with readable_errors():
         load_plugins(find_plugins(sys.argv[1:], conf))
         register()
-        words = with_rank_overrides(expand_resume(sys.argv[1:]))
+        words = with_rank_overrides(expand_resume(quote_paths(sys.argv[1:])))
         sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

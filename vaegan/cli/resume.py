@@ -7,14 +7,15 @@ checks then work as in any other command.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaegan.cli.path_words import read_path
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.launch import is_launched_externally
+from vaegan.runtime.paths import path_override, quote_for_hydra
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
 
@@ -32,7 +33,7 @@ def expand_resume(args: Sequence[str]) -> list[str]:
     folders = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(args)
-    folder = Path(folders[-1].strip("'\""))
+    folder = Path(read_path(f"resume={folders[-1]}")).expanduser()
     stage, config = read_run(folder)
     given = [arg for arg in args if not arg.startswith("resume=")]
     has_stage = any(arg.startswith("stage=") for arg in given)
@@ -44,7 +45,7 @@ def expand_resume(args: Sequence[str]) -> list[str]:
     saved = [
         arg for arg in to_overrides(stage, config) if not is_given(arg.split("=")[0], given_keys)
     ]
-    return [*saved, f"hydra.run.dir={quote(str(folder))}", "resume=true", *given]
+    return [*saved, f"hydra.run.dir={quote_for_hydra(str(folder))}", "resume=true", *given]
 
 
 def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -56,7 +57,7 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
     if (folder / "multirun.yaml").exists():
         raise ValueError(
             f"resume={folder} is the folder of a sweep. To resume the sweep, repeat its command "
-            f"with hydra.sweep.dir={folder}"
+            f"with {path_override('hydra.sweep.dir', folder)}"
         )
     path = folder / "config.json"
     if not path.is_file():
@@ -118,13 +119,5 @@ def format_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, str):
-        return quote(value)
+        return quote_for_hydra(value)
     return "null" if value is None else repr(value)
-
-
-def quote(text: str) -> str:
-    """Quote a string for Hydra's override grammar; `${` is escaped to prevent interpolation."""
-    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
-    text = re.sub(r"(\\*)(')", lambda match: match[1] * 2 + r"\'", text)
-    text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)
-    return f"'{text}'"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+HYDRA_TEXT = re.compile(r"[A-Za-z_./][\w ./:@%+-]*(?<! )", re.ASCII)  # read by Hydra without quotes
 
 
 def cache_home() -> Path:
@@ -15,9 +18,38 @@ def cache_home() -> Path:
 
 def display_path(path: Path) -> str:
     """Return a shell-quoted path, relative to the current folder if it is below that folder."""
+    return shlex.quote(shorten_path(path))
+
+
+def shorten_path(path: Path) -> str:
+    """Return a path relative to the current folder if it is below that folder, else absolute."""
     path = path.resolve()
     folder = Path.cwd()
-    return shlex.quote(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def path_override(key: str, path: Path) -> str:
+    """Return `KEY=PATH` for a printed command: quoted for the shell, and for Hydra if needed."""
+    text = shorten_path(path)
+    if HYDRA_TEXT.fullmatch(text):
+        return f"{key}={shlex.quote(text)}"
+    quoted = quote_for_hydra(text)
+    is_special = any(character in quoted for character in '"$`\\!')
+    return f"{key}={shlex.quote(quoted)}" if is_special else f'{key}="{quoted}"'
+
+
+def quote_for_hydra(text: str, keep_interpolations: bool = False) -> str:
+    """Quote a string for Hydra's override grammar.
+
+    Args:
+        text: The string.
+        keep_interpolations: False to escape `${`, so that the value is the string itself.
+    """
+    if not keep_interpolations:
+        text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+    text = re.sub(r"(\\*)(')", lambda match: match[1] * 2 + r"\'", text)
+    text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)
+    return f"'{text}'"
 
 
 def shell_command(command: str, plugins: Sequence[str] = ()) -> str:

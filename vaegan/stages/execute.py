@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaegan.runtime.launch import launch
-from vaegan.runtime.paths import display_path, shell_command
+from vaegan.runtime.paths import path_override, shell_command
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.stage_result import StageResult
@@ -19,7 +19,7 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     """
     num_devices, num_nodes = device_counts(run)
     resume_command = shell_command(
-        f"python train.py resume={display_path(output_dir)}", run.plugins
+        f"python train.py {path_override('resume', output_dir)}", run.plugins
     )
     return launch(lambda: run_stage(run, output_dir), num_devices, num_nodes, resume_command)
 

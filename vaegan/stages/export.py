@@ -9,7 +9,7 @@ from rich.console import Console
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.checkpoints.exports import write_export
 from vaegan.checkpoints.find_checkpoint import find_checkpoint
-from vaegan.runtime.paths import display_path
+from vaegan.runtime.paths import display_path, path_override
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.tool_configs import ExportRun
 
@@ -31,9 +31,9 @@ def export(run: ExportRun, output_dir: Path) -> None:
         f"  {model}, {len(tensors)} tensors: {display_path(path)}",
         "",
         "next commands",
-        f"  python train.py stage=evaluate ckpt={display_path(folder)}",
+        f"  python train.py stage=evaluate {path_override('ckpt', folder)}",
     ]
     if checkpoint.stage == "vae":
-        lines.append(f"  python train.py stage=gan vae_ckpt={display_path(folder)}")
+        lines.append(f"  python train.py stage=gan {path_override('vae_ckpt', folder)}")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print("", "Export", *lines, sep="\n")

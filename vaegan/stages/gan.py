@@ -31,7 +31,7 @@ from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
-from vaegan.runtime.paths import display_path
+from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
@@ -59,7 +59,7 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     set_up_devices(run.trainer)
     with locked_run_folder(run, "gan", output_dir) as run_folder:
         result = fit_gan(replace(run, resume=False), run_folder)
-    commands = [f"python train.py stage=evaluate ckpt={display_path(run_folder.path)}"]
+    commands = [f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}"]
     print_summary("GAN", [result], run_folder.path, commands, run.plugins)
     return result
 

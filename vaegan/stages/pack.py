@@ -17,6 +17,7 @@ from vaegan.config import require
 from vaegan.data import streaming
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import ArrayLike, ImageSource, SplitName
+from vaegan.runtime.paths import path_override, shell_command
 from vaegan.runtime.seeding import make_generator
 from vaegan.stages.tool_configs import PackRun
 
@@ -45,9 +46,13 @@ def pack(run: PackRun, output_dir: Path) -> None:
     for name in splits:
         write_split(source, name, f"{output}/{name}", run)
     channels, height, width = source.image_shape
-    settings = f"dataset.channels={channels} dataset.image_size=[{height},{width}]"
+    root = f"dataset.root={output}" if is_url else path_override("dataset.root", Path(output))
+    size = f"dataset.image_size={height}"
+    if height != width:
+        size = f"'dataset.image_size=[{height},{width}]'"
+    command = f"python train.py dataset=streaming {root} dataset.channels={channels} {size}"
     print(f"\n{len(skipped)} files skipped. To train on the chunks:")
-    print(f"  python train.py dataset=streaming dataset.root={run.output} {settings}")
+    print(f"  {shell_command(command, run.plugins)}")
 
 
 def write_split(source: ImageSource, name: SplitName, output: str, run: PackRun) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.reports.run_summary import print_summary
-from vaegan.runtime.paths import display_path
+from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.gan import build_components, build_scorer, fit_gan, resolve_training
 from vaegan.stages.run_folder import locked_run_folder
@@ -40,11 +40,11 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
             vae_result = fit_vae(run.vae_run(), run_folder)
         with prefix_errors("gan"):
             gan_result = fit_gan(run.gan_run(str(vae_result.checkpoint)), run_folder)
-    folder = display_path(run_folder.path)
+    folder = run_folder.path
     commands = [
-        f"python train.py stage=evaluate ckpt={folder}/vae",
-        f"python train.py stage=evaluate ckpt={folder}/gan",
-        f"python train.py stage=gan vae_ckpt={folder}",
+        f"python train.py stage=evaluate {path_override('ckpt', folder / 'vae')}",
+        f"python train.py stage=evaluate {path_override('ckpt', folder / 'gan')}",
+        f"python train.py stage=gan {path_override('vae_ckpt', folder)}",
     ]
     print_summary("VAE, then GAN", [vae_result, gan_result], run_folder.path, commands, run.plugins)
     return gan_result

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
-from vaegan.runtime.paths import display_path, shell_command
+from vaegan.runtime.paths import display_path, path_override, shell_command
 from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import Interrupted, catch_signals, requeue
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
@@ -117,7 +117,7 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
         raise folder_error(path, error) from error
     # A resumed run must have the same config as an uninterrupted one.
     config = to_plain(replace(run, resume=False))
-    command = shell_command(f"python train.py resume={display_path(path)}", run.plugins)
+    command = shell_command(f"python train.py {path_override('resume', path)}", run.plugins)
     try:
         if is_rank_zero():
             check_settings(path, stage, config, run.resume, command)

@@ -17,7 +17,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.images import to_float
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
-from vaegan.runtime.paths import display_path
+from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.tool_configs import EvaluateRun
@@ -48,10 +48,9 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         result = fit_vae(replace(run, resume=False), run_folder)
         if run.sweep_metric == "val/nll":
             result.metrics["val/nll"] = validation_nll(run, run_folder.path)
-    folder = display_path(run_folder.path)
     commands = [
-        f"python train.py stage=evaluate ckpt={folder}",
-        f"python train.py stage=gan vae_ckpt={folder}",
+        f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}",
+        f"python train.py stage=gan {path_override('vae_ckpt', run_folder.path)}",
     ]
     print_summary("VAE", [result], run_folder.path, commands, run.plugins)
     return result

@@ -10,6 +10,7 @@ from typing import Any
 
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json
+from vaegan.runtime.paths import path_override
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals
 from vaegan.stages.config_diff import diff_configs
 from vaegan.stages.execute import execute
@@ -65,8 +66,8 @@ def run_unless_finished(
     except ConfigMismatch:
         raise
     except Interrupted as error:
-        message = "%s; to resume the sweep, repeat the command with hydra.sweep.dir=%s"
-        log.error(message, error, folder.parent)
+        message = "%s; to resume the sweep, repeat the command with %s"
+        log.error(message, error, path_override("hydra.sweep.dir", folder.parent))
         raise SystemExit(error.status) from error  # an Exception would not stop the sweep
     except Exception as error:
         is_known = isinstance(error, ValueError | OSError)
