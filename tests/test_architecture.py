@@ -18,7 +18,7 @@ LIBRARIES = {
     "lightning": ("stages", "gan", "vae", "training", "data.datamodule"),
     "torchvision": ("data.idx", "data.torchvision_source", "data.crops", "training.image_grids"),
     "PIL": ("data.images.decoding", "reports.figures"),
-    "filelock": ("data.images", "stages.run_folder"),
+    "filelock": ("data.images", "stages.folder_access"),
     "litdata": ("data.streaming", "stages.pack"),
     "matplotlib": ("reports", "sweeps.summary"),
 }

@@ -1,4 +1,4 @@
-"""Tests of `resume=FOLDER` and of the overrides for ranks above 0."""
+"""Tests of `resume=FOLDER`."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import CONF, SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.cli.hydra_app import with_absolute_config_path
-from vaegan.cli.resume import expand_resume, to_overrides, with_rank_overrides
+from vaegan.cli.resume import expand_resume, to_overrides
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.paths import quote_for_hydra
@@ -68,17 +68,6 @@ def test_resume_rejects_another_stage(run_folder):
         expand_resume([f"resume={run_folder}", "stage=gan"])
     arguments = expand_resume([f"resume={run_folder}", "stage=vae", "--cfg", "job"])
     assert arguments[-2:] == ["--cfg", "job"]
-
-
-def test_only_rank_zero_writes_the_files_of_hydra(monkeypatch):
-    assert with_rank_overrides(["seed=1"]) == ["seed=1"]
-    for rank, expected in (
-        ("0", []),
-        ("1", ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]),
-    ):
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        monkeypatch.setenv("RANK", rank)
-        assert with_rank_overrides(["seed=1"]) == ["seed=1", *expected]
 
 
 def test_commands_without_a_resume_folder_are_not_changed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,21 @@ def readable_errors() -> Iterator[None]:
         if not is_active:
             del os.environ[SHOW_TRACEBACK]
     raise SystemExit(f"error: {escape(message)}\n(set {SHOW_TRACEBACK}=1 to see the traceback)")
+
+
+@contextmanager
+def exit_on_errors() -> Iterator[None]:
+    """`readable_errors` for a Hydra callback: Hydra turns other exceptions into warnings.
+
+    Raises:
+        SystemExit: For every error.
+    """
+    try:
+        with readable_errors():
+            yield
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit(1) from error
 
 
 def describe(error: Exception) -> str | None:

@@ -15,7 +15,8 @@ from vaegan.cli.errors import readable_errors
 from vaegan.cli.path_words import quote_paths
 from vaegan.cli.plugins import find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
-from vaegan.cli.resume import expand_resume, with_rank_overrides
+from vaegan.cli.reservation import ending_reservation
+from vaegan.cli.resume import expand_resume
 from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
@@ -29,7 +30,7 @@ def run(config: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:
         return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
     run_config = to_run_config(config)
-    with readable_errors():
+    with readable_errors(), ending_reservation():
         result = execute(run_config, folder)
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
 
@@ -56,6 +57,6 @@ def compose_and_run(conf: Path) -> None:
     with readable_errors():
         load_plugins(find_plugins(sys.argv[1:], conf))
         register()
-        words = with_rank_overrides(expand_resume(quote_paths(sys.argv[1:])))
+        words = expand_resume(quote_paths(sys.argv[1:]))
         sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

@@ -6,7 +6,6 @@ checks then work as in any other command.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from vaegan.cli.path_words import read_path
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
-from vaegan.runtime.launch import is_launched_externally
 from vaegan.runtime.paths import path_override, quote_for_hydra
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
@@ -74,14 +72,6 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
         return stage, to_plain(from_plain(schema, saved["config"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); start a new run") from error
-
-
-def with_rank_overrides(args: Sequence[str]) -> list[str]:
-    """Add overrides for ranks above 0 under torchrun or SLURM: only rank 0 writes Hydra's files."""
-    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-    if not is_launched_externally() or rank == "0":
-        return list(args)
-    return [*args, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 def is_given(key: str, given_keys: Sequence[str]) -> bool:

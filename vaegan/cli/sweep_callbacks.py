@@ -15,10 +15,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vaegan.cli.registration import to_run_config
+from vaegan.cli.reservation import create_new_folder
+from vaegan.cli.run_callbacks import is_named_by_time
 from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require, to_plain
 from vaegan.runtime.launch import is_launched_externally
+from vaegan.runtime.paths import quote_for_hydra
 from vaegan.stages.execute import num_processes
+from vaegan.stages.folder_access import check_unlocked
 from vaegan.sweeps.outcome import find_finished_outcome
 
 
@@ -41,24 +45,32 @@ class CheckSweep(Callback):
         overrides: Any = OmegaConf.to_container(config.hydra.overrides)
         is_basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
         distributed_flags = set()
+        sweep_dir = Path(config.hydra.sweep.dir).expanduser()
         for number, job in enumerate(expand_jobs(config, overrides["task"], is_basic)):
             try:
                 job_overrides = [*overrides["hydra"], *job]
                 name = config.hydra.job.config_name
                 composed = hydra.compose(name, job_overrides, return_hydra_config=True)
-                folder = Path(config.hydra.sweep.dir) / pop_hydra_node(composed, number)
+                folder = sweep_dir / pop_hydra_node(composed, number)
                 run = to_run_config(composed)
                 distributed_flags.add(num_processes(run) > 1)
                 expected = "1 in all jobs of a sweep, or in none"
                 require(len(distributed_flags) == 1, "trainer.devices", expected, "a mix")
                 if is_basic:
+                    check_unlocked(folder)
                     find_finished_outcome(folder, to_plain(run))
             except (HydraException, ValueError) as error:
                 raise job_error(explain(error, job), job) from error
             except AssertionError as error:
                 raise job_error(explain_null_component(job), job) from error
-        # The database of an optuna study may be stored in this folder.
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        # Created now, because the database of an optuna study may be stored in this folder.
+        folder = sweep_dir
+        if is_named_by_time(config.hydra.sweep):
+            folder = create_new_folder(sweep_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if str(folder) != config.hydra.sweep.dir:  # the jobs compose their configs again
+            config.hydra.sweep.dir = str(folder)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_for_hydra(str(folder))}")
 
 
 class SummarizeSweep(Callback):

@@ -11,30 +11,25 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.paths import display_path, path_override, shell_command
 from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import Interrupted, catch_signals, requeue
-from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
+from vaegan.stages.folder_access import CONFIG_FILE, FolderLock, check_run_folder
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.loggers import truncate_logs
 from vaegan.training.resume_checkpoints import ResumeCheckpoints, periodic_checkpoints
 from vaegan.training.stage_result import StageResult
 
 log = logging.getLogger(__name__)
-CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 LIBRARIES = ("torch", "lightning", "numpy", "zuko")  # versions are stored in config.json
-LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
 
 
 @dataclass
@@ -103,24 +98,18 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
             resumed or has other settings, or it cannot be created.
     """
     path = broadcast(path)
-    lock = FileLock(path / ".lock", timeout=LOCK_SECONDS)
+    lock = FolderLock(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if is_rank_zero():
             lock.acquire()
-    except Timeout as error:
-        raise ValueError(
-            f"another run is writing to {path}; wait until it ends, or set hydra.run.dir to "
-            "another folder"
-        ) from error
     except OSError as error:
         raise folder_error(path, error) from error
-    # A resumed run must have the same config as an uninterrupted one.
-    config = to_plain(replace(run, resume=False))
     command = shell_command(f"python train.py {path_override('resume', path)}", run.plugins)
     try:
-        if is_rank_zero():
-            check_settings(path, stage, config, run.resume, command)
+        config = check_run_folder(run, stage, path) if is_rank_zero() else {}
+        if is_rank_zero() and (path / CONFIG_FILE).exists():
+            warn_about_versions(read_json(path / CONFIG_FILE)["versions"])
         with catch_signals():
             yield RunFolder(path, config, stage)
     except Interrupted as end:
@@ -134,47 +123,6 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
         ) from error
     finally:
         lock.release()
-
-
-def check_settings(
-    path: Path, stage: str, config: Mapping[str, Any], resume: bool, command: str
-) -> None:
-    """Check that a folder contains no run, or the same run if it is to be resumed.
-
-    Args:
-        path: Run folder.
-        stage: Stage of the new run.
-        config: Plain config of the new run.
-        resume: True if the run in the folder is to be resumed.
-        command: Command that resumes the run in the folder.
-
-    Raises:
-        ValueError: The folder contains another run, or a run that is not to be resumed.
-    """
-    new_folder_hint = "set hydra.run.dir to a new folder"
-    if not (path / CONFIG_FILE).exists():
-        stages = [path / name for name in ("vae", "gan") if (path / name).is_dir()]
-        if any(any(folder.iterdir()) for folder in stages):
-            raise ValueError(
-                f"{path} already contains a run and will not be overwritten. It cannot be resumed: "
-                f"it has no {CONFIG_FILE}; {new_folder_hint}"
-            )
-        return
-    if not resume:
-        raise ValueError(
-            f"{path} already contains a run and will not be overwritten. Resume it with: "
-            f"{command}; for a new run, {new_folder_hint}"
-        )
-    saved = read_json(path / CONFIG_FILE)
-    differing = [f"stage={stage}"]
-    if saved["stage"] == stage:
-        differing = diff_configs(saved["config"], config, (*IGNORED_KEYS, *LOCATION_KEYS))
-    if differing:
-        raise ValueError(
-            f"{path} was started with other settings, which would change the result: "
-            f"{', '.join(differing)}; restore these settings, or {new_folder_hint}"
-        )
-    warn_about_versions(saved["versions"])
 
 
 def warn_about_versions(saved: Mapping[str, str]) -> None:

@@ -1,0 +1,83 @@
+"""Hydra callback for single runs: check a command before Hydra writes to the run folder."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vaegan.cli import reservation
+from vaegan.cli.errors import exit_on_errors
+from vaegan.cli.registration import to_run_config
+from vaegan.cli.reservation import Reservation
+from vaegan.runtime.launch import is_launched_externally
+from vaegan.stages.execute import num_processes
+from vaegan.stages.folder_access import CONFIG_FILE, check_run_folder
+from vaegan.stages.run_config import RunConfig, TrainingRun
+from vaegan.stages.stage_table import stage_of
+
+NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
+
+
+class CheckRun(Callback):
+    """Check the config and the folder of a run, so that a refused command writes nothing.
+
+    `~` in hydra.run.dir is the home folder. A folder named by the time is always a new one. Of the
+    processes that torchrun or SLURM start for one run, only the first writes Hydra's files.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with exit_on_errors():
+            run = to_run_config(without_hydra_node(config))
+            rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+            if rank != "0" and is_launched_externally() and num_processes(run) > 1:
+                config.hydra.run.dir = "."
+                config.hydra.output_subdir = None
+                config.hydra.job_logging = NO_LOGGING
+            else:
+                reserve_folder(config, run)
+
+
+def without_hydra_node(config: DictConfig) -> DictConfig:
+    """Return a composed config without the `hydra` node, which ${hydra:...} still reads."""
+    HydraConfig.instance().set_config(config)
+    config = copy.deepcopy(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def reserve_folder(config: DictConfig, run: RunConfig) -> None:
+    """Lock the run folder of a command, and check that the command may write there.
+
+    Raises:
+        ValueError: The folder contains a run, or another run is writing to it.
+    """
+    folder = Path(config.hydra.run.dir).expanduser().absolute()
+    log_name = f"{config.hydra.job.name}.log"
+    reserved = Reservation(folder, log_name, is_new=is_named_by_time(config.hydra.run))
+    folder = reserved.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(run, TrainingRun):
+        reserved.lock.acquire()
+        try:
+            check_run_folder(run, stage_of(run), folder)
+        except ValueError:
+            reserved.undo()
+            reserved.lock.release()
+            raise
+    elif (folder / CONFIG_FILE).exists():  # keep the .hydra of the run that is in the folder
+        config.hydra.output_subdir = f".hydra/{stage_of(run)}"
+    config.hydra.run.dir = str(folder)
+    reservation.current = reserved
+
+
+def is_named_by_time(node: DictConfig) -> bool:
+    """True if the folder in `hydra.run` or `hydra.sweep` has the time in its name."""
+    unresolved: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" in unresolved["dir"]

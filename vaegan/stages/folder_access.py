@@ -1,0 +1,116 @@
+"""Whether a run may write to a folder: locks, and the runs that folders already contain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vaegan.config import to_plain
+from vaegan.runtime.atomic_files import read_json
+from vaegan.runtime.paths import path_override, shell_command
+from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
+from vaegan.stages.run_config import TrainingRun
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
+held_folders: set[Path] = set()  # locked by this process, or by the parent of a worker process
+
+
+class FolderLock:
+    """Lock of a run folder.
+
+    A second lock of a folder that is already locked by this command has no effect: the command line
+    locks the folder before Hydra writes to it, and the stage locks it again.
+
+    Args:
+        folder: The folder, which must exist when the lock is acquired.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.lock: FileLock | None = None
+
+    def acquire(self, timeout: float = LOCK_SECONDS) -> None:
+        """Lock the folder.
+
+        Raises:
+            ValueError: Another run is writing to the folder.
+        """
+        if self.folder in held_folders:
+            return
+        lock = FileLock(self.folder / LOCK_FILE, timeout=timeout)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"another run is writing to {self.folder}; wait until it ends, or set "
+                "hydra.run.dir to another folder"
+            ) from error
+        self.lock = lock
+        held_folders.add(self.folder)
+
+    def release(self) -> None:
+        """Release the folder, if this object has locked it."""
+        if self.lock is not None:
+            held_folders.discard(self.folder)
+            self.lock.release()
+            self.lock = None
+
+
+def check_unlocked(folder: Path) -> None:
+    """Check that no run is writing to a folder.
+
+    Raises:
+        ValueError: Another run is writing to the folder.
+    """
+    if (folder / LOCK_FILE).exists():
+        lock = FolderLock(folder)
+        lock.acquire(timeout=0)
+        lock.release()
+
+
+def check_run_folder(run: TrainingRun, stage: str, path: Path) -> dict[str, Any]:
+    """Check that a folder contains no run, or the same run if it is to be resumed.
+
+    Args:
+        run: Config of the new run.
+        stage: Stage of the new run.
+        path: Run folder.
+
+    Returns:
+        Plain config of the new run, as config.json keeps it.
+
+    Raises:
+        ValueError: The folder contains another run, or a run that is not to be resumed.
+    """
+    # A resumed run must have the same config as an uninterrupted one.
+    config = to_plain(replace(run, resume=False))
+    new_folder_hint = "set hydra.run.dir to a new folder"
+    if not (path / CONFIG_FILE).exists():
+        stages = [path / name for name in ("vae", "gan") if (path / name).is_dir()]
+        if any(any(folder.iterdir()) for folder in stages):
+            raise ValueError(
+                f"{path} already contains a run and will not be overwritten. It cannot be resumed: "
+                f"it has no {CONFIG_FILE}; {new_folder_hint}"
+            )
+        return config
+    if not run.resume:
+        command = shell_command(f"python train.py {path_override('resume', path)}", run.plugins)
+        raise ValueError(
+            f"{path} already contains a run and will not be overwritten. Resume it with: "
+            f"{command}; for a new run, {new_folder_hint}"
+        )
+    saved = read_json(path / CONFIG_FILE)
+    differing = [f"stage={stage}"]
+    if saved["stage"] == stage:
+        differing = diff_configs(saved["config"], config, (*IGNORED_KEYS, *LOCATION_KEYS))
+    if differing:
+        raise ValueError(
+            f"{path} was started with other settings, which would change the result: "
+            f"{', '.join(differing)}; restore these settings, or {new_folder_hint}"
+        )
+    return config
