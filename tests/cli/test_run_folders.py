@@ -28,8 +28,8 @@ def finished(tmp_path):
     folder = tmp_path / "run"
     config = to_plain(compose(*IMAGES))
     versions = {"torch": "2.0"}
+    (folder / ".hydra").mkdir(parents=True)
     write_json(folder / "config.json", {"stage": "vae", "config": config, "versions": versions})
-    (folder / ".hydra").mkdir()
     for path in ("train.log", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"):
         (folder / path).write_text("of the finished run\n")
     (folder / "vae").mkdir()
@@ -62,7 +62,10 @@ def test_a_refused_command_leaves_a_finished_run_untouched(train, finished, word
     assert content(finished) == before
 
 
-@pytest.mark.parametrize("words, message", [case for case in REFUSED if "already" not in case[1]])
+@pytest.mark.parametrize(
+    "words, message",
+    [case for case in REFUSED if case[1] not in ("already contains a run", "seed=7")],
+)
 @pytest.mark.parametrize("folder", [[], ["hydra.run.dir=a/b"]])
 def test_a_refused_command_leaves_no_folder(train, tmp_path, words, message, folder):
     exit_code, _, _ = train(*words, *folder)

@@ -108,6 +108,15 @@ def parse(value: str) -> Override | None:
 
 def read_path(word: str) -> str:
     """Return the path in a word `KEY=PATH` as Hydra reads it, without quotes."""
+    return read_paths(word)[0]
+
+
+def read_paths(word: str) -> list[str]:
+    """Return the path in a word `KEY=PATH`, or the paths of a sweep, as Hydra reads them."""
     value = word.partition("=")[2]
     override = parse(value)
-    return value if override is None else str(override.value())
+    if override is None:
+        return [value]
+    if override.is_sweep_override():
+        return [read_path(f"key={item}") for item in override.sweep_string_iterator()]
+    return [str(override.value())]

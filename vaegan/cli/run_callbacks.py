@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vaegan.cli import reservation
 from vaegan.cli.errors import exit_on_errors
@@ -32,7 +32,7 @@ class CheckRun(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with exit_on_errors():
+        with exit_on_errors(), read_write(config.hydra):
             run = to_run_config(without_hydra_node(config))
             rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
             if rank != "0" and is_launched_externally() and num_processes(run) > 1:

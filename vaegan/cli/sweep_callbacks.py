@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import create_new_folder
@@ -69,8 +69,10 @@ class CheckSweep(Callback):
             folder = create_new_folder(sweep_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if str(folder) != config.hydra.sweep.dir:  # the jobs compose their configs again
-            config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_for_hydra(str(folder))}")
+            with read_write(config.hydra):
+                config.hydra.sweep.dir = str(folder)
+                override = f"hydra.sweep.dir={quote_for_hydra(str(folder))}"
+                config.hydra.overrides.hydra.append(override)
 
 
 class SummarizeSweep(Callback):

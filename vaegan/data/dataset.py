@@ -65,6 +65,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of the images
     # True for photos, drawings and the like, which have other defaults of the GAN and the duration
     IS_NATURAL: ClassVar[bool] = False
+    DEFAULT_ROOT: ClassVar[str | None] = None  # folder of the data files if `root` is null
 
     @dataclass
     class Config(ComponentConfig):

@@ -76,6 +76,7 @@ class IdxSource(ImageSource, abc.ABC):
     """
 
     SHA256: ClassVar[dict[str, str]] = {}  # by file name, of the decompressed content
+    DEFAULT_ROOT: ClassVar[str | None] = "data"
     TORCHVISION_CLASS: ClassVar[str] = ""  # name in torchvision.datasets
     IS_TRANSPOSED: ClassVar[bool] = False  # True if images are stored column by column
 
@@ -97,7 +98,7 @@ class IdxSource(ImageSource, abc.ABC):
     @property
     def folders(self) -> list[Path]:
         """Folders to search for the files."""
-        root = Path(self.config.root or "data").expanduser()
+        root = Path(self.config.root or str(self.DEFAULT_ROOT)).expanduser()
         return [root, root / self.TORCHVISION_CLASS / "raw"]
 
     def find(self, name: str) -> Path | None:

@@ -120,8 +120,7 @@ class ImageFolder(NaturalImageSource):
         if not self.root.is_dir():
             raise ValueError(
                 f"dataset.root={self.config.root} is not a folder; set it to the folder of your "
-                "images (for a trained model, set dataset=image_folder, dataset.root=... and the "
-                "other keys of dataset as in its training)"
+                "images (also for a trained model, whose images have moved)"
             )
         files, unreadable = scan(self.root)
         num_files = len(files) + len(unreadable)

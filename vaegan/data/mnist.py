@@ -23,6 +23,7 @@ class Mnist(IdxSource):
     """Handwritten digits, embedded in this repository (data/mnist) and verified by checksum."""
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
+    DEFAULT_ROOT: ClassVar[str | None] = None  # the embedded files
     SHA256: ClassVar[dict[str, str]] = MNIST_SHA256
 
     @dataclass

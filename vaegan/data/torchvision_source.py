@@ -30,6 +30,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
     TORCHVISION_CLASS: ClassVar[str]  # name in torchvision.datasets
     LIKELIHOOD: ClassVar[str] = "gaussian"
     IS_NATURAL: ClassVar[bool] = True
+    DEFAULT_ROOT: ClassVar[str | None] = "data"
 
     image_shape: ImageShape = (3, 32, 32)
 
@@ -59,7 +60,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
         """
         import torchvision.datasets  # imported late: it takes seconds
 
-        root = Path(self.config.root or "data").expanduser()
+        root = Path(self.config.root or str(self.DEFAULT_ROOT)).expanduser()
         dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
         try:
             dataset = dataset_class(str(root), download=True, **self.options(is_test))

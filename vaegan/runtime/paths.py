@@ -16,6 +16,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaegan"
 
 
+def absolute_path(text: str) -> str:
+    """Return a path as absolute text, with `~` expanded; URLs are not changed."""
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
+
+
 def display_path(path: Path) -> str:
     """Return a shell-quoted path, relative to the current folder if it is below that folder."""
     return shlex.quote(shorten_path(path))

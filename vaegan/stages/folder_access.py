@@ -107,7 +107,10 @@ def check_run_folder(run: TrainingRun, stage: str, path: Path) -> dict[str, Any]
     saved = read_json(path / CONFIG_FILE)
     differing = [f"stage={stage}"]
     if saved["stage"] == stage:
-        differing = diff_configs(saved["config"], config, (*IGNORED_KEYS, *LOCATION_KEYS))
+        ignored = [*IGNORED_KEYS, *LOCATION_KEYS]
+        if "dataset" in saved["config"] and saved["config"]["dataset"] is None:
+            ignored.append("dataset")  # that of the VAE, which may be given with another folder
+        differing = diff_configs(saved["config"], config, ignored)
     if differing:
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "

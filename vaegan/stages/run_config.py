@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
-from vaegan.config import require
+from omegaconf import MISSING
+
+from vaegan.config import ComponentConfig, require
+from vaegan.runtime.paths import absolute_path
 from vaegan.training.callback_table import check_callbacks
 from vaegan.training.trainer_config import DeviceConfig
+
+T = TypeVar("T", bound=ComponentConfig | None)
+PATH_FIELDS = ("root", "cache", "path")  # of components: data sets and feature extractors
+NO_PATHS = ("", "auto", MISSING)  # values of these fields that are not paths
+
+
+def with_absolute_paths(config: T) -> T:
+    """Return the config of a component with absolute paths, valid in any working directory."""
+    if config is None:
+        return config
+    values: dict[str, Any] = {key: getattr(config, key, None) for key in PATH_FIELDS}
+    if hasattr(config, "root"):
+        values["root"] = values["root"] or config.component.DEFAULT_ROOT
+    paths = {
+        key: absolute_path(value)
+        for key, value in values.items()
+        if isinstance(value, str) and value not in NO_PATHS
+    }
+    return replace(config, **paths)
 
 
 @dataclass
 class RunConfig:
     """Settings of every stage."""
 
-    seed: int = 0  # random seed of initialization, data order, noise and latents
+    seed: int = 0  # random seed of initialization, data order, noise and latents, >= 0
     label: str = ""  # name of the arm that the run belongs to in stage=compare
     # tag of the metric returned to a sweep, such as test/elbo; empty: the default of the stage (in
     # training, the metric that selects the best checkpoint)
     sweep_metric: str = ""
     # Python modules to import at startup, so that components declared in them can be selected
     plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
 
     def resolve_defaults(self) -> Self:
         """Return the config with the defaults that depend on other settings filled in."""
@@ -52,4 +77,5 @@ class TrainingRun(RunConfig):
     callbacks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_callbacks(self.callbacks)

@@ -9,7 +9,8 @@ from vaegan.data.dataset import ImageSource
 from vaegan.data.image_folder import ImageFolder
 from vaegan.metrics.feature_extractors import FeatureExtractor
 from vaegan.metrics.metric_table import sweep_metrics
-from vaegan.stages.run_config import RunConfig
+from vaegan.runtime.paths import absolute_path
+from vaegan.stages.run_config import RunConfig, with_absolute_paths
 from vaegan.training.trainer_config import DeviceConfig
 
 CKPT_EXPECTED = (
@@ -40,6 +41,7 @@ class EvaluateRun(RunConfig):
     trainer: DeviceConfig = field(default_factory=DeviceConfig)  # devices to run on
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
         require(self.split in ("train", "val", "test"), "split", "train, val or test", self.split)
         num_images = self.num_images
@@ -50,6 +52,14 @@ class EvaluateRun(RunConfig):
         expected = f"at least batch_size={self.batch_size}, one latent per image of a batch"
         require(self.chunk_size >= self.batch_size, "chunk_size", expected, self.chunk_size)
         self.check_sweep_metric((*self.sweep_tags("vae"), *self.sweep_tags("gan")))
+
+    def resolve_defaults(self) -> EvaluateRun:
+        return replace(
+            self,
+            ckpt=absolute_path(self.ckpt),
+            dataset=with_absolute_paths(self.dataset),
+            feature_extractor=with_absolute_paths(self.feature_extractor),
+        )
 
     def sweep_tags(self, stage: str) -> tuple[str, ...]:
         """Return the tags that a sweep can optimize for a model of a stage, the default first."""
@@ -77,6 +87,7 @@ class ExportRun(RunConfig):
     ckpt: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
         self.require_no_sweep_metric("export")
 
@@ -94,6 +105,7 @@ class CompareRun(RunConfig):
     max_rise: float = 1.1  # criterion: maximum Frechet distance relative to its initial value, > 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expected = (
             "the folders of finished stage=gan, stage=pipeline or multirun runs, such as "
             "runs=[multirun/gan/*]"
@@ -117,6 +129,7 @@ class PackRun(RunConfig):
     num_workers: int = 1  # processes that write chunks, >= 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expected = "the folder or the URL to write the chunks to"
         require(self.output != "", "output", expected, self.output)
         require(self.chunk_mb >= 1, "chunk_mb", "at least 1", self.chunk_mb)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from vaegan.config import require
@@ -13,7 +12,8 @@ from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.metrics.metric_table import sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
-from vaegan.stages.run_config import TrainingRun
+from vaegan.runtime.paths import absolute_path
+from vaegan.stages.run_config import TrainingRun, with_absolute_paths
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.model import VAEConfig
 from vaegan.vae.objectives import ElboObjective, Objective
@@ -63,6 +63,7 @@ class VAERun(VAETraining, VAEComponents, TrainingRun):
     def resolve_defaults(self) -> VAERun:
         return replace(
             self,
+            dataset=with_absolute_paths(self.dataset),
             likelihood=self.resolved_likelihood(),
             sweep_metric=self.sweep_metric or f"val/{self.objective.bound_name}",
         )
@@ -95,11 +96,13 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
         require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
 
     def resolve_defaults(self) -> GANRun:
-        # The path is made absolute, because a run may be resumed from another working directory.
-        vae_ckpt = self.vae_ckpt
-        if "://" not in vae_ckpt:
-            vae_ckpt = str(Path(vae_ckpt).expanduser().absolute())
-        return replace(self, vae_ckpt=vae_ckpt, sweep_metric=self.sweep_metric or GAN_MONITOR)
+        return replace(
+            self,
+            dataset=with_absolute_paths(self.dataset),
+            feature_extractor=with_absolute_paths(self.feature_extractor),
+            vae_ckpt=absolute_path(self.vae_ckpt),
+            sweep_metric=self.sweep_metric or GAN_MONITOR,
+        )
 
     def devices(self) -> DeviceConfig:
         return self.trainer
@@ -163,6 +166,8 @@ class PipelineRun(GANConfig, VAEComponents, TrainingRun):
         )
         return replace(
             self,
+            dataset=with_absolute_paths(self.dataset),
+            feature_extractor=with_absolute_paths(self.feature_extractor),
             likelihood=self.resolved_likelihood(),
             vae=vae,
             gan=gan,
