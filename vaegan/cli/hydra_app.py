@@ -18,6 +18,7 @@ from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.relocation import expand_dataset
 from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.resume import expand_resume
+from vaegan.cli.word_check import check_words
 from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
@@ -58,6 +59,7 @@ def compose_and_run(conf: Path) -> None:
     with readable_errors():
         load_plugins(find_plugins(sys.argv[1:], conf))
         register()
+        check_words(quote_paths(sys.argv[1:]))
         words = expand_dataset(expand_resume(quote_paths(sys.argv[1:])), conf)
         sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

@@ -5,14 +5,78 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean
+from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES
 
 HYDRA_PLUGINS = ("optuna", "joblib", "ray", "submitit_local", "submitit_slurm")  # extra `sweep`
 DEFAULT_STAGE = "pipeline"
+
+
+SYNONYMS = {  # what newcomers type: key, or the end of one
+    "epochs": "trainer.max_epochs",
+    "epoch": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_epochs",
+    "max_steps": "trainer.max_epochs",
+    "bs": "loader.batch_size",
+    "batch": "loader.batch_size",
+    "learning_rate": "optimizer.lr",
+    "workers": "loader.num_workers",
+    "gpu": "trainer.accelerator",
+    "gpus": "trainer.devices",
+    "device": "trainer.accelerator",
+    "cuda": "trainer.accelerator",
+    "amp": "trainer.precision",
+    "fp16": "trainer.precision",
+    "half": "trainer.precision",
+    "data": "dataset",
+    "data_dir": "dataset.root",
+    "data_path": "dataset.root",
+    "data_root": "dataset.root",
+    "dataset.path": "dataset.root",
+    "dataset.dir": "dataset.root",
+    "dataset.folder": "dataset.root",
+    "folder": "dataset.root",
+    "images": "dataset.root",
+    "size": "dataset.image_size",
+    "img_size": "dataset.image_size",
+    "resolution": "dataset.image_size",
+    "model": "stage",
+    "mode": "stage",
+    "task": "stage",
+    "z_dim": "latent_dim",
+    "z": "latent_dim",
+    "nz": "latent_dim",
+    "latent": "latent_dim",
+    "latent_size": "latent_dim",
+    "beta": "objective.beta_schedule",
+    "loss": "likelihood",
+    "checkpoint": "ckpt",
+    "checkpoint_path": "ckpt",
+    "load": "ckpt",
+    "weights": "ckpt",
+    "vae": "vae_ckpt",
+    "vae_checkpoint": "vae_ckpt",
+    "early_stopping": "early_stopping_patience",
+    "patience": "early_stopping_patience",
+    "config": "experiment",
+    "name": "label",
+    "output_dir": "hydra.run.dir",
+    "out": "hydra.run.dir",
+    "outdir": "hydra.run.dir",
+    "out_dir": "hydra.run.dir",
+    "save_dir": "hydra.run.dir",
+    "log_dir": "hydra.run.dir",
+    "logdir": "hydra.run.dir",
+    "run_dir": "hydra.run.dir",
+}
+ALWAYS_KNOWN = ("stage", "experiment", "hydra.run.dir", "hydra.sweep.dir")
+TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
 def explain(error: Exception, args: Sequence[str]) -> str:
@@ -26,30 +90,88 @@ def explain(error: Exception, args: Sequence[str]) -> str:
             "uv sync --extra sweep, or pip install '.[sweep]'"
         )
     if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
-        known = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
-        near = did_you_mean(choice[2], known)
-        return (
-            f"{choice[1]}={choice[2]} is not a known choice.{near} Known choices: "
-            f"{', '.join(known)}. For a component of your own, add plugins=[MODULE]"
+        return explain_unknown_choice(
+            choice[1], choice[2], re.findall(r"^\t(\w+)$", message, re.MULTILINE)
         )
     if override := re.search(r"Could not override '([^']+)'", message):
         return explain_unknown_key(override[1], selected_stage(args))
-    return message
+    if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\n", message):
+        key, _, value = ambiguous[1].partition("=")
+        return (
+            f"{ambiguous[1]} has a comma: for a sweep over these values, add -m; for one text with "
+            f"a comma, write {shell_word(key, quote_for_hydra(value))}; for a list, write "
+            f"'{key}=[{value}]'"
+        )
+    if typed := re.search(r"^(.* could not be converted to (\w+))", message):
+        key = re.search(r"full_key: (\S+)", message)
+        expected = TYPE_NAMES.get(typed[2], typed[2])
+        return f"{key[1] if key else 'a setting'} must be {expected}: {typed[1]}"
+    key = re.search(r"full_key: (\S+)", message)
+    return f"{key[1]}: {message.splitlines()[0]}" if key else message
+
+
+def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a component, a stage or an experiment that does not exist."""
+    near = did_you_mean(name.lower().replace("-", "_"), known)
+    plugins = ". For a component of your own, add plugins=[MODULE]"
+    if group == "stage" and not near:
+        near = " Stages that train are vae, gan, and pipeline, which is both."
+    if group == "dataset":
+        plugins = (
+            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; for a data "
+            "set of your own, add plugins=[MODULE]"
+        )
+    return f"{group}={name} is not a known choice.{near} Known choices: {', '.join(known)}{plugins}"
 
 
 def explain_unknown_key(key: str, stage: str) -> str:
     """Return the message for a key that the composed config does not have."""
-    owners = key_owners(stage_config(stage))
-    if key in owners:
-        return f"{key} is a key of {owners[key]}, which is not selected; select it or omit {key}"
-    same_ending = [known for known in owners if known.endswith(f".{key}")]
-    near = did_you_mean(key, owners)
-    if same_ending:
-        near = f" Did you mean {' or '.join(same_ending[:3])}?"
+    config = stage_config(stage)
+    owners = key_owners(config)
+    if key == "arm":
+        return (
+            "arm=NAME is for experiment=warm_start_study; to use an arm with other settings, write "
+            "+arm=NAME"
+        )
+    if owners.get(key):
+        group = owners[key].partition("=")[0]
+        names = choices_with(group, key)
+        also = f" (also of {', '.join(names[1:])})" if names[1:] else ""
+        remedy = f"select it or omit {key}"
+        if group == "dataset" and names[0] == "image_folder":
+            remedy = "for a folder of images, add dataset=image_folder dataset.root=FOLDER"
+        return f"{key} is a key of {group}={names[0]}{also}, which is not selected; {remedy}"
+    near = suggest_key(key, owners)
+    elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
+    if elsewhere and not near:
+        near = f" It is a key of stage={' and stage='.join(elsewhere)}."
     return (
         f"unknown key {key} for stage={stage}.{near} "
         f"To list all keys: python train.py stage={stage} --help"
     )
+
+
+def suggest_key(key: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
+    names = [*known, *ALWAYS_KNOWN]
+    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
+    found = [name for name in names if name == target] or [
+        name for name in names if name.endswith((f".{target}", f"_{target}"))
+    ]
+    if found:
+        return f" Did you mean {' or '.join(dict.fromkeys(found[:3]))}?"
+    return did_you_mean(key, names)
+
+
+def choices_with(group: str, key: str) -> list[str]:
+    """Return the choices of a group that have a key, the most common data set first."""
+    field = key.rpartition(".")[2]
+    names = [
+        name
+        for name, component in GROUPS[group].choices.items()
+        if field in component.Config.__dataclass_fields__
+    ]
+    return sorted(names, key=lambda name: name != "image_folder")
 
 
 def explain_null_component(args: Sequence[str]) -> str:
@@ -64,13 +186,7 @@ def explain_null_component(args: Sequence[str]) -> str:
             return f"unknown key {key}, and no {key.split('.')[0]} is selected.{near}"
         group = owners.get(key, "").split("=")[0]
         if group and group not in keys:
-            field_name = key.rpartition(".")[2]
-            choices = [
-                name
-                for name, component in GROUPS[group].choices.items()
-                if field_name in component.Config.__dataclass_fields__
-            ]
-            known = ", ".join(choices)
+            known = ", ".join(choices_with(group, key))
             return f"{key} is set, but no {group} is selected; add {group}=..., one of {known}"
     return (
         "the command sets a key of a component that is null. To see which components are null: "

@@ -38,9 +38,14 @@ def path_override(key: str, path: Path) -> str:
     text = shorten_path(path)
     if HYDRA_TEXT.fullmatch(text):
         return f"{key}={shlex.quote(text)}"
-    quoted = quote_for_hydra(text)
-    is_special = any(character in quoted for character in '"$`\\!')
-    return f"{key}={shlex.quote(quoted)}" if is_special else f'{key}="{quoted}"'
+    return shell_word(key, quote_for_hydra(text))
+
+
+def shell_word(key: str, value: str) -> str:
+    """Return `KEY=VALUE` quoted for the shell, with double quotes around single ones."""
+    if "'" not in value or any(character in value for character in '"$`\\!'):
+        return f"{key}={shlex.quote(value)}"
+    return f'{key}="{value}"'
 
 
 def quote_for_hydra(text: str, keep_interpolations: bool = False) -> str:

@@ -1,0 +1,140 @@
+"""Words of the command line that Hydra would refuse in its own terms, checked before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from vaegan.cli.path_words import parse, read_path
+from vaegan.cli.suggestions import key_owners, selected_stage, stage_config, suggest_key
+from vaegan.config import GROUPS, did_you_mean
+from vaegan.runtime.paths import quote_for_hydra, shell_word
+from vaegan.stages.stage_table import STAGES
+
+SELECTED_ONCE = ("stage", "experiment", *GROUPS)
+OPTIONS = {  # of Hydra; True for those with a value in the next word
+    **dict.fromkeys(
+        ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False
+    ),
+    **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"), False),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-path", "-cp"), True),
+    **dict.fromkeys(("--config-name", "-cn", "--config-dir", "-cd"), True),
+    **dict.fromkeys(("--experimental-rerun",), True),
+}
+CFG_CHOICES = ("job", "hydra", "all")
+INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+COMPLETION = ("-sc", "--shell-completion")
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check the form of each word, before Hydra parses the command line.
+
+    Raises:
+        ValueError: A word is no setting, or selects something that cannot be selected this way. The
+            message shows what to write instead.
+    """
+    if any(option in words for option in COMPLETION):
+        return
+    previous = ""
+    for word in words:
+        if word.startswith("-"):
+            check_option(word)
+        elif OPTIONS.get(previous):
+            check_option_value(previous, word)
+        elif previous in ("--info", "-i") and word in INFO_CHOICES:
+            pass
+        else:
+            check_setting(word, words)
+        previous = word
+    check_repeated(words)
+
+
+def check_option(word: str) -> None:
+    """Check that an option is one of Hydra's."""
+    option, _, value = word.partition("=")
+    if option not in OPTIONS:
+        key = option.lstrip("-").replace("-", "_")
+        near = suggest_key(key, key_owners(stage_config(""))).replace("mean ", "mean the setting ")
+        raise ValueError(
+            f"unknown option {option}: settings are written without dashes, as KEY=VALUE, such as "
+            f"{key or 'seed'}={value or 'VALUE'}.{near or did_you_mean(option, OPTIONS)}"
+        )
+
+
+def check_option_value(option: str, value: str) -> None:
+    """Check the value of an option, as far as Hydra's own message would not be clear."""
+    if option in ("--cfg", "-c") and value not in CFG_CHOICES:
+        raise ValueError(f"{option} {value}: expected one of {', '.join(CFG_CHOICES)}")
+    if option in ("--config-dir", "-cd") and not os.path.isdir(value):
+        raise ValueError(f"{option} {value} is not a folder")
+
+
+def check_setting(word: str, words: Sequence[str]) -> None:
+    """Check a word that should be a setting `KEY=VALUE`."""
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+~")
+    if not equals:
+        if not key.startswith("~"):
+            raise ValueError(explain_bare_word(word))
+        return
+    if not name.strip() or name != name.strip():
+        raise ValueError(f"{word!r}: write KEY=VALUE without spaces around the equals sign")
+    if key.startswith("+") and name in SELECTED_ONCE:
+        raise ValueError(f"write {name}={value} without +, because {name} has a default")
+    if name == "dataset" and is_path(value):
+        root = shell_word("dataset.root", value)
+        raise ValueError(
+            f"dataset={value} is a path, not the name of a data set; for a folder of images, write "
+            f"dataset=image_folder {root}"
+        )
+    check_section(name, value, words)
+    if parse(value) is None:
+        raise ValueError(
+            f"{word}: the value has characters with a special meaning; to use it as a text, write "
+            f"{shell_word(key, quote_for_hydra(value))}"
+        )
+
+
+def check_section(name: str, value: str, words: Sequence[str]) -> None:
+    """Check that a key is not a section of settings, such as `trainer`."""
+    known = key_owners(stage_config(selected_stage(words)))
+    keys = [key for key in known if key.startswith(f"{name}.")]
+    if keys and name not in GROUPS and not value.startswith("{"):
+        start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{keys[0]}=VALUE"
+        raise ValueError(
+            f"{name} is a section of settings, not a setting; write one of its keys, such as "
+            f"{start}. To list them: python train.py stage={selected_stage(words)} --help {name}."
+        )
+
+
+def check_repeated(words: Sequence[str]) -> None:
+    """Check that each component and the stage are selected once."""
+    for name in SELECTED_ONCE:
+        found = [word for word in words if word.startswith(f"{name}=")]
+        if len(found) > 1:
+            raise ValueError(
+                f"{name} is set {len(found)} times: {' '.join(found)}; keep one of them"
+            )
+
+
+def is_path(value: str) -> bool:
+    """True if a value is a path rather than a name."""
+    path = read_path(f"key={value}")
+    return "/" in path or "\\" in path or path.startswith(("~", "."))
+
+
+def explain_bare_word(word: str) -> str:
+    """Return the message for a word without `=`."""
+    if word.lower() in STAGES:
+        return f"{word}: to select a stage, write stage={word.lower()}"
+    for group, base in GROUPS.items():
+        if word in base.choices:
+            return f"{word}: to select this component, write {group}={word}"
+    key, colon, value = word.partition(":")
+    if colon:
+        return f"{word}: write KEY=VALUE with an equals sign: {key}={value.strip() or 'VALUE'}"
+    if os.path.exists(os.path.expanduser(word)):
+        root = shell_word("dataset.root", word)
+        return f"{word} is no setting; for a folder of images, write dataset=image_folder {root}"
+    near = suggest_key(word, key_owners(stage_config("")))
+    return f"{word} is no setting: settings are written as KEY=VALUE.{near}"
