@@ -18,7 +18,7 @@ NEVER_RUN = (
     *("devices=", "hydra/", "experiment=tune_"),  # run in test_launch.py and test_sweep.py
     *("stage=pack", "ckpt=FOLDER"),  # run in test_streaming.py and test_export.py
     "experiment=warm_start_study",  # stands next to its results
-    "FOLDER_RUN",  # a VAE of an image folder, run in test_relocation.py
+    "VAE_RUN dataset.root=",  # a VAE of an image folder, run in test_relocation.py
 )
 SHAPES = ["dataset=shapes", "dataset.num_train=128", "dataset.num_val=64", "dataset.num_test=64"]
 
@@ -87,7 +87,7 @@ def test_the_docs_have_commands():
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_are_valid(words, places):
-    needs_files = any(part in " ".join(words) for part in ("plugins=[", "FOLDER_RUN"))
+    needs_files = any(part in " ".join(words) for part in ("plugins=[", "VAE_RUN dataset.root="))
     if any(option in words for option in SETUP_OPTIONS) or needs_files:
         return
     words = fill_in(one_job(words), places)
