@@ -13,16 +13,17 @@ from omegaconf import DictConfig
 
 from vaegan.cli.errors import readable_errors
 from vaegan.cli.path_words import quote_paths
-from vaegan.cli.plugins import find_plugins, load_plugins
+from vaegan.cli.plugins import CONFIG_DIR_OPTIONS, find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.relocation import expand_dataset
 from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.resume import expand_resume
 from vaegan.cli.word_check import check_words
+from vaegan.runtime.paths import absolute_path
 from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
-CONFIG_PATH_OPTIONS = ("--config-path", "-cp")
+FOLDER_OPTIONS = ("--config-path", "-cp", *CONFIG_DIR_OPTIONS)
 
 
 def run(config: DictConfig) -> float | None:
@@ -38,14 +39,14 @@ def run(config: DictConfig) -> float | None:
 
 
 def with_absolute_config_path(words: Sequence[str]) -> list[str]:
-    """Return a command line with `--config-path` relative to the current folder."""
+    """Return a command line with absolute folders of configs."""
     absolute: list[str] = []
     for word in words:
         name, _, value = word.partition("=")
-        if absolute and absolute[-1] in CONFIG_PATH_OPTIONS:
-            word = str(Path(word).absolute())
-        elif name in CONFIG_PATH_OPTIONS and value:
-            word = f"{name}={Path(value).absolute()}"
+        if absolute and absolute[-1] in FOLDER_OPTIONS:
+            word = absolute_path(word)
+        elif name in FOLDER_OPTIONS and value:
+            word = f"{name}={absolute_path(value)}"
         absolute.append(word)
     return absolute
 

@@ -65,7 +65,7 @@ def config_dirs(args: Sequence[str]) -> list[Path]:
     for arg, next_arg in zip(args, [*args[1:], ""], strict=True):
         option, _, value = arg.partition("=")
         if option in CONFIG_DIR_OPTIONS:
-            folders.append(Path(value or next_arg))
+            folders.append(Path(value or next_arg).expanduser())
     return folders
 
 

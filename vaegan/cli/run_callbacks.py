@@ -16,6 +16,7 @@ from vaegan.cli.errors import exit_on_errors
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import Reservation
 from vaegan.runtime.launch import is_launched_externally
+from vaegan.runtime.paths import absolute_path
 from vaegan.stages.execute import num_processes
 from vaegan.stages.folder_access import CONFIG_FILE, check_run_folder
 from vaegan.stages.run_config import RunConfig, TrainingRun
@@ -58,7 +59,7 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
     Raises:
         ValueError: The folder contains a run, or another run is writing to it.
     """
-    folder = Path(config.hydra.run.dir).expanduser().absolute()
+    folder = Path(absolute_path(config.hydra.run.dir))
     log_name = f"{config.hydra.job.name}.log"
     reserved = Reservation(folder, log_name, is_new=is_named_by_time(config.hydra.run))
     folder = reserved.folder

@@ -143,7 +143,7 @@ def explain_unknown_key(key: str, stage: str) -> str:
         return f"{key} is a key of {group}={names[0]}{also}, which is not selected; {remedy}"
     near = suggest_key(key, owners)
     elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
-    if elsewhere and not near:
+    if elsewhere and not keys_named(key, owners):
         near = f" It is a key of stage={' and stage='.join(elsewhere)}."
     return (
         f"unknown key {key} for stage={stage}.{near} "
@@ -154,13 +154,18 @@ def explain_unknown_key(key: str, stage: str) -> str:
 def suggest_key(key: str, known: Iterable[str]) -> str:
     """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
     names = [*known, *ALWAYS_KNOWN]
-    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
-    found = [name for name in names if name == target] or [
-        name for name in names if name.endswith((f".{target}", f"_{target}"))
-    ]
-    if found:
-        return f" Did you mean {' or '.join(dict.fromkeys(found[:3]))}?"
+    if found := keys_named(key, names):
+        return f" Did you mean {' or '.join(found[:3])}?"
     return did_you_mean(key, names)
+
+
+def keys_named(key: str, known: Iterable[str]) -> list[str]:
+    """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
+    names = list(dict.fromkeys(known))
+    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
+    if target in names:
+        return [target]
+    return [name for name in names if name.endswith((f".{target}", f"_{target}"))]
 
 
 def choices_with(group: str, key: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+        self.folder = Path(os.path.abspath(folder))
         self.lock: FileLock | None = None
 
     def acquire(self, timeout: float = LOCK_SECONDS) -> None:
