@@ -18,7 +18,7 @@ from vaegan.cli.reservation import Reservation
 from vaegan.runtime.launch import is_launched_externally
 from vaegan.runtime.paths import absolute_path
 from vaegan.stages.execute import num_processes
-from vaegan.stages.folder_access import CONFIG_FILE, check_run_folder
+from vaegan.stages.folder_access import CONFIG_FILE, check_run_folder, check_unlocked
 from vaegan.stages.run_config import RunConfig, TrainingRun
 from vaegan.stages.stage_table import stage_of
 
@@ -64,7 +64,11 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
     reserved = Reservation(folder, log_name, is_new=is_named_by_time(config.hydra.run))
     folder = reserved.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(run, TrainingRun):
+    if not isinstance(run, TrainingRun):
+        check_unlocked(folder)
+        if (folder / CONFIG_FILE).exists():  # keep the .hydra of the run that is in the folder
+            config.hydra.output_subdir = f".hydra/{stage_of(run)}"
+    else:
         reserved.lock.acquire()
         try:
             check_run_folder(run, stage_of(run), folder)
@@ -72,8 +76,6 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
             reserved.undo()
             reserved.lock.release()
             raise
-    elif (folder / CONFIG_FILE).exists():  # keep the .hydra of the run that is in the folder
-        config.hydra.output_subdir = f".hydra/{stage_of(run)}"
     config.hydra.run.dir = str(folder)
     reservation.current = reserved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean
 from vaegan.runtime.paths import quote_for_hydra, shell_word
@@ -126,8 +126,8 @@ def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
 
 def explain_unknown_key(key: str, stage: str) -> str:
     """Return the message for a key that the composed config does not have."""
-    config = stage_config(stage)
-    owners = key_owners(config)
+    owners = key_owners(stage_config(stage))
+    known = known_keys(stage)
     if key == "arm":
         return (
             "arm=NAME is for experiment=warm_start_study; to use an arm with other settings, write "
@@ -141,9 +141,9 @@ def explain_unknown_key(key: str, stage: str) -> str:
         if group == "dataset" and names[0] == "image_folder":
             remedy = "for a folder of images, add dataset=image_folder dataset.root=FOLDER"
         return f"{key} is a key of {group}={names[0]}{also}, which is not selected; {remedy}"
-    near = suggest_key(key, owners)
+    near = suggest_key(key, known)
     elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
-    if elsewhere and not keys_named(key, owners):
+    if elsewhere and not keys_named(key, known):
         near = f" It is a key of stage={' and stage='.join(elsewhere)}."
     return (
         f"unknown key {key} for stage={stage}.{near} "
@@ -151,21 +151,24 @@ def explain_unknown_key(key: str, stage: str) -> str:
     )
 
 
-def suggest_key(key: str, known: Iterable[str]) -> str:
+def known_keys(stage: str) -> list[str]:
+    """Return all keys that a command with a stage can set."""
+    return [*key_owners(stage_config(stage)), *ALWAYS_KNOWN]
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str:
     """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
-    names = [*known, *ALWAYS_KNOWN]
-    if found := keys_named(key, names):
+    if found := keys_named(key, known):
         return f" Did you mean {' or '.join(found[:3])}?"
-    return did_you_mean(key, names)
+    return did_you_mean(key, known)
 
 
-def keys_named(key: str, known: Iterable[str]) -> list[str]:
+def keys_named(key: str, known: Sequence[str]) -> list[str]:
     """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
-    names = list(dict.fromkeys(known))
     target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
-    if target in names:
+    if target in known:
         return [target]
-    return [name for name in names if name.endswith((f".{target}", f"_{target}"))]
+    return [name for name in known if name.endswith((f".{target}", f"_{target}"))]
 
 
 def choices_with(group: str, key: str) -> list[str]:

@@ -6,7 +6,13 @@ import os
 from collections.abc import Sequence
 
 from vaegan.cli.path_words import parse, read_path
-from vaegan.cli.suggestions import key_owners, selected_stage, stage_config, suggest_key
+from vaegan.cli.suggestions import (
+    DEFAULT_STAGE,
+    keys_named,
+    known_keys,
+    selected_stage,
+    suggest_key,
+)
 from vaegan.config import GROUPS, did_you_mean
 from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.stage_table import STAGES
@@ -51,13 +57,13 @@ def check_words(words: Sequence[str]) -> None:
 
 def check_option(word: str) -> None:
     """Check that an option is one of Hydra's."""
-    option, _, value = word.partition("=")
+    option = word.partition("=")[0]
     if option not in OPTIONS:
-        key = option.lstrip("-").replace("-", "_")
-        near = suggest_key(key, key_owners(stage_config(""))).replace("mean ", "mean the setting ")
+        near = did_you_mean(option, OPTIONS)
+        if keys := keys_named(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
+            near = f" Did you mean {' or '.join(keys[:3])}?"
         raise ValueError(
-            f"unknown option {option}: settings are written without dashes, as KEY=VALUE, such as "
-            f"{key or 'seed'}={value or 'VALUE'}.{near or did_you_mean(option, OPTIONS)}"
+            f"unknown option {option}: settings are written without dashes, as KEY=VALUE.{near}"
         )
 
 
@@ -97,8 +103,7 @@ def check_setting(word: str, words: Sequence[str]) -> None:
 
 def check_section(name: str, value: str, words: Sequence[str]) -> None:
     """Check that a key is not a section of settings, such as `trainer`."""
-    known = key_owners(stage_config(selected_stage(words)))
-    keys = [key for key in known if key.startswith(f"{name}.")]
+    keys = [key for key in known_keys(selected_stage(words)) if key.startswith(f"{name}.")]
     if keys and name not in GROUPS and not value.startswith("{"):
         start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{keys[0]}=VALUE"
         raise ValueError(
@@ -136,5 +141,5 @@ def explain_bare_word(word: str) -> str:
     if os.path.exists(os.path.expanduser(word)):
         root = shell_word("dataset.root", word)
         return f"{word} is no setting; for a folder of images, write dataset=image_folder {root}"
-    near = suggest_key(word, key_owners(stage_config("")))
+    near = suggest_key(word, known_keys(DEFAULT_STAGE))
     return f"{word} is no setting: settings are written as KEY=VALUE.{near}"
