@@ -33,13 +33,11 @@ class CheckRun(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with exit_on_errors(), read_write(config.hydra):
+        with exit_on_errors():
             run = to_run_config(without_hydra_node(config))
             rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
             if rank != "0" and is_launched_externally() and num_processes(run) > 1:
-                config.hydra.run.dir = "."
-                config.hydra.output_subdir = None
-                config.hydra.job_logging = NO_LOGGING
+                set_hydra(config, folder=".", output_subdir=None, job_logging=NO_LOGGING)
             else:
                 reserve_folder(config, run)
 
@@ -67,7 +65,7 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
     if not isinstance(run, TrainingRun):
         check_unlocked(folder)
         if (folder / CONFIG_FILE).exists():  # keep the .hydra of the run that is in the folder
-            config.hydra.output_subdir = f".hydra/{stage_of(run)}"
+            set_hydra(config, output_subdir=f".hydra/{stage_of(run)}")
     else:
         reserved.lock.acquire()
         try:
@@ -76,8 +74,17 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
             reserved.undo()
             reserved.lock.release()
             raise
-    config.hydra.run.dir = str(folder)
+    set_hydra(config, folder=str(folder))
     reservation.current = reserved
+
+
+def set_hydra(config: DictConfig, folder: str | None = None, **values: Any) -> None:
+    """Set the run folder and other values of the `hydra` node, which is read-only."""
+    with read_write(config.hydra):
+        for key, value in values.items():
+            config.hydra[key] = value
+        if folder is not None:
+            config.hydra.run.dir = folder
 
 
 def is_named_by_time(node: DictConfig) -> bool:

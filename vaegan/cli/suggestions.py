@@ -96,25 +96,36 @@ def explain(error: Exception, args: Sequence[str]) -> str:
     if override := re.search(r"Could not override '([^']+)'", message):
         return explain_unknown_key(override[1], selected_stage(args))
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\n", message):
-        key, _, value = ambiguous[1].partition("=")
-        return (
-            f"{ambiguous[1]} has a comma: for a sweep over these values, add -m; for one text with "
-            f"a comma, write {shell_word(key, quote_for_hydra(value))}; for a list, write "
-            f"'{key}=[{value}]'"
-        )
-    if typed := re.search(r"^(.* could not be converted to (\w+))", message):
-        key = re.search(r"full_key: (\S+)", message)
-        expected = TYPE_NAMES.get(typed[2], typed[2])
-        return f"{key[1] if key else 'a setting'} must be {expected}: {typed[1]}"
+        return explain_comma(ambiguous[1])
+    return explain_value(message, cause or message)
+
+
+def explain_value(message: str, cause: str) -> str:
+    """Return the message for a value that does not have the type of its key."""
+    reason = cause.splitlines()[0]
     key = re.search(r"full_key: (\S+)", message)
-    return f"{key[1]}: {message.splitlines()[0]}" if key else message
+    if not key:
+        return message
+    typed = re.search(r"could not be converted to (\w+)", reason)
+    if not typed:
+        return f"{key[1]}: {reason}"
+    return f"{key[1]} must be {TYPE_NAMES.get(typed[1], typed[1])}: {reason}"
+
+
+def explain_comma(word: str) -> str:
+    """Return the message for a value with a comma in a command that is no sweep."""
+    key, _, value = word.partition("=")
+    return (
+        f"{word} has a comma: for a sweep over these values, add -m; for one text with a comma, "
+        f"write {shell_word(key, quote_for_hydra(value))}; for a list, write '{key}=[{value}]'"
+    )
 
 
 def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
     """Return the message for a component, a stage or an experiment that does not exist."""
     near = did_you_mean(name.lower().replace("-", "_"), known)
     plugins = ". For a component of your own, add plugins=[MODULE]"
-    if group == "stage" and not near:
+    if group == "stage" and (not near or name.lower() in ("train", "training", "fit")):
         near = " Stages that train are vae, gan, and pipeline, which is both."
     if group == "dataset":
         plugins = (
@@ -168,7 +179,8 @@ def keys_named(key: str, known: Sequence[str]) -> list[str]:
     target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
     if target in known:
         return [target]
-    return [name for name in known if name.endswith((f".{target}", f"_{target}"))]
+    found = [name for name in known if name.endswith(f".{target}")]
+    return found or [name for name in known if name.endswith(f"_{target}")]
 
 
 def choices_with(group: str, key: str) -> list[str]:
