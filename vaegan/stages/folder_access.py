@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,16 +106,26 @@ def check_run_folder(run: TrainingRun, stage: str, path: Path) -> dict[str, Any]
             f"{path} already contains a run and will not be overwritten. Resume it with: "
             f"{command}; for a new run, {new_folder_hint}"
         )
-    saved = read_json(path / CONFIG_FILE)
+    check_same_run(read_json(path / CONFIG_FILE), stage, config, path)
+    return config
+
+
+def check_same_run(
+    saved: Mapping[str, Any], stage: str, config: Mapping[str, Any], path: Path
+) -> None:
+    """Check that a run has the stage and the settings of the run in its folder.
+
+    Raises:
+        ValueError: Settings that change the result differ.
+    """
+    ignored = [*IGNORED_KEYS, *LOCATION_KEYS]
+    if "dataset" in saved["config"] and saved["config"]["dataset"] is None:
+        ignored.append("dataset")  # that of the VAE, which may be given with another folder
     differing = [f"stage={stage}"]
     if saved["stage"] == stage:
-        ignored = [*IGNORED_KEYS, *LOCATION_KEYS]
-        if "dataset" in saved["config"] and saved["config"]["dataset"] is None:
-            ignored.append("dataset")  # that of the VAE, which may be given with another folder
         differing = diff_configs(saved["config"], config, ignored)
     if differing:
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "
-            f"{', '.join(differing)}; restore these settings, or {new_folder_hint}"
+            f"{', '.join(differing)}; restore these settings, or set hydra.run.dir to a new folder"
         )
-    return config
