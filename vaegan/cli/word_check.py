@@ -41,6 +41,8 @@ def check_words(words: Sequence[str]) -> None:
     """
     if any(option in words for option in COMPLETION):
         return
+    stage = selected_stage(words)
+    keys = known_keys(stage)
     previous = ""
     for word in words:
         if word.startswith("-"):
@@ -50,7 +52,7 @@ def check_words(words: Sequence[str]) -> None:
         elif previous in ("--info", "-i") and word in INFO_CHOICES:
             pass
         else:
-            check_setting(word, words)
+            check_setting(word, stage, keys)
         previous = word
     check_repeated(words)
 
@@ -75,7 +77,7 @@ def check_option_value(option: str, value: str) -> None:
         raise ValueError(f"{option} {value} is not a folder")
 
 
-def check_setting(word: str, words: Sequence[str]) -> None:
+def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
     """Check a word that should be a setting `KEY=VALUE`."""
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
@@ -93,7 +95,7 @@ def check_setting(word: str, words: Sequence[str]) -> None:
             f"dataset={value} is a path, not the name of a data set; for a folder of images, write "
             f"dataset=image_folder {root}"
         )
-    check_section(name, value, words)
+    check_section(name, value, stage, keys)
     if parse(value) is None:
         raise ValueError(
             f"{word}: the value has characters with a special meaning; to use it as a text, write "
@@ -101,14 +103,14 @@ def check_setting(word: str, words: Sequence[str]) -> None:
         )
 
 
-def check_section(name: str, value: str, words: Sequence[str]) -> None:
+def check_section(name: str, value: str, stage: str, keys: Sequence[str]) -> None:
     """Check that a key is not a section of settings, such as `trainer`."""
-    keys = [key for key in known_keys(selected_stage(words)) if key.startswith(f"{name}.")]
-    if keys and name not in GROUPS and not value.startswith("{"):
-        start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{keys[0]}=VALUE"
+    nested = [key for key in keys if key.startswith(f"{name}.")]
+    if nested and name not in GROUPS and not value.startswith("{"):
+        start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{nested[0]}=VALUE"
         raise ValueError(
             f"{name} is a section of settings, not a setting; write one of its keys, such as "
-            f"{start}. To list them: python train.py stage={selected_stage(words)} --help {name}."
+            f"{start}. To list them: python train.py stage={stage} --help {name}."
         )
 
 
