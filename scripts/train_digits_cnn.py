@@ -2,8 +2,9 @@
 
     python scripts/train_digits_cnn.py mnist [--root FOLDER]
 
-Train on the train split, print the accuracy on the val split after each epoch, and save the weights
-of the last epoch. The test split is used once, for the accuracy at the end. The random seed is
+Train the classifier on the train split, print the accuracy on the val split after each epoch, set
+the scales of the features, and save the weights of the last epoch. The augmentation makes the
+classifier invariant to small shifts; place is measured by the pixel statistics. The test split is used once, for the accuracy at the end. The random seed is
 fixed, but the last digits of the accuracy vary with the machine and the number of threads.
 """
 
@@ -20,7 +21,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float
-from vaegan.metrics.digits_cnn import WEIGHTS_DIR, DigitsCnn
+from vaegan.metrics.digits_cnn import FEATURE_GROUPS, WEIGHTS_DIR, DigitsCnn
 from vaegan.runtime.seeding import seeded
 
 BATCH_SIZE = 128
@@ -105,6 +106,21 @@ def compute_accuracy(net: DigitsCnn, data: Split) -> float:
     return torch.cat(is_correct).float().mean().item()
 
 
+@torch.no_grad()
+def set_scales(net: DigitsCnn, data: Split) -> None:
+    """Scale each group of features to its total variance in FEATURE_GROUPS on the split."""
+    net.eval()
+    net.scales.fill_(1)
+    batches = torch.arange(len(data.labels)).split(500)
+    features = torch.cat([net.features(to_float(data.images[batch])) for batch in batches])
+    variances = features.double().var(0).split([group.size for group in FEATURE_GROUPS.values()])
+    scales = [
+        (group.variance / variance.sum()).sqrt().expand(group.size)
+        for group, variance in zip(FEATURE_GROUPS.values(), variances, strict=True)
+    ]
+    net.scales.copy_(torch.cat(scales))
+
+
 def train(name: str, root: str | None) -> None:
     """Train on a data set and save the weights."""
     recipe = RECIPES[name]
@@ -125,6 +141,7 @@ def train(name: str, root: str | None) -> None:
             accuracy = compute_accuracy(net, val)
             seconds = time.perf_counter() - start
             print(f"epoch {epoch + 1}: val {accuracy:.4f}, {seconds:.0f} s", flush=True)
+    set_scales(net, data)
     accuracy = compute_accuracy(net, source.split("test"))
     metadata = {
         "dataset": name,

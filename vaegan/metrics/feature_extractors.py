@@ -1,6 +1,6 @@
 """Feature extractors: frozen networks that define the feature space of the scores.
 
-    digits_cnn    small classifier for MNIST-like images; scores are comparable across runs
+    digits_cnn    small classifier and pixel statistics of MNIST-like images; comparable across runs
     inception     InceptionV3 of the FID literature, for natural images
     vae_encoder   encoder of the GAN's VAE, for any data set; comparable only for the same VAE
 
@@ -74,7 +74,7 @@ class FeatureExtractor(Component, nn.Module, abc.ABC, group="feature_extractor")
 
 
 class DigitsCnnExtractor(FeatureExtractor):
-    """Features of digits_cnn, (B, 64 C), computed for each of the C channels and concatenated.
+    """Features of digits_cnn, (B, 100 C), computed for each of the C channels and concatenated.
 
     The classes are the combinations of the classes of the channels: 10 for C = 1, 1,000 for C = 3.
     """
@@ -103,7 +103,7 @@ class DigitsCnnExtractor(FeatureExtractor):
     def classify(self, features: Tensor) -> Tensor:
         """Return joint log-probabilities (B, 10^C) of the classes of all channels."""
         digits = features.reshape(-1, DigitsCnn.NUM_FEATURES)
-        log_probs = self.net.classifier(digits).log_softmax(-1)
+        log_probs = self.net.classify(digits).log_softmax(-1)
         log_probs = log_probs.reshape(len(features), self.channels, -1)
         joint = log_probs[:, 0]
         for channel in range(1, self.channels):

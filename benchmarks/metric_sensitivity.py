@@ -1,0 +1,154 @@
+"""Print the Frechet distance of damaged real images as a multiple of the real-data baseline.
+
+    python benchmarks/metric_sensitivity.py [--dataset mnist] [--root FOLDER] [--num-images 10000]
+    python benchmarks/metric_sensitivity.py --vae-ckpt RUN    # features of vae_encoder
+
+Each damage is applied to the first training images, which are compared with the test images in the
+same way as generated images. The first row is the real-data baseline: the same training images
+without damage. A damage that people see at once should score several times the baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
+from vaegan.data.dataset import ImageSource, Split
+from vaegan.images import to_float, to_uint8
+from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.real_statistics import classify, compute_features
+from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.scores import frechet_distance, manifold_scores
+from vaegan.runtime.seeding import make_generator
+from vaegan.vae.model import VAE, VAEConfig
+
+CPU = torch.device("cpu")
+
+
+def shift(images: Tensor, pixels: int = 2) -> Tensor:
+    """Move images to the right; black pixels enter on the left."""
+    return F.pad(images, (pixels, 0))[..., :-pixels]
+
+
+def add_stray_pixel(images: Tensor) -> Tensor:
+    """Set one random pixel of each image to white, in all channels."""
+    num, _, height, width = images.shape
+    position = torch.randint(height * width, (num, 1, 1), generator=make_generator("stray pixel"))
+    position = position.expand(-1, images.shape[1], -1)
+    return images.flatten(2).scatter(2, position, 1.0).view_as(images)
+
+
+def add_noise(images: Tensor, std: float) -> Tensor:
+    """Add Gaussian noise to each pixel."""
+    noise = torch.randn(images.shape, generator=make_generator("noise"))
+    return (images + std * noise).clamp(0, 1)
+
+
+def blur(images: Tensor) -> Tensor:
+    """Average over 3 x 3 pixels with the binomial kernel (1, 2, 1) / 4 in each direction."""
+    kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
+    weight = kernel.outer(kernel).expand(images.shape[1], 1, 3, 3)
+    return F.conv2d(images, weight, padding=1, groups=images.shape[1])
+
+
+def add_dot_grid(images: Tensor) -> Tensor:
+    """Brighten every second pixel of every second row by 0.1."""
+    dots = torch.zeros_like(images)
+    dots[..., ::2, ::2] = 0.1
+    return (images + dots).clamp(0, 1)
+
+
+def erase_square(images: Tensor, side: int = 4) -> Tensor:
+    """Set a random square inside the middle half of each image to black."""
+    size = images.shape[-1]
+    corner = torch.randint(
+        size // 4, 3 * size // 4 - side + 1, (2, len(images), 1), generator=make_generator("square")
+    )
+    index = torch.arange(size)
+    is_inside = (index >= corner) & (index < corner + side)
+    hole = is_inside[0].unsqueeze(2) & is_inside[1].unsqueeze(1)
+    return images.masked_fill(hole.unsqueeze(1), 0.0)
+
+
+def repeat_first(images: Tensor) -> Tensor:
+    """Repeat the first twentieth of the images 20 times."""
+    return images[: len(images) // 20].repeat(20, 1, 1, 1)
+
+
+DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "shifted by 1 pixel": lambda images: shift(images, 1),
+    "shifted by 2 pixels": shift,
+    "gamma 1.5": lambda images: images**1.5,
+    "contrast x 0.8": lambda images: images * 0.8,
+    "a white pixel in each image": add_stray_pixel,
+    "1/20 of the images, 20 times": repeat_first,
+    "dot grid, 0.1": add_dot_grid,
+    "noise, standard deviation 0.05": lambda images: add_noise(images, 0.05),
+    "noise, standard deviation 0.2": lambda images: add_noise(images, 0.2),
+    "blurred over 3 x 3 pixels": blur,
+    "a square of 4 x 4 pixels erased": erase_square,
+    "mirrored": lambda images: images.flip(-1),
+    "thresholded at 0.5": lambda images: (images > 0.5).float(),
+    "black": torch.zeros_like,
+}
+
+
+def damaged_images(train: Split, num: int) -> dict[str, Tensor]:
+    """Return float images (num, C, H, W) by the name of the damage; the first ones are undamaged."""
+    images = to_float(train.images[:num])
+    damaged = {"real images": images}
+    damaged |= {name: damage(images) for name, damage in DAMAGES.items()}
+    candidates = train.images[: 2 * num]
+    is_kept = torch.as_tensor(train.labels[: 2 * num]) != train.labels[0]
+    damaged["one class missing"] = to_float(candidates[is_kept][:num])
+    return damaged
+
+
+def build_extractor(source: ImageSource, vae_ckpt: str | None) -> FeatureExtractor:
+    """Return vae_encoder of a VAE run, or else the default extractor of the data set."""
+    if vae_ckpt is None:
+        # The default extractor of known classes does not use the VAE.
+        return build_feature_extractor(None, VAE(source.image_shape, VAEConfig()), source.CLASSIFIER)
+    vae = load_vae_checkpoint(vae_ckpt, "--vae-ckpt").build_vae()
+    return build_feature_extractor(None, vae, None)
+
+
+@torch.no_grad()
+def print_table(network: FeatureExtractor, source: ImageSource, num: int) -> None:
+    """Print the scores of each damage as a Markdown table."""
+    real_images = source.split("test").images
+    num = min(num, len(real_images))
+    real = classify(network, compute_features(network, real_images, num, CPU))
+    baseline = None
+    print(f"{source.config.name}, {network.name}, {network.num_features} features, {num} images\n")
+    print("| images | Frechet distance | / baseline | precision | recall |")
+    print("|---|---|---|---|---|")
+    for name, images in damaged_images(source.split("train"), num).items():
+        fake = FeatureBatch(compute_features(network, to_uint8(images), len(images), CPU))
+        distance = frechet_distance(real, fake)
+        baseline = baseline or distance
+        manifold = manifold_scores(real, fake)
+        ratio = distance / baseline
+        scores = f"{manifold['precision']:.3f} | {manifold['recall']:.3f}"
+        print(f"| {name} | {distance:.2f} | {ratio:.1f} | {scores} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", choices=("mnist", "fashion_mnist"), default="mnist")
+    parser.add_argument("--root", help="folder of the data set; default: that of dataset.root")
+    parser.add_argument("--num-images", type=int, default=10_000)
+    parser.add_argument("--vae-ckpt", help="VAE run whose encoder gives the features")
+    arguments = parser.parse_args()
+    source = ImageSource.choices[arguments.dataset].Config(root=arguments.root).build()
+    source.prepare()
+    print_table(build_extractor(source, arguments.vae_ckpt), source, arguments.num_images)
+
+
+if __name__ == "__main__":
+    main()
