@@ -99,7 +99,7 @@ DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def damaged_images(train: Split, num: int) -> dict[str, Tensor]:
-    """Return float images (num, C, H, W) by the name of the damage; the first ones are undamaged."""
+    """Return float images (num, C, H, W) by the name of the damage, undamaged ones first."""
     images = to_float(train.images[:num])
     damaged = {"real images": images}
     damaged |= {name: damage(images) for name, damage in DAMAGES.items()}
@@ -112,8 +112,8 @@ def damaged_images(train: Split, num: int) -> dict[str, Tensor]:
 def build_extractor(source: ImageSource, vae_ckpt: str | None) -> FeatureExtractor:
     """Return vae_encoder of a VAE run, or else the default extractor of the data set."""
     if vae_ckpt is None:
-        # The default extractor of known classes does not use the VAE.
-        return build_feature_extractor(None, VAE(source.image_shape, VAEConfig()), source.CLASSIFIER)
+        vae = VAE(source.image_shape, VAEConfig())  # digits_cnn reads only its image shape
+        return build_feature_extractor(None, vae, source.CLASSIFIER)
     vae = load_vae_checkpoint(vae_ckpt, "--vae-ckpt").build_vae()
     return build_feature_extractor(None, vae, None)
 

@@ -3,10 +3,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from scripts.train_digits_cnn import RECIPES, Recipe, augment
-from vaegan.data.dataset import ImageSource
+from scripts.train_digits_cnn import RECIPES, Recipe, augment, set_scales
+from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float
-from vaegan.metrics.digits_cnn import DATASETS, WEIGHTS_DIR, DigitsCnn, load_digits_cnn
+from vaegan.metrics.digits_cnn import (
+    DATASETS,
+    FEATURE_GROUPS,
+    WEIGHTS_DIR,
+    DigitsCnn,
+    load_digits_cnn,
+    pixel_statistics,
+)
 
 TEST_ACCURACY = {"mnist": 0.994, "fashion_mnist": 0.93}
 
@@ -38,13 +45,48 @@ def test_loaded_network_is_frozen_and_finite(name):
     features = net.features(images)
     assert features.shape == (5, DigitsCnn.NUM_FEATURES) and features.isfinite().all()
     torch.testing.assert_close(net(images)[:2], net(images[:2]))  # independent of the other images
+    torch.testing.assert_close(net.classify(features), net(images))
 
 
 def test_mnist_weights_classify_digits_and_have_no_dead_features(mnist_test):
     net, (images, labels) = load_digits_cnn("mnist"), mnist_test
-    features = net.features(images)
+    hidden = net.penultimate(images)
     assert (net(images).argmax(1) == labels).float().mean() > 0.99
-    assert (features > 0).float().mean(0).min() > 0.01 and features.std(0).min() > 0.01
+    assert (hidden > 0).float().mean(0).min() > 0.01 and hidden.std(0).min() > 0.01
+
+
+def group_variances(features):
+    """Return the total variance of each of FEATURE_GROUPS."""
+    sizes = [group.size for group in FEATURE_GROUPS.values()]
+    return torch.stack([part.sum() for part in features.var(0).split(sizes)])
+
+
+def test_shipped_scales_give_the_groups_their_variances(mnist_test):
+    variances = group_variances(load_digits_cnn("mnist").features(mnist_test[0]))
+    expected = torch.tensor([group.variance for group in FEATURE_GROUPS.values()])
+    assert expected.sum() == 100
+    torch.testing.assert_close(variances, expected, rtol=0.15, atol=0)
+
+
+def test_set_scales_gives_the_groups_their_variances():
+    images = torch.randint(256, (60, 1, 28, 28), dtype=torch.uint8)
+    net = DigitsCnn()
+    set_scales(net, Split(images, torch.zeros(60).long()))
+    expected = torch.tensor([group.variance for group in FEATURE_GROUPS.values()])
+    with torch.no_grad():
+        torch.testing.assert_close(group_variances(net.features(to_float(images))), expected)
+
+
+def test_pixel_statistics_of_a_white_pixel():
+    images = torch.zeros(2, 1, 28, 28)
+    images[1, 0, 8, 20] = 1  # second row and third column of cells; upper right quadrant
+    intensity, edges, sharpness = pixel_statistics(images)[1].split([16, 16, 4])
+    assert not pixel_statistics(images)[0].any()
+    expected = torch.zeros(4, 4)
+    expected[1, 2] = 1 / 49
+    torch.testing.assert_close(intensity.view(4, 4), expected)
+    assert edges.view(4, 4)[1, 2] > 2 / 49 and edges.count_nonzero() == 2  # the cell to the right
+    assert sharpness.tolist() == [0, 2, 0, 0]
 
 
 def test_wrong_weights_and_names_are_rejected(tmp_path):

@@ -49,7 +49,7 @@ def test_digits_cnn_combines_three_channels():
     images = torch.rand(2, 3, 28, 28)
     network, single = build("digits_cnn", (3, 28, 28)), build("digits_cnn")
     features = network(images)
-    assert features.shape == (2, 192)
+    assert features.shape == (2, 300)
     parts = [single(images[:, i : i + 1]) for i in range(3)]
     torch.testing.assert_close(features, torch.cat(parts, 1))
     probabilities = [single.classify(part).softmax(-1) for part in parts]
@@ -156,6 +156,9 @@ def test_features_are_cached_under_a_hash_of_data_and_network(features_folder, m
     assert content_hash(network, images, 300) != content_hash(
         build("digits_cnn", classifier="fashion_mnist"), images, 300
     )
+    rescaled = build("digits_cnn")
+    rescaled.net.scales *= 2
+    assert content_hash(network, images, 300) != content_hash(rescaled, images, 300)
 
 
 def test_damaged_cache_is_recomputed(features_folder):
@@ -170,7 +173,7 @@ def test_damaged_cache_is_recomputed(features_folder):
 def test_unwritable_cache_logs_a_warning(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert load_features(build("digits_cnn"), random_images(), 300, CPU).shape == (300, 64)
+    assert load_features(build("digits_cnn"), random_images(), 300, CPU).shape == (300, 100)
     assert "cannot cache features of real images" in caplog.text
 
 
@@ -185,7 +188,7 @@ def test_baseline_scores_other_real_images():
         network, random_images(200), random_images(300, seed=1), CPU
     )
     real, scores = statistics.real, statistics.real_vs_real
-    assert real.features.shape == (200, 64) and real.logits.shape == (200, 10)
+    assert real.features.shape == (200, 100) and real.logits.shape == (200, 10)
     assert 0 < scores["frechet_distance"] and "class_kl" in scores
     same = compute_real_statistics(network, random_images(200), random_images(200), CPU)
     assert same.real_vs_real["frechet_distance"] < 1e-6
