@@ -88,10 +88,8 @@ def train_epoch(
     num_batches = len(data.labels) // BATCH_SIZE
     for batch in torch.randperm(len(data.labels)).split(BATCH_SIZE)[:num_batches]:
         images = augment(to_float(data.images[batch]), recipe)
-        with torch.autocast("cpu", torch.bfloat16):  # twice as fast; the weights are float32
-            logits = net(images)
         optimizer.zero_grad()
-        loss_function(logits.float(), data.labels[batch]).backward()
+        loss_function(net(images), data.labels[batch]).backward()
         optimizer.step()
         schedule.step()
 
