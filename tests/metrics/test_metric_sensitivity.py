@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from benchmarks.metric_sensitivity import DAMAGES, build_extractor, damaged_images, print_table
+from benchmarks.metric_sensitivity import (
+    DAMAGES,
+    build_extractor,
+    damaged_images,
+    print_table,
+    repeat_first,
+)
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
 from vaegan.metrics.digits_cnn import DigitsCnn
@@ -9,7 +15,7 @@ from vaegan.metrics.real_statistics import classify
 from vaegan.metrics.sample_scores import FeatureBatch
 from vaegan.metrics.scores import class_scores, frechet_distance, manifold_scores
 
-NUM_IMAGES = 4000
+EVERY_FOURTH = slice(0, 10_000, 4)
 SUBTLE = (
     "shifted by 2 pixels",
     "gamma 1.5",
@@ -32,13 +38,11 @@ def network(mnist):
 @pytest.fixture(scope="module")
 def features(mnist, network):
     """Return features of test images, of training images, and of damaged training images."""
-    images = to_float(mnist.split("train").images[:NUM_IMAGES])
-    batches = {"test": to_float(mnist.split("test").images[:NUM_IMAGES]), "train": images}
+    images = to_float(mnist.split("train").images[EVERY_FOURTH])
+    batches = {"test": to_float(mnist.split("test").images[EVERY_FOURTH]), "train": images}
     batches |= {name: DAMAGES[name](images) for name in SUBTLE if "20 times" not in name}
     found = {name: network(batch) for name, batch in batches.items()}
-    return found | {
-        "1/20 of the images, 20 times": found["train"][: NUM_IMAGES // 20].repeat(20, 1)
-    }
+    return found | {"1/20 of the images, 20 times": repeat_first(found["train"])}
 
 
 def distance_ratio(features, name, columns=slice(None)):
@@ -68,7 +72,7 @@ def test_repeated_images_have_a_low_recall(features):
 
 def test_missing_class_is_seen(mnist, network, features):
     train = mnist.split("train")
-    is_kept = torch.as_tensor(train.labels[:NUM_IMAGES]) != 4
+    is_kept = torch.as_tensor(train.labels[EVERY_FOURTH]) != 4
     real, fake = classify(network, features["test"]), classify(network, features["train"][is_kept])
     scores = class_scores(real, fake)
     assert scores["class_kl"] > 0.05
