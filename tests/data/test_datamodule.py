@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -120,3 +122,21 @@ def test_skipped_files_are_logged_once(tmp_path, caplog):
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8), seed=0)
     assert [skipped.path for skipped in data.skipped] == ["a.png", "b.png"]
     assert caplog.text.count("2 files are skipped; the first is 'a.png': the file is empty") == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"crop": "random", "flip": True}])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_batches_depend_neither_on_the_cache_nor_on_the_number_of_workers(tmp_path, settings):
+    """The memory layout is the same too, as it decides the order of floating-point sums."""
+    config = image_folder(tmp_path, **settings)
+    batches = []
+    for cache, num_workers in ((config.cache, 0), (None, 0), (config.cache, 2), (None, 2)):
+        source = replace(config, cache=cache).build()
+        loader = LoaderConfig(batch_size=8, num_workers=num_workers)
+        data = ImageDataModule(source, loader, seed=0)
+        loaded = [*data.train_dataloader(), *data.val_dataloader()]
+        images = [images for images, _ in loaded] + [data.splits["train"].images[:5]]
+        batches.append([(image.stride(), image) for image in images])
+    for other in batches[1:]:
+        for (stride, image), (other_stride, other_image) in zip(batches[0], other, strict=True):
+            assert stride == other_stride and torch.equal(image, other_image)

@@ -320,3 +320,19 @@ def test_every_choice_can_be_built_on_the_meta_device(group):
         with torch.device("meta"):
             module = choice.Config().build(*arguments)
         assert all(parameter.is_meta for parameter in module.parameters())
+
+
+def test_noise_does_not_depend_on_the_memory_layout(config):
+    """Cached images are channels-last views; images decoded on demand need not be."""
+    for shape in image_shapes(config):
+        likelihood = config.build(shape)
+        x = torch.randint(256, (5, *shape)) / 255
+        params = torch.randn(5, *likelihood.param_shape)
+        results = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            torch.manual_seed(0)
+            target = likelihood.target(x.contiguous(memory_format=layout))
+            distribution = likelihood(params.contiguous(memory_format=layout))
+            results.append((target, distribution.sample()))
+        assert torch.equal(results[0][0], results[1][0])
+        torch.testing.assert_close(results[0][1], results[1][1])

@@ -49,6 +49,15 @@ def seeded(*key: int | str) -> Iterator[None]:
         yield
 
 
+def uniform_noise(like: Tensor) -> Tensor:
+    """Return uniform noise in [0, 1) with the shape, dtype and device of a tensor.
+
+    Unlike `torch.rand_like`, which fills in the order of the strides, the result does not depend on
+    the memory layout of the tensor.
+    """
+    return torch.rand(like.shape, dtype=like.dtype, device=like.device)
+
+
 NOISE_FUNCTIONS = {  # intercepted function -> method that fills a tensor with the same noise
     torch.rand: Tensor.uniform_,
     torch.rand_like: Tensor.uniform_,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -49,6 +50,7 @@ def hash_files(
 class ImagesOnDemand:
     """Images decoded at each access: `images[index]` is uint8, (n, C, H, W).
 
+    The memory format is channels-last, as in `MemmapImages`, so that results do not depend on it.
     A missing or broken file is replaced by the next good file of its class.
 
     Args:
@@ -87,7 +89,7 @@ class ImagesOnDemand:
             return torch.empty(shape, dtype=torch.uint8)
         with ThreadPoolExecutor(1 if get_worker_info() else self.num_threads) as executor:
             arrays = list(executor.map(self._read, indices))
-        return torch.stack([torch.from_numpy(array).permute(2, 0, 1) for array in arrays])
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
     def _read(self, index: int) -> Pixels:
         """Decode a file, or the next good file of its class."""

@@ -11,6 +11,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
 from vaegan.probability.distributions.pixel_levels import HALF_STEP, NUM_LEVELS
+from vaegan.runtime.seeding import uniform_noise
 
 MIN_UNIFORM = 1e-7  # bound of the uniform samples, which keeps their logits finite
 
@@ -103,7 +104,7 @@ class DiscretizedLogisticMixture(Distribution):
             earlier = torch.stack(x, -3).unsqueeze(-4) if x else self.locations[..., :0, :, :]
             location = (mask * self._location(channel, earlier)).sum(-3)
             scale = (mask * self.scales[..., channel, :, :]).sum(-3)
-            uniform = torch.rand_like(location).clamp(MIN_UNIFORM, 1 - MIN_UNIFORM)
+            uniform = uniform_noise(location).clamp(MIN_UNIFORM, 1 - MIN_UNIFORM)
             value = (location + scale * torch.logit(uniform)).clamp(0, 1)
             level = (value * (NUM_LEVELS - 1)).round()
             x.append(level / (NUM_LEVELS - 1))

@@ -18,7 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
-from vaegan.runtime.seeding import image_noise
+from vaegan.runtime.seeding import image_noise, uniform_noise
 
 
 class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
@@ -103,7 +103,7 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
         """
         if self.static_seed is not None:
             seed = self.static_seed
-        noise = torch.rand_like(x) if seed is None else image_noise(x, seed)
+        noise = uniform_noise(x) if seed is None else image_noise(x, seed)
         return self.preprocess(x, noise)
 
     def check(self, target: Tensor) -> None:
