@@ -2,12 +2,13 @@
 
 No random state is stored in a checkpoint. The data order is f(seed, epoch). In training, noise and
 latents are f(seed, iteration, position in the global batch); in validation and test they are
-f(seed, batch, rank). A resumed run therefore equals an uninterrupted run, and each rank has its own
-noise.
+f(seed, image index), see `evaluation_noise.py`. A resumed run therefore equals an uninterrupted
+run, and each rank has its own noise.
 """
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,34 +69,33 @@ NOISE_FUNCTIONS = {  # intercepted function -> method that fills a tensor with t
 }
 
 
-class RankInvariantNoise(TorchFunctionMode):
-    """Make each rank draw the noise of the global batch and use the part for its own images.
+class BatchNoise(TorchFunctionMode, abc.ABC):
+    """Intercept the functions that draw noise with a batch dimension.
 
-    The noise of an image then does not depend on the number of devices: it equals the noise of a
-    single process whose global generators were seeded by the same key. Noise without a batch
-    dimension, and random numbers of other functions, still come from the global generators.
+    Noise without a batch dimension, and random numbers of other functions, still come from torch's
+    global generators.
 
     Args:
-        key: Key, as in `seed_global`.
-        device: Device of the noise.
-        rank: Rank of this process. It has the images rank, rank + world_size, ... of the batch.
-        world_size: Number of processes.
-        num_images: Number of images on this rank.
+        num_images: Number of images of the batch on this rank.
     """
 
-    def __init__(
-        self,
-        key: Sequence[int | str],
-        device: torch.device,
-        rank: int,
-        world_size: int,
-        num_images: int,
-    ) -> None:
+    def __init__(self, num_images: int) -> None:
         super().__init__()
-        self.generator = torch.Generator(device).manual_seed(derive_seed(*key))
-        self.rank = rank
-        self.world_size = world_size
         self.num_images = num_images
+
+    @abc.abstractmethod
+    def draw(
+        self, shape: torch.Size, like: Tensor, fill: Any, dim: int, num_batches: int
+    ) -> Tensor:
+        """Draw noise of this rank.
+
+        Args:
+            shape: Shape of the noise.
+            like: Tensor with the dtype and device of the noise.
+            fill: `Tensor.uniform_` for uniform noise in [0, 1), `Tensor.normal_` for normal noise.
+            dim: Batch dimension of the shape.
+            num_batches: Number of batches that are concatenated along it.
+        """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -116,7 +116,7 @@ class RankInvariantNoise(TorchFunctionMode):
         dim, num_batches = self.find_batch_dim(shape)
         if dim is None:
             return func(*args, **kwargs)
-        noise = self.draw_share(torch.Size(shape), like, fill, dim, num_batches)
+        noise = self.draw(torch.Size(shape), like, fill, dim, num_batches)
         if func is Tensor.normal_:
             return args[0].copy_(noise)
         if func is torch.normal:
@@ -133,7 +133,35 @@ class RankInvariantNoise(TorchFunctionMode):
             return 0, 1  # part of the batch, in gradient accumulation
         return None, 1
 
-    def draw_share(
+
+class RankInvariantNoise(BatchNoise):
+    """Make each rank draw the noise of the global batch and use the part for its own images.
+
+    The noise of an image then does not depend on the number of devices: it equals the noise of a
+    single process whose global generators were seeded by the same key.
+
+    Args:
+        key: Key, as in `seed_global`.
+        device: Device of the noise.
+        rank: Rank of this process. It has the images rank, rank + world_size, ... of the batch.
+        world_size: Number of processes.
+        num_images: Number of images on this rank.
+    """
+
+    def __init__(
+        self,
+        key: Sequence[int | str],
+        device: torch.device,
+        rank: int,
+        world_size: int,
+        num_images: int,
+    ) -> None:
+        super().__init__(num_images)
+        self.generator = torch.Generator(device).manual_seed(derive_seed(*key))
+        self.rank = rank
+        self.world_size = world_size
+
+    def draw(
         self, shape: torch.Size, like: Tensor, fill: Any, dim: int, num_batches: int
     ) -> Tensor:
         """Draw the noise of all ranks, and return the share of this rank, of the given shape."""

@@ -62,7 +62,11 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
     if result is not None:
         return result
     source = run.dataset.build()
-    data = ImageDataModule(source, run.loader, run.seed)
+    loader = run.loader
+    if run.objective.build().num_samples > 1:  # decode at most as many latents as in training
+        size = min(loader.batch_size, loader.eval_batch_size)
+        loader = replace(loader, eval_batch_size=size)
+    data = ImageDataModule(source, loader, run.seed)
     duration = resolve_duration(run.trainer, data)
     run.check_schedule(duration.epochs)
     with seeded(run.seed, "init"):

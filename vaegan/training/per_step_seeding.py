@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
+from vaegan.runtime.evaluation_noise import PerImageNoise
 from vaegan.runtime.seeding import RankInvariantNoise, seed_global
 
 
@@ -14,13 +16,14 @@ class PerStepSeeding(pl.Callback):
     """Seed torch's global generators before each batch from (seed, phase, iteration, rank).
 
     Noise and latents then do not depend on earlier draws: a resumed run draws the same values as an
-    uninterrupted one, each rank has its own noise, and all validations use the same noise. In
-    training, the noise of an image does not depend on the number of devices.
+    uninterrupted one, each rank has its own noise, and all validations use the same noise. The
+    noise of an image does not depend on the number of devices.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.noise_context = ExitStack()
+        self.num_evaluated = 0  # images of this rank in the evaluation so far
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -41,12 +44,35 @@ class PerStepSeeding(pl.Callback):
     def on_exception(self, *args: Any) -> None:
         self.noise_context.close()
 
+    def on_validation_epoch_start(self, *args: Any) -> None:
+        self.num_evaluated = 0
+
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        seed_global(pl_module.device, self.seed, "val", batch_idx, trainer.global_rank)
+        self._seed_evaluation(trainer, pl_module, "val", batch, batch_idx)
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        self.noise_context.close()
+
+    def on_test_epoch_start(self, *args: Any) -> None:
+        self.num_evaluated = 0
 
     def on_test_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        seed_global(pl_module.device, self.seed, "test", batch_idx, trainer.global_rank)
+        self._seed_evaluation(trainer, pl_module, "test", batch, batch_idx)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        self.noise_context.close()
+
+    def _seed_evaluation(
+        self, trainer: Any, pl_module: Any, split: str, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the noise of the images of a batch of `SequentialBatches`."""
+        seed_global(pl_module.device, self.seed, split, batch_idx, trainer.global_rank)
+        num_images = len(batch[0])
+        positions = self.num_evaluated + torch.arange(num_images, device=pl_module.device)
+        indices = trainer.global_rank + trainer.world_size * positions
+        self.noise_context.enter_context(PerImageNoise((self.seed, split), indices))
+        self.num_evaluated += num_images
