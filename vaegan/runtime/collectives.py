@@ -36,6 +36,15 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
+def all_gather(value: T) -> list[T]:
+    """Return the values of all ranks, by rank; every rank must call it."""
+    if is_single_process():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 @torch.no_grad()
 def all_reduce_mean(value: Tensor) -> Tensor:
     """Return the mean over all ranks. Gradients do not flow through it."""
