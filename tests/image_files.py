@@ -5,7 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
-KINDS = {
+from vaegan.data.images.decoding import FORMATS
+
+KINDS = {  # mode, format, options
     "rgb.jpg": ("RGB", "JPEG", {}),
     "gray.jpg": ("L", "JPEG", {}),
     "cmyk.jpg": ("CMYK", "JPEG", {}),
@@ -24,7 +26,15 @@ KINDS = {
     "cmyk.tiff": ("CMYK", "TIFF", {"compression": "tiff_lzw"}),
     "deep.tiff": ("I;16", "TIFF", {}),
     "palette.gif": ("P", "GIF", {}),
+    "rgb.ppm": ("RGB", "PPM", {}),
+    "gray.pgm": ("L", "PPM", {}),
+    "bits.pbm": ("1", "PPM", {}),
+    "deep.pgm": ("I;16", "PPM", {}),
+    "rgb.avif": ("RGB", "AVIF", {}),
+    "alpha.avif": ("RGBA", "AVIF", {}),
 }
+
+KINDS = {name: kind for name, kind in KINDS.items() if kind[1] in FORMATS}  # AVIF is optional
 
 
 def draw(mode="RGB", width=40, height=30, seed=0):
@@ -44,6 +54,12 @@ def encode(image, format="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def encode_12_bits(seed=0, format="PNG", width=24, height=24):
+    """Return a 16-bit gray image file of random levels below 4096."""
+    levels = np.random.default_rng(seed).integers(0, 4096, (height, width))
+    return encode(Image.fromarray(levels.astype(np.uint16)), format)
 
 
 def content(kind, **size):

@@ -1,5 +1,6 @@
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests.image_files import KINDS, content, draw, encode
+from tests.image_files import KINDS, content, draw, encode, encode_12_bits
 from vaegan.data.images.decoding import (
     EXIF_ORIENTATION,
     UPRIGHT_TRANSPOSES,
     BrokenImage,
     ImageDecoder,
+    ImageTraits,
     center_box,
     describe_error,
     silence_warnings,
@@ -48,7 +50,7 @@ def test_all_formats_decode_to_the_same_image(kind):
     """One drawing in each format. Only lossy, gray and one-bit formats differ."""
     mode = KINDS[kind][0]
     expected = decode(COLOR, draw("L" if mode in ("L", "I;16") else "1" if mode == "1" else "RGB"))
-    tolerance = 6 if KINDS[kind][1] in ("JPEG", "WEBP") else 1
+    tolerance = 6 if KINDS[kind][1] in ("JPEG", "WEBP", "AVIF") else 1
     assert np.abs(COLOR(content(kind)).astype(int) - expected).mean() < tolerance
 
 
@@ -158,6 +160,7 @@ def png_header(width, height):
         (content("rgb.png")[:-100], "truncated|Truncated|broken|incomplete"),
         (content("rgb.bmp")[:-100], "truncated|Truncated"),
         (encode(Image.new("F", (8, 8)), "TIFF"), "32-bit pixel values"),
+        (b"Pf\n8 8\n-1.0\n" + bytes(256), "32-bit pixel values"),
         (encode(Image.new("I", (8, 8), 70_000), "TIFF"), "32-bit pixel values"),
     ],
     ids=str,
@@ -170,7 +173,9 @@ def test_broken_images_raise_with_a_reason(broken, message):
 
 def test_check_reads_only_the_header():
     COLOR.check(content("rgb.png")[:-100])
-    for broken in (b"", b"words", png_header(1000, 1000)):
+    floats = encode(Image.new("F", (8, 8)), "TIFF")
+    integers = encode(Image.new("I", (8, 8), 70_000), "TIFF")
+    for broken in (b"", b"words", png_header(1000, 1000), floats, integers):
         with pytest.raises(BrokenImage):
             COLOR.check(broken)
 
@@ -230,3 +235,60 @@ def test_error_description_is_one_printable_line():
         describe_error(ValueError("\x1b[31mred\x07\ntwo\u202e lines"))
         == "ValueError: [31mred two lines"
     )
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_bit_depth_scales_the_levels_of_16_bit_files(format):
+    data = encode_12_bits(format=format)
+    dark, bright = GRAY(data), replace(GRAY, bit_depth=12)(data)
+    assert dark.max() <= 16 and bright.max() >= 240
+    for decoder in (GRAY, replace(GRAY, bit_depth=12)):
+        assert decoder.decode(data).traits == decoder.check(data) == ImageTraits(num_bits=12)
+
+
+def test_levels_above_the_bit_depth_are_clipped():
+    image = Image.fromarray(np.full((8, 8), 0xF000, dtype=np.uint16))
+    assert (replace(GRAY, bit_depth=12)(encode(image)) == 255).all()
+
+
+def test_bit_depth_of_the_file_format_takes_precedence():
+    """Pillow scales a PGM by its maximum; TIFF levels of 12 bits say so in their header."""
+    levels = np.linspace(0, 4095, 64).astype(np.uint16)
+    pgm = b"P5 8 8 4095\n" + levels.astype(">u2").tobytes()
+    decoder = ImageDecoder(1, 8, 8, False, (0, 0, 0), 1000)
+    expected = (levels >> 4).reshape(8, 8, 1)
+    assert np.abs(decoder(pgm).astype(int) - expected).max() <= 1
+    for bit_depth in (12, 14, 16):
+        assert (replace(decoder, bit_depth=bit_depth)(packed_tiff(levels)) == expected).all()
+    assert decoder.check(packed_tiff(levels)).num_bits == 0
+
+
+def packed_tiff(levels):
+    """Return a TIFF of 8 x 8 gray levels with 12 bits each."""
+    packed = bytearray()
+    for first, second in levels.reshape(-1, 2).tolist():
+        packed += bytes([first >> 4, (first & 15) << 4 | second >> 8, second & 255])
+    entries = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 110), (278, 8), (279, 96)]
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    header += b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    return header + struct.pack("<I", 0) + bytes(packed)
+
+
+def test_tiff_stack_is_recognized_by_its_header():
+    pages = [draw(seed=i) for i in range(3)]
+    stack = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert COLOR.check(stack).is_stack and COLOR.decode(stack).traits.is_stack
+    assert np.array_equal(COLOR(stack), COLOR(encode(pages[0], "TIFF")))
+    for kind in KINDS:
+        assert not COLOR.check(content(kind)).is_stack
+
+
+@pytest.mark.parametrize("alpha, level", [(0, 100), (255, 100), (128, 178)])
+def test_bitmap_with_unused_alpha_is_opaque(alpha, level):
+    pixels = bytes([100, 100, 100, alpha]) * 64
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 8, 8, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    header = header.ljust(108, b"\0")
+    start = 14 + len(header)
+    bitmap = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + pixels
+    assert np.abs(COLOR(bitmap).astype(int) - level).max() <= 1

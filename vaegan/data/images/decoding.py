@@ -13,21 +13,32 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-)
+SUFFIXES_BY_FORMAT = {  # only Pillow's decoders of these formats run
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+if "avif" in features.get_supported_modules():
+    SUFFIXES_BY_FORMAT["AVIF"] = (".avif",)
+FORMATS = tuple(SUFFIXES_BY_FORMAT)
+SUFFIXES = frozenset(suffix for suffixes in SUFFIXES_BY_FORMAT.values() for suffix in suffixes)
 PILLOW_VERSION: str = PIL.__version__
 MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_BYTES_PER_PIXEL = 16  # of an accepted file: 4 uncompressed channels of 32 bits
 LARGE_IMAGE_PIXELS = 16_000_000  # larger ones may need a gigabyte each: decoded one at a time
 LARGE_IMAGE_LOCK = threading.Lock()
+TIFF_BITS_PER_SAMPLE = 258  # TIFF tag
 EXIF_ORIENTATION = 0x0112  # EXIF tag: the rotation or mirroring that makes the image upright
 UPRIGHT_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +56,20 @@ class BrokenImage(Exception):
     """Raised for a file that cannot be used as an image. The message gives the reason."""
 
 
+class ImageTraits(NamedTuple):
+    """Properties of an image file that its decoded pixels do not show."""
+
+    num_bits: int = 0  # bits of the highest level in a 16-bit file; 0 for other files
+    is_stack: bool = False  # True for a TIFF with several pages
+
+
+class DecodedImage(NamedTuple):
+    """Pixels and traits of an image file."""
+
+    pixels: Pixels | None  # (height, width, channels); None if they are not needed
+    traits: ImageTraits
+
+
 @dataclass(frozen=True)
 class ImageDecoder:
     """Decoder of image files to uint8 arrays (height, width, channels)."""
@@ -55,6 +80,7 @@ class ImageDecoder:
     keeps_ratio: bool  # True to crop to the target aspect ratio, False to stretch
     background: tuple[int, int, int]  # color behind transparent pixels: red, green, blue
     max_pixels: int  # larger images are rejected before they are decoded
+    bit_depth: int = 16  # bits of the levels in 16-bit files; higher levels are clipped
 
     @property
     def max_bytes(self) -> int:
@@ -62,7 +88,13 @@ class ImageDecoder:
         return self.max_pixels * MAX_BYTES_PER_PIXEL
 
     def __call__(self, content: bytes) -> Pixels:
-        """Decode an image, or the first frame of an animation.
+        """Return the pixels of an image; see `decode`."""
+        pixels = self.decode(content).pixels
+        assert pixels is not None
+        return pixels
+
+    def decode(self, content: bytes) -> DecodedImage:
+        """Decode an image, or the first frame of an animation or a stack.
 
         Raises:
             BrokenImage: The content is not an image of a known format, is damaged, or has too many
@@ -75,14 +107,15 @@ class ImageDecoder:
             with LARGE_IMAGE_LOCK if is_large else nullcontext():
                 return self._decode(image)
 
-    def check(self, content: bytes) -> None:
-        """Check the header of an image, without decoding the pixels.
+    def check(self, content: bytes) -> ImageTraits:
+        """Check the header of an image. Only 16-bit images are decoded.
 
         Raises:
-            BrokenImage: As in `__call__`, except that a truncated image is not detected.
+            BrokenImage: As in `decode`, except that a truncated image is not detected.
         """
         with convert_decoder_errors():
-            self._open(content)
+            image = self._open(content)
+            return self.decode(content).traits if has_16_bits(image) else read_traits(image)
 
     def _open(self, content: bytes) -> Image.Image:
         if not content:
@@ -92,21 +125,24 @@ class ImageDecoder:
             size = f"{image.width} x {image.height}"
             limit = f"dataset.max_pixels={self.max_pixels}"
             raise BrokenImage(f"the image has {size} pixels, more than {limit}")
+        if image.mode in ("I", "F") and not has_16_bits(image):
+            raise BrokenImage("the range of its signed or 32-bit pixel values is unknown")
         return image
 
-    def _decode(self, image: Image.Image) -> Pixels:
+    def _decode(self, image: Image.Image) -> DecodedImage:
         mode = "L" if self.channels == 1 else "RGB"
         size = (self.width, self.height)
         is_upright = read_orientation(image) <= 4
         image.draft(mode, size if is_upright else (self.height, self.width))
         image.load()
         orientation = read_orientation(image)  # again, as Pillow rotates TIFFs on load
-        image = to_opaque_8_bit(image, self.background).convert(mode)
+        traits = read_traits(image)
+        image = to_opaque_8_bit(image, self.background, self.bit_depth).convert(mode)
         if orientation in UPRIGHT_TRANSPOSES:
             image = image.transpose(UPRIGHT_TRANSPOSES[orientation])
         box = center_box(image.size, size) if self.keeps_ratio else None
         pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box))
-        return pixels.reshape(self.height, self.width, self.channels)
+        return DecodedImage(pixels.reshape(self.height, self.width, self.channels), traits)
 
 
 @contextmanager
@@ -120,31 +156,61 @@ def convert_decoder_errors() -> Iterator[None]:
         raise BrokenImage(describe_error(error)) from error
 
 
-def to_opaque_8_bit(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def has_16_bits(image: Image.Image) -> bool:
+    """True for a gray image of unsigned 16-bit levels. Pillow scales those of a PGM to 16 bits."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def known_bit_depth(image: Image.Image) -> int | None:
+    """Return the bits of the levels of a 16-bit image, if the file format says so."""
+    if image.format != "TIFF":
+        return None
+    num_bits = int(image.getexif().get(TIFF_BITS_PER_SAMPLE, 16))
+    return num_bits if 8 <= num_bits < 16 else None
+
+
+def read_traits(image: Image.Image) -> ImageTraits:
+    """Return the traits of an image. A 16-bit image must be loaded, or is loaded here."""
+    num_bits = 0
+    if has_16_bits(image) and known_bit_depth(image) is None:
+        num_bits = int(np.asarray(image).max()).bit_length()
+    is_stack = image.format == "TIFF" and bool(getattr(image, "is_animated", False))
+    return ImageTraits(num_bits, is_stack)
+
+
+def to_opaque_8_bit(
+    image: Image.Image, background: tuple[int, int, int], bit_depth: int
+) -> Image.Image:
     """Convert to 8 bits per channel, without transparency.
 
-    Raises:
-        BrokenImage: The pixel values are floating-point numbers, or integers of more than 16 bits.
-            Their range is unknown.
+    Args:
+        image: Loaded image.
+        background: Color behind transparent pixels.
+        bit_depth: Bits of the levels of a 16-bit image, unless its file format says so.
     """
-    if image.mode in ("I", "F"):
-        raise BrokenImage("the range of its 32-bit pixel values is unknown")
-    if image.mode.startswith("I;16"):
+    if has_16_bits(image):
         levels = np.asarray(image)
-        high_bytes = Image.fromarray((levels >> 8).astype(np.uint8))
+        shift = (known_bit_depth(image) or bit_depth) - 8
+        high_bytes = Image.fromarray(np.minimum(levels >> shift, 255).astype(np.uint8))
         if "transparency" not in image.info:
             return high_bytes
         is_opaque = levels != image.info["transparency"]
         result = Image.new("RGB", image.size, background)
         result.paste(high_bytes, mask=Image.fromarray(is_opaque.astype(np.uint8) * 255))
         return result
-    if image.mode == "LAB":
+    if image.mode == "LAB" or has_unused_alpha(image):
         return image.convert("RGB")
     if image.has_transparency_data:
         result = Image.new("RGBA", image.size, (*background, 255))
         result.alpha_composite(image.convert("RGBA"))
         return result
     return image
+
+
+def has_unused_alpha(image: Image.Image) -> bool:
+    """True for a 32-bit BMP whose alpha is 0 everywhere: its writer did not set the fourth byte."""
+    is_bitmap = image.format == "BMP" and image.mode == "RGBA"
+    return is_bitmap and image.getchannel("A").getextrema() == (0, 0)
 
 
 def read_orientation(image: Image.Image) -> int:
