@@ -14,6 +14,15 @@ def test_epoch_has_batches_of_one_size_without_repetition():
     assert len(set(torch.cat(batches).tolist())) == 20
 
 
+@pytest.mark.parametrize("num_images, batch_size", [(3, 8), (7, 8), (8, 8), (1, 4)])
+def test_small_data_set_is_repeated_to_fill_one_batch(num_images, batch_size):
+    sampler = ShuffledBatches(num_images, batch_size, seed=0, is_augmented=True)
+    (batch,) = sampler
+    counts = batch.indices.bincount(minlength=num_images)
+    assert len(sampler) == 1 and len(batch.indices) == len(batch.crop_randoms) == batch_size
+    assert counts.max() - counts.min() <= 1
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     sampler = ShuffledBatches(50, 10, seed=0)
     first = torch.cat(batch_indices(sampler))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -45,7 +46,7 @@ class ShuffledBatches(Sampler[BatchIndices]):
 
     Every rank draws the same global batches and takes its share of each of them, so a training
     step does not depend on the number of devices. The last, incomplete batch of an epoch is
-    dropped.
+    dropped. An epoch of fewer images than a batch repeats them to fill one batch.
 
     Args:
         num_images: Number of images in the split.
@@ -87,11 +88,13 @@ class ShuffledBatches(Sampler[BatchIndices]):
             self.resume_at(epoch, 0)
 
     def __len__(self) -> int:
-        return self.num_images // self.batch_size
+        return max(1, self.num_images // self.batch_size)
 
     def __iter__(self) -> Iterator[BatchIndices]:
-        order = torch.randperm(
-            self.num_images, generator=make_generator(self.seed, "order", self.epoch)
+        rng = make_generator(self.seed, "order", self.epoch)
+        num_passes = math.ceil(self.batch_size / self.num_images)  # above 1 in a small data set
+        order = torch.cat(
+            [torch.randperm(self.num_images, generator=rng) for _ in range(num_passes)]
         )
         crop_randoms = None
         if self.is_augmented:
