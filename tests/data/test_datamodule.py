@@ -51,7 +51,17 @@ def test_batch_size_above_the_number_of_images_raises():
         ImageDataModule(SOURCE, LoaderConfig(batch_size=41), seed=0)
 
 
-def image_folder(tmp_path, num=40, **settings):
+def test_small_image_folder_repeats_images_in_a_batch(tmp_path, caplog):
+    source = image_folder(tmp_path, num=60).build()
+    data = ImageDataModule(source, LoaderConfig(batch_size=128), seed=0)
+    num_train = len(source.paths["train"])
+    assert f"only {num_train} training images: each batch of loader.batch_size=128" in caplog.text
+    (batch,) = data.train_dataloader()
+    assert len(batch[0]) == 128 and data.num_train_batches == 1
+    assert len(batch[0].flatten(1).unique(dim=0)) == num_train
+
+
+def image_folder(tmp_path, num=60, **settings):
     fill(tmp_path / "images", num)
     return ImageFolder.Config(
         root=str(tmp_path / "images"), image_size=8, cache=str(tmp_path / "cache"), **settings
@@ -140,3 +150,16 @@ def test_batches_depend_neither_on_the_cache_nor_on_the_number_of_workers(tmp_pa
     for other in batches[1:]:
         for (stride, image), (other_stride, other_image) in zip(batches[0], other, strict=True):
             assert stride == other_stride and torch.equal(image, other_image)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_files_that_break_during_training_are_listed_by_any_loader_process(tmp_path):
+    config = image_folder(tmp_path, max_broken=0.5)
+    source = replace(config, cache=None).build()
+    data = ImageDataModule(source, LoaderConfig(batch_size=4, num_workers=2), seed=0)
+    broken = source.paths["train"][::7]
+    for path in broken:
+        (tmp_path / "images" / path).write_bytes(b"junk")
+    assert not data.skipped
+    list(data.train_dataloader())
+    assert sorted(skipped.path for skipped in data.skipped) == sorted(broken)

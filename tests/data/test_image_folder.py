@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from tests.image_files import KINDS, content, draw, encode, fill
+from tests.image_files import KINDS, content, draw, encode, encode_12_bits, fill
 from vaegan.data.image_folder import ImageFolder
 
 SPLITS = ("train", "val", "test")
@@ -86,7 +87,7 @@ def test_split_folders_are_kept_and_a_missing_split_is_taken_from_train(tmp_path
         path.startswith("train/") for path in found["test"] + found["train"]
     )
     assert len(found["test"] + found["train"]) == 60 and (source.split("val").labels == 1).all()
-    assert "2 images in" in caplog.text and "are outside of train/, val/ and test/" in caplog.text
+    assert f"left out of {root}: outside of the split folders: 2 (.png 2)" in caplog.text
 
 
 def test_splits_stay_when_images_are_added_or_renamed(tmp_path):
@@ -220,7 +221,7 @@ def test_malicious_files_are_skipped(tmp_path):
     [
         (lambda root: None, r"is not a folder; set it to the folder of your images"),
         (lambda root: root.write_text("file"), r"is not a folder"),
-        (lambda root: root.mkdir(), r"contains no image files \(\.bmp, \.gif"),
+        (lambda root: root.mkdir(), r"contains no image files \(.*\.bmp, \.gif"),
         (
             lambda root: fill(root, 1),
             r"too few images for three splits .*raise dataset\.val_fraction",
@@ -276,53 +277,228 @@ def test_invalid_settings_raise(key, value):
         ImageFolder.Config(**{"root": "images", key: value})
 
 
-FOLDERS = st.sampled_from(["", "a/", "b/c/", ".d/", "train/", "val/", "train/x/", "é/"])
-FILES = st.sampled_from(["good.png", "good.jpg", "cut.png", "words.jpg", "zero.gif", "read.txt"])
+def log_of(caplog, root, **config):
+    """Return the log of a data set's preparation, and its source."""
+    caplog.set_level("INFO")
+    source = make_source(root, **config)
+    source.prepare()
+    return caplog.text, source
+
+
+def test_table_shows_split_class_number_and_origin_and_what_is_left_out(tmp_path, caplog):
+    root = tmp_path / "images"
+    fill(root / "training" / "cat", 30)
+    fill(root / "training" / "dog", 10, start=30)
+    fill(root / "testing" / "cat", 5, start=40)
+    (root / "a.heic").write_bytes(b"x")
+    (root / ".thumbnails").mkdir()
+    (root / ".thumbnails" / "a.png").write_bytes(b"x")
+    text, source = log_of(caplog, root)
+    num_val = len(source.paths["val"])
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "split class images from" in lines
+    assert f"train cat {30 - num_cats(source, 'val')} training/cat" in lines
+    assert f"val cat {num_cats(source, 'val')} training/cat, 0.2 by content hash" in lines
+    assert "test cat 5 testing/cat" in lines
+    assert num_val + len(source.paths["train"]) == 40
+    summary = "formats that are not read: 1 (.heic 1); thumbnails: 1 (.png 1)"
+    reversed_summary = "thumbnails: 1 (.png 1); formats that are not read: 1 (.heic 1)"
+    assert summary in text or reversed_summary in text
+
+
+def num_cats(source, split):
+    return sum("/cat/" in path for path in source.paths[split])
+
+
+def test_table_escapes_control_characters(tmp_path, caplog):
+    root = tmp_path / "images"
+    fill(root / "\x1b[31mred\n", 30)
+    fill(root / "dog", 30, start=30)
+    text, _ = log_of(caplog, root)
+    assert "\x1b" not in text and "\\x1b[31mred\\n" in text
+
+
+def test_table_summarizes_many_classes(tmp_path, caplog):
+    root = tmp_path / "images"
+    for i in range(8):
+        fill(root / f"class{i}", 20, start=20 * i)
+    text, source = log_of(caplog, root)
+    sizes = [sum(f"class{i}/" in path for path in source.paths["train"]) for i in range(8)]
+    assert f"8 classes of {min(sizes)} to {max(sizes)} images" in text
+    assert len([line for line in text.splitlines() if line.startswith("  train")]) == 1
+
+
+@pytest.mark.parametrize("num_images", [100, 400])
+def test_default_fractions_suit_small_folders(tmp_path, num_images):
+    root = tmp_path / "images"
+    fill(root, num_images, width=8, height=8)
+    source = make_source(root, val_fraction=None, test_fraction=None)
+    source.prepare()
+    for split in ("val", "test"):
+        standard_deviation = (0.16 * num_images) ** 0.5
+        expected = pytest.approx(num_images / 5, abs=3 * standard_deviation)
+        assert len(source.paths[split]) == expected
+    assert source.fractions == {"val": 0.2, "test": 0.2}
+
+
+def test_fraction_that_the_user_sets_wins(tmp_path):
+    root = tmp_path / "images"
+    fill(root, 60, width=8, height=8)
+    source = make_source(root, val_fraction=0.5, test_fraction=None)
+    source.prepare()
+    assert source.fractions == {"val": 0.5, "test": 0.2}
+    assert len(source.paths["val"]) > 20
+
+
+def test_fewer_than_50_images_are_refused_in_one_sentence(tmp_path):
+    root = tmp_path / "images"
+    fill(root, 49, width=8, height=8)
+    with pytest.raises(ValueError, match="contains only 49 usable images; at least 50 are needed"):
+        make_source(root, val_fraction=None, test_fraction=None).prepare()
+
+
+def test_small_folder_with_all_splits_is_used(tmp_path):
+    root = tmp_path / "images"
+    for i, name in enumerate(("train", "val2017", "testing")):
+        fill(root / name, 5, start=5 * i)
+    source = make_source(root, val_fraction=None, test_fraction=None)
+    source.prepare()
+    assert [len(paths) for paths in source.paths.values()] == [5, 5, 5]
+
+
+def test_files_next_to_the_data_set_do_not_change_its_splits(tmp_path):
+    root = tmp_path / "images"
+    for i, name in enumerate(("train", "val", "test")):
+        fill(root / "photos" / name / "a", 5, start=5 * i)
+    alone = make_source(root)
+    alone.prepare()
+    (root / "__MACOSX" / "photos" / "train" / "a").mkdir(parents=True)
+    for i in range(4):
+        (root / "__MACOSX" / "photos" / "train" / "a" / f"._{i}.png").write_bytes(b"\0\5\x16\7")
+    fill(root / "samples", 3, start=50)
+    (root / "Thumbs.jpg").write_bytes(content("rgb.jpg"))
+    with_neighbors = make_source(root)
+    assert with_neighbors.prepare() == [] and with_neighbors.paths == alone.paths
+    assert len(with_neighbors.left_out) == 4 + 3 + 1
+
+
+def test_images_copied_from_a_mac_are_used(tmp_path):
+    root = tmp_path / "images"
+    for path in fill(root, 60):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(4092))
+    source = make_source(root)
+    assert source.prepare() == [] and sum(map(len, source.paths.values())) == 60
+
+
+def test_folder_of_formats_that_are_not_read_names_them(tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    (root / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no image files .*formats that are not read: 1 \(.heic"):
+        make_source(root).prepare()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_12_bits_in_16_bit_files_give_a_warning_and_a_key_scales_them(
+    tmp_path, caplog, cache, format
+):
+    root = tmp_path / "images"
+    root.mkdir()
+    for i in range(60):
+        name = f"{i}.{'png' if format == 'PNG' else 'tif'}"
+        (root / name).write_bytes(encode_12_bits(i, format, 10, 10))
+    config = {"channels": 1, **({} if cache else {"cache": None})}
+    for _ in range(2):  # again, with a complete cache
+        caplog.clear()
+        text, source = log_of(caplog, root, **config)
+        assert "nearly all of the 60 16-bit images stay below level 4096" in text
+        assert "set dataset.bit_depth=12" in text
+    text, scaled = log_of(caplog, root, bit_depth=12, **config)
+    assert source.split("train").images[:].max() <= 16
+    assert scaled.split("train").images[:].max() >= 240
+
+
+def test_levels_of_usual_images_give_no_warning(tmp_path, caplog):
+    root = tmp_path / "images"
+    fill(root, 40)
+    for i in range(20):
+        (root / f"deep{i}.png").write_bytes(encode(draw("I;16", seed=i)))
+    log_of(caplog, root)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_nearly_constant_images_give_a_warning(tmp_path, caplog):
+    root = tmp_path / "images"
+    root.mkdir()
+    for i in range(60):
+        (root / f"{i}.png").write_bytes(encode(draw(seed=i).point(lambda level: level // 16)))
+    text, _ = log_of(caplog, root, cache=None)
+    assert "training images looked at are nearly constant" in text
+
+
+def test_stacks_and_32_bit_files_are_reported_with_and_without_a_cache(tmp_path, caplog):
+    root = tmp_path / "images"
+    fill(root, 40)
+    stack = encode(draw(), "TIFF", save_all=True, append_images=[draw(seed=1)])
+    (root / "stack.tif").write_bytes(stack)
+    (root / "float.tif").write_bytes(encode(Image.new("F", (8, 8)), "TIFF"))
+    for config in ({}, {"cache": None}):
+        caplog.clear()
+        text, source = log_of(caplog, root, **config)
+        assert "1 TIFF files have several pages" in text
+        assert [path for path, _ in source.skipped_files()] == ["float.tif"]
+
+
+FOLDERS = ["", "a", "b", ".d", "train", "Training", "val", "test", "testing", "__MACOSX", "é"]
+FILES = ["good.png", "good.jpg", "cut.png", "words.jpg", "zero.gif", "read.txt", "._a.png", "b.svg"]
 CONTENT = {
+    "good.jpg": content("rgb.jpg"),
     "cut.png": content("rgb.png")[:-60],
     "words.jpg": b"words",
     "zero.gif": b"",
     "read.txt": b"read me",
-    "good.jpg": content("rgb.jpg"),
+    "._a.png": b"\0\5\x16\7",
+    "b.svg": b"<svg/>",
 }
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.tuples(FOLDERS, st.integers(0, 9), FILES), max_size=25, unique=True), st.booleans()
+PARENTS = st.lists(st.sampled_from(FOLDERS), max_size=3).map(
+    lambda names: "/".join(filter(None, names))
 )
-def test_each_image_file_is_used_skipped_or_outside(tree, has_cache):
-    """Each image file is in one split, or is skipped, or is outside of the split folders."""
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(PARENTS, st.integers(0, 9), st.sampled_from(FILES)), max_size=25, unique=True
+    ),
+    st.booleans(),
+)
+def test_each_image_is_in_one_split_or_skipped_or_left_out(tree, has_cache):
+    """No image in a test folder is trained on, unless the layout is refused."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "images"
         root.mkdir()
+        images = set()
         for parent, number, name in tree:
             (root / parent).mkdir(parents=True, exist_ok=True)
-            data = CONTENT.get(name) or (b"" if name == "zero.gif" else encode(draw(seed=number)))
-            (root / f"{parent}{number}{name}").write_bytes(data)
+            path = f"{parent}/{number}.{name}" if name[0] != "." else f"{parent}/{name}"
+            (root / path.lstrip("/")).write_bytes(CONTENT.get(name, encode(draw(seed=number))))
+            if name != "read.txt":
+                images.add(path.lstrip("/"))
         source = make_source(root, max_broken=1.0, **({} if has_cache else {"cache": None}))
         try:
             skipped = source.prepare()
         except ValueError as error:
-            assert "contains no image files" in str(error) or "too few images" in str(error)
+            reasons = ("contains no image files", "too few images", "split_folders")
+            assert any(reason in str(error) for reason in reasons)
             return
         used = sum(source.paths.values(), [])
-        assert len(used) == len(set(used)) and not set(used) & {file.path for file in skipped}
-        tops = {parent.split("/")[0] for parent, _, name in tree if parent and name != "read.txt"}
-        has_splits = {"train", "val"} <= tops or tops == {"train"}
-        known = [
-            (parent, f"{parent}{number}{name}")
-            for parent, number, name in tree
-            if name != "read.txt"
-        ]
-        inside = {
-            path
-            for parent, path in known
-            if not has_splits or parent.split("/")[0] in ("train", "val")
-        }
-        assert {file.path for file in skipped} | set(used) == inside
-        good = {path for path in inside if "good" in path or ("cut" in path and not has_cache)}
-        assert set(used) == good
+        groups = [used, [file.path for file in skipped], [file.path for file in source.left_out]]
+        listed = sum(groups, [])
+        assert len(listed) == len(set(listed)) and set(listed) == images
+        assert all("good" in path or ("cut" in path and not has_cache) for path in used)
+        for path in source.paths["train"]:
+            assert not {"test", "testing"} & set(path.split("/"))
         for split in SPLITS:
-            images, labels, _ = source.split(split)
-            assert images[:].shape == (len(labels), 3, 8, 8)
+            split_images, labels, _ = source.split(split)
+            assert split_images[:].shape == (len(labels), 3, 8, 8)

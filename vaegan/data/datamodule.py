@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +16,7 @@ from vaegan.config import require
 from vaegan.data.batches import BatchIndices, LoaderConfig, SequentialBatches, ShuffledBatches
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import SPLIT_NAMES, ImageSource, SplitName
+from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import to_float
 from vaegan.runtime.signals import ignore_signals
 
@@ -37,7 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     Raises:
         ValueError: On construction, if a file of the data set is missing or damaged, or if a batch
-            needs more images than the training split has.
+            needs more images than the training split has and the data set does not allow that.
     """
 
     def __init__(self, source: ImageSource, loader: LoaderConfig, seed: int) -> None:
@@ -48,22 +49,31 @@ class ImageDataModule(pl.LightningDataModule):
         self.epoch = 0  # first epoch to load; above 0 in a resumed run
         self.batches_done = 0  # batches of that epoch to skip
         self.on_device: dict[str, ImageDataset] = {}  # splits on the GPU, by name
-        self.skipped = source.prepare()
-        if self.skipped:
-            path, reason = self.skipped[0]
+        skipped = source.prepare()
+        if skipped:
+            path, reason = skipped[0]
             warn = rank_zero_only(log.warning)
-            warn("%d files are skipped; the first is %r: %s", len(self.skipped), path, reason)
+            warn("%d files are skipped; the first is %r: %s", len(skipped), path, reason)
         size = list(source.image_shape[1:])
         self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])
         expected = f"at most {num_train}, the number of training images"
         is_large_enough = loader.batch_size <= num_train
-        require(is_large_enough, "loader.batch_size", expected, loader.batch_size)
+        if not is_large_enough and source.REPEATS_IMAGES:
+            message = "only %d training images: each batch of loader.batch_size=%d repeats some"
+            rank_zero_only(log.warning)(message, num_train, loader.batch_size)
+        else:
+            require(is_large_enough, "loader.batch_size", expected, loader.batch_size)
+
+    @property
+    def skipped(self) -> Sequence[SkippedFile]:
+        """Broken files found so far, also by data loader processes."""
+        return self.source.skipped_files()
 
     @property
     def num_train_batches(self) -> int:
         """Number of training steps per epoch."""
-        return len(self.splits["train"]) // self.loader.batch_size
+        return max(1, len(self.splits["train"]) // self.loader.batch_size)
 
     def example_images(self, num: int) -> Tensor:
         """Return the first `num` images of the val split, in [0, 1], (num, C, H, W)."""

@@ -66,6 +66,8 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     # True for photos, drawings and the like, which have other defaults of the GAN and the duration
     IS_NATURAL: ClassVar[bool] = False
     DEFAULT_ROOT: ClassVar[str | None] = None  # folder of the data files if `root` is null
+    # True to repeat images in a batch that is larger than the training split, False to refuse it
+    REPEATS_IMAGES: ClassVar[bool] = False
 
     @dataclass
     class Config(ComponentConfig):
@@ -104,6 +106,10 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         Raises:
             ValueError: Data are missing and cannot be obtained. The message gives the remedy.
         """
+        return []
+
+    def skipped_files(self) -> Sequence[SkippedFile]:
+        """Return the broken files that any process has found so far, also during training."""
         return []
 
     def train_loader(

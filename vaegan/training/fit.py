@@ -18,7 +18,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, write_json
-from vaegan.runtime.collectives import is_rank_zero
+from vaegan.runtime.collectives import all_gather, is_rank_zero
 from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
 from vaegan.training.duration import Duration, DurationEstimate, log_duration
 from vaegan.training.image_grids import ImageGridLogger
@@ -225,7 +225,7 @@ def score_last_weights(
 
 
 def list_skipped_files(folder: Path, skipped: Sequence[SkippedFile]) -> None:
-    """Write skipped_files.json if files of the data set were skipped."""
-    if skipped and is_rank_zero():
-        reasons = {file.path: file.reason for file in skipped}
+    """Write skipped_files.json if any rank skipped files of the data set."""
+    reasons = {file.path: file.reason for files in all_gather(skipped) for file in files}
+    if reasons and is_rank_zero():
         write_json(folder / "skipped_files.json", reasons)

@@ -4,10 +4,12 @@ import pytest
 
 from vaegan.data.images import cache_index
 from vaegan.data.images.cache_index import CacheIndex, CacheRecord, new_array_name
+from vaegan.data.images.decoding import ImageTraits
 from vaegan.data.images.scanning import ImageFile
 
 GOOD = CacheRecord(10, 5, b"digest", 0, "")
 BROKEN = CacheRecord(3, -7, b"other", None, "the file is empty")
+DEEP = CacheRecord(9, 8, b"deep", 0, "", ImageTraits(num_bits=12, is_stack=True))
 INDEX = CacheIndex("pixels-1", 1, {"a.png": GOOD})
 
 
@@ -59,6 +61,7 @@ def test_broken_records_of_another_pillow_version_are_dropped(path, monkeypatch)
         ("path", 3),
         ("reason", "\x1b[31m"),
         ("reason", None),
+        ("num_bits", "12"),
         ("digest", "text"),
         ("records", 3),
         ("records", [[]]),
@@ -67,7 +70,7 @@ def test_broken_records_of_another_pillow_version_are_dropped(path, monkeypatch)
 def test_invalid_values_raise(path, key, value):
     INDEX.write(path)
     content = json.loads(path.read_text())
-    fields = ("path", "num_bytes", "mtime_ns", "digest", "row", "reason")
+    fields = ("path", "num_bytes", "mtime_ns", "digest", "row", "reason", "num_bits")
     if key in content:
         content[key] = value
     else:

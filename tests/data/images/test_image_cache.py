@@ -14,10 +14,10 @@ from PIL import Image
 from tests.image_files import draw, encode, fill
 from vaegan.data.image_folder import CACHE_FORMAT
 from vaegan.data.images import cache_index, image_cache, reading
+from vaegan.data.images.broken_files import BrokenFileLimit
 from vaegan.data.images.cache_index import CacheIndex
 from vaegan.data.images.decoding import ImageDecoder
 from vaegan.data.images.image_cache import ImageCache
-from vaegan.data.images.reading import BrokenFileLimit
 from vaegan.data.images.scanning import scan
 
 DECODER = ImageDecoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
@@ -29,9 +29,9 @@ class CountingDecoder(ImageDecoder):
 
     calls = []
 
-    def __call__(self, content):
+    def decode(self, content):
         CountingDecoder.calls.append(content)
-        return super().__call__(content)
+        return super().decode(content)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def folder(tmp_path):
 def build(tmp_path, root, decoder=DECODER, **limits):
     """Update a cache; return the broken files, the images by path and the number decoded."""
     CountingDecoder.calls.clear()
-    files, _ = scan(root)
+    files = scan(root).files
     broken_files = BrokenFileLimit(
         len(files), limits.get("max_broken", 0.5), limits.get("fail_fast", False)
     )
@@ -63,7 +63,7 @@ def array_path(tmp_path):
 
 def open_images(tmp_path, root, **limits):
     """Return the images of a cache, as a data set holds them."""
-    files, _ = scan(root)
+    files = scan(root).files
     cache = ImageCache(tmp_path / "cache", root, DECODER, 1)
     found = cache.update(
         files, BrokenFileLimit(len(files), 0.5, False), limits.get("may_shrink", True)
@@ -279,7 +279,7 @@ def test_row_layout_belongs_to_the_cache_format(tmp_path):
     image.putpixel((0, 0), (7, 8, 9))
     (root / "a.png").write_bytes(encode(image))
     build(tmp_path, root)
-    assert CACHE_FORMAT == 3 and array_path(tmp_path).read_bytes()[:9] == bytes(
+    assert CACHE_FORMAT == 4 and array_path(tmp_path).read_bytes()[:9] == bytes(
         [7, 8, 9, 1, 2, 3, 1, 2, 3]
     )
 
@@ -371,17 +371,17 @@ from pathlib import Path
 from vaegan.data.images import image_cache
 from vaegan.data.images.decoding import ImageDecoder
 from vaegan.data.images.image_cache import ImageCache
-from vaegan.data.images.reading import BrokenFileLimit
+from vaegan.data.images.broken_files import BrokenFileLimit
 from vaegan.data.images.scanning import scan
 image_cache.COMMIT_SECONDS = 0.0
 image_cache.COMMIT_SHARE = 1.0
 class SlowDecoder(ImageDecoder):
-    def __call__(self, content):
+    def decode(self, content):
         time.sleep(0.02)
         print(end="x", flush=True)
-        return super().__call__(content)
+        return super().decode(content)
 root = Path(sys.argv[1])
-files, _ = scan(root)
+files = scan(root).files
 cache = ImageCache(Path(sys.argv[2]), root, SlowDecoder(3, 8, 10, True, (255, 255, 255), 10_000), 1)
 found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
 print("y" * len(found.records), flush=True)

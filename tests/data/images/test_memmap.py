@@ -24,6 +24,12 @@ def test_rows_are_selected_in_any_order(path):
     assert images[:].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_sample_has_equal_distances(path):
+    images = MemmapImages(MemmapArray(path, 5, (2, 3, 4)), torch.arange(5))
+    assert torch.equal(images.sample(2), IMAGES[[0, 2, 4]])
+    assert torch.equal(images.sample(99), IMAGES)
+
+
 def test_changes_in_memory_do_not_reach_the_file(path):
     images = MemmapImages(MemmapArray(path, 5, (2, 3, 4)), torch.arange(5))
     images.array.pixels.zero_()

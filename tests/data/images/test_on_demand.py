@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.image_files import content, draw, encode, fill
+from vaegan.data.images.broken_files import BrokenFileLimit
 from vaegan.data.images.decoding import ImageDecoder
-from vaegan.data.images.on_demand import ImagesOnDemand, hash_files
-from vaegan.data.images.reading import BrokenFileLimit
+from vaegan.data.images.on_demand import ImagesOnDemand, check_files
 from vaegan.data.images.scanning import scan
 
 DECODER = ImageDecoder(3, 8, 10, keeps_ratio=True, background=(255, 255, 255), max_pixels=10_000)
@@ -91,11 +91,20 @@ def test_missing_folder_raises(tmp_path):
         images[:1]
 
 
-def test_hash_files_hashes_each_good_file(tmp_path):
+def test_check_files_hashes_each_good_file(tmp_path):
     fill(tmp_path, 5)
     (tmp_path / "empty.png").write_bytes(b"")
-    files, _ = scan(tmp_path)
+    files, _, _ = scan(tmp_path)
     broken_files = BrokenFileLimit(6, 0.5, False)
-    found = hash_files(tmp_path, files, DECODER, broken_files, 2)
-    assert len(found) == len(set(found.values())) == 5
+    found = check_files(tmp_path, files, DECODER, broken_files, 2)
+    assert len(found) == len({content.digest for content in found.values()}) == 5
     assert broken_files.skipped == [("empty.png", "the file is empty")]
+
+
+def test_sample_leaves_out_broken_files_without_reporting_them(tmp_path):
+    paths = fill(tmp_path, 9)
+    images = open_images(tmp_path, paths, fail_fast=True)
+    paths[4].write_bytes(b"junk")
+    expected = torch.stack([decode(paths[i]) for i in (0, 2, 6, 8)])
+    assert torch.equal(images.sample(4), expected)
+    assert images.sample(99).shape == (8, 3, 8, 10) and not images.broken_files.skipped

@@ -4,10 +4,9 @@ import time
 
 import pytest
 
-from vaegan.data.images.decoding import BrokenImage
+from vaegan.data.images.decoding import BrokenImage, DecodedImage, ImageTraits
 from vaegan.data.images.reading import (
     QUEUED_FILES_PER_THREAD,
-    BrokenFileLimit,
     Content,
     count_usable_cores,
     read_all,
@@ -15,7 +14,9 @@ from vaegan.data.images.reading import (
     read_file,
     with_progress,
 )
-from vaegan.data.images.scanning import ImageFile, SkippedFile, scan
+from vaegan.data.images.scanning import ImageFile, scan
+
+NOT_DECODED = DecodedImage(None, ImageTraits())
 
 
 def write_files(folder, num):
@@ -31,6 +32,7 @@ def test_read_all_keeps_the_order_and_reads_few_files_ahead(tmp_path):
     def decode(digest, content):
         time.sleep(0.001 * (content[0] % 3))
         read.append(content[0])
+        return NOT_DECODED
 
     contents = read_all(tmp_path, files, decode, 100, num_threads=2)
     assert next(contents).file == files[0]
@@ -43,9 +45,9 @@ def test_read_all_keeps_the_order_and_reads_few_files_ahead(tmp_path):
 def test_equal_contents_have_equal_digests(tmp_path):
     for name, data in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (tmp_path / f"{name}.png").write_bytes(data)
-    a, b, c = (
-        content.digest for content in read_all(tmp_path, scan(tmp_path)[0], lambda *_: None, 10, 1)
-    )
+    files = scan(tmp_path).files
+    contents = read_all(tmp_path, files, lambda *_: NOT_DECODED, 10, 1)
+    a, b, c = (content.digest for content in contents)
     assert a == b != c and len(a) == 16
 
 
@@ -80,26 +82,7 @@ def test_empty_files_are_not_opened(tmp_path):
     assert content.reason == "the file is empty"
 
 
-def test_too_many_broken_files_raise():
-    broken_files = BrokenFileLimit(10, 0.2, fail_fast=False)
-    broken_files.skip(SkippedFile("a", "bad"))
-    broken_files.skip(SkippedFile("b\n", "bad"))
-    with pytest.raises(
-        ValueError, match=r"3 of 10 files cannot be used, .*max_broken=0\.2 allows; .*'c': worse"
-    ):
-        broken_files.skip(SkippedFile("c", "worse"))
-    with pytest.raises(ValueError, match=r"'a': bad \(set dataset\.on_error=skip"):
-        BrokenFileLimit(10, 1.0, fail_fast=True).skip(SkippedFile("a", "bad"))
-
-
 def test_progress_bar_yields_all_contents(capsys):
     contents = [Content(ImageFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
     assert list(with_progress(iter(contents), 20)) == contents
     assert "20/20" in capsys.readouterr().err and count_usable_cores() >= 1
-
-
-def test_repeated_reports_of_a_file_count_once():
-    broken_files = BrokenFileLimit(4, 0.5, False)
-    for _ in range(9):
-        broken_files.skip(SkippedFile("a.png", "empty"))
-    assert broken_files.skipped == [("a.png", "empty")]

@@ -1,10 +1,8 @@
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from vaegan.data.images.scanning import FolderLabels, label_by_folders, scan
+from vaegan.data.images.scanning import scan
 
 
 def touch(root, *paths):
@@ -17,14 +15,12 @@ def test_images_are_found_by_suffix_at_any_depth(tmp_path):
     found = [
         "a.jpg",
         "b/c/d/e.PNG",
-        "b/.hidden/f.webp",
         "Katze \U0001f408/日本.Jpeg",
-        ".g.gif",
         "h.tar.bmp",
         "i i.tiff",
     ]
     touch(tmp_path, *found, "read.txt", "j.jpg.zip", "jpg", "b/thumbs.db")
-    files, skipped = scan(tmp_path)
+    files, skipped, _ = scan(tmp_path)
     assert [file.path for file in files] == sorted(found) and not skipped
     assert all(file.num_bytes == 1 and file.mtime_ns > 0 for file in files)
 
@@ -46,7 +42,7 @@ def test_links_are_followed_without_loops(tmp_path):
     (root / "0_again").symlink_to(root / "a")
     (root / "out").symlink_to(elsewhere)
     (root / "z.png").symlink_to(elsewhere / "y.png")
-    files, skipped = scan(root)
+    files, skipped, _ = scan(root)
     assert [file.path for file in files] == ["a/x.png", "out/y.png", "z.png"] and not skipped
 
 
@@ -56,7 +52,7 @@ def test_irregular_files_are_skipped(tmp_path):
     (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "folder.png").mkdir()
-    files, skipped = scan(tmp_path)
+    files, skipped, _ = scan(tmp_path)
     assert [file.path for file in files] == ["a.png"]
     assert [(path, reason) for path, reason in skipped if path != "loop.png"] == [
         ("lost.png", "a broken link"),
@@ -67,7 +63,9 @@ def test_irregular_files_are_skipped(tmp_path):
 
 def test_run_folders_are_left_out(tmp_path):
     touch(tmp_path, "a.png", "run/vae/images/b.png", "run/.hydra/config.yaml")
-    assert [file.path for file in scan(tmp_path)[0]] == ["a.png"]
+    files, _, left_out = scan(tmp_path)
+    assert [file.path for file in files] == ["a.png"]
+    assert left_out == [("run/vae/images/b.png", "run folders of vaegan")]
 
 
 def test_unreadable_folder_is_skipped(tmp_path, monkeypatch):
@@ -80,51 +78,63 @@ def test_unreadable_folder_is_skipped(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    files, skipped = scan(tmp_path)
+    files, skipped, _ = scan(tmp_path)
     assert [file.path for file in files] == ["b/y.png"]
     assert skipped == [("a", "the folder cannot be read (Permission denied)")]
 
 
 @pytest.mark.parametrize(
-    "paths, expected",
+    "path, reason",
     [
-        (["a.png", "b.png"], [(None, ""), (None, "")]),
-        (["cat/a.png", "dog/x/b.png"], [(None, "cat"), (None, "dog")]),
-        (["train/cat/a.png", "val/cat/b.png"], [("train", "cat"), ("val", "cat")]),
-        (
-            ["train/a.png", "valid/b.png", "test/c/d.png"],
-            [("train", ""), ("val", ""), ("test", "c")],
-        ),
-        (["train/cat/x/a.png"], [("train", "cat")]),
-        (["Train/a.png", "TEST/b/c.png"], [("train", ""), ("test", "b")]),
-        (
-            ["imagenet/train/cat/a.png", "imagenet/val/dog/b.png"],
-            [("train", "cat"), ("val", "dog")],
-        ),
-        (["all/of/cat/a.png", "all/of/dog/b.png"], [(None, "cat"), (None, "dog")]),
-        (
-            ["train/a.png", "validation/b.png", "docs/c.png", "d.png"],
-            [("train", ""), ("val", ""), None, None],
-        ),
-        (["train/a.png", "car/b.png"], [(None, "train"), (None, "car")]),  # train is a class
-        (["val/a.png", "test/b.png"], [(None, "val"), (None, "test")]),
+        ("cat/._1.png", "macOS metadata"),
+        ("__MACOSX/photos/train/a/1.png", "macOS metadata"),
+        ("cat/.AppleDouble/1.jpg", "macOS metadata"),
+        ("cat/@eaDir/1.jpg", "thumbnails"),
+        (".thumbnails/normal/1.png", "thumbnails"),
+        (".Trash-1000/files/1.png", "trash and system folders"),
+        ("$RECYCLE.BIN/S-1/1.png", "trash and system folders"),
+        ("#recycle/1.png", "trash and system folders"),
+        ("cat/.ipynb_checkpoints/1-checkpoint.png", "hidden files and folders"),
+        ("cat/.git/1.gif", "hidden files and folders"),
+        (".1.png", "hidden files and folders"),
+        ("cat/1.heic", "formats that are not read"),
+        ("1.SVG", "formats that are not read"),
+        ("scan.dcm", "formats that are not read"),
     ],
 )
-def test_folders_are_splits_or_classes(paths, expected):
-    assert list(label_by_folders(paths)) == [item and FolderLabels(*item) for item in expected]
+def test_files_that_are_not_part_of_the_data_set_are_left_out(tmp_path, path, reason):
+    touch(tmp_path, "cat/a.png", path)
+    files, skipped, left_out = scan(tmp_path)
+    assert [file.path for file in files] == ["cat/a.png"] and not skipped
+    assert left_out == [(path, reason)]
 
 
-@given(
-    st.lists(
-        st.lists(
-            st.sampled_from(["train", "val", "test", "cat", "x", "..."]), min_size=1, max_size=4
-        )
-    )
-)
-def test_each_path_is_labeled_once(folders):
-    paths = ["/".join([*names, "a.png"]) for names in folders]
-    found = list(label_by_folders(paths))
-    assert len(found) == len(paths)
-    assert len({labels.split is None for labels in found if labels}) < 2, (
-        "splits by folder and by content hash are mixed"
-    )
+def test_notes_and_labels_are_not_mentioned(tmp_path):
+    notes = ["read.txt", "a.json", ".DS_Store", "Thumbs.db", "__MACOSX/._a.txt", "desktop.ini"]
+    touch(tmp_path, "a.png", *notes)
+    files, skipped, left_out = scan(tmp_path)
+    assert len(files) == 1 and not skipped and not left_out
+
+
+def test_links_to_images_are_used_although_a_hidden_link_leads_to_them_too(tmp_path):
+    touch(tmp_path / "elsewhere", "x.png")
+    touch(tmp_path / "root", "a.png")
+    (tmp_path / "root" / ".0").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "images").symlink_to(tmp_path / "elsewhere")
+    files, _, left_out = scan(tmp_path / "root")
+    assert [file.path for file in files] == ["a.png", "images/x.png"] and not left_out
+
+
+def test_root_may_be_a_hidden_folder(tmp_path):
+    touch(tmp_path / ".data", "a.png")
+    assert [file.path for file in scan(tmp_path / ".data").files] == ["a.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_unreadable_trash_is_not_reported(tmp_path):
+    touch(tmp_path, "a.png", ".Trash-1000/b.png")
+    (tmp_path / ".Trash-1000").chmod(0)
+    try:
+        assert not scan(tmp_path).unreadable
+    finally:
+        (tmp_path / ".Trash-1000").chmod(0o700)

@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaegan.data.images.decoding import PILLOW_VERSION
+from vaegan.data.images.decoding import PILLOW_VERSION, ImageTraits
 from vaegan.data.images.scanning import ImageFile
 from vaegan.runtime.atomic_files import atomic_write
 
 
 class CacheRecord(NamedTuple):
-    """Size, modification time, content hash, and row or error of a file."""
+    """Size, modification time, content hash, row or error, and traits of a file."""
 
     num_bytes: int
     mtime_ns: int  # modification time
     digest: bytes  # hash of the content
     row: int | None  # row in the array; None for a broken image
     reason: str  # description of the error; empty for a good image
+    traits: ImageTraits = ImageTraits()
 
     def matches(self, file: ImageFile) -> bool:
         """True if the file has not changed since it was recorded."""
@@ -71,9 +72,19 @@ class CacheIndex:
             }
         return index
 
-    def add(self, file: ImageFile, digest: bytes, row: int | None, reason: str) -> None:
+    def decoded_contents(self) -> dict[bytes, tuple[int, ImageTraits]]:
+        """Return row and traits of each decoded content, by its hash."""
+        return {
+            record.digest: (record.row, record.traits)
+            for record in self.records.values()
+            if record.row is not None
+        }
+
+    def add(
+        self, file: ImageFile, digest: bytes, row: int | None, reason: str, traits: ImageTraits
+    ) -> None:
         """Record the current state of a file."""
-        record = CacheRecord(file.num_bytes, file.mtime_ns, digest, row, reason)
+        record = CacheRecord(file.num_bytes, file.mtime_ns, digest, row, reason, traits)
         self.records[file.path] = record
 
     def write(self, path: Path) -> None:
@@ -90,6 +101,7 @@ class CacheIndex:
                 record.digest.hex(),
                 record.row,
                 record.reason,
+                *record.traits,
             )
             for name, record in self.records.items()
         ]
@@ -104,9 +116,10 @@ def parse_record(entry: Any) -> tuple[str, CacheRecord]:
     Raises:
         ValueError: The entry is invalid, or its reason is not printable.
     """
-    path, num_bytes, mtime_ns, digest, row, reason = entry
-    numbers = [num_bytes, mtime_ns, *([] if row is None else [row])]
+    path, num_bytes, mtime_ns, digest, row, reason, num_bits, is_stack = entry
+    numbers = [num_bytes, mtime_ns, num_bits, *([] if row is None else [row])]
     has_types = isinstance(path, str) and all(type(number) is int for number in numbers)
     if not has_types or not reason.isprintable():
         raise ValueError(f"invalid record {entry!r}")
-    return path, CacheRecord(num_bytes, mtime_ns, bytes.fromhex(digest), row, reason)
+    traits = ImageTraits(num_bits, bool(is_stack))
+    return path, CacheRecord(num_bytes, mtime_ns, bytes.fromhex(digest), row, reason, traits)

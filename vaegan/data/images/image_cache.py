@@ -27,10 +27,11 @@ from typing import BinaryIO, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
+from vaegan.data.images.broken_files import BrokenFileLimit
 from vaegan.data.images.cache_index import CacheIndex, CacheRecord
-from vaegan.data.images.decoding import ImageDecoder, Pixels, silence_warnings
+from vaegan.data.images.decoding import DecodedImage, ImageDecoder, silence_warnings
 from vaegan.data.images.memmap import MemmapArray, MemmapImages, prefetch
-from vaegan.data.images.reading import BrokenFileLimit, read_all, with_progress
+from vaegan.data.images.reading import read_all, with_progress
 from vaegan.data.images.scanning import ImageFile, SkippedFile
 from vaegan.runtime.atomic_files import atomic_write, remove_partial, write_json
 
@@ -168,12 +169,12 @@ class ImageCache:
         settings = {"root": str(self.root)} | dataclasses.asdict(self.decoder)
         write_json(self.folder / "settings.json", settings)
         silence_warnings()
-        rows = {
-            record.digest: record.row for record in index.records.values() if record.row is not None
-        }
+        known = index.decoded_contents()
 
-        def decode(digest: bytes, content: bytes) -> Pixels | None:
-            return None if digest in rows else self.decoder(content)
+        def decode(digest: bytes, content: bytes) -> DecodedImage:
+            if digest in known:
+                return DecodedImage(None, known[digest][1])
+            return self.decoder.decode(content)
 
         contents = read_all(self.root, files, decode, self.decoder.max_bytes, self.num_threads)
         with (
@@ -183,14 +184,15 @@ class ImageCache:
             array.truncate(index.num_rows * self.row_bytes)  # remove the rows of a killed build
             next_commit = time.monotonic() + COMMIT_SECONDS
             try:
-                for file, digest, pixels, reason in progress:
+                for file, digest, pixels, reason, traits in progress:
                     index.records.pop(file.path, None)
-                    if pixels is not None and digest not in rows:
+                    if pixels is not None and digest not in known:
                         array.write(pixels.tobytes())
-                        rows[digest] = index.num_rows
+                        known[digest] = (index.num_rows, traits)
                         index.num_rows += 1
                     if digest:
-                        index.add(file, digest, rows.get(digest), reason)
+                        row = known[digest][0] if digest in known else None
+                        index.add(file, digest, row, reason, traits)
                     if reason:
                         broken_files.skip(SkippedFile(file.path, reason))
                     if time.monotonic() > next_commit:

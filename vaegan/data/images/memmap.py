@@ -65,6 +65,10 @@ class MemmapImages:
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         return self.array.pixels.index_select(0, self.rows[index]).permute(0, 3, 1, 2)
 
+    def sample(self, num_images: int) -> Tensor:
+        """Return about `num_images` images at equal distances."""
+        return self[torch.arange(0, len(self), max(1, len(self) // num_images))]
+
 
 def prefetch(path: Path) -> None:
     """Start reading a file in the background, if it fits into half of the free memory."""

@@ -1,4 +1,4 @@
-"""Parallel reading of image files, with a progress bar and a limit on broken files."""
+"""Parallel reading of image files, with a progress bar."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from vaegan.data.images.decoding import BrokenImage, Pixels
-from vaegan.data.images.scanning import ImageFile, SkippedFile
+from vaegan.data.images.decoding import BrokenImage, DecodedImage, ImageTraits, Pixels
+from vaegan.data.images.scanning import ImageFile
 
 UNREAD_DIGEST = b"not read"  # in place of a hash, for a file whose size shows that it is broken
 QUEUED_FILES_PER_THREAD = 16  # files read ahead
-Decode = Callable[[bytes, bytes], Pixels | None]  # called with a file's hash and content
+Decode = Callable[[bytes, bytes], DecodedImage]  # called with a file's hash and content
 
 
 class Content(NamedTuple):
@@ -28,43 +28,7 @@ class Content(NamedTuple):
     digest: bytes = b""  # hash of the content; empty if reading may succeed later
     pixels: Pixels | None = None  # (height, width, channels); None if broken or already cached
     reason: str = ""  # description of the error; empty for a good file
-
-
-class BrokenFileLimit:
-    """Collects skipped files, and raises an error if there are too many.
-
-    Args:
-        num_files: Number of files in the folder, good or broken.
-        max_broken: Maximum fraction of the files that may be skipped.
-        fail_fast: True to raise an error at the first broken file.
-    """
-
-    def __init__(self, num_files: int, max_broken: float, fail_fast: bool) -> None:
-        self.num_files = num_files
-        self.max_broken = max_broken
-        self.fail_fast = fail_fast
-        self.skipped: list[SkippedFile] = []
-        self.skipped_by_path: dict[str, SkippedFile] = {}
-
-    def skip(self, skipped: SkippedFile) -> None:
-        """Add a file, at most once. Several threads may report the same file.
-
-        Raises:
-            ValueError: Too many files were skipped, or `fail_fast` is set.
-        """
-        if self.skipped_by_path.setdefault(skipped.path, skipped) is not skipped:
-            return
-        self.skipped.append(skipped)
-        num_skipped = len(self.skipped)
-        last = f"{skipped.path!r}: {skipped.reason}"
-        if self.fail_fast:
-            raise ValueError(f"{last} (set dataset.on_error=skip to skip broken files)")
-        if num_skipped > self.max_broken * self.num_files:
-            raise ValueError(
-                f"{num_skipped} of {self.num_files} files cannot be used, more than "
-                f"dataset.max_broken={self.max_broken} allows; repair or remove them, or raise "
-                f"dataset.max_broken. The last one is {last}"
-            )
+    traits: ImageTraits = ImageTraits()
 
 
 def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Content:
@@ -81,7 +45,8 @@ def read_file(root: Path, file: ImageFile, decode: Decode, max_bytes: int) -> Co
         return Content(file, reason=str(error))
     digest = hashlib.blake2b(content, digest_size=16).digest()
     try:
-        return Content(file, digest, decode(digest, content))
+        pixels, traits = decode(digest, content)
+        return Content(file, digest, pixels, traits=traits)
     except BrokenImage as error:
         return Content(file, digest, reason=str(error))
     except MemoryError:

@@ -1,0 +1,216 @@
+"""Splits and classes of images, from the names of the folders that contain them.
+
+A folder is a split folder if its name is usual for a split, such as train, Training, val2017 or
+test_images, and if a folder for training and one for val or test lie at the same depth. Names that
+differ only in the word, such as DIV2K_train_HR and DIV2K_valid_HR, count too.
+
+    photos/train/cat/1.png         split train, class cat
+    photos/test/cat/2.png          split test, class cat
+    samples/3.png                  outside of the split folders, not used
+
+    cat/train/1.png                split train, class cat
+    cat/test/2.png                 split test, class cat
+
+A single training folder is a split too. Any other layout with a folder whose name is usual for val
+or test is refused, so that no images of a test split are trained on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from vaegan.data.images.left_out import OUTSIDE_SPLITS, TEST_IN_TRAINING, LeftOutFile
+
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn", "trainval"),
+    "val": ("val", "valid", "validate", "validation", "validating", "eval", "evaluation", "dev"),
+    "test": ("test", "testing", "tst", "holdout"),
+}
+SPLIT_BY_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+WORD = "|".join(SPLIT_BY_WORD)
+NOUN = "set|split|data|dataset|img|imgs|image|images"
+SEPARATOR = "[-_. ]?"
+USUAL_NAME = re.compile(  # in lower case: train, training_set, images-val, test2017, 01_train
+    rf"(\d+{SEPARATOR})?({NOUN})?{SEPARATOR}({WORD}){SEPARATOR}({NOUN})?{SEPARATOR}\d*"
+)
+WORD_IN_NAME = re.compile(  # not in lower case: DIV2K_train_HR, trainA, horsesTest
+    rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))((?i:{WORD}))(?![a-z])"
+)
+MAX_LISTED = 3  # folders in a message
+
+
+class FolderLabels(NamedTuple):
+    """Split and class of an image, from the folders that contain it."""
+
+    split: str | None  # train, val or test; None: assigned by content hash
+    class_name: str  # empty if the image has no class folder
+
+
+class Layout(NamedTuple):
+    """Splits and classes of the images of a folder."""
+
+    labels: dict[str, FolderLabels]  # by path, of the images that are used
+    left_out: list[LeftOutFile]  # all other images
+    warning: str = ""  # how an unclear layout was read; empty for a clear one
+
+
+def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
+    """Assign splits and classes to images by their folders.
+
+    Args:
+        paths: Paths of all images, separated by "/".
+        split_folders: True if each folder with a usual name of a split is one, False if none is.
+            None to decide by the layout.
+
+    Raises:
+        ValueError: It is unclear whether a folder is a val or test split.
+    """
+    folders = {path: path.split("/")[:-1] for path in paths}
+    if split_folders is False:
+        return label_classes(folders)
+    max_depth = max(map(len, folders.values()), default=0)
+    for depth in range(max_depth):
+        names = {names[depth] for names in folders.values() if len(names) > depth}
+        split_by_name = find_split_folders(names)
+        if split_by_name:
+            return label_splits(folders, depth, split_by_name)
+    if split_folders:
+        return label_by_names(folders)
+    check_for_held_out_folders(folders)
+    shared = common_folders(names for names in folders.values() if names)
+    for depth, name in enumerate(shared):
+        if usual_split(name) == "train":
+            return label_splits(folders, depth, {name: "train"})
+    return label_classes(folders)
+
+
+def usual_split(name: str) -> str | None:
+    """Return the split that a folder name is usual for; None for any other name."""
+    match = USUAL_NAME.fullmatch(name.casefold())
+    return SPLIT_BY_WORD[match[3]] if match else None
+
+
+def worded_split(name: str) -> str | None:
+    """Return the split that the first word for a split in a folder name stands for, if any."""
+    match = WORD_IN_NAME.search(name)
+    return SPLIT_BY_WORD[match[1].casefold()] if match else None
+
+
+def find_split_folders(names: Iterable[str]) -> dict[str, str]:
+    """Return the splits of the split folders at one depth, by folder name.
+
+    The result is empty unless there is a folder for training and one for val or test. Both must
+    have usual names, or names that differ only in the word for the split.
+    """
+    groups: dict[str, dict[str, str]] = {}  # splits of names that differ only in the word
+    for name in names:
+        split = usual_split(name) or worded_split(name)
+        if split:
+            rest = "" if usual_split(name) else WORD_IN_NAME.sub("*", name).casefold()
+            groups.setdefault(rest, {})[name] = split
+    found: dict[str, str] = {}
+    for split_by_name in groups.values():
+        splits = set(split_by_name.values())
+        if "train" in splits and len(splits) > 1:
+            found |= split_by_name
+    return found | groups.get("", {}) if found else {}
+
+
+def label_splits(
+    folders: Mapping[str, list[str]], depth: int, split_by_name: Mapping[str, str]
+) -> Layout:
+    """Label images by the split folders at one depth."""
+    splits = {
+        path: split_by_name[names[depth]]
+        for path, names in folders.items()
+        if len(names) > depth and names[depth] in split_by_name
+    }
+    above = {path: folders[path][:depth] for path in splits}
+    below = {path: folders[path][depth + 1 : depth + 2] for path in splits}
+    is_below = len(common_folders(above.values())) == depth
+    class_names = {path: "".join(names) for path, names in below.items()}
+    return finish(folders, splits, class_names if is_below else first_differing(above))
+
+
+def label_by_names(folders: Mapping[str, list[str]]) -> Layout:
+    """Label images by the outermost folder named as a split. The rest trains if no folder does."""
+    splits = {}
+    for path, names in folders.items():
+        found = [split for name in names if (split := usual_split(name) or worded_split(name))]
+        if found:
+            splits[path] = found[0]
+    if "train" not in splits.values():
+        splits = {path: splits.get(path, "train") for path in folders}
+    others = {path: [name for name in folders[path] if not worded_split(name)] for path in splits}
+    return finish(folders, splits, first_differing(others))
+
+
+def label_classes(folders: Mapping[str, list[str]]) -> Layout:
+    """Label images by their outermost folder, below the folders that contain all images."""
+    class_names = first_differing(folders)
+    training = sorted({name for name in class_names.values() if usual_split(name) == "train"})
+    warning = ""
+    if training:
+        warning = (
+            f"the folder {training[0]}/ is read as a class, because there is no folder for val or "
+            "test; set dataset.split_folders=true to train only on its images"
+        )
+    labels = {path: FolderLabels(None, class_names[path]) for path in folders}
+    return Layout(labels, [], warning)
+
+
+def finish(
+    folders: Mapping[str, list[str]], splits: Mapping[str, str], class_names: Mapping[str, str]
+) -> Layout:
+    """Return the layout of images with known splits. No image in a test folder is trained on."""
+    layout = Layout({}, [])
+    for path, names in folders.items():
+        if path not in splits:
+            layout.left_out.append(LeftOutFile(path, OUTSIDE_SPLITS))
+        elif splits[path] == "train" and "test" in map(usual_split, names):
+            layout.left_out.append(LeftOutFile(path, TEST_IN_TRAINING))
+        else:
+            layout.labels[path] = FolderLabels(splits[path], class_names[path])
+    return layout
+
+
+def check_for_held_out_folders(folders: Mapping[str, list[str]]) -> None:
+    """Raise a ValueError if a folder may be a val or test split.
+
+    Its name is a usual one, or contains a word for the split while another contains one for train.
+    """
+    has_training = any("train" in map(worded_split, names) for names in folders.values())
+    held_out = set()
+    for names in folders.values():
+        for depth, name in enumerate(names, 1):
+            split = usual_split(name) or (worded_split(name) if has_training else None)
+            if split in ("val", "test"):
+                held_out.add("/".join(names[:depth]) + "/")
+                break
+    if held_out:
+        listed = ", ".join(map(printable, sorted(held_out)[:MAX_LISTED]))
+        more = f" and {len(held_out) - MAX_LISTED} more" if len(held_out) > MAX_LISTED else ""
+        raise ValueError(
+            f"{listed}{more} in dataset.root may be a val or test split, but no training folder "
+            "with a similar name lies next to it. Set dataset.split_folders=true to use it as a "
+            "split, or dataset.split_folders=false if all folders are classes"
+        )
+
+
+def printable(name: str) -> str:
+    """Return a name of a file or folder, with escape sequences for control characters."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def common_folders(folders: Iterable[list[str]]) -> list[str]:
+    """Return the outermost folders that all images share."""
+    return list(os.path.commonprefix(list(folders)))
+
+
+def first_differing(folders: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the outermost folder of each image below the shared ones; empty if there is none."""
+    depth = len(common_folders(folders.values()))
+    return {path: "".join(names[depth : depth + 1]) for path, names in folders.items()}
