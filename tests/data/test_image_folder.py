@@ -298,7 +298,7 @@ def test_table_shows_split_class_number_and_origin_and_what_is_left_out(tmp_path
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "split class images from" in lines
     assert f"train cat {30 - num_cats(source, 'val')} training/cat" in lines
-    assert f"val cat {num_cats(source, 'val')} training/cat, 0.2 by content hash" in lines
+    assert f"val cat {num_cats(source, 'val')} training/cat (20.0% by content hash)" in lines
     assert "test cat 5 testing/cat" in lines
     assert num_val + len(source.paths["train"]) == 40
     summary = "formats that are not read: 1 (.heic 1); thumbnails: 1 (.png 1)"

@@ -88,7 +88,9 @@ class VAEModule(pl.LightningModule):
         for part in images.split(size):
             metrics = self.mean_metrics(self.objective(self.vae, part, beta=1.0), split)
             self._check_bound(metrics, split)
-            self.log_dict(metrics, sync_dist=True, batch_size=len(part))
+            # Lightning averages the numbers of images over ranks, and rounds down to an integer.
+            weight = len(part) * self.trainer.world_size
+            self.log_dict(metrics, sync_dist=True, batch_size=weight)
 
     def mean_metrics(self, output: ObjectiveOutput, split: str) -> dict[str, Tensor]:
         """Return batch means of the bound, the ELBO and its terms, in nats per image, by tag."""

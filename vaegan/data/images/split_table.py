@@ -46,4 +46,4 @@ def format_split_table(
 def describe_source(paths: Sequence[str], fraction: float | None) -> str:
     """Return the innermost folder that contains all images, and how they were chosen in it."""
     folder = os.path.commonpath([os.path.dirname(path) or "." for path in paths]) or "."
-    return folder if fraction is None else f"{folder}, {fraction:.3g} by content hash"
+    return folder if fraction is None else f"{folder} ({fraction:.1%} by content hash)"
