@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -122,6 +124,17 @@ def test_training_and_validation_log_the_bound_of_the_objective(run, objective):
         parts = [part for images in batches for part in images.split(20)]
         expected = torch.cat([dreg(module.vae, part, 1.0).bound for part in parts])
     assert validated["val/iw_bound"] == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
+def test_validation_counts_each_image_once_if_ranks_have_different_numbers(run, monkeypatch):
+    """Lightning averages the weights over ranks, and rounds down: (7 + 6) / 2 would become 6."""
+    module = build_module(run)
+    module.trainer = SimpleNamespace(world_size=2)
+    weights = []
+    monkeypatch.setattr(module, "log_dict", lambda *_, batch_size, **__: weights.append(batch_size))
+    for num_images in (7, 6):
+        module.validation_step((torch.rand(num_images, *SOURCE.image_shape), None), 0)
+    assert sum(weights) // 2 == 13
 
 
 def test_diverged_training_raises(run):
