@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -19,7 +21,8 @@ from vaegan.cli.relocation import expand_dataset
 from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.resume import expand_resume
 from vaegan.cli.word_check import check_words
-from vaegan.runtime.paths import absolute_path
+from vaegan.runtime.paths import absolute_path, shell_command
+from vaegan.runtime.signals import Interrupted
 from vaegan.stages.execute import execute
 from vaegan.sweeps.jobs import run_job
 
@@ -33,9 +36,22 @@ def run(config: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:
         return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
     run_config = to_run_config(config)
-    with readable_errors(), ending_reservation():
+    with readable_errors(), repeatable(), ending_reservation():
         result = execute(run_config, folder)
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """If a signal stops a run that cannot be resumed, say how to start it again."""
+    try:
+        yield
+    except Interrupted as end:
+        if end.has_command:
+            raise
+        command = shell_command(shlex.join(["python", "train.py", *sys.argv[1:]]))
+        message = f"{end}. Start again with: {command}"
+        raise Interrupted(end.signum, message, has_command=True) from end
 
 
 def with_absolute_config_path(words: Sequence[str]) -> list[str]:

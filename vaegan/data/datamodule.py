@@ -17,8 +17,8 @@ from vaegan.data.batches import BatchIndices, LoaderConfig, SequentialBatches, S
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import SPLIT_NAMES, ImageSource, SplitName
 from vaegan.data.images.scanning import SkippedFile
+from vaegan.data.loader_processes import ImageLoader, kill_loader_processes
 from vaegan.images import to_float
-from vaegan.runtime.signals import ignore_signals
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]  # images and labels
@@ -110,6 +110,9 @@ class ImageDataModule(pl.LightningDataModule):
         images, labels = batch
         return to_float(images).contiguous(memory_format=torch.channels_last), labels
 
+    def on_exception(self, exception: BaseException) -> None:
+        kill_loader_processes()
+
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
         batch_progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
@@ -158,14 +161,14 @@ class ImageDataModule(pl.LightningDataModule):
         self._move_to_device(name)
         if name in self.on_device:
             return DataLoader(IndexDataset(), sampler=batches, batch_size=None)
-        return DataLoader(
+        return ImageLoader(
             self.splits[name],
             sampler=batches,
             batch_size=None,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=ignore_signals,
+            is_training=name == "train",
         )
 
     def _move_to_device(self, name: SplitName) -> None:

@@ -24,8 +24,8 @@ from torch import Tensor
 from vaegan.config import require
 from vaegan.data.dataset import ArrayLike, NaturalImageSource, Split, SplitName
 from vaegan.data.images.scanning import SkippedFile
+from vaegan.data.loader_processes import start_worker, wait_for_batches
 from vaegan.images import ImageShape
-from vaegan.runtime.signals import ignore_signals
 
 LABEL_BYTES = 8
 FLAT_SPEC: dict[str, Any] = {
@@ -85,7 +85,7 @@ class Streaming(NaturalImageSource):
             num_workers=num_workers,
             drop_last=True,
             collate_fn=functools.partial(unpack, shape=self.image_shape),
-            worker_init_fn=ignore_signals,
+            worker_init_fn=start_worker,
         )
         return StreamedBatches(loader, epoch, batches_done)
 
@@ -170,7 +170,8 @@ class StreamedBatches:
         # Runs at the first request of a batch, not at iter(), which Lightning calls twice.
         batches_done = self.batches_done
         self.batches_done = 0
-        yield from islice(iter(self.loader), batches_done, None)
+        batches = wait_for_batches(iter(self.loader), self.loader.num_workers > 0, is_training=True)
+        yield from islice(batches, batches_done, None)
 
 
 def check_format(index: Any) -> None:

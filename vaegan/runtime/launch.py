@@ -23,7 +23,13 @@ from typing import Any
 
 import torch
 
-from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals, reset_after_fork
+from vaegan.runtime.signals import (
+    SIGNAL_STATE,
+    Interrupted,
+    catch_signals,
+    deferred_signals,
+    reset_after_fork,
+)
 
 SECONDS_TO_REPORT = 2.0  # time for other workers to report their errors after one has failed
 SECONDS_TO_SAVE = 60.0  # time for other workers to save and stop after a signal
@@ -76,11 +82,16 @@ def supervise(function: Callable[[], Any], num_workers: int, resume_command: str
     Returns:
         Result of rank 0.
     """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        raise ValueError(
+            f"trainer.devices={num_workers}: this system cannot fork processes. Start one process "
+            f"per device with: torchrun --nproc-per-node={num_workers} train.py ..."
+        )
     context = multiprocessing.get_context("fork")
     port = find_free_port()
     workers: list[BaseProcess] = []
     receivers: list[Connection] = []
-    with catch_signals():
+    with catch_signals(), deferred_signals():
         try:
             for rank in range(num_workers):
                 receiver, sender = context.Pipe(duplex=False)
@@ -107,14 +118,14 @@ def collect_results(
     A worker that dies sends nothing. After a failure, the other workers get a short deadline.
     """
     messages: dict[int, Any] = {}
-    is_forwarded = False
+    signum = 0  # signal that was forwarded
     deadline = float("inf")
     while not all(receiver.closed for receiver in receivers) and time.monotonic() < deadline:
-        if SIGNAL_STATE.signum and not is_forwarded:
-            is_forwarded = True
+        if not signum:
+            signum = signum_to_forward(messages)
             for worker in workers:
-                if worker.is_alive():
-                    os.kill(worker.pid or 0, SIGNAL_STATE.signum)
+                if signum and worker.is_alive():
+                    os.kill(worker.pid or 0, signum)
         open_receivers = [receiver for receiver in receivers if not receiver.closed]
         for ready in wait(open_receivers, timeout=0.1):
             assert isinstance(ready, Connection)
@@ -122,7 +133,7 @@ def collect_results(
                 messages[receivers.index(ready)] = ready.recv()
             except EOFError:
                 ready.close()
-        errors = [message for message in messages.values() if isinstance(message, Exception)]
+        errors = select_errors(messages)
         has_failed = bool(errors) or any(worker.exitcode for worker in workers)
         if has_failed and deadline == float("inf"):
             is_interrupted = any(isinstance(error, Interrupted) for error in errors)
@@ -130,11 +141,23 @@ def collect_results(
     return messages
 
 
+def signum_to_forward(messages: dict[int, Any]) -> int:
+    """Return the signal that this process or one of the workers has received; 0 if none."""
+    stopped = [error.signum for error in messages.values() if isinstance(error, Interrupted)]
+    return SIGNAL_STATE.signum or next(iter(stopped), 0)
+
+
+def select_errors(messages: dict[int, Any]) -> list[BaseException]:
+    """Return the errors of the workers in order of arrival, but `Interrupted` first."""
+    errors = [message for message in messages.values() if isinstance(message, BaseException)]
+    return sorted(errors, key=lambda error: not isinstance(error, Interrupted))
+
+
 def raise_first_error(
     messages: dict[int, Any], exit_codes: Sequence[int | None], resume_command: str
 ) -> None:
     """Raise the first error, if any. The exit code of a running worker is None."""
-    errors = [message for message in messages.values() if isinstance(message, Exception)]
+    errors = select_errors(messages)
     silent = [rank for rank in range(len(exit_codes)) if rank not in messages]
     dead = [rank for rank in silent if exit_codes[rank] is not None]
     # If a worker died, the others report only a RuntimeError, because it does not respond.
@@ -167,14 +190,14 @@ def worker_main(
     try:
         with catch_signals():
             message = function()
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         message = error
         if not isinstance(error, ValueError | OSError | Interrupted):
             error.add_note(f"in process {rank + 1} of {num_workers}:\n{traceback.format_exc()}")
     sender.send(message)
     sender.close()
     sys.stdout.flush()
-    os._exit(1 if isinstance(message, Exception) else 0)
+    os._exit(1 if isinstance(message, BaseException) else 0)
 
 
 def exit_with_parent(parent: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vaegan.runtime.launch import launch
 from vaegan.runtime.paths import path_override, shell_command
+from vaegan.runtime.signals import catch_signals, interruptible
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.stage_result import StageResult
@@ -21,7 +22,12 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     resume_command = shell_command(
         f"python train.py {path_override('resume', output_dir)}", run.plugins
     )
-    return launch(lambda: run_stage(run, output_dir), num_devices, num_nodes, resume_command)
+
+    def run_in_this_process() -> StageResult | None:
+        with catch_signals(), interruptible():
+            return run_stage(run, output_dir)
+
+    return launch(run_in_this_process, num_devices, num_nodes, resume_command)
 
 
 def device_counts(run: RunConfig) -> tuple[int, int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -43,8 +46,14 @@ def pack(run: PackRun, output_dir: Path) -> None:
         if not is_url and Path(output, name).exists():
             raise ValueError(f"{output}/{name} already exists; choose another output, or remove it")
     logging.getLogger("litdata").setLevel(logging.WARNING)
-    for name in splits:
-        write_split(source, name, f"{output}/{name}", run)
+    try:
+        for name in splits:
+            write_split(source, name, f"{output}/{name}", run)
+    except BaseException:
+        for name in splits:  # an unfinished output could be taken for a complete one
+            if not is_url:
+                shutil.rmtree(Path(output, name), ignore_errors=True)
+        raise
     channels, height, width = source.image_shape
     root = f"dataset.root={output}" if is_url else path_override("dataset.root", Path(output))
     size = f"dataset.image_size={height}"
@@ -74,7 +83,7 @@ def write_split(source: ImageSource, name: SplitName, output: str, run: PackRun)
     expected = "left at their defaults, because each image is written once"
     require(not data.is_augmented, key, expected, "random crops or flips")
     order = torch.randperm(len(data), generator=make_generator(run.seed, "chunks", name))
-    with private_working_folders():
+    with private_working_folders(), stoppable_writers():
         litdata.optimize(
             functools.partial(pack_item, data.images, data.labels),
             order.tolist(),
@@ -102,6 +111,28 @@ def private_working_folders() -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+@contextmanager
+def stoppable_writers() -> Iterator[None]:
+    """Keep the signal handlers of this package, and kill litdata's processes after an error.
+
+    Litdata's own handler for Ctrl-C ends the process with status 0, as if it had finished.
+    """
+    from litdata.processing import data_processor
+
+    litdata_signal = data_processor.signal
+    data_processor.signal = SimpleNamespace(signal=lambda *_: None, SIGINT=litdata_signal.SIGINT)
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in before:
+                process.kill()
+        raise
+    finally:
+        data_processor.signal = litdata_signal
 
 
 def pack_item(images: ArrayLike, labels: ArrayLike, index: int) -> bytes:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.paths import display_path, path_override, shell_command
 from vaegan.runtime.safe_load import load_archive
-from vaegan.runtime.signals import Interrupted, catch_signals, requeue
+from vaegan.runtime.signals import REQUEUE_SIGNALS, Interrupted, catch_signals, requeue
 from vaegan.stages.folder_access import CONFIG_FILE, FolderLock, check_run_folder
 from vaegan.stages.run_config import TrainingRun
 from vaegan.training.loggers import truncate_logs
@@ -57,12 +57,16 @@ class RunFolder:
             if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            config_file = self.path / CONFIG_FILE
-            if not config_file.exists():
-                versions = {name: version(name) for name in LIBRARIES}
-                content = {"stage": self.stage, "config": self.config, "versions": versions}
-                write_json(config_file, content)
+            self.write_config()
         return broadcast(folder)
+
+    def write_config(self) -> None:
+        """Write config.json if it does not exist, so that the run can be resumed."""
+        config_file = self.path / CONFIG_FILE
+        if not config_file.exists():
+            versions = {name: version(name) for name in LIBRARIES}
+            content = {"stage": self.stage, "config": self.config, "versions": versions}
+            write_json(config_file, content)
 
     def finished_result(self, stage: str) -> StageResult | None:
         """Return the result of a stage; None if the stage has not finished."""
@@ -106,16 +110,22 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
     except OSError as error:
         raise folder_error(path, error) from error
     command = shell_command(f"python train.py {path_override('resume', path)}", run.plugins)
+    # A resumed run must have the same config as an uninterrupted one.
+    run_folder = RunFolder(path, to_plain(replace(run, resume=False)), stage)
     try:
-        config = check_run_folder(run, stage, path) if is_rank_zero() else {}
-        if is_rank_zero() and (path / CONFIG_FILE).exists():
-            warn_about_versions(read_json(path / CONFIG_FILE)["versions"])
+        if is_rank_zero():
+            check_run_folder(run, stage, path)
+            if (path / CONFIG_FILE).exists():
+                warn_about_versions(read_json(path / CONFIG_FILE)["versions"])
         with catch_signals():
-            yield RunFolder(path, config, stage)
+            yield run_folder
     except Interrupted as end:
-        if is_rank_zero() and end.signum == signal.SIGUSR1:
-            requeue()
-        raise Interrupted(end.signum, f"{end}. Resume with: {command}") from end
+        if is_rank_zero():
+            run_folder.write_config()  # missing if the data set was still being prepared
+            if end.signum in REQUEUE_SIGNALS:
+                requeue()
+        message = f"{end}. Resume with: {command}"
+        raise Interrupted(end.signum, message, has_command=True) from end
     except OSError as error:
         raise ValueError(
             f"{error}. Run stopped; checkpoints are intact. Fix the problem, then resume with: "

@@ -17,8 +17,10 @@ from vaegan.config import flatten
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.images.scanning import SkippedFile
+from vaegan.data.loader_processes import explain_loader_failures
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import all_gather, is_rank_zero
+from vaegan.runtime.signals import deferred_signals
 from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
 from vaegan.training.duration import Duration, DurationEstimate, log_duration
 from vaegan.training.image_grids import ImageGridLogger
@@ -77,12 +79,14 @@ def fit(
     best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
     events = EventsLogger(folder)
     trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
-    with closing(events), explain_out_of_memory(module, settings.loader):
+    explain_memory = explain_out_of_memory(module, settings.loader)
+    with closing(events), explain_memory, explain_loader_failures():
         if resume_from is None:
             trainer.validate(module, data, verbose=False)  # curves and image grids at step 0
             events.log_config(settings.hparams)
         list_skipped_files(folder, data.skipped)
-        trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
+        with deferred_signals():
+            trainer.fit(module, data, ckpt_path=resume_from, weights_only=True)
         checkpoint = folder / "checkpoints" / "best.ckpt"
         metrics = {settings.monitor: final_score(trainer, module, data, best)}
         metrics |= compute_test_metrics(trainer, module, data, checkpoint)
