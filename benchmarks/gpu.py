@@ -386,7 +386,7 @@ def crash_cases():
         yield text, lambda text=text: stage_run("gan", SMALL, *text.split())
     yield "dataset=image_folder", lambda: compose(*small_image_folder())
     for stage in ("vae", "gan"):
-        for text in ("stage=evaluate num_samples=50", "stage=export"):
+        for text in ("stage=evaluate full=true num_samples=50", "stage=export"):
             yield (
                 f"{text} of a {stage}",
                 lambda text=text, stage=stage: tool_run(text.replace(" of", "").split(), stage),

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from vaegan.cli.errors import readable_errors
+from vaegan.cli.output import set_up_log_handlers
 from vaegan.cli.path_words import quote_paths
 from vaegan.cli.plugins import CONFIG_DIR_OPTIONS, find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
@@ -31,6 +32,7 @@ FOLDER_OPTIONS = ("--config-path", "-cp", *CONFIG_DIR_OPTIONS)
 
 def run(config: DictConfig) -> float | None:
     """Run a composed config, alone or as a job of a sweep; return the metric that a sweep gets."""
+    set_up_log_handlers()
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:

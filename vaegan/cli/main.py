@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from vaegan import __version__
+from vaegan.cli.output import steady_output
 
 CONF = Path(__file__).parents[2] / "conf"
 HELP_OPTIONS = ("--help", "-h")
@@ -14,7 +14,15 @@ HELP_OPTIONS = ("--help", "-h")
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    words = sys.argv[1:]
+    with steady_output():
+        try:
+            run_command(sys.argv[1:])
+        except KeyboardInterrupt as error:  # while modules are imported
+            raise SystemExit(130) from error
+
+
+def run_command(words: list[str]) -> None:
+    """Run a command line."""
     if "--version" in words:
         print(f"vaegan {__version__}")
     elif any(option in words for option in HELP_OPTIONS):
@@ -33,7 +41,4 @@ def print_help(words: list[str]) -> None:
         text = help_text(settings_with_plugins(words, CONF), CONF, words)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text, flush=True)

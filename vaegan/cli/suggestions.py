@@ -12,7 +12,13 @@ from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES
 
-HYDRA_PLUGINS = ("optuna", "joblib", "ray", "submitit_local", "submitit_slurm")  # extra `sweep`
+HYDRA_PLUGINS = {  # Hydra's plugins and the extras that install them
+    "optuna": "sweep",
+    "joblib": "sweep",
+    "submitit_local": "sweep",
+    "submitit_slurm": "sweep",
+    "ray": "ray",
+}
 DEFAULT_STAGE = "pipeline"
 
 
@@ -85,9 +91,10 @@ def explain(error: Exception, args: Sequence[str]) -> str:
     message = str(error) if cause in str(error) else f"{error}\n{cause}"
     plugin = re.search(r"Could not (?:find|load) '(hydra/(?:sweeper|launcher))/(\w+)'", message)
     if plugin and plugin[2] in HYDRA_PLUGINS:
+        extra = HYDRA_PLUGINS[plugin[2]]
         return (
             f"{plugin[1]}={plugin[2]} needs a plugin that is not installed. Install it with: "
-            "uv sync --extra sweep, or pip install '.[sweep]'"
+            f"uv sync --extra {extra}, or pip install '.[{extra}]'"
         )
     if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
         return explain_unknown_choice(

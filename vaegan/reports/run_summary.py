@@ -50,7 +50,9 @@ def print_summary(
 def print_metrics(metrics: dict[str, float], report: dict[str, Any], folder: Path) -> None:
     """Print the metrics of an evaluation as a table, with the model, data and settings."""
     num_images = report["num_images"]
-    images = f"{num_images} {report['split']} images of {report['dataset']}"
+    is_part = num_images < report["num_available"]
+    number = f"{num_images} of {report['num_available']}" if is_part else f"{num_images}"
+    images = f"{number} {report['split']} images of {report['dataset']}"
     if report["stage"] == "gan":
         extractor = report["feature_extractor"]
         details = [f"{num_images} generated images, {images}; feature_extractor={extractor}"]
@@ -58,6 +60,8 @@ def print_metrics(metrics: dict[str, float], report: dict[str, Any], folder: Pat
         settings = f"likelihood={report['likelihood']}, target_seed={report['target_seed']}"
         details = [f"{images}, {report['num_samples']} importance samples per image"]
         details += [f"{settings}; KL: {report['kl']}"]
+        if is_part and not report["evaluation"]["full"]:
+            details += ["a quick estimate; full=true scores all images with 1,000 samples each"]
     names = ["metric", "value"]
     rows = [[tag, f"{value:.4f}"] for tag, value in metrics.items()]
     if report["stage"] == "gan":

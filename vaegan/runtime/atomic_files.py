@@ -29,9 +29,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable. Does nothing on Windows, which cannot open folders."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # makes the rename durable too
+        os.fsync(folder)
     finally:
         os.close(folder)
 

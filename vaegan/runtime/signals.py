@@ -99,24 +99,29 @@ def catch_signals() -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
-    signums = [*TERMINATION_SIGNALS, *SCHEDULER_SIGNALS]
-    for signum in SCHEDULER_SIGNALS:
-        if signal.getsignal(signum) != signal.SIG_DFL:  # a launcher handles the signal
-            signums.remove(signum)
-    for signum in HANG_UP_SIGNALS:
-        if signal.getsignal(signum) == signal.SIG_IGN:
-            signums.remove(signum)
     SIGNAL_STATE.signum = 0
+    SIGNAL_STATE.received_at = math.inf
     SIGNAL_STATE.is_catching = True
-    previous_handlers = {signum: signal.signal(signum, handle) for signum in signums}
+    previous_handlers = {signum: signal.signal(signum, handle) for signum in signals_to_catch()}
     SIGNAL_STATE.previous_handlers = previous_handlers
     try:
         yield
     finally:
         SIGNAL_STATE.is_catching = False
         SIGNAL_STATE.signum = 0
+        SIGNAL_STATE.received_at = math.inf
         for signum, handler in previous_handlers.items():
             signal.signal(signum, handler)
+
+
+def signals_to_catch() -> list[signal.Signals]:
+    """Return the signals to catch: not those that a launcher handles, or SIGHUP under nohup."""
+    signums = list(TERMINATION_SIGNALS)
+    for signum in HANG_UP_SIGNALS:
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signums.remove(signum)
+    free = [signum for signum in SCHEDULER_SIGNALS if signal.getsignal(signum) == signal.SIG_DFL]
+    return signums + free
 
 
 def raise_if_interrupted() -> None:

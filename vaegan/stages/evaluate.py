@@ -33,7 +33,7 @@ from vaegan.runtime.seeding import seeded
 from vaegan.runtime.signals import catch_signals
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import create_empty_folder
-from vaegan.stages.tool_configs import EvaluateRun
+from vaegan.stages.tool_configs import QUICK_IMAGES, EvaluateRun
 from vaegan.training.devices import (
     device_options,
     disable_signal_handlers,
@@ -41,6 +41,7 @@ from vaegan.training.devices import (
     silence_warnings,
 )
 from vaegan.training.per_step_seeding import PerStepSeeding
+from vaegan.training.progress_bar import TestProgressLog, is_bar_shown
 from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import DeviceConfig
@@ -50,6 +51,8 @@ from vaegan.vae.evaluation_module import EvaluationModule
 from vaegan.vae.model import VAE
 
 NUM_SPLIT_KL_IMAGES = 1000  # images for the KL split; its cost is quadratic in their number
+# Importance samples per batch of images: a few seconds on a CPU, so that progress is shown soon.
+SAMPLES_PER_BATCH = 20_000
 
 
 def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
@@ -79,8 +82,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         scores, details = module.scorer.scores, gan_details(run.split, module.scorer)
     metrics = {f"{run.split}/{name}": value for name, value in scores.items()}
     if trainer.is_global_zero:
-        num_images = len(data.splits["test"])
-        record = describe(run, checkpoint, num_images) | details | {"figures": metrics}
+        record = describe(run, checkpoint, data) | details | {"figures": metrics}
         write_json(folder / "evaluation.json", record)
         hparams = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
         logger.log_hyperparams(hparams, metrics=metrics)
@@ -96,16 +98,13 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
         ValueError: The data set does not fit the checkpoint, or has too few images.
     """
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
-    loader = LoaderConfig(batch_size=1, eval_batch_size=run.batch_size)
+    batch_size = run.batch_size
+    if checkpoint.stage == "vae":
+        batch_size = min(batch_size, max(1, SAMPLES_PER_BATCH // run.samples_per_image()))
+    loader = LoaderConfig(batch_size=1, eval_batch_size=batch_size)
     data = ImageDataModule(source, loader, run.seed)
     size = list(source.image_shape[1:])
-    split = source.split(cast(SplitName, run.split))
-    if run.num_images is not None:
-        num_available = len(split.images)
-        expected = f"at most {num_available}, the number of images in the split, or null"
-        is_enough = run.num_images <= num_available
-        require(is_enough, "num_images", expected, run.num_images)
-        split = Split(split.images[: run.num_images], split.labels[: run.num_images])
+    split = select_images(source.split(cast(SplitName, run.split)), run, checkpoint.stage)
     num_images = len(split.images)
     num_devices = run.trainer.devices * run.trainer.num_nodes
     expected = f"at most {num_images}, the number of images"
@@ -114,6 +113,24 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
     if run.split == "train":  # the real-data baseline must use other images
         data.splits["train"] = ImageDataset(source.split("test"), size)
     return data
+
+
+def select_images(split: Split, run: EvaluateRun, stage: str) -> Split:
+    """Return the images of a split to evaluate on.
+
+    Raises:
+        ValueError: The split has too few images.
+    """
+    num_available = len(split.images)
+    if run.num_images is not None:
+        expected = f"at most {num_available}, the number of images in the split, or null"
+        require(run.num_images <= num_available, "num_images", expected, run.num_images)
+        indices = torch.arange(run.num_images)
+    elif stage == "vae" and not run.full and num_available > QUICK_IMAGES:
+        indices = torch.arange(QUICK_IMAGES) * num_available // QUICK_IMAGES
+    else:
+        return split
+    return Split(split.images[indices], split.labels[indices])
 
 
 def build_module(
@@ -125,7 +142,7 @@ def build_module(
     """
     if checkpoint.stage == "vae":
         vae = checkpoint.build_vae()
-        return EvaluationModule(vae, run.num_samples, run.chunk_size, run.target_seed)
+        return EvaluationModule(vae, run.samples_per_image(), run.chunk_size, run.target_seed)
     config = run.feature_extractor
     trained = checkpoint.run["feature_extractor"]
     if config is None and trained is not None:
@@ -149,7 +166,7 @@ def vae_metrics(
         kl_metrics = split_kl(posterior, prior)
     static_seed = vae.likelihood.static_seed
     details = {
-        "num_samples": run.num_samples,
+        "num_samples": run.samples_per_image(),
         "target_seed": run.target_seed if static_seed is None else static_seed,
         "kl": kl_method(posterior, prior),
         "num_images_of_split_kl": len(images),
@@ -168,14 +185,15 @@ def gan_details(split: str, scorer: Scorer) -> dict[str, Any]:
 def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) -> pl.Trainer:
     """Return Lightning's Trainer for one pass over the test split of a data module."""
     silence_warnings()
-    callbacks: list[pl.Callback] = [StopOnSignal(), PerStepSeeding(seed)]
-    if config.enable_progress_bar:
+    callbacks: list[pl.Callback] = [StopOnSignal(), PerStepSeeding(seed), TestProgressLog()]
+    has_bar = is_bar_shown(config.enable_progress_bar)
+    if has_bar:
         callbacks.append(RichProgressBar())
     trainer = pl.Trainer(
         **device_options(config),
         logger=logger,
         callbacks=callbacks,
-        enable_progress_bar=config.enable_progress_bar,
+        enable_progress_bar=has_bar,
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
@@ -184,7 +202,7 @@ def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) ->
     return trainer
 
 
-def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int) -> dict[str, Any]:
+def describe(run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule) -> dict[str, Any]:
     """Return the description of the model, data and settings in evaluation.json."""
     config = to_plain(run)
     dataset = config["dataset"] or checkpoint.vae["dataset"]
@@ -194,7 +212,8 @@ def describe(run: EvaluateRun, checkpoint: Checkpoint, num_images: int) -> dict[
         "epoch": checkpoint.epoch,
         "dataset": dataset["name"],
         "split": run.split,
-        "num_images": num_images,
+        "num_images": len(data.splits["test"]),
+        "num_available": len(data.source.split(cast(SplitName, run.split)).images),
         "likelihood": checkpoint.vae["likelihood"]["name"],
         "versions": {name: version(name) for name in ("torch", "lightning", "zuko")},
         "evaluation": config,

@@ -68,6 +68,13 @@ class RunFolder:
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
 
+    def prepare_resume(self, signum: int) -> None:
+        """After a signal, make the run resumable, and requeue its SLURM job if asked for."""
+        if is_rank_zero():
+            self.write_config()  # missing if the data set was still being prepared
+            if signum in REQUEUE_SIGNALS:
+                requeue()
+
     def finished_result(self, stage: str) -> StageResult | None:
         """Return the result of a stage; None if the stage has not finished."""
         folder = self.path / stage
@@ -120,10 +127,7 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
         with catch_signals():
             yield run_folder
     except Interrupted as end:
-        if is_rank_zero():
-            run_folder.write_config()  # missing if the data set was still being prepared
-            if end.signum in REQUEUE_SIGNALS:
-                requeue()
+        run_folder.prepare_resume(end.signum)
         message = f"{end}. Resume with: {command}"
         raise Interrupted(end.signum, message, has_command=True) from end
     except OSError as error:

@@ -27,7 +27,7 @@ from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
-from vaegan.training.progress_bar import LoggedMetricsBar
+from vaegan.training.progress_bar import LoggedMetricsBar, ProgressLog, is_bar_shown
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
@@ -79,8 +79,7 @@ def fit(
     best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
     events = EventsLogger(folder)
     trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
-    explain_memory = explain_out_of_memory(module, settings.loader)
-    with closing(events), explain_memory, explain_loader_failures():
+    with closing(events), explain_failures(module, settings.loader):
         if resume_from is None:
             trainer.validate(module, data, verbose=False)  # curves and image grids at step 0
             events.log_config(settings.hparams)
@@ -116,7 +115,7 @@ def build_trainer(
         **options,
         **settings.duration.trainer_options(config),
         log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
-        enable_progress_bar=config.enable_progress_bar,
+        enable_progress_bar=is_bar_shown(config.enable_progress_bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -145,10 +144,18 @@ def standard_callbacks(
         ImageGridLogger(folder / "images", examples, settings.seed),
         LearningRateMonitor("step"),
         DurationEstimate(settings.duration, folder.name),
+        ProgressLog(folder.name),
     ]
-    if settings.trainer.enable_progress_bar:
+    if is_bar_shown(settings.trainer.enable_progress_bar):
         callbacks.append(LoggedMetricsBar())
     return callbacks
+
+
+@contextmanager
+def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
+    """Explain a lack of memory and failures of data loader processes."""
+    with explain_out_of_memory(module, loader), explain_loader_failures():
+        yield
 
 
 @contextmanager

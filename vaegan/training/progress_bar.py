@@ -1,13 +1,98 @@
-"""Progress bar of a training run."""
+"""Progress bar and progress lines of a training run."""
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
 
+from vaegan.runtime.collectives import is_rank_zero
+from vaegan.runtime.progress_lines import ProgressLines, format_seconds
 from vaegan.training.gradients import is_logged
+
+SECONDS_BETWEEN_LINES = 300.0  # longest time between two lines during training
+
+log = logging.getLogger(__name__)
+
+
+def is_bar_shown(enable_progress_bar: bool) -> bool:
+    """True if a progress bar is enabled and standard output is a terminal that can show it."""
+    return enable_progress_bar and Console().is_interactive
+
+
+class ProgressLog(pl.Callback):
+    """Logs a line with all metrics after each validation, and every few minutes between them.
+
+    Args:
+        stage: Name of the stage.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.start = self.last_line = time.monotonic()
+        self.first_batch: int | None = None  # batches done when this process started to train
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = self.last_line = time.monotonic()
+        self.first_batch = self.num_done(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.write_line(trainer, "train/")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.write_line(trainer, "val/")
+
+    def num_done(self, trainer: pl.Trainer) -> int:
+        """Return the number of training batches that are done."""
+        return trainer.fit_loop.epoch_loop.batch_progress.total.completed
+
+    def write_line(self, trainer: pl.Trainer, prefix: str) -> None:
+        """Log the epoch, the batches, the time and the metrics whose tags have a prefix."""
+        self.last_line = time.monotonic()
+        if not is_rank_zero():
+            return
+        metrics = trainer.callback_metrics.items()
+        values = [f"{tag}={float(value):.6g}" for tag, value in metrics if tag.startswith(prefix)]
+        log.info("%s: %s; %s", self.stage, self.describe_position(trainer), ", ".join(values))
+
+    def describe_position(self, trainer: pl.Trainer) -> str:
+        """Return the epoch, the batches and the time, or that training has not begun."""
+        num_done = self.num_done(trainer)
+        if self.first_batch is None or not num_done:
+            return "before training"
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        elapsed = time.monotonic() - self.start
+        num_new = max(1, num_done - self.first_batch)
+        left = format_seconds(elapsed * max(0, total - num_done) / num_new)
+        return (
+            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, batch {num_done:,} of "
+            f"{total:,}, {format_seconds(elapsed)}, about {left} left"
+        )
+
+
+class TestProgressLog(pl.Callback):
+    """Logs the progress of a test loop."""
+
+    __test__ = False  # not a test of pytest
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.lines = ProgressLines("evaluation", int(sum(trainer.num_test_batches)), "batches")
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.lines.update(batch_idx + 1)
 
 
 class LoggedMetricsBar(RichProgressBar):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from vaegan.data.images.decoding import BrokenImage, DecodedImage, ImageTraits, Pixels
 from vaegan.data.images.scanning import ImageFile
+from vaegan.runtime.progress_lines import ProgressLines
 
 UNREAD_DIGEST = b"not read"  # in place of a hash, for a file whose size shows that it is broken
 QUEUED_FILES_PER_THREAD = 16  # files read ahead
@@ -106,10 +107,17 @@ def read_all(
 def with_progress(
     contents: Iterable[Content], total: int, title: str = "decoding"
 ) -> Generator[Content]:
-    """Yield the contents, and show a progress bar with rate, time left and skipped files."""
+    """Yield the contents, and show a progress bar with rate, time left and skipped files.
+
+    Lines in the log replace the bar unless the output is a terminal.
+    """
     from rich import progress as rich_progress
     from rich.console import Console
 
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        yield from with_progress_lines(contents, total, title)
+        return
     columns = (
         title,
         rich_progress.BarColumn(),
@@ -117,7 +125,7 @@ def with_progress(
         rich_progress.TextColumn("{task.fields[rate]:,.0f}/s, {task.fields[skipped]} skipped"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as progress:
+    with rich_progress.Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=total, rate=0.0, skipped=0)
         num_skipped = 0
         last_update = time.monotonic()
@@ -128,3 +136,13 @@ def with_progress(
                 last_update = time.monotonic()
                 rate = progress.tasks[0].speed or 0.0
                 progress.update(task, completed=num_done, rate=rate, skipped=num_skipped)
+
+
+def with_progress_lines(contents: Iterable[Content], total: int, title: str) -> Generator[Content]:
+    """Yield the contents, and log the progress."""
+    lines = ProgressLines(title, total, "files")
+    num_skipped = 0
+    for num_done, content in enumerate(contents, 1):
+        yield content
+        num_skipped += bool(content.reason)
+        lines.update(num_done, f", {num_skipped} skipped")
