@@ -1,13 +1,78 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
-from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals, requeue
+from vaegan.runtime.signals import (
+    SCHEDULER_SIGNALS,
+    SIGNAL_STATE,
+    TERMINATION_SIGNALS,
+    Interrupted,
+    catch_signals,
+    deferred_signals,
+    interruptible,
+    requeue,
+)
+
+SIGNALS = [*TERMINATION_SIGNALS, *SCHEDULER_SIGNALS]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_every_signal_that_users_and_schedulers_send_is_caught():
+    names = {signum.name for signum in SIGNALS}
+    assert names >= {"SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU"}
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_signal_raises_at_once_where_nothing_has_to_be_finished(signum, capfd):
+    with pytest.raises(Interrupted) as caught, catch_signals(), interruptible():
+        os.kill(os.getpid(), signum)
+        time.sleep(5)
+    assert caught.value.status == 128 + signum
+    assert f"{signum.name}: stopping" in capfd.readouterr().err
+
+
+def test_deferred_signal_raises_at_the_end():
+    reached = False
+    with pytest.raises(Interrupted), catch_signals(), interruptible(), deferred_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached = True
+    assert reached and not SIGNAL_STATE.is_immediate
+
+
+def test_signal_before_an_interruptible_part_raises():
+    with catch_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted), interruptible():
+            pass
+
+
+def test_interruption_is_not_taken_for_an_error_of_an_image():
+    assert not issubclass(Interrupted, Exception)
+
+
+def test_hang_up_stays_ignored_under_nohup():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not SIGNAL_STATE.signum
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_signal_is_handled_without_a_terminal(monkeypatch):
+    def fail(*_):
+        raise OSError("the terminal is gone")
+
+    monkeypatch.setattr(os, "write", fail)
+    with catch_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert SIGNAL_STATE.signum == signal.SIGHUP
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_signal_is_recorded_and_handlers_are_restored(signum, capfd):
     before = signal.getsignal(signum)
     with catch_signals():

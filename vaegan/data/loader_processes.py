@@ -195,8 +195,7 @@ def shared_memory_advice() -> str:
     """Return what to do if /dev/shm, the shared memory for batches, is too small."""
     size = ""
     with suppress(OSError):
-        usage = shutil.disk_usage("/dev/shm")
-        size = f" ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB free)"
+        size = f" ({shutil.disk_usage('/dev/shm').total / 1e6:,.0f} MB)"
     return (
         f"/dev/shm{size}, the shared memory that passes batches between processes, may be full: "
         "enlarge it (docker run --shm-size=8g), or set loader.num_workers=0"
