@@ -5,6 +5,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from vaegan.cli.output import ConsoleHandler, SteadyFile, set_up_log_handlers
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
+import threading
+import time
 from vaegan.cli.output import steady_output
 with steady_output():
     for i in range(3):
@@ -72,6 +76,26 @@ def test_output_to_a_closed_pipe_is_dropped(capfd):
         print("text", file=stream, flush=True)
     os.close(writer)
     assert capfd.readouterr().out.count("is unavailable (Broken pipe); continuing") == 1
+
+
+def test_slow_reader_of_a_non_blocking_pipe_gets_everything():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    received = []
+
+    def read():
+        while chunk := os.read(reader, 4096):
+            time.sleep(0.001)
+            received.append(chunk)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    stream = io.TextIOWrapper(io.BufferedWriter(SteadyFile(writer)), "ascii")
+    print("x" * 300_000, file=stream, flush=True)
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+    assert b"".join(received) == b"x" * 300_000 + b"\n"
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ def test_lines_come_soon_and_then_at_growing_intervals(monkeypatch, caplog):
         lines.update(4 * second)
         seconds += [second] * (len(caplog.messages) - before)
     assert seconds == [2, 4, 8, 16, 32, 64, 124, 184, 244]
-    assert caplog.messages[0] == (
-        "decoding: 8 of 1,200 files (1%), 0:00:02, about 0:04:58 left"
-    )
+    assert caplog.messages[0] == ("decoding: 8 of 1,200 files (1%), 0:00:02, about 0:04:58 left")
 
 
 def test_note_is_added(monkeypatch, caplog):

@@ -279,6 +279,39 @@ def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):
     assert any("test/nll" in each.Tags()["scalars"] for each in events)
 
 
+def select(monkeypatch, num_available, *words, stage="vae"):
+    """Return the labels 0, 1, ... of the images that an evaluation uses, and its sample number."""
+    from vaegan.data.dataset import Split
+    from vaegan.stages import evaluate
+
+    monkeypatch.setattr(evaluate, "QUICK_IMAGES", 4)
+    run = compose("stage=evaluate", "ckpt=x", *words)
+    split = Split(torch.zeros(num_available, 1, 2, 2), torch.arange(num_available))
+    return evaluate.select_images(split, run, stage).labels.tolist(), run.samples_per_image()
+
+
+def test_vae_evaluation_is_quick_by_default_and_full_on_request(monkeypatch):
+    assert select(monkeypatch, 10) == ([0, 2, 5, 7], 250)
+    assert select(monkeypatch, 3) == ([0, 1, 2], 250)
+    assert select(monkeypatch, 10, "full=true") == (list(range(10)), 1000)
+    assert select(monkeypatch, 10, "num_images=3", "num_samples=7") == ([0, 1, 2], 7)
+    assert select(monkeypatch, 10, "full=true", "num_samples=7") == (list(range(10)), 7)
+
+
+def test_gan_evaluation_uses_all_images(monkeypatch):
+    assert select(monkeypatch, 10, stage="gan")[0] == list(range(10))
+
+
+def test_quick_evaluation_says_so(vae_result, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vaegan.stages.evaluate.QUICK_IMAGES", 32)
+    run_stage(compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}"), tmp_path)
+    out = capsys.readouterr().out
+    assert "32 of 64 test images of shapes, 20 importance samples per image" in out
+    assert "full=true scores all images with 1,000 samples each" in out
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert (report["num_images"], report["num_available"]) == (32, 64)
+
+
 def test_evaluation_metrics_equal_directly_computed_scores(vae_result, tmp_path):
     result = run_stage(
         compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400"), tmp_path

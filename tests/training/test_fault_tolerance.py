@@ -1,5 +1,6 @@
 """Non-finite steps and resume checkpoints, tested with small runs in this process."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -209,6 +210,16 @@ def test_signal_stops_validation_only_outside_of_training(monkeypatch):
     for hook in (callback.on_validation_batch_start, callback.on_test_batch_start):
         with pytest.raises(Interrupted, match="no work is lost"):
             hook(validating)
+
+
+def test_long_validation_during_training_is_stopped_after_a_signal(monkeypatch):
+    fitting = SimpleNamespace(state=SimpleNamespace(fn="fit"))
+    monkeypatch.setattr(SIGNAL_STATE, "signum", 15)
+    monkeypatch.setattr(SIGNAL_STATE, "received_at", time.monotonic() - 9)
+    StopOnSignal().on_validation_batch_start(fitting)
+    monkeypatch.setattr(SIGNAL_STATE, "received_at", time.monotonic() - 11)
+    with pytest.raises(Interrupted, match="stopped during a validation"):
+        StopOnSignal().on_validation_batch_start(fitting)
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ HELP_OPTIONS = ("--help", "-h")
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    with steady_output():
+    words = sys.argv[1:]
+    is_run = not any(option in words for option in (*HELP_OPTIONS, "--version"))
+    with steady_output(is_reported=is_run):
         try:
-            run_command(sys.argv[1:])
+            run_command(words)
         except KeyboardInterrupt as error:  # while modules are imported
             raise SystemExit(130) from error
 

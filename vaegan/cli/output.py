@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -20,16 +21,20 @@ class SteadyFile(io.FileIO):
 
     Args:
         fd: 1 for standard output, 2 for standard error.
+        is_reported: True to report the first error on the other stream.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, is_reported: bool = True) -> None:
         super().__init__(fd, "w", closefd=False)
+        self.is_reported = is_reported
 
     def write(self, data: Any) -> int:
         with memoryview(data) as view:
             size = view.nbytes
         try:
-            return super().write(data) or 0
+            while (num_written := super().write(data)) is None:
+                time.sleep(0.01)  # another program has made the stream non-blocking
+            return num_written
         except OSError as error:
             self.drop_output(error)
             return size
@@ -42,18 +47,23 @@ class SteadyFile(io.FileIO):
         name = STREAM_NAMES.get(self.fileno(), "a stream")
         message = f"{name} is unavailable ({error.strerror}); continuing without it\n"
         with suppress(OSError):
-            os.write(2 if self.fileno() == 1 else 1, message.encode())
+            if self.is_reported:
+                os.write(2 if self.fileno() == 1 else 1, message.encode())
 
 
 @contextmanager
-def steady_output() -> Iterator[None]:
+def steady_output(is_reported: bool = True) -> Iterator[None]:
     """Replace sys.stdout and sys.stderr with streams that drop what cannot be written.
 
     Characters that the encoding of a stream does not have are written as "?".
+
+    Args:
+        is_reported: True to report the first error of a stream on the other one.
     """
     reserve_descriptors()
     original = (sys.stdout, sys.stderr)
-    sys.stdout, sys.stderr = (to_steady(stream, fd) for fd, stream in enumerate(original, 1))
+    sys.stdout = to_steady(sys.stdout, 1, is_reported)
+    sys.stderr = to_steady(sys.stderr, 2, is_reported)
     try:
         yield
     finally:
@@ -74,18 +84,19 @@ def reserve_descriptors() -> None:
     os.close(fd)
 
 
-def to_steady(stream: TextIO | None, fd: int) -> TextIO:
+def to_steady(stream: TextIO | None, fd: int, is_reported: bool) -> TextIO:
     """Return a stream that writes to the same descriptor; other streams are returned unchanged."""
     if stream is not None:
         try:
-            if stream.fileno() != fd:
+            is_windows_console = sys.platform == "win32" and stream.isatty()
+            if stream.fileno() != fd or is_windows_console:
                 return stream
         except (OSError, ValueError):  # replaced by a program that embeds this one
             return stream
         with suppress(OSError, ValueError):
             stream.flush()
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    buffer = io.BufferedWriter(SteadyFile(fd))
+    buffer = io.BufferedWriter(SteadyFile(fd, is_reported))
     return io.TextIOWrapper(buffer, encoding, errors="replace", line_buffering=True)
 
 
