@@ -133,6 +133,9 @@ def set_up_log_handlers() -> None:
 def stop_log_file(handler: logging.FileHandler) -> None:
     """Report that a log file cannot be written, and do not write to it any more."""
     error = sys.exc_info()[1]
-    logging.getLogger().removeHandler(handler)
+    root = logging.getLogger()
+    root.handlers = [other for other in root.handlers if other is not handler]  # being iterated
+    with suppress(OSError):
+        handler.close()
     log = logging.getLogger(__name__)
     log.warning("the log file %s cannot be written (%s); continuing", handler.baseFilename, error)
