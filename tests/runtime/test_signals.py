@@ -143,3 +143,12 @@ def test_missing_scontrol_logs_a_warning(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "/nowhere")
     requeue()
     assert "SLURM job 17 could not be requeued" in caplog.text
+
+
+def test_hanging_scontrol_does_not_hang_the_run(scontrol, monkeypatch, caplog):
+    program = scontrol.with_name("scontrol")
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr("vaegan.runtime.signals.SECONDS_TO_REQUEUE", 0.1)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    requeue()
+    assert "SLURM job 17 could not be requeued" in caplog.text

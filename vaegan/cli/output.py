@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -107,7 +108,7 @@ class ConsoleHandler(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> Any:  # type: ignore[override]
+    def stream(self) -> Any:
         return sys.stdout
 
 
@@ -120,8 +121,10 @@ def set_up_log_handlers() -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, logging.FileHandler):
-            handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-            handler.handleError = lambda record, handler=handler: stop_log_file(handler)  # type: ignore[method-assign]
+            if isinstance(handler.stream, io.TextIOWrapper):
+                handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            handle_error = functools.partial(stop_log_file, handler)
+            handler.handleError = handle_error  # type: ignore[method-assign]
         elif type(handler) is logging.StreamHandler:
             console = ConsoleHandler()
             console.setFormatter(handler.formatter)
@@ -130,8 +133,8 @@ def set_up_log_handlers() -> None:
             root.addHandler(console)
 
 
-def stop_log_file(handler: logging.FileHandler) -> None:
-    """Report that a log file cannot be written, and do not write to it any more."""
+def stop_log_file(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+    """Report that a record cannot be written to a log file, and do not write to it any more."""
     error = sys.exc_info()[1]
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other is not handler]  # being iterated

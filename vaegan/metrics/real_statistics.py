@@ -26,6 +26,7 @@ from vaegan.metrics.sample_scores import FeatureBatch
 from vaegan.metrics.scores import compute_scores
 from vaegan.runtime.atomic_files import atomic_write
 from vaegan.runtime.paths import cache_home
+from vaegan.runtime.signals import raise_if_late
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 500  # images per forward pass of the network
@@ -91,6 +92,7 @@ def compute_features(
 def iterate_batches(images: ArrayLike, num_images: int) -> Iterator[Tensor]:
     """Yield the first images in uint8 batches of at most BATCH_SIZE, (B, C, H, W)."""
     for start in range(0, num_images, BATCH_SIZE):
+        raise_if_late()
         yield images[start : min(start + BATCH_SIZE, num_images)]
 
 

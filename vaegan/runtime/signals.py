@@ -32,6 +32,8 @@ TERMINATION_SIGNALS = existing_signals("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP",
 # Sent by schedulers before a time limit (SLURM, SGE), by `ulimit -t`, timers and power supplies.
 SCHEDULER_SIGNALS = existing_signals("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM", "SIGPWR")
 REQUEUE_SIGNALS = existing_signals("SIGUSR1")  # a run ended by this signal is requeued in SLURM
+SECONDS_TO_VALIDATE = 10.0  # time that a validation during training has to finish after a signal
+SECONDS_TO_REQUEUE = 30.0  # time limit of `scontrol requeue`
 HANG_UP_SIGNALS = existing_signals("SIGHUP")  # stays ignored under nohup
 
 
@@ -130,6 +132,13 @@ def raise_if_interrupted() -> None:
         raise Interrupted(SIGNAL_STATE.signum, "stopped")
 
 
+def raise_if_late() -> None:
+    """Raise `Interrupted` if a signal arrived during a validation that takes long to finish."""
+    if time.monotonic() - SIGNAL_STATE.received_at > SECONDS_TO_VALIDATE:
+        message = "stopped during a validation; the newest checkpoint is older"
+        raise Interrupted(SIGNAL_STATE.signum, message)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Raise `Interrupted` as soon as a signal arrives, or at once if one has arrived before."""
@@ -189,7 +198,7 @@ def requeue() -> None:
     if not re.fullmatch(r"\d+(_\d+)?", job):
         return
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True)
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=SECONDS_TO_REQUEUE)
         log.info("SLURM job %s was requeued", job)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         log.warning("SLURM job %s could not be requeued (%s)", job, error)

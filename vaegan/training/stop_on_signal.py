@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning.pytorch as pl
 
-from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
-
-SECONDS_TO_VALIDATE = 10.0  # time that a validation gets to finish after a signal
+from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, raise_if_late
 
 
 class StopOnSignal(pl.Callback):
@@ -22,9 +19,8 @@ class StopOnSignal(pl.Callback):
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.state.fn != "fit":
             self.raise_if_interrupted()
-        elif time.monotonic() - SIGNAL_STATE.received_at > SECONDS_TO_VALIDATE:
-            message = "stopped during a validation; the newest checkpoint is older"
-            raise Interrupted(SIGNAL_STATE.signum, message)
+        else:
+            raise_if_late()
 
     def on_test_batch_start(self, *args: Any) -> None:
         self.raise_if_interrupted()
