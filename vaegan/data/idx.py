@@ -22,6 +22,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split, SplitName, train_or_val_split
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
+from vaegan.runtime.downloads import download_timeout
 
 IMAGES = "images-idx3-ubyte"
 LABELS = "labels-idx1-ubyte"
@@ -141,7 +142,8 @@ class IdxSource(ImageSource, abc.ABC):
 
         dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
         try:
-            dataset_class(self.folders[0], download=True, **self.torchvision_options)
+            with download_timeout():
+                dataset_class(self.folders[0], download=True, **self.torchvision_options)
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"dataset={self.config.name}: {missing} is neither in {self.folders[0]} nor in "

@@ -18,6 +18,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split, SplitName, train_or_val_split
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
+from vaegan.runtime.downloads import download_timeout
 
 
 class TorchvisionSource(ImageSource, abc.ABC):
@@ -63,7 +64,8 @@ class TorchvisionSource(ImageSource, abc.ABC):
         root = Path(self.config.root or str(self.DEFAULT_ROOT)).expanduser()
         dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
         try:
-            dataset = dataset_class(str(root), download=True, **self.options(is_test))
+            with download_timeout():
+                dataset = dataset_class(str(root), download=True, **self.options(is_test))
         except ImportError as error:
             raise ValueError(
                 f"dataset={self.config.name} requires a package that is not installed ({error})"

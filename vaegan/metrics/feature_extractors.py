@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import to_uint8
 from vaegan.metrics.digits_cnn import DigitsCnn, load_digits_cnn
+from vaegan.runtime.downloads import download_timeout
 from vaegan.vae.model import VAE
 
 
@@ -144,9 +145,10 @@ class InceptionExtractor(FeatureExtractor):
         if path is not None:
             check_weights_file(path, remedy)
         try:
-            self.net = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], None if path is None else str(path)
-            )
+            with download_timeout():
+                self.net = FeatureExtractorInceptionV3(
+                    "inception-v3-compat", ["2048"], None if path is None else str(path)
+                )
         except OSError as error:
             raise ValueError(
                 f"feature_extractor=inception: cannot download the weights ({error}); {remedy}"
