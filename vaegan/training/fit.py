@@ -75,7 +75,6 @@ def fit(
     Raises:
         ValueError: Out of memory, or a loss or a gradient is not finite (`NonFiniteStep`).
     """
-    silence_warnings()
     best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
     events = EventsLogger(folder)
     trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
@@ -103,6 +102,7 @@ def build_trainer(
     callbacks: Sequence[pl.Callback],
 ) -> pl.Trainer:
     """Return Lightning's Trainer with the standard callbacks, followed by the given ones."""
+    silence_warnings()
     config = settings.trainer
     if is_rank_zero():
         log_duration(settings.duration, folder.name)
