@@ -20,7 +20,7 @@ from vaegan.stages.execute import execute, num_processes
 def act(actions):
     """Perform the action of this process's rank."""
     action = actions[int(os.environ.get("LOCAL_RANK", 0))]
-    if isinstance(action, Exception):
+    if isinstance(action, BaseException):
         raise action
     if action == "wait":
         time.sleep(60)
@@ -99,6 +99,13 @@ def test_signals_are_forwarded_to_the_workers():
             launch("wait for signal", "b")
     finally:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def test_signal_of_one_worker_stops_the_others():
+    start = time.monotonic()
+    with pytest.raises(Interrupted, match="by its scheduler"):
+        launch("wait for signal", Interrupted(15, "by its scheduler"), "wait for signal")
+    assert time.monotonic() - start < 10
 
 
 def test_several_nodes_need_a_launcher():
