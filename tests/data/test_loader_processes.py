@@ -63,7 +63,7 @@ def test_batch_that_cannot_be_passed_on_ends_the_wait(capfd):
 
 
 def test_killed_process_ends_the_wait():
-    with pytest.raises(ChildProcessError, match="data loader process failed .*Killed"):
+    with pytest.raises(ChildProcessError, match="a data loader process failed"):
         load_one(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
