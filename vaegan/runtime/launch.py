@@ -33,6 +33,7 @@ from vaegan.runtime.signals import (
 
 SECONDS_TO_REPORT = 2.0  # time for other workers to report their errors after one has failed
 SECONDS_TO_SAVE = 60.0  # time for other workers to save and stop after a signal
+SECONDS_TO_FORWARD = 1.0  # time until a signal is sent again to a worker that may have missed it
 has_computed = False  # True after a run in this process, as its threads would not survive a fork
 
 
@@ -118,13 +119,14 @@ def collect_results(
     A worker that dies sends nothing. After a failure, the other workers get a short deadline.
     """
     messages: dict[int, Any] = {}
-    signum = 0  # signal that was forwarded
+    next_forward = time.monotonic()
     deadline = float("inf")
     while not all(receiver.closed for receiver in receivers) and time.monotonic() < deadline:
-        if not signum:
-            signum = signum_to_forward(messages)
+        signum = signum_to_forward(messages)
+        if signum and time.monotonic() >= next_forward:
+            next_forward = time.monotonic() + SECONDS_TO_FORWARD
             for worker in workers:
-                if signum and worker.is_alive():
+                if worker.is_alive():
                     os.kill(worker.pid or 0, signum)
         open_receivers = [receiver for receiver in receivers if not receiver.closed]
         for ready in wait(open_receivers, timeout=0.1):
