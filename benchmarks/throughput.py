@@ -125,8 +125,11 @@ def time_plain_gan(run, data):
             discriminator.requires_grad_(True)
             ema.update_parameters(generator)
     with torch.no_grad():
+        num_scored = 0
         for x in validation_batches(data, run.loader.eval_batch_size):
-            scorer.update(ema(vae.latent_prior().sample((len(x),))))
+            indices = num_scored + torch.arange(len(x))
+            scorer.update(ema(vae.latent_prior().sample((len(x),))), indices)
+            num_scored += len(x)
     scorer.compute()
     return time.perf_counter() - start
 

@@ -17,7 +17,6 @@ from vaegan.metrics import sample_scores
 from vaegan.metrics.metric_table import METRICS, Metric, sweep_metrics
 from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch, sample_score
 from vaegan.metrics.scores import (
-    check_num_images,
     class_scores,
     compute_scores,
     frechet_distance,
@@ -323,7 +322,7 @@ def test_too_few_images_are_rejected():
         ValueError,
         match="number of images must be more than k = 5, the number of nearest neighbors; got 5",
     ):
-        manifold(real, fake[:5])
+        manifold(real, fake[:5], 5)
     with pytest.raises(ValueError, match="k must be 1 or more; got 0"):
         FeatureBatch(real).radii(0)
     with pytest.raises(
@@ -333,12 +332,16 @@ def test_too_few_images_are_rejected():
         kernel(real, fake[:1])
 
 
-def test_fewer_images_than_features_are_rejected_with_the_setting():
-    check_num_images(65, 64, "num_fakes")
-    with pytest.raises(
-        ValueError, match="num_fakes must be at least 65, preferably 640: .* singular .*; got 64"
-    ):
-        check_num_images(64, 64, "num_fakes")
+def test_small_batches_use_fewer_neighbors():
+    real, fake = features(4, 3)
+    assert manifold(real, fake) == manifold(real, fake, 2)
+
+
+@pytest.mark.parametrize("num_images, is_defined", [(12, False), (13, True)])
+def test_frechet_distance_is_left_out_with_fewer_images_than_features(num_images, is_defined):
+    real, fake = (FeatureBatch(part) for part in features(num_images, num_images))
+    expected = NAMES if is_defined else NAMES[1:]
+    assert list(compute_scores(real, fake)) == expected
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaegan.data.datamodule import Batch
+from vaegan.data.dataset import SplitName
 from vaegan.gan.generator import Generator
-from vaegan.gan.latents import Latents
+from vaegan.gan.latents import Latents, draw_latents
 from vaegan.metrics.scorer import Scorer
 
 
@@ -21,11 +22,15 @@ class ScoringModule(pl.LightningModule, abc.ABC):
 
     Args:
         scorer: Scorer of generated images; `scorer.compute()` returns the scores.
+
+    Attributes:
+        draw: Index of the latents' draw (`draw_latents`); training uses the first one, 0.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
         self.scorer = scorer
+        self.draw = 0
 
     @abc.abstractmethod
     def latent_distribution(self) -> Distribution:
@@ -47,14 +52,28 @@ class ScoringModule(pl.LightningModule, abc.ABC):
         return draw(torch.Size([num_latents]))
 
     def on_validation_epoch_start(self) -> None:
-        self.scorer.start("val", self.device)
+        self.start_scoring("val")
 
     def on_test_epoch_start(self) -> None:
-        self.scorer.start("test", self.device)
+        self.start_scoring("test")
+
+    def start_scoring(self, split: SplitName) -> None:
+        """Draw one latent per real image of the split; each rank uses its share of them."""
+        self.scorer.start(split, self.device)
+        num_images = len(self.scorer.data.splits[split])
+        self.latents_to_score = draw_latents(
+            self.latent_distribution(), num_images, self.scorer.data.seed, self.draw
+        )
+        self.indices_to_score = torch.arange(num_images)[
+            self.trainer.global_rank :: self.trainer.world_size
+        ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, _ = batch
-        self.scorer.update(self.generate(self.sample_latents(len(images))))
+        indices = self.indices_to_score[: len(images)]
+        self.indices_to_score = self.indices_to_score[len(images) :]
+        z = self.latents_to_score[indices.to(self.latents_to_score.device)]
+        self.scorer.update(self.generate(z), indices)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)

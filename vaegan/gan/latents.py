@@ -7,9 +7,31 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaegan.config import require
+from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import VAE
 
 COVARIANCE_JITTER = 1e-6  # added to the diagonal of the covariance, in squared latent units
+LATENTS_PER_BLOCK = 512  # latents drawn from one seed by `draw_latents`
+
+
+@torch.no_grad()
+def draw_latents(latents: Distribution, num_latents: int, seed: int, draw: int = 0) -> Tensor:
+    """Draw the latents of the images that are scored, (num_latents, latent_dim).
+
+    Latent i is a function of (seed, draw, i). It does not depend on the number of latents, the
+    batch size, the number of devices or the stage.
+
+    Args:
+        latents: Latent distribution, batch shape (), event shape (latent_dim,).
+        num_latents: Number of latents, >= 1.
+        seed: Random seed of the run.
+        draw: Index of the draw, for independent sets of latents with the same seed.
+    """
+    blocks = []
+    for block in range(-(-num_latents // LATENTS_PER_BLOCK)):
+        with seeded(seed, "scores", draw, block):
+            blocks.append(latents.sample(torch.Size([LATENTS_PER_BLOCK])))
+    return torch.cat(blocks)[:num_latents]
 
 
 class AggregatePosterior(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor
 from vaegan.data.dataset import ArrayLike
 from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor
-from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.sample_scores import MAX_PIXEL_IMAGES, FeatureBatch
 from vaegan.metrics.scores import compute_scores
 from vaegan.runtime.atomic_files import atomic_write
 from vaegan.runtime.paths import cache_home
@@ -52,15 +52,19 @@ def compute_real_statistics(
         device: Device of the computation.
     """
     num_others = min(len(images), len(other_images))
-    real = classify(network, load_features(network, images, len(images), device))
-    other = classify(network, load_features(network, other_images, num_others, device))
+    batches = []
+    for pixels, num_images in ((images, len(images)), (other_images, num_others)):
+        features = load_features(network, pixels, num_images, device)
+        first_pixels = pixels[: min(num_images, MAX_PIXEL_IMAGES)].to(device)
+        batches.append(classify(network, features, first_pixels))
+    real, other = batches
     return RealStatistics(real, compute_scores(real, other))
 
 
 @torch.no_grad()
-def classify(network: FeatureExtractor, features: Tensor) -> FeatureBatch:
-    """Return features (N, D) together with the class logits predicted from them."""
-    return FeatureBatch(features, network.classify(features))
+def classify(network: FeatureExtractor, features: Tensor, images: Tensor) -> FeatureBatch:
+    """Return features (N, D) and pixels with the class logits predicted from the features."""
+    return FeatureBatch(features, network.classify(features), images)
 
 
 def load_features(

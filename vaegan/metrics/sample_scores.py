@@ -25,6 +25,7 @@ from vaegan.config import require
 from vaegan.metrics.metric_table import Metric, register_metric
 
 NUM_NEIGHBORS = 5  # k of the k-nearest-neighbor balls
+MAX_PIXEL_IMAGES = 1024  # images whose pixels are kept for scores of pixels
 # Rows of a distance matrix in memory at a time: fits one core's cache; 20 MB at 10,000 columns.
 CHUNK_ROWS = 256
 
@@ -35,11 +36,15 @@ class NonFiniteError(ValueError):
 
 @dataclass(eq=False)
 class FeatureBatch:
-    """Features and class logits of N images."""
+    """Features, class logits and pixels of N images."""
 
     features: Tensor  # (N, D)
     # (N, K), logits or log-probabilities; None if the feature extractor has no classes
     logits: Tensor | None = None
+    # pixels of the first images, at most MAX_PIXEL_IMAGES, uint8, (n, C, H, W); None if not given
+    images: Tensor | None = None
+    # patches of `images`, set by the score that uses them
+    patches: list[Tensor] | None = field(default=None, init=False, repr=False)
     _radii: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def radii(self, k: int = NUM_NEIGHBORS) -> Tensor:
@@ -75,12 +80,35 @@ class SampleScore:
 
     function: Score
     needs_classes: bool  # True if the function reads `FeatureBatch.logits`
+    needs_images: bool  # True if the function reads `FeatureBatch.images`
+    needs_covariance: bool  # True if the function estimates the covariance of the features
+
+    def is_defined(self, real: FeatureBatch, fake: FeatureBatch) -> bool:
+        """True if both batches have what the function needs."""
+        batches = (real, fake)
+        if self.needs_classes and any(batch.logits is None for batch in batches):
+            return False
+        if self.needs_images and any(batch.images is None for batch in batches):
+            return False
+        return not self.needs_covariance or all(
+            can_estimate_covariance(*batch.features.shape) for batch in batches
+        )
 
 
 SAMPLE_SCORES: dict[str, SampleScore] = {}  # by the name of their first metric
 
 
-def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F], F]:
+def can_estimate_covariance(num_images: int, num_features: int) -> bool:
+    """True if there are more images than features; with fewer, the covariance is singular."""
+    return num_images > num_features
+
+
+def sample_score(
+    *metrics: Metric,
+    needs_classes: bool = False,
+    needs_images: bool = False,
+    needs_covariance: bool = False,
+) -> Callable[[F], F]:
     """Return a decorator that registers a function (real, fake) -> score.
 
     Args:
@@ -88,6 +116,9 @@ def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F],
             metric name for several.
         needs_classes: True if the function reads logits. It is skipped if the feature extractor
             has no classes.
+        needs_images: True if the function reads pixels. It is skipped if the batches have none.
+        needs_covariance: True if the function estimates the covariance of the features. It is
+            skipped unless there are more images than features.
 
     Raises:
         ValueError: Another metric has the same name.
@@ -96,7 +127,9 @@ def sample_score(*metrics: Metric, needs_classes: bool = False) -> Callable[[F],
     def register(function: F) -> F:
         for metric in metrics:
             register_metric(metric)
-        SAMPLE_SCORES[metrics[0].name] = SampleScore(function, needs_classes)
+        SAMPLE_SCORES[metrics[0].name] = SampleScore(
+            function, needs_classes, needs_images, needs_covariance
+        )
         return function
 
     return register

@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
-from torchmetrics import CatMetric
+from torchmetrics import Metric as TorchMetric
+from torchmetrics.utilities import dim_zero_cat
 
+from vaegan.config import require
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import SplitName
+from vaegan.images import to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor
 from vaegan.metrics.real_statistics import RealStatistics, classify, compute_real_statistics
-from vaegan.metrics.scores import check_num_images, compute_scores
+from vaegan.metrics.sample_scores import MAX_PIXEL_IMAGES, can_estimate_covariance
+from vaegan.metrics.scores import compute_scores
+from vaegan.runtime.collectives import is_rank_zero
+
+log = logging.getLogger(__name__)
+# Images per feature from which on the Frechet distance is the monitor: with fewer, its bias is
+# larger than the differences between good checkpoints.
+MIN_IMAGES_PER_FEATURE = 10
+
+
+class SampleCollector(TorchMetric):
+    """Features and pixels of generated images on all devices, in the order of their indices."""
+
+    indices: list[Tensor]
+    features: list[Tensor]
+    images: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("indices", "features", "images"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, indices: Tensor, features: Tensor, images: Tensor) -> None:
+        """Add images in [0, 1], (B, C, H, W), with their features (B, D) and indices (B,)."""
+        self.indices.append(indices)
+        self.features.append(features)
+        self.images.append(to_uint8(images[indices < MAX_PIXEL_IMAGES]))
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return all features (N, D), and the first images, uint8, (n, C, H, W)."""
+        indices = dim_zero_cat(self.indices)
+        order = indices.argsort()
+        image_order = indices[indices < MAX_PIXEL_IMAGES].argsort()
+        return dim_zero_cat(self.features)[order], dim_zero_cat(self.images)[image_order]
 
 
 class Scorer:
@@ -21,13 +59,17 @@ class Scorer:
     Args:
         network: Feature extractor.
         data: Real images; the train split provides the real-data baseline.
-        splits: Splits to score against.
+        splits: Splits to score against; the size of the first one decides about the monitor.
 
     Attributes:
-        scores: Result of the last `compute()`, by metric name.
+        monitor: Name of the metric that selects the best checkpoint and is reported first:
+            frechet_distance, or kernel_distance if the first split has fewer than ten images per
+            feature.
+        scores: Result of the last `compute()`, by metric name, the monitor first.
+        fake: Generated images of the last `compute()`, in the order of their indices.
 
     Raises:
-        ValueError: A split has too few images for the network's number of features.
+        ValueError: A split has fewer than 2 images.
     """
 
     def __init__(
@@ -37,14 +79,37 @@ class Scorer:
         self.data = data
         self.real_statistics_by_split: dict[SplitName, RealStatistics] = {}
         for split in splits:
-            key = f"the number of images in the {split} split{size_setting(data, split)}"
-            check_num_images(len(data.splits[split]), network.num_features, key)
+            num_images = len(data.splits[split])
+            key = f"the number of images in the {split} split"
+            require(num_images >= 2, key, "at least 2", num_images)
+        self.monitor = choose_monitor(len(data.splits[splits[0]]), network.num_features)
+        self.log_small_splits(splits)
+
+    def log_small_splits(self, splits: tuple[SplitName, ...]) -> None:
+        """Log how scores change because of splits with few images per feature, if there are any."""
+        sizes = {split: len(self.data.splits[split]) for split in splits}
+        too_small = [
+            split
+            for split, size in sizes.items()
+            if not can_estimate_covariance(size, self.network.num_features)
+        ]
+        if self.monitor != "kernel_distance" and not too_small:
+            return
+        counts = " and ".join(f"{size} {split} images" for split, size in sizes.items())
+        message = f"{counts} are few for the {self.network.num_features} features of "
+        message += self.network.name
+        if self.monitor == "kernel_distance":
+            message += ": kernel_distance selects the best checkpoint"
+        if too_small:
+            message += f"; frechet_distance is left out on {' and '.join(too_small)}"
+        if is_rank_zero():
+            log.info("%s", message)
 
     def start(self, split: SplitName, device: torch.device) -> None:
         """Discard collected images and start to collect images for the comparison with a split."""
         self.real_statistics(split, device)
         self.split = split
-        self.collected = CatMetric(nan_strategy="disable").to(device)
+        self.collector = SampleCollector().to(device)
 
     def real_statistics(self, split: SplitName, device: torch.device) -> RealStatistics:
         """Return the statistics of a split's real images; they are computed once."""
@@ -55,22 +120,24 @@ class Scorer:
             self.real_statistics_by_split[split] = statistics
         return self.real_statistics_by_split[split]
 
-    def update(self, images: Tensor) -> None:
-        """Add generated images in [0, 1], (B, C, H, W)."""
+    def update(self, images: Tensor, indices: Tensor) -> None:
+        """Add generated images in [0, 1], (B, C, H, W), and their indices, (B,)."""
         with torch.autocast(images.device.type, enabled=False):  # as for real images
-            self.collected.update(self.network(images.float()))
+            images = images.float()
+            self.collector.update(indices.to(images.device), self.network(images), images)
 
     def compute(self) -> dict[str, float]:
         """Compute all scores of the images collected on all devices; also set `scores`."""
-        features = self.collected.compute()
-        self.collected.reset()
+        features, images = self.collector.compute()
+        self.collector.reset()
+        self.fake = classify(self.network, features, images)
         real = self.real_statistics_by_split[self.split].real
-        self.scores = compute_scores(real, classify(self.network, features))
+        scores = compute_scores(real, self.fake)
+        self.scores = {self.monitor: scores[self.monitor]} | scores
         return self.scores
 
 
-def size_setting(data: ImageDataModule, split: SplitName) -> str:
-    """Return the setting for the size of a split, for a message; '' if the data set has none."""
-    keys = [f"{split}_fraction", f"num_{split}"]
-    known = [key for key in keys if hasattr(data.source.config, key)]
-    return f" (set by dataset.{known[0]})" if known else ""
+def choose_monitor(num_images: int, num_features: int) -> str:
+    """Return the metric that selects the best checkpoint of a GAN."""
+    is_large = num_images >= MIN_IMAGES_PER_FEATURE * num_features
+    return "frechet_distance" if is_large else "kernel_distance"

@@ -7,6 +7,8 @@
     density           mean number of real balls around a fake image, / k    fidelity, higher
     coverage          fraction of real balls that contain a fake image      diversity, higher
 
+The sliced Wasserstein distance of pixels is in sliced_wasserstein.py.
+
 mu and S are mean and covariance of the features, D is their number. The ball of an image is
 centered at its features; its radius is the distance to the k-th nearest neighbor in the same set.
 Points on the surface are outside.
@@ -23,6 +25,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
+from vaegan.metrics import sliced_wasserstein  # noqa: F401 (registers its score)
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
     NUM_NEIGHBORS,
@@ -41,7 +44,8 @@ NUM_KERNEL_SUBSETS = 20
 def compute_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
     """Compute all registered scores by metric name, in the order of METRICS.
 
-    Scores that need classes are skipped if the batches have no logits.
+    Scores that need classes or pixels are skipped if the batches have none, and the Frechet
+    distance is skipped unless there are more images than features.
 
     Args:
         real: N real images.
@@ -57,7 +61,7 @@ def compute_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
     scores: dict[str, float] = {}
     for name in METRICS:
         score = SAMPLE_SCORES.get(name)
-        if score is None or (score.needs_classes and not has_classes):
+        if score is None or not score.is_defined(real, fake):
             continue
         result = score.function(real, fake)
         scores |= result if isinstance(result, dict) else {name: result}
@@ -75,13 +79,13 @@ class PassThrough(nn.Module):
         return features
 
 
-@sample_score(METRICS["frechet_distance"])
+@sample_score(METRICS["frechet_distance"], needs_covariance=True)
 def frechet_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     """Return the squared Frechet distance between normals fitted to the features, >= 0.
 
         |mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2))
 
-    The estimate is biased upward and decreases with the number of images (`check_num_images`).
+    The estimate is biased upward and decreases with the number of images.
     Unit: squared feature units. Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6.
     """
     x, y = check_pair(real.features, fake.features)
@@ -124,17 +128,18 @@ def kernel_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
 
 @sample_score(*(METRICS[name] for name in ("precision", "recall", "density", "coverage")))
 def manifold_scores(
-    real: FeatureBatch, fake: FeatureBatch, k: int = NUM_NEIGHBORS
+    real: FeatureBatch, fake: FeatureBatch, k: int | None = None
 ) -> dict[str, float]:
     """Return precision, recall, density and coverage from k-nearest-neighbor balls.
 
-    All pairs are compared, but only `CHUNK_ROWS` rows of the distance matrix are in memory at a
-    time.
+    The default k is 5, or less if a batch has only 5 images or fewer. All pairs are compared, but
+    only `CHUNK_ROWS` rows of the distance matrix are in memory at a time.
 
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 1-2 (precision, recall); Naeem et al.
         2020, arXiv:2002.09797 (density, coverage).
     """
     x, y = check_pair(real.features, fake.features)
+    k = min(NUM_NEIGHBORS, len(x) - 1, len(y) - 1) if k is None else k
     real_radii = real.radii(k)
     fake_radii = fake.radii(k)
     is_precise = torch.zeros(len(y), dtype=torch.bool, device=y.device)
@@ -189,22 +194,3 @@ def inception_score(real: FeatureBatch, fake: FeatureBatch) -> float:
     log_p = check_finite(fake.logits, "fake logits").log_softmax(1)
     log_marginal = log_p.logsumexp(0) - math.log(len(log_p))
     return float((log_p.exp() * (log_p - log_marginal)).sum(1).mean().exp())
-
-
-def check_num_images(num_images: int, num_features: int, key: str) -> None:
-    """Check that there are enough images to estimate the covariance in the Frechet distance.
-
-    Args:
-        num_images: Number of real images, equal to the number of generated images.
-        num_features: Number of features D.
-        key: Name of the setting for the number of images, for the message.
-
-    Raises:
-        ValueError: There are not more images than features.
-    """
-    expected = (
-        f"at least {num_features + 1}, preferably {10 * num_features}: the Frechet distance "
-        f"estimates the covariance of {num_features} features, which is singular with fewer images "
-        "and inaccurate with only slightly more"
-    )
-    require(num_images > num_features, key, expected, num_images)

@@ -1,9 +1,9 @@
 """Stateless randomness: every random number is a pure function of a key.
 
 No random state is stored in a checkpoint. The data order is f(seed, epoch). In training, noise and
-latents are f(seed, iteration, position in the global batch); in validation and test they are
-f(seed, image index), see `evaluation_noise.py`. A resumed run therefore equals an uninterrupted
-run, and each rank has its own noise.
+latents are f(seed, iteration, position in the global batch); in validation and test, noise is
+f(seed, image index), see `evaluation_noise.py`, and the latents of scored images are f(seed, draw,
+image index). A resumed run therefore equals an uninterrupted run, and each rank has its own noise.
 """
 
 from __future__ import annotations
