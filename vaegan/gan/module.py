@@ -46,8 +46,6 @@ class GANModule(ScoringModule):
         header: Description stored in the checkpoint (`vaegan.checkpoints.checkpoint.header`).
     """
 
-    progress_bar_tags = ("train/d_loss", "train/d_real", "train/d_fake", "val/frechet_distance")
-
     def __init__(
         self,
         components: GANComponents,
@@ -57,6 +55,8 @@ class GANModule(ScoringModule):
     ) -> None:
         super().__init__(scorer)
         self.automatic_optimization = False
+        logits = ("train/d_real", "train/d_fake")
+        self.progress_bar_tags = ("train/d_loss", *logits, f"val/{scorer.monitor}")
         self.training_config = training
         self.header = header
         self.loss = components.loss

@@ -2,8 +2,9 @@
 
 Runs on the same data set and scored with the same feature extractor form a panel. Within a panel,
 runs with the same label form an arm: they differ only in the random seed, and the curve of the arm
-is their pointwise median. Let u be the number of generator updates, d(u) the Frechet distance of an
-arm, interpolated linearly between validations, and d_b that of the baseline:
+is their pointwise median. Let u be the number of generator updates, d(u) the distance of an arm
+(the Frechet or the kernel distance, whichever selected the best checkpoints), interpolated linearly
+between validations, and d_b that of the baseline:
 
     levels         d_b(u_b) at each validation with u_b > 0 that is lower than all earlier d_b
     update ratio   min{u : d(u) <= level} / u_b for each level; infinite if never reached
@@ -56,10 +57,9 @@ class Criteria:
         return {
             "fewer_updates": f"at most {self.max_update_ratio:g} times the generator updates of "
             "the baseline, at every level",
-            "never_worse_than_start": "Frechet distance never above "
-            f"{self.max_rise:.2f} times its initial value",
-            "no_worse_at_end": "Frechet distance and recall at the end no worse than the "
-            "baseline's",
+            "never_worse_than_start": f"distance never above {self.max_rise:.2f} times its initial "
+            "value",
+            "no_worse_at_end": "distance and recall at the end no worse than the baseline's",
             "less_compute": "less compute than the baseline at every level, including the VAE",
         }
 
@@ -106,6 +106,7 @@ def compare_panel(arms: dict[str, list[Run]], criteria: Criteria) -> dict[str, A
     return {
         "dataset": runs[0].dataset,
         "feature_extractor": runs[0].feature_extractor,
+        "monitor": runs[0].monitor,
         "num_images": runs[0].num_images,
         "real_vs_real": summarize_tags(run.real_vs_real for run in runs),
         "settings": find_differing_settings(arms),
@@ -118,10 +119,13 @@ def check_is_comparable(first: Run, second: Run) -> None:
     if first.num_images != second.num_images:
         reason = "were scored on different numbers of images, on which the Frechet distance depends"
         raise_not_comparable(first, second, reason)
-    distances = [run.real_vs_real["frechet_distance"] for run in (first, second)]
-    if not math.isclose(*distances, rel_tol=BASELINE_TOLERANCE):
+    if first.monitor != second.monitor:
+        reason = f"were selected by different metrics: {first.monitor} and {second.monitor}"
+        raise_not_comparable(first, second, reason)
+    distances = [run.real_vs_real[run.monitor] for run in (first, second)]
+    if not math.isclose(*distances, rel_tol=BASELINE_TOLERANCE, abs_tol=1e-6):
         reason = (
-            "were scored differently: their real images have Frechet distances "
+            f"were scored differently: their real images have {first.monitor.replace('_', ' ')}s "
             f"{distances[0]:.4g} and {distances[1]:.4g}; the feature extractor or the data differ"
         )
         raise_not_comparable(first, second, reason)
@@ -152,7 +156,7 @@ def describe_arm(arm: list[Run]) -> dict[str, Any]:
     distances = zip(*(run.curve.distance for run in arm), strict=True)
     recalls = zip(*(run.curve.recall for run in arm), strict=True)
     scores = {
-        "frechet_distance": [summarize(values) for values in distances],
+        arm[0].monitor: [summarize(values) for values in distances],
         "recall": [summarize(values) for values in recalls],
     }
     axes = {"images": curve.images, "updates": curve.updates, "compute": curve.compute}
@@ -215,19 +219,22 @@ def compare_arms(arm: list[Run], baseline: list[Run], criteria: Criteria) -> dic
         reason = "have no validation in common after the start"
         raise_not_comparable(baseline[0], arm[0], reason)
     by_seed = {run.seed: run.curve for run in baseline}
+    monitor = arm[0].monitor
     pairs = []
     for run in sorted(arm, key=lambda run: run.seed):
         if run.seed in by_seed:
-            result = compare_to_baseline(run.curve, by_seed[run.seed], criteria)
+            result = compare_to_baseline(run.curve, by_seed[run.seed], criteria, monitor)
             pairs.append({"seed": run.seed} | result)
-    against_baseline = compare_to_baseline(curve, baseline_curve, criteria)
+    against_baseline = compare_to_baseline(curve, baseline_curve, criteria, monitor)
     return {"against_baseline": against_baseline, "seed_pairs": pairs}
 
 
-def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict[str, Any]:
+def compare_to_baseline(
+    arm: Curve, baseline: Curve, criteria: Criteria, monitor: str = "frechet_distance"
+) -> dict[str, Any]:
     """Return ratios at all levels, worst rise, scores at the common end, and criteria met."""
     arm = insert_generator_start(arm)
-    levels = [compare_at_level(arm, baseline, i) for i in find_improvements(baseline)]
+    levels = [compare_at_level(arm, baseline, i, monitor) for i in find_improvements(baseline)]
     update_ratios = [level["updates_ratio"] for level in levels]
     compute_ratios = [level["compute_ratio"] for level in levels]
     has_fewer_updates = [ratio <= criteria.max_update_ratio for ratio in update_ratios]
@@ -237,7 +244,7 @@ def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict
     i = arm.images.index(images)
     j = baseline.images.index(images)
     end = {
-        "frechet_distance": [arm.distance[i], baseline.distance[j]],
+        monitor: [arm.distance[i], baseline.distance[j]],
         "recall": [arm.recall[i], baseline.recall[j]],
     }
     is_worse = [is_better(name, reference, value) for name, (value, reference) in end.items()]
@@ -256,13 +263,13 @@ def compare_to_baseline(arm: Curve, baseline: Curve, criteria: Criteria) -> dict
     }
 
 
-def compare_at_level(arm: Curve, baseline: Curve, i: int) -> dict[str, float]:
+def compare_at_level(arm: Curve, baseline: Curve, i: int, monitor: str) -> dict[str, float]:
     """Compare the cost of an arm and the baseline to reach the baseline's distance at index i."""
     level = baseline.distance[i]
     updates = first_crossing(arm.updates, arm.distance, level)
     compute = first_crossing(arm.compute, arm.distance, level)
     return {
-        "frechet_distance": level,
+        monitor: level,
         "updates": updates,
         "baseline_updates": baseline.updates[i],
         "updates_ratio": updates / baseline.updates[i],

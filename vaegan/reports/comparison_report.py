@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     Styles = dict[str, tuple[str, str]]  # color and line style by label
 
 LEGEND = """\
-FD: Frechet distance on the val split, as median over seeds [min, max]. Test FD: FD on the test
-split, of the checkpoint with the lowest FD. Updates, compute: amount needed to reach each FD level
-of {baseline}, relative to {baseline}, as median / worst over levels. Worst rise: largest FD
-relative to the initial FD, of the median curve (and of the worst seed). Criteria: evaluated on the
-median curves (in parentheses: number of seeds that meet them, of those shared with {baseline}):
+{name} ({short}): on the val split, as median over seeds [min, max]. Test {short}: on the test
+split, of the checkpoint with the lowest {short}. Updates, compute: amount needed to reach each
+{short} level of {baseline}, relative to {baseline}, as median / worst over levels. Worst rise:
+largest {short} relative to the initial {short}, of the median curve (and of the worst seed).
+Criteria: evaluated on the median curves (in parentheses: number of seeds that meet them, of those
+shared with {baseline}):
 """
-PLOTS = (("images", "frechet_distance"), ("compute", "frechet_distance"), ("images", "recall"))
+SHORT_NAMES = {"frechet_distance": "FD", "kernel_distance": "KD"}
 AXIS_LABELS = {
     "images": "real images seen",
     "compute": "PFLOP, VAE included",
     "frechet_distance": "Fréchet distance",
+    "kernel_distance": "kernel distance",
     "recall": "recall",
 }
 
@@ -45,18 +47,22 @@ def write_markdown(report: dict[str, Any]) -> str:
     lines = [f"# Comparison with {baseline}", ""]
     for panel in report["panels"]:
         lines += describe_panel(panel, baseline, list(report["criteria"]))
-    lines.append(LEGEND.format(baseline=baseline))
+    for monitor in dict.fromkeys(panel["monitor"] for panel in report["panels"]):
+        name = to_words(monitor).capitalize()
+        lines.append(LEGEND.format(baseline=baseline, name=name, short=SHORT_NAMES[monitor]))
     lines += [f"- {to_words(name)}: {text}" for name, text in report["criteria"].items()]
     return "\n".join(lines) + "\n"
 
 
 def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) -> list[str]:
     """Return the table of a panel, and the settings that differ between its runs."""
-    numbers = ["seeds", "VAE PFLOP", "FD start → end", "recall at end", "test FD"]
+    monitor = panel["monitor"]
+    short = SHORT_NAMES[monitor]
+    numbers = ["seeds", "VAE PFLOP", f"{short} start → end", "recall at end", f"test {short}"]
     numbers += [f"{name} vs {baseline}: median / worst" for name in ("updates", "compute")]
     numbers.append("worst rise")
     names = ["arm", *numbers, *map(to_words, criteria)]
-    rows = [make_row(arm, criteria) for arm in panel["arms"]]
+    rows = [make_row(arm, criteria, monitor) for arm in panel["arms"]]
     real_scores = [
         f"{name} {format_number(value['median'])}" for name, value in panel["real_vs_real"].items()
     ]
@@ -75,11 +81,11 @@ def describe_panel(panel: dict[str, Any], baseline: str, criteria: list[str]) ->
     return [*lines, ""] if panel["settings"] else lines
 
 
-def make_row(arm: dict[str, Any], criteria: list[str]) -> list[str]:
+def make_row(arm: dict[str, Any], criteria: list[str], monitor: str) -> list[str]:
     """Return the table cells of an arm."""
-    start = format_interval(arm["start"]["frechet_distance"])
-    end = format_interval(arm["end"]["frechet_distance"])
-    test = arm["test"].get("test/frechet_distance")
+    start = format_interval(arm["start"][monitor])
+    end = format_interval(arm["end"][monitor])
+    test = arm["test"].get(f"test/{monitor}")
     rise = {name: format_number(value) for name, value in arm["worst_rise"].items()}
     cells = [
         arm["label"],
@@ -135,8 +141,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = make_figure(11, 3.5 * len(panels))
     rows = figure.subfigures(len(panels), 1, squeeze=False)[:, 0]
     for panel, row in zip(panels, rows, strict=True):
-        plots = row.subplots(1, len(PLOTS))
-        for (x, y), axes in zip(PLOTS, plots, strict=True):
+        monitor = panel["monitor"]
+        pairs = (("images", monitor), ("compute", monitor), ("images", "recall"))
+        plots = row.subplots(1, len(pairs))
+        for (x, y), axes in zip(pairs, plots, strict=True):
             draw_curves(axes, panel, x, y, styles)
         legend = row.legend(
             *plots[0].get_legend_handles_labels(),
@@ -169,7 +177,8 @@ def draw_curves(axes: Axes, panel: dict[str, Any], x: str, y: str, styles: Style
     if y in panel["real_vs_real"]:
         level = panel["real_vs_real"][y]["median"]
         axes.axhline(level, color="black", linestyle=":", linewidth=1, label="real images")
-    if y == "frechet_distance":
+    lowest = min(point["min"] for arm in panel["arms"] for point in arm["curve"][y])
+    if y == panel["monitor"] and lowest > 0:  # an unbiased kernel distance can be negative
         use_readable_log_scale(axes)
     if x == "images":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -19,19 +19,15 @@ FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # fields of run.json
     "seed": int,
     "dataset": str,
     "feature_extractor": str,
+    "monitor": str,
     "num_images": int,
     "real_vs_real": dict,
     "stage1_compute": (int, float),
     "metrics": dict,
     "config": dict,
 }
-COLUMNS = (  # columns of metrics.csv, in the order of Curve
-    "val/images",
-    "val/generator_updates",
-    "val/compute",
-    "val/frechet_distance",
-    "val/recall",
-)
+MONITORS = ("frechet_distance", "kernel_distance")
+AXES = ("val/images", "val/generator_updates", "val/compute")  # columns of metrics.csv
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class Run:
     seed: int
     dataset: str
     feature_extractor: str
+    monitor: str  # distance that is compared, which selected the best checkpoint
     num_images: int  # images that each score is computed from
     real_vs_real: dict[str, float]  # real-data baseline, by metric
     stage1_compute: float  # PFLOP spent on training the VAE; 0 for a cold start
@@ -111,7 +108,7 @@ def read_run(folder: Path) -> Run:
             f"runs: {folder} has no label; train with one label per arm, such as label=cold and "
             "label=warm"
         )
-    curve = read_curve(folder / "metrics.csv", fields["stage1_compute"])
+    curve = read_curve(folder / "metrics.csv", fields["stage1_compute"], fields["monitor"])
     return Run(folder=folder, curve=curve, **fields)
 
 
@@ -122,6 +119,7 @@ def check_fields(record: dict[str, Any]) -> dict[str, Any]:
         ValueError: A field has the wrong type or content.
         KeyError: A field is missing.
     """
+    record = {"monitor": "frechet_distance"} | record  # missing in records of older versions
     fields = {key: record[key] for key in FIELD_TYPES}
     for key, kind in FIELD_TYPES.items():
         require(isinstance(fields[key], kind), key, str(kind), fields[key])
@@ -132,12 +130,14 @@ def check_fields(record: dict[str, Any]) -> dict[str, Any]:
         expected = "a single line of printable characters"
         require(name.isprintable(), "every name", expected, name)
     real_vs_real = fields["real_vs_real"]
-    has_distance = "frechet_distance" in real_vs_real
-    require(has_distance, "real_vs_real", "scores that include frechet_distance", real_vs_real)
+    monitor = fields["monitor"]
+    require(monitor in MONITORS, "monitor", " or ".join(MONITORS), monitor)
+    expected = f"scores that include {monitor}"
+    require(monitor in real_vs_real, "real_vs_real", expected, real_vs_real)
     return fields
 
 
-def read_curve(path: Path, stage1_compute: float) -> Curve:
+def read_curve(path: Path, stage1_compute: float, monitor: str = "frechet_distance") -> Curve:
     """Read the validations of a run, in order.
 
     A distance that is not finite becomes infinite, with recall 0.
@@ -145,24 +145,24 @@ def read_curve(path: Path, stage1_compute: float) -> Curve:
     Args:
         path: Path of metrics.csv.
         stage1_compute: PFLOP spent on training the VAE, added to those of the GAN.
+        monitor: Metric of the distances.
 
     Raises:
         ValueError: The file is missing or damaged, or does not contain a validation before training
             and at least one later validation.
     """
+    names = (*AXES, f"val/{monitor}", "val/recall")  # in the order of Curve
     try:
         with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file, strict=True) if row["val/frechet_distance"]]
+            rows = [row for row in csv.DictReader(file, strict=True) if row[f"val/{monitor}"]]
         columns = []
-        for name in COLUMNS:
+        for name in names:
             columns.append([float(row[name]) for row in rows])
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise ValueError(f"runs: {path} is damaged: {type(error).__name__}: {error}") from error
     images, updates, compute, distance, recall = columns
-    for i, value in enumerate(distance):
-        if not math.isfinite(value):
-            distance[i] = math.inf
-            recall[i] = 0.0
+    recall = [r if math.isfinite(d) else 0.0 for d, r in zip(distance, recall, strict=True)]
+    distance = [d if math.isfinite(d) else math.inf for d in distance]
     has_start = len(rows) >= 2 and images[0] == 0 and updates[0] == 0
     if not has_start or not 0 < distance[0] < math.inf:
         raise ValueError(
@@ -173,7 +173,7 @@ def read_curve(path: Path, stage1_compute: float) -> Curve:
     is_rising = is_rising and all(a <= b for a, b in itertools.pairwise(updates))
     if not is_rising or not all(map(math.isfinite, (*images, *updates, *compute, *recall))):
         raise ValueError(
-            f"runs: {path} is damaged: {', '.join(COLUMNS[:3])} must increase, and they and "
-            f"{COLUMNS[4]} must be finite"
+            f"runs: {path} is damaged: {', '.join(AXES)} must increase, and they and "
+            "val/recall must be finite"
         )
     return Curve(images, updates, [stage1_compute + value for value in compute], distance, recall)

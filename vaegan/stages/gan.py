@@ -26,6 +26,7 @@ from vaegan.gan.training_config import (
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import ImageShape, to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.sample_scores import can_estimate_covariance
 from vaegan.metrics.scorer import Scorer
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
@@ -35,7 +36,7 @@ from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
-from vaegan.stages.training_runs import GAN_MONITOR, GANRun
+from vaegan.stages.training_runs import GANRun
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
@@ -77,13 +78,14 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
     components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
     scorer = build_scorer(run.feature_extractor, vae, data)
+    check_sweep_metric(run.sweep_metric, scorer)
     for transfer in transfers:
         log.info("%s", transfer)
     shape, flops = checkpoint.image_shape, checkpoint.vae_flops
     checkpoint_header = header("gan", shape, to_plain(run), checkpoint.vae, flops)
     module = GANModule(components, scorer, run, checkpoint_header)
 
-    settings = fit_settings(run, data)
+    settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
@@ -99,15 +101,15 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     return result
 
 
-def fit_settings(run: GANRun, data: ImageDataModule) -> FitSettings:
-    """Return the settings for `fit`."""
+def fit_settings(run: GANRun, data: ImageDataModule, monitor: str) -> FitSettings:
+    """Return the settings for `fit`; `monitor` is the tag that selects the best checkpoint."""
     return FitSettings(
         seed=run.seed,
         trainer=run.trainer,
         duration=resolve_duration(run.trainer, data, run.score_every_n_images),
         loader=run.loader,
         checkpoint=run.checkpoint,
-        monitor=GAN_MONITOR,
+        monitor=monitor,
         mode="min",
         hparams=to_plain(run),
     )
@@ -123,6 +125,7 @@ def describe_run(
         "dataset": type(scorer.data.source).Config.name,
         "config": to_plain(run) | {"vae": checkpoint.vae},
         "feature_extractor": scorer.network.name,
+        "monitor": scorer.monitor,
         "num_images": len(scorer.data.splits["val"]),
         "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
         "transfer": [transfer._asdict() for transfer in transfers],
@@ -226,10 +229,26 @@ def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDa
     """Build the scorer of a GAN for the val and test splits.
 
     Raises:
-        ValueError: The feature extractor does not fit the data, or a split has too few images.
+        ValueError: The feature extractor does not fit the data, or a split has fewer than 2 images.
     """
     extractor = build_feature_extractor(config, vae, data.source.CLASSIFIER)
     return Scorer(extractor, data, SCORED_SPLITS)
+
+
+def check_sweep_metric(tag: str, scorer: Scorer) -> None:
+    """Check that training a GAN ends with a value of `sweep_metric`.
+
+    Raises:
+        ValueError: It is a val metric that does not select the best checkpoint, or it needs more
+            images than the test split has.
+    """
+    monitor = f"val/{scorer.monitor}"
+    num_images, num_features = len(scorer.data.splits["test"]), scorer.network.num_features
+    has_distance = can_estimate_covariance(num_images, num_features)
+    tags = [monitor, *(["test/frechet_distance"] if has_distance else []), "test/kernel_distance"]
+    is_scored = not tag or tag.startswith("test/") and tag != "test/frechet_distance" or tag in tags
+    expected = f"one of {', '.join(tags)} with these numbers of images and features"
+    require(is_scored, "sweep_metric", expected, tag)
 
 
 def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int) -> Latents:

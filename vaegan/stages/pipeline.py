@@ -11,7 +11,13 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
-from vaegan.stages.gan import build_components, build_scorer, fit_gan, resolve_training
+from vaegan.stages.gan import (
+    build_components,
+    build_scorer,
+    check_sweep_metric,
+    fit_gan,
+    resolve_training,
+)
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
@@ -59,7 +65,7 @@ def check_gan(run: PipelineRun) -> None:
     training = resolve_training(run.gan, data, vae)
     build_fresh = partial(VAE, source.image_shape, run)
     build_components(run, training.warm_start, vae, build_fresh, data, run.seed)
-    build_scorer(run.feature_extractor, vae, data)
+    check_sweep_metric(run.sweep_metric, build_scorer(run.feature_extractor, vae, data))
 
 
 @contextmanager

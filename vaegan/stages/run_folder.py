@@ -84,12 +84,14 @@ class RunFolder:
         self._remove_resume_checkpoints(folder)
         log.info("stage %s has already finished: %s", stage, display_path(folder))
         checkpoint = folder / "checkpoints" / "best.ckpt"
-        return StageResult(folder, checkpoint, saved["metrics"], saved["real_vs_real"])
+        real_vs_real, tag = saved["real_vs_real"], saved.get("monitor", "")
+        return StageResult(folder, checkpoint, saved["metrics"], real_vs_real, tag)
 
     def finish_stage(self, result: StageResult) -> None:
         """Write the result of a stage, and remove its resume checkpoints except last.ckpt."""
         if is_rank_zero():
-            content = {"metrics": result.metrics, "real_vs_real": result.real_vs_real}
+            content: dict[str, Any] = {"monitor": result.tag, "metrics": result.metrics}
+            content["real_vs_real"] = result.real_vs_real
             write_json(result.folder / RESULT_FILE, content)
         self._remove_resume_checkpoints(result.folder)
 

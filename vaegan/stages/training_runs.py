@@ -19,8 +19,6 @@ from vaegan.vae.model import VAEConfig
 from vaegan.vae.objectives import ElboObjective, Objective
 from vaegan.vae.training_config import VAETraining
 
-GAN_MONITOR = "val/frechet_distance"  # selects the best checkpoint of a GAN
-
 
 @dataclass
 class VAEComponents(VAEConfig):
@@ -73,8 +71,12 @@ class VAERun(VAETraining, VAEComponents, TrainingRun):
 
 
 def gan_sweep_tags() -> tuple[str, ...]:
-    """Return the tags that GAN training can return to a sweep, the default first."""
-    return (GAN_MONITOR, *(f"test/{name}" for name in sweep_metrics("gan")))
+    """Return the tags that GAN training can return to a sweep.
+
+    The default is the metric that selects the best checkpoint, which depends on the data
+    (`vaegan.metrics.scorer.Scorer.monitor`).
+    """
+    return tuple(f"{split}/{name}" for split in ("val", "test") for name in sweep_metrics("gan"))
 
 
 @dataclass
@@ -101,7 +103,6 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
             dataset=with_absolute_paths(self.dataset),
             feature_extractor=with_absolute_paths(self.feature_extractor),
             vae_ckpt=absolute_path(self.vae_ckpt),
-            sweep_metric=self.sweep_metric or GAN_MONITOR,
         )
 
     def devices(self) -> DeviceConfig:
@@ -171,7 +172,6 @@ class PipelineRun(GANConfig, VAEComponents, TrainingRun):
             likelihood=self.resolved_likelihood(),
             vae=vae,
             gan=gan,
-            sweep_metric=self.sweep_metric or GAN_MONITOR,
         )
 
     def vae_run(self) -> VAERun:

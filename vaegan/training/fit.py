@@ -90,7 +90,7 @@ def fit(
         metrics |= compute_test_metrics(trainer, module, data, checkpoint)
         list_skipped_files(folder, data.skipped)  # some are found only during training
         events.log_hyperparams(flatten(settings.hparams), metrics=metrics)
-    return StageResult(folder, checkpoint, metrics)
+    return StageResult(folder, checkpoint, metrics, tag=settings.monitor)
 
 
 def build_trainer(
