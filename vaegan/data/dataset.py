@@ -112,6 +112,10 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         """Return the broken files that any process has found so far, also during training."""
         return []
 
+    def image_name(self, split: SplitName, index: int) -> str | None:
+        """Return the name of an image, such as its path; None if the images have no names."""
+        return None
+
     def train_loader(
         self, batch_size: int, num_workers: int, seed: int, epoch: int, batches_done: int
     ) -> Iterable[tuple[Tensor, Tensor]] | None:

@@ -183,6 +183,9 @@ class ImageFolder(NaturalImageSource):
             self.prepare()
         return self.splits[name]
 
+    def image_name(self, split: SplitName, index: int) -> str:
+        return self.paths[split][index]
+
     def _make_splits(
         self,
         files: list[ImageFile],

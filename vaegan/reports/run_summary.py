@@ -35,7 +35,7 @@ def print_summary(
         stage = result.folder.name
         rows.append((f"{stage} checkpoint", display_path(result.checkpoint)))
         rows.append((f"{stage} images", display_path(result.folder / "images")))
-        for tag, value in sorted(result.metrics.items()):
+        for tag, value in result.metrics.items():
             text = f"{value:.3f}"
             if tag in result.real_vs_real:
                 text += f"  (real images: {result.real_vs_real[tag]:.3f})"
@@ -53,22 +53,25 @@ def print_metrics(metrics: dict[str, float], report: dict[str, Any], folder: Pat
     is_part = num_images < report["num_available"]
     number = f"{num_images} of {report['num_available']}" if is_part else f"{num_images}"
     images = f"{number} {report['split']} images of {report['dataset']}"
-    if report["stage"] == "gan":
-        extractor = report["feature_extractor"]
-        details = [f"{num_images} generated images, {images}; feature_extractor={extractor}"]
-    else:
+    details = []
+    if report["stage"] == "vae":
+        details += [f"{images}, {report['num_samples']} importance samples per image"]
         settings = f"likelihood={report['likelihood']}, target_seed={report['target_seed']}"
-        details = [f"{images}, {report['num_samples']} importance samples per image"]
         details += [f"{settings}; KL: {report['kl']}"]
         if is_part and not report["evaluation"]["full"]:
             details += ["a quick estimate; full=true scores all images with 1,000 samples each"]
     names = ["metric", "value"]
     rows = [[tag, f"{value:.4f}"] for tag, value in metrics.items()]
-    if report["stage"] == "gan":
-        names.append("real images")
-        for row in rows:
-            real = report["real_vs_real"].get(row[0])
-            row.append("" if real is None else f"{real:.4f}")
+    if "real_vs_real" in report:
+        extractor = report["feature_extractor"]
+        num_draws = report["evaluation"]["num_draws"]
+        line = f"{num_images} generated images, {images}; feature_extractor={extractor}"
+        details.append(f"{line}; mean of {num_draws} draw{'s' * (num_draws > 1)} of latents")
+        for key, name in (("standard_errors", "standard error"), ("real_vs_real", "real images")):
+            names.append(name)
+            for row in rows:
+                value = report[key].get(row[0])
+                row.append("" if value is None else f"{value:.4f}")
     checkpoint = display_path(Path(report["checkpoint"]))
     print_lines(
         "",

@@ -1,7 +1,7 @@
 """Stage evaluate: compute the metrics of a trained VAE or GAN.
 
-For a VAE: likelihood and latent-space metrics, comparable with published results. For a GAN: scores
-of generated images, together with the same scores of real images.
+For a VAE: likelihood and latent-space metrics, comparable with published results. For a VAE and a
+GAN: scores of generated images, together with the same scores of real images.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from vaegan.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from vaegan.checkpoints.find_checkpoint import find_checkpoint
-from vaegan.config import flatten, from_plain, require, to_plain
+from vaegan.config import flatten, require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.crops import ImageDataset
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import Split, SplitName
 from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.images import to_float
-from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
-from vaegan.metrics.scorer import Scorer
+from vaegan.metrics.sample_scores import can_estimate_covariance
 from vaegan.reports.run_summary import print_metrics
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
@@ -33,6 +32,7 @@ from vaegan.runtime.seeding import seeded
 from vaegan.runtime.signals import catch_signals
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import create_empty_folder
+from vaegan.stages.sample_evaluation import SampleEvaluation, build_module, evaluate_samples
 from vaegan.stages.tool_configs import QUICK_IMAGES, EvaluateRun
 from vaegan.training.devices import (
     device_options,
@@ -63,24 +63,27 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     """
     set_up_devices(run.trainer)
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
-    run = run.resolve_sweep_metric(checkpoint.stage)
+    run.check_stage(checkpoint.stage)
     data = load_data(run, checkpoint)
-    module = build_module(run, checkpoint, data)
+    generation = build_module(run, checkpoint, data) if run.num_draws else None
+    tag = choose_sweep_metric(run, checkpoint.stage, generation)
     output_dir = broadcast(output_dir)
     folder = output_dir / "evaluate"
     if is_rank_zero():
         create_empty_folder(folder)
     logger = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
     trainer = build_trainer(run.trainer, run.seed, logger)
+    scores: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    samples = None
     with catch_signals():
-        trainer.test(module, data, verbose=False)
-
-    if isinstance(module, EvaluationModule):
-        kl_metrics, details = vae_metrics(run, module.vae.cpu(), data)
-        scores = module.metrics | kl_metrics
-    else:
-        scores, details = module.scorer.scores, gan_details(run.split, module.scorer)
-    metrics = {f"{run.split}/{name}": value for name, value in scores.items()}
+        if checkpoint.stage == "vae":
+            scores, details = evaluate_vae(run, checkpoint.build_vae(), data, trainer)
+        if generation is not None:
+            samples = evaluate_samples(run, generation, trainer, folder)
+            scores |= samples.scores
+            details |= describe_samples(run.split, samples)
+    metrics = with_split(run.split, scores)
     if trainer.is_global_zero:
         record = describe(run, checkpoint, data) | details | {"figures": metrics}
         write_json(folder / "evaluation.json", record)
@@ -88,7 +91,25 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         logger.log_hyperparams(hparams, metrics=metrics)
         logger.finalize("success")
         print_metrics(metrics, record, folder)
-    return StageResult(folder, checkpoint.path, metrics, tag=run.sweep_metric)
+    return StageResult(folder, checkpoint.path, metrics, tag=tag)
+
+
+def choose_sweep_metric(run: EvaluateRun, stage: str, generation: GenerationModule | None) -> str:
+    """Return the tag that is returned to a sweep.
+
+    Raises:
+        ValueError: `sweep_metric` needs more images than the split has.
+    """
+    default = run.sweep_tags(stage)[0]
+    if stage == "gan" and generation is not None:
+        scorer = generation.scorer
+        default = f"{run.split}/{scorer.monitor}"
+        num_images, num_features = len(scorer.data.splits["test"]), scorer.network.num_features
+        is_scored = can_estimate_covariance(num_images, num_features)
+        needs_covariance = run.sweep_metric == f"{run.split}/frechet_distance"
+        expected = f"{default} with {num_images} images and {num_features} features"
+        require(is_scored or not needs_covariance, "sweep_metric", expected, run.sweep_metric)
+    return run.sweep_metric or default
 
 
 def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
@@ -133,23 +154,15 @@ def select_images(split: Split, run: EvaluateRun, stage: str) -> Split:
     return Split(split.images[indices], split.labels[indices])
 
 
-def build_module(
-    run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule
-) -> EvaluationModule | GenerationModule:
-    """Build the module that evaluates a VAE or a GAN.
-
-    A GAN is scored with the feature extractor of its training unless `run` sets another one.
-    """
-    if checkpoint.stage == "vae":
-        vae = checkpoint.build_vae()
-        return EvaluationModule(vae, run.samples_per_image(), run.chunk_size, run.target_seed)
-    config = run.feature_extractor
-    trained = checkpoint.run["feature_extractor"]
-    if config is None and trained is not None:
-        config = from_plain(FeatureExtractor.Config, trained, "feature_extractor")
-    extractor = build_feature_extractor(config, checkpoint.build_vae(), data.source.CLASSIFIER)
-    scorer = Scorer(extractor, data, ("test",))
-    return GenerationModule(checkpoint.build_generator(), checkpoint.build_latents(), scorer)
+def evaluate_vae(
+    run: EvaluateRun, vae: VAE, data: ImageDataModule, trainer: pl.Trainer
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the likelihood and latent-space metrics of a VAE, and how they are computed."""
+    num_samples = run.samples_per_image()
+    module = EvaluationModule(vae, num_samples, run.chunk_size, run.target_seed)
+    trainer.test(module, data, verbose=False)
+    kl_metrics, details = vae_metrics(run, module.vae.cpu(), data)
+    return module.metrics | kl_metrics, details
 
 
 @torch.no_grad()
@@ -175,11 +188,19 @@ def vae_metrics(
     return kl_metrics, details
 
 
-def gan_details(split: str, scorer: Scorer) -> dict[str, Any]:
-    """Return the feature extractor and the real-data baseline of the scores."""
-    scores = scorer.real_statistics_by_split["test"].real_vs_real
-    real_vs_real = {f"{split}/{name}": value for name, value in scores.items()}
-    return {"feature_extractor": scorer.network.name, "real_vs_real": real_vs_real}
+def describe_samples(split: str, samples: SampleEvaluation) -> dict[str, Any]:
+    """Return the entries of evaluation.json about the scores of generated images, by tag."""
+    return {
+        "feature_extractor": samples.feature_extractor,
+        "standard_errors": with_split(split, samples.standard_errors),
+        "real_vs_real": with_split(split, samples.real_vs_real),
+        "memorization": samples.memorization,
+    }
+
+
+def with_split(split: str, scores: dict[str, float]) -> dict[str, float]:
+    """Return the scores by tag, such as test/recall, instead of by name."""
+    return {f"{split}/{name}": value for name, value in scores.items()}
 
 
 def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) -> pl.Trainer:

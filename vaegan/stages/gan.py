@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
-from vaegan.config import to_plain
+from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike, SplitName
 from vaegan.gan.components import GANComponents

@@ -30,7 +30,8 @@ class EvaluateRun(RunConfig):
     ckpt: str = ""
     # data set to evaluate on; null: the data set that the VAE was trained on
     dataset: ImageSource.Config | None = None
-    # feature extractor for the scores of a GAN; null: the one used in its training
+    # feature extractor for the scores of generated images; null: for a GAN the one used in its
+    # training, for a VAE digits_cnn if it knows the data set's classes, else vae_encoder
     feature_extractor: FeatureExtractor.Config | None = None
     split: str = "test"  # split to evaluate on: train, val or test
     # true: score a VAE on all images with 1,000 importance samples each, as in publications; false:
@@ -39,6 +40,13 @@ class EvaluateRun(RunConfig):
     # number of images, taken from the start of the split, >= 2; null: all, or for a VAE with
     # full=false 2,000 evenly spaced ones
     num_images: int | None = None
+    # independent draws of latents, each with as many images as are evaluated, >= 1; scores of
+    # generated images are reported as mean and standard error over the draws; 0 (VAE only): no such
+    # scores
+    num_draws: int = 4
+    # training images, from the start of the split, that are compared with the generated images to
+    # find copies, >= 2; null: all; 0: no search for copies
+    num_train_images: int | None = 60_000
     # importance samples per image, >= 1; null: 250, or 1,000 with full=true (VAE only)
     num_samples: int | None = None
     # images per batch on each device, >= 1; fewer for a VAE if num_samples is large
@@ -60,6 +68,10 @@ class EvaluateRun(RunConfig):
         num_samples = self.num_samples
         is_valid = num_samples is None or num_samples >= 1
         require(is_valid, "num_samples", "at least 1, or null", num_samples)
+        require(self.num_draws >= 0, "num_draws", "at least 0", self.num_draws)
+        num_train = self.num_train_images
+        is_valid = num_train is None or num_train == 0 or num_train >= 2
+        require(is_valid, "num_train_images", "0, at least 2, or null", num_train)
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         expected = f"at least batch_size={self.batch_size}, one latent per image of a batch"
         require(self.chunk_size >= self.batch_size, "chunk_size", expected, self.chunk_size)
@@ -81,15 +93,15 @@ class EvaluateRun(RunConfig):
         """Return the tags that a sweep can optimize for a model of a stage, the default first."""
         return tuple(f"{self.split}/{name}" for name in sweep_metrics(stage))
 
-    def resolve_sweep_metric(self, stage: str) -> EvaluateRun:
-        """Return the config with `sweep_metric` filled in for a model of a stage.
+    def check_stage(self, stage: str) -> None:
+        """Check the settings that depend on the stage of the model.
 
         Raises:
-            ValueError: `sweep_metric` is not a metric of this stage.
+            ValueError: `sweep_metric` is not a metric of this stage, or a GAN is not to be scored.
         """
-        tags = self.sweep_tags(stage)
-        self.check_sweep_metric(tags)
-        return replace(self, sweep_metric=self.sweep_metric or tags[0])
+        self.check_sweep_metric(self.sweep_tags(stage))
+        expected = "at least 1 for a GAN"
+        require(stage == "vae" or self.num_draws >= 1, "num_draws", expected, self.num_draws)
 
     def devices(self) -> DeviceConfig:
         return self.trainer

@@ -129,6 +129,7 @@ def validation_nll(run: VAERun, folder: Path) -> float:
         split="val",
         num_images=min(NUM_NLL_IMAGES, num_available),
         num_samples=NUM_NLL_SAMPLES,
+        num_draws=0,
         seed=run.seed,
         trainer=DeviceConfig(**fields_of(run.trainer, DeviceConfig)),
     )

@@ -74,6 +74,20 @@ def make_image_grid(images: Tensor) -> Tensor:
     return make_grid(images.float().clamp(0, 1), nrow=NUM_COLUMNS, padding=1, pad_value=0.5)
 
 
+def save_pairs(images: Tensor, partners: Tensor, path: Path) -> None:
+    """Save rows of images, each above a row of their partners, both (N, C, H, W) in [0, 1]."""
+    rows: list[Tensor] = []
+    for row, partner_row in zip(
+        images.split(NUM_COLUMNS), partners.split(NUM_COLUMNS), strict=True
+    ):
+        missing = NUM_COLUMNS - len(row)  # the last row may be incomplete
+        rows += [
+            torch.cat([part, part.new_ones(missing, *part.shape[1:])])
+            for part in (row, partner_row)
+        ]
+    to_pil_image(to_uint8(make_image_grid(torch.cat(rows)))).save(path)
+
+
 class ImageGridLogger(pl.Callback):
     """Log image grids at every validation, to TensorBoard and as PNG files named by the batch.
 
