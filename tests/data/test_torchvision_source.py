@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from PIL import Image
 from scipy.io import savemat
 
-from vaegan.data.torchvision_source import Cifar10, Cifar100, Stl10, Svhn, TorchvisionSource
+from vaegan.data.torchvision_source import CelebA, Cifar10, Cifar100, Stl10, Svhn, TorchvisionSource
 
 NUM_TRAIN, NUM_TEST = 20, 6
 
@@ -167,3 +168,65 @@ def test_the_default_noise_model_fits_color_images():
     assert TorchvisionSource.LIKELIHOOD == "gaussian"
     with pytest.raises(ValueError, match="num_val must be at least 2; got 1"):
         Cifar10.Config(num_val=1)
+
+
+@pytest.fixture
+def celeba(tmp_path, monkeypatch):
+    """Write a small CelebA; return its folder, and the file names and shades of gray by split."""
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    splits = ["train"] * 6 + ["val"] * 3 + ["test"] * 2
+    names = [f"{i:06d}.jpg" for i in range(1, len(splits) + 1)]
+    rows = {
+        "list_attr_celeba.txt": ([len(names), "Smiling Young"], "1 -1"),
+        "identity_CelebA.txt": ([], "7"),
+        "list_bbox_celeba.txt": ([len(names), "image_id x_1 y_1 width height"], "1 2 3 4"),
+        "list_landmarks_align_celeba.txt": ([len(names), "lefteye_x lefteye_y"], "5 6"),
+    }
+    for file, (header, row) in rows.items():
+        lines = [*map(str, header), *(f"{name} {row}" for name in names)]
+        (folder / file).write_text("\n".join(lines) + "\n")
+    numbers = {"train": 0, "val": 1, "test": 2}
+    lines = [f"{name} {numbers[split]}" for name, split in zip(names, splits, strict=True)]
+    (folder / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    shades = {"train": [], "val": [], "test": []}
+    for i, (name, split) in enumerate(zip(names, splits, strict=True)):
+        Image.new("RGB", (178, 218), (20 * i,) * 3).save(folder / "img_align_celeba" / name)
+        shades[split].append(20 * i)
+    files = [
+        (file_id, md5(folder / name) if (folder / name).exists() else "", name)
+        for file_id, _, name in torchvision.datasets.CelebA.file_list
+    ]
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", files)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path, shades
+
+
+def build_celeba(root):
+    return CelebA.Config(root=str(root), image_size=8).build()
+
+
+def test_celeba_has_the_official_splits(celeba):
+    root, shades = celeba
+    data = build_celeba(root)
+    assert data.prepare() == []
+    for name, expected in shades.items():
+        split = data.split(name)
+        images = split.images[:]
+        assert images.shape == (len(expected), *data.image_shape) == (len(expected), 3, 8, 8)
+        assert images.float().mean((1, 2, 3)).tolist() == pytest.approx(expected, abs=1)
+        assert split.labels.tolist() == [0] * len(expected)
+    assert data.image_name("test", 1) == "000011.jpg" and data.LIKELIHOOD == "gaussian"
+
+
+def test_celeba_without_files_or_with_missing_images_raises(celeba, tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    module = torchvision.datasets.celeba
+    monkeypatch.setattr(module, "download_file_from_google_drive", offline)
+    with pytest.raises(ValueError, match="dataset=celeba: .*no network.*set dataset.root"):
+        build_celeba(tmp_path / "empty").prepare()
+    (celeba[0] / "celeba" / "img_align_celeba" / "000003.jpg").unlink()
+    with pytest.raises(ValueError, match="img_align_celeba must be all images .*1 images too few"):
+        build_celeba(celeba[0]).prepare()

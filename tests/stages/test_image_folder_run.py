@@ -79,9 +79,7 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     ):
         run_stage(compose(*command), tmp_path / "gan")
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]
-    assert (
-        run_stage(compose(*command, *moved), tmp_path / "gan").metrics["val/frechet_distance"] > 0
-    )
+    assert "val/kernel_distance" in run_stage(compose(*command, *moved), tmp_path / "gan").metrics
     assert "differs" not in caplog.text
     run_stage(
         compose(*command, *moved, "dataset.split_seed=1", "dataset.cache=null"), tmp_path / "other"

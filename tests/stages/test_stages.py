@@ -54,10 +54,9 @@ EVALUATION_METRICS |= {
     "mutual_information",
     "marginal_kl",
 }
-VAL_TAGS = {
-    "vae": {"elbo", "log_likelihood", "kl"},
-    "gan": {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"},
-}
+SAMPLE_SCORES = {"frechet_distance", "kernel_distance", "sliced_wasserstein"}
+SAMPLE_SCORES |= {"precision", "recall", "density", "coverage"}
+VAL_TAGS = {"vae": {"elbo", "log_likelihood", "kl"}, "gan": SAMPLE_SCORES}
 
 
 @pytest.fixture(params=["vae", "gan"])
@@ -103,9 +102,7 @@ def test_metrics_csv_contains_the_final_metrics(finished):
 
 def test_best_checkpoint_has_the_best_metric(finished):
     _, result = finished
-    tag, choose = (
-        ("val/elbo", max) if result.folder.name == "vae" else ("val/frechet_distance", min)
-    )
+    tag, choose = ("val/elbo", max) if result.folder.name == "vae" else ("val/kernel_distance", min)
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     trained = [
         (float(row[tag]), int(row["step"]) + 1) for row in rows if row[tag] and int(row["step"]) > 0
@@ -246,7 +243,7 @@ def test_flatten_joins_nested_keys_with_dots():
 
 
 SMALL_EVALUATION = ["stage=evaluate", "num_samples=20", "batch_size=10", "chunk_size=100"]
-SMALL_EVALUATION += ["trainer.enable_progress_bar=false"]
+SMALL_EVALUATION += ["trainer.enable_progress_bar=false", "num_draws=2"]
 
 
 def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):
@@ -255,8 +252,11 @@ def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):
     )
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert report["figures"] == result.metrics
+    scores = {f"test/{name}" for name in (*SAMPLE_SCORES, "memorized_fraction")}
     names = EVALUATION_METRICS - {"bits_per_dim"}
-    assert {f"test/{name}" for name in names} == result.metrics.keys()
+    assert {f"test/{name}" for name in names} | scores == result.metrics.keys()
+    assert report["real_vs_real"].keys() == scores
+    assert report["standard_errors"].keys() == scores - {"test/memorized_fraction"}
     assert report["checkpoint"] == str(vae_result[1].checkpoint) and report["epoch"] == 2
     settings = {
         "dataset": "shapes",
@@ -328,6 +328,7 @@ def test_evaluation_metrics_equal_directly_computed_scores(vae_result, tmp_path)
 
 def test_evaluation_is_reproducible_on_other_splits_and_fewer_images(vae_result, tmp_path):
     command = [*SMALL_EVALUATION, f"ckpt={vae_result[1].checkpoint}", "split=val", "num_images=30"]
+    command += ["num_draws=0"]
     first, again = (run_stage(compose(*command), tmp_path / name) for name in "ab")
     assert first.metrics == again.metrics and set(first.metrics) == {
         f"val/{name}" for name in EVALUATION_METRICS - {"bits_per_dim"}
@@ -366,28 +367,57 @@ def test_non_finite_weights_are_rejected(vae_result, tmp_path):
         run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path / 'nan.ckpt'}"), tmp_path)
 
 
-def test_gan_evaluation_equals_its_test_metrics(gan_result, tmp_path, capsys):
-    """The evaluation uses the same test split and the same latents as the test after training."""
-    result = run_stage(
-        compose(*SMALL_EVALUATION, "batch_size=500", "chunk_size=500", f"ckpt={gan_result[0]}"),
-        tmp_path,
-    )
+@pytest.mark.parametrize("batch_size", [500, 7])
+def test_gan_evaluation_equals_its_test_metrics(gan_result, tmp_path, capsys, batch_size):
+    """The evaluation uses the latents of the test after training, whatever the batch size."""
+    settings = ["chunk_size=500", f"batch_size={batch_size}", "num_draws=1", "num_train_images=0"]
+    result = run_stage(compose(*SMALL_EVALUATION, *settings, f"ckpt={gan_result[0]}"), tmp_path)
     expected = {
         tag: value for tag, value in gan_result[1].metrics.items() if tag.startswith("test/")
     }
     assert result.metrics == pytest.approx(expected, rel=1e-4)
+    assert result.tag == "test/kernel_distance" == next(iter(result.metrics))
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert report["feature_extractor"] == "vae_encoder" and report["num_images"] == 64
     assert report["real_vs_real"].keys() == result.metrics.keys()
+    assert report["standard_errors"] == {} and report["memorization"] is None
     out = capsys.readouterr().out
     assert "64 generated images, 64 test images of shapes; feature_extractor=vae_encoder" in out
     assert "real images" in out and f"{report['real_vs_real']['test/frechet_distance']:.4f}" in out
 
 
+def test_gan_evaluation_averages_draws_and_searches_for_copies(gan_result, tmp_path, capsys):
+    result = run_stage(compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}"), tmp_path)
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    first = gan_result[1].metrics["test/recall"]
+    second = 2 * result.metrics["test/recall"] - first
+    expected = abs(first - second) / 2  # standard error of a mean of two
+    assert report["standard_errors"]["test/recall"] == pytest.approx(expected, abs=1e-6)
+    pairs = report["memorization"]["closest_pairs"]
+    assert report["memorization"]["num_train_images"] == 256 and len(pairs) == 32
+    distances = [pair["distance"] for pair in pairs]
+    assert distances == sorted(distances) and min(distances) > 0
+    assert (tmp_path / "evaluate" / "nearest_training_images.png").exists()
+    out = capsys.readouterr().out
+    assert "mean of 2 draws of latents" in out and "standard error" in out
+    assert "test/memorized_fraction" in out
+
+
+def test_gan_evaluation_of_few_images_leaves_out_the_frechet_distance(gan_result, tmp_path):
+    settings = ["num_images=16", "num_draws=1"]
+    result = run_stage(compose(*SMALL_EVALUATION, *settings, f"ckpt={gan_result[0]}"), tmp_path)
+    assert "test/frechet_distance" not in result.metrics
+    assert {"test/kernel_distance", "test/coverage"} <= result.metrics.keys()
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["num_images=16"], "the number of images in the test split .* must be .*17"),
+        (
+            ["num_images=16", "sweep_metric=test/frechet_distance"],
+            "sweep_metric must be test/kernel_distance with 16 images and 16 features",
+        ),
+        (["num_draws=0"], "num_draws must be at least 1 for a GAN; got 0"),
         (
             ["sweep_metric=test/nll"],
             "sweep_metric must be one of test/frechet_distance, test/kernel_distance",
@@ -398,6 +428,12 @@ def test_gan_evaluation_with_invalid_settings_is_rejected(gan_result, tmp_path, 
     with pytest.raises(ValueError, match=message):
         run_stage(compose(*SMALL_EVALUATION, f"ckpt={gan_result[0]}", *overrides), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_gan_rejects_a_sweep_metric_that_it_does_not_report(vae_result, tmp_path):
+    run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "sweep_metric=val/frechet_distance")
+    with pytest.raises(ValueError, match="sweep_metric must be one of val/kernel_distance, test/"):
+        run_stage(run, tmp_path)
 
 
 def test_gan_record_contains_transferred_layers_and_vae_compute(vae_result, gan_result):
@@ -458,14 +494,14 @@ def test_final_weights_are_scored_and_can_be_the_best(vae_result, tmp_path):
     result = run_stage(compose(*SMALL_GAN, *overrides), tmp_path)
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     scored = {
-        float(row["val/images"]): float(row["val/frechet_distance"])
+        float(row["val/images"]): float(row["val/kernel_distance"])
         for row in rows
         if row["val/images"]
     }
     assert list(scored) == [0, 192, 384, 512]
     del scored[0]
     best = min(scored, key=scored.get)
-    assert result.metrics["val/frechet_distance"] == pytest.approx(scored[best])
+    assert result.metrics["val/kernel_distance"] == pytest.approx(scored[best])
     assert torch.load(result.checkpoint, weights_only=True)["gan_progress"]["images"] == best
 
 
@@ -497,7 +533,8 @@ def test_vae_with_learned_components_trains_loads_and_evaluates(tmp_path):
         compose(*[word for word in SMALL_VAE if "channels" not in word], *components), tmp_path
     )
     assert {"val/iw_bound", "test/iw_bound", "test/elbo"} <= result.metrics.keys()
-    evaluated = run_stage(compose(*SMALL_EVALUATION, f"ckpt={tmp_path}"), tmp_path / "again")
+    settings = [f"ckpt={tmp_path}", "num_draws=0"]
+    evaluated = run_stage(compose(*SMALL_EVALUATION, *settings), tmp_path / "again")
     assert evaluated.metrics["test/nll"] < -evaluated.metrics["test/elbo"]
     bits = evaluated.metrics["test/nll"] / (3 * 28 * 28) / math.log(2)
     assert evaluated.metrics["test/bits_per_dim"] == pytest.approx(bits, rel=1e-5)

@@ -166,8 +166,7 @@ class ImageFolder(NaturalImageSource):
         self.broken_files = broken_files
         for skipped in found.unreadable:
             broken_files.skip(skipped)
-        paths = [file.path for file in found.files]
-        layout = read_layout(paths, self.config.split_folders)
+        layout = self.read_layout([file.path for file in found.files])
         used = [file for file in found.files if file.path in layout.labels]
         self._make_splits(used, layout.labels, broken_files, may_shrink=not found.unreadable)
         self.left_out = found.left_out + layout.left_out
@@ -182,6 +181,10 @@ class ImageFolder(NaturalImageSource):
         if not self.splits:
             self.prepare()
         return self.splits[name]
+
+    def read_layout(self, paths: list[str]) -> Layout:
+        """Return the split and the class of each image file."""
+        return read_layout(paths, self.config.split_folders)
 
     def image_name(self, split: SplitName, index: int) -> str:
         return self.paths[split][index]

@@ -1,7 +1,7 @@
-"""Small color images that torchvision downloads and reads: CIFAR, SVHN, STL-10.
+"""Color images that torchvision downloads: CIFAR, SVHN, STL-10, CelebA.
 
-torchvision compares every file with a known MD5 checksum before it reads it, so that the pickles of
-CIFAR are those of its authors.
+torchvision compares every data file with a known MD5 checksum before it reads it, so that the
+pickles of CIFAR are those of its authors. The JPEG files of CelebA are not compared.
 """
 
 from __future__ import annotations
@@ -16,9 +16,41 @@ import torch
 
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split, SplitName, train_or_val_split
+from vaegan.data.image_folder import ImageFolder
+from vaegan.data.images.left_out import OUTSIDE_SPLITS, LeftOutFile
 from vaegan.data.images.scanning import SkippedFile
+from vaegan.data.images.split_folders import FolderLabels, Layout
 from vaegan.images import ImageShape
 from vaegan.runtime.downloads import download_timeout
+
+
+def open_dataset(name: str, class_name: str, root: Path, options: Mapping[str, Any]) -> Any:
+    """Return a data set of torchvision; missing files are downloaded.
+
+    Args:
+        name: Name of the data set in the config, for messages.
+        class_name: Name of the class in torchvision.datasets.
+        root: Folder of the data files, in the layout of torchvision.
+        options: Arguments of the class.
+
+    Raises:
+        ValueError: Files are missing or damaged, and cannot be downloaded.
+    """
+    import torchvision.datasets  # imported late: it takes seconds
+
+    try:
+        with download_timeout():
+            return getattr(torchvision.datasets, class_name)(str(root), download=True, **options)
+    except ImportError as error:
+        raise ValueError(
+            f"dataset={name} requires a package that is not installed ({error})"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"dataset={name}: its files are missing or damaged in {root}, and the download failed "
+            f"({str(error).strip()}); set dataset.root to the folder that torchvision downloaded "
+            "them to"
+        ) from error
 
 
 class TorchvisionSource(ImageSource, abc.ABC):
@@ -59,23 +91,9 @@ class TorchvisionSource(ImageSource, abc.ABC):
         Raises:
             ValueError: Files are missing or damaged, and cannot be downloaded.
         """
-        import torchvision.datasets  # imported late: it takes seconds
-
         root = Path(self.config.root or str(self.DEFAULT_ROOT)).expanduser()
-        dataset_class = getattr(torchvision.datasets, self.TORCHVISION_CLASS)
-        try:
-            with download_timeout():
-                dataset = dataset_class(str(root), download=True, **self.options(is_test))
-        except ImportError as error:
-            raise ValueError(
-                f"dataset={self.config.name} requires a package that is not installed ({error})"
-            ) from error
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"dataset={self.config.name}: its files are missing or damaged in {root}, and the "
-                f"download failed ({str(error).strip()}); set dataset.root to the folder that "
-                "torchvision downloaded them to"
-            ) from error
+        options = self.options(is_test)
+        dataset = open_dataset(self.config.name, self.TORCHVISION_CLASS, root, options)
         images = torch.from_numpy(dataset.data)
         if images.shape[-1] == 3:  # (N, H, W, C)
             images = images.permute(0, 3, 1, 2).contiguous()
@@ -153,3 +171,38 @@ class Stl10(TorchvisionSource):
         if is_test:
             return {"split": "test"}
         return {"split": "train+unlabeled" if self.config.unlabeled else "train"}
+
+
+class CelebA(ImageFolder):
+    """Faces, cropped to a square at the center, with the official splits and without classes.
+
+    The images are decoded once into the image cache. `val_fraction`, `test_fraction` and
+    `split_seed` have no effect. Source: Liu et al. 2015.
+    """
+
+    SPLITS: ClassVar[Mapping[str, SplitName]] = {"0": "train", "1": "val", "2": "test"}
+
+    @dataclass
+    class Config(ImageFolder.Config):
+        name: str = "celeba"
+        root: str = "data"  # folder that contains the folder celeba of torchvision
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the data files."""
+        return Path(self.config.root) / "celeba"
+
+    def prepare(self) -> list[SkippedFile]:
+        open_dataset(self.config.name, "CelebA", Path(self.config.root), {"split": "all"})
+        self.root = self.folder / "img_align_celeba"
+        return super().prepare()
+
+    def read_layout(self, paths: list[str]) -> Layout:
+        lines = (self.folder / "list_eval_partition.txt").read_text().splitlines()
+        splits = {path: self.SPLITS[number] for path, number in map(str.split, lines)}
+        num_missing = len(splits.keys() - set(paths))
+        expected = f"all images that are listed in {self.folder / 'list_eval_partition.txt'}"
+        require(num_missing == 0, str(self.root), expected, f"{num_missing} images too few")
+        labels = {path: FolderLabels(splits[path], "") for path in paths if path in splits}
+        left_out = [LeftOutFile(path, OUTSIDE_SPLITS) for path in paths if path not in splits]
+        return Layout(labels, left_out)

@@ -12,6 +12,7 @@ from vaegan.gan.losses import AdversarialLoss, NonSaturating, Relativistic
 from vaegan.gan.penalties import R1, GradientPenalty
 from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.images import ImageShape
+from vaegan.metrics import pretrained_extractors  # noqa: F401 (registers clip and dinov2)
 from vaegan.metrics.feature_extractors import FeatureExtractor
 from vaegan.networks import discriminators
 from vaegan.networks.discriminators import Discriminator
