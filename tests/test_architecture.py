@@ -16,7 +16,10 @@ MAX_LINES = 300
 LIBRARIES = {
     "hydra": ("cli",),
     "lightning": ("stages", "gan", "vae", "training", "data.datamodule"),
-    "torchvision": ("data.idx", "data.torchvision_source", "data.crops", "training.image_grids"),
+    "torchvision": (
+        *("data.idx", "data.torchvision_source", "data.crops"),
+        *("training.image_grids", "metrics.pretrained_extractors"),
+    ),
     "PIL": ("data.images.decoding", "reports.figures"),
     "filelock": ("data.images", "stages.folder_access"),
     "litdata": ("data.streaming", "stages.pack"),

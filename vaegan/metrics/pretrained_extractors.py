@@ -196,7 +196,7 @@ def convert_block(weights: dict[str, Tensor], source: str, target: str) -> dict[
         "mlp.fc1": "mlp.0.",
         "mlp.fc2": "mlp.3.",
     }
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, renamed in names.items():
         weight, bias = weights[f"{source}{name}.weight"], weights[f"{source}{name}.bias"]
         if name in scaled:
