@@ -68,8 +68,9 @@ def test_monitor_is_the_kernel_distance_below_ten_images_per_feature():
     ],
 )
 def test_small_splits_are_reported_once(num_val, num_test, monitor, message, caplog):
+    scorer = make_scorer(num_val, num_test)
     with caplog.at_level(logging.INFO):
-        scorer = make_scorer(num_val, num_test)
+        scorer.log_small_splits()
     assert scorer.monitor == monitor and message in caplog.text
     assert len(caplog.records) == bool(message)
 
@@ -83,6 +84,13 @@ def test_small_splits_have_all_scores_but_the_frechet_distance():
     assert {"precision", "coverage", "sliced_wasserstein"} <= scores.keys()
     assert "frechet_distance" not in scores
     assert scorer.real_statistics("val", CPU).real_vs_real.keys() == scores.keys()
+
+
+def test_a_small_test_split_lacks_the_monitor_of_the_val_split():
+    scorer = make_scorer(num_val=160, num_test=16)
+    scorer.start("test", CPU)
+    scorer.update(torch.rand(16, 1, 16, 16), torch.arange(16))
+    assert scorer.monitor == "frechet_distance" and "frechet_distance" not in scorer.compute()
 
 
 def test_a_split_of_one_image_is_refused():

@@ -82,12 +82,12 @@ class Scorer:
             num_images = len(data.splits[split])
             key = f"the number of images in the {split} split"
             require(num_images >= 2, key, "at least 2", num_images)
+        self.splits = splits
         self.monitor = choose_monitor(len(data.splits[splits[0]]), network.num_features)
-        self.log_small_splits(splits)
 
-    def log_small_splits(self, splits: tuple[SplitName, ...]) -> None:
-        """Log how scores change because of splits with few images per feature, if there are any."""
-        sizes = {split: len(self.data.splits[split]) for split in splits}
+    def log_small_splits(self) -> None:
+        """Log how splits with few images per feature change the scores, if there are any."""
+        sizes = {split: len(self.data.splits[split]) for split in self.splits}
         too_small = [
             split
             for split, size in sizes.items()
@@ -133,7 +133,8 @@ class Scorer:
         self.fake = classify(self.network, features, images)
         real = self.real_statistics_by_split[self.split].real
         scores = compute_scores(real, self.fake)
-        self.scores = {self.monitor: scores[self.monitor]} | scores
+        order = sorted(scores, key=lambda name: name != self.monitor)  # stable
+        self.scores = {name: scores[name] for name in order}
         return self.scores
 
 

@@ -79,6 +79,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
     scorer = build_scorer(run.feature_extractor, vae, data)
     check_sweep_metric(run.sweep_metric, scorer)
+    scorer.log_small_splits()
     for transfer in transfers:
         log.info("%s", transfer)
     shape, flops = checkpoint.image_shape, checkpoint.vae_flops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,6 +12,7 @@ import lightning.pytorch as pl
 
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.config import from_plain
+from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike
 from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.gan.generator import Generator
@@ -19,12 +21,13 @@ from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.memorization import NUM_SEARCHED, Memorization, find_memorized
 from vaegan.metrics.real_statistics import load_features
-from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.sample_scores import FeatureBatch, can_estimate_covariance
 from vaegan.metrics.scorer import Scorer
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.training.image_grids import save_pairs
 
+log = logging.getLogger(__name__)
 MEMORIZED = "memorized_fraction"
 NUM_PAIRS = 32  # generated images shown next to their nearest training images
 PAIRS_FILE = "nearest_training_images.png"
@@ -44,7 +47,9 @@ class SampleEvaluation:
     memorization: dict[str, Any] | None = None  # the closest pairs; None without a search
 
 
-def build_module(run: EvaluateRun, checkpoint: Checkpoint, data: Any) -> GenerationModule:
+def build_module(
+    run: EvaluateRun, checkpoint: Checkpoint, data: ImageDataModule
+) -> GenerationModule:
     """Build the module that scores the images of a GAN, or those that a VAE generates.
 
     A GAN is scored with the feature extractor of its training unless `run` sets another one.
@@ -58,7 +63,11 @@ def build_module(run: EvaluateRun, checkpoint: Checkpoint, data: Any) -> Generat
         trained = checkpoint.run["feature_extractor"]
         if config is None and trained is not None:
             config = from_plain(FeatureExtractor.Config, trained, "feature_extractor")
-    extractor = build_feature_extractor(config, checkpoint.build_vae(), data.source.CLASSIFIER)
+    extractor = build_feature_extractor(config, vae, data.source.CLASSIFIER)
+    num_images = len(data.splits["test"])
+    if not can_estimate_covariance(num_images, extractor.num_features) and is_rank_zero():
+        message = "frechet_distance is left out: %d images are too few for %d features"
+        log.info(message, num_images, extractor.num_features)
     return GenerationModule(generator, latents, Scorer(extractor, data, ("test",)))
 
 
