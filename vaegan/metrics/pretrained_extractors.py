@@ -166,20 +166,25 @@ def build_dinov2(weights: dict[str, Tensor], num_heads: int = 6) -> nn.Module:
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
     net.heads = nn.Identity()
+    net.load_state_dict(convert_weights(weights, num_layers, DinoV2Extractor.SIZE // patch_size))
+    return net
+
+
+def convert_weights(
+    weights: dict[str, Tensor], num_layers: int, grid_size: int
+) -> dict[str, Tensor]:
+    """Return the weights of DINOv2 under the names of torchvision, for grid_size^2 patches."""
     state = {
         "class_token": weights["cls_token"],
         "conv_proj.weight": weights["patch_embed.proj.weight"],
         "conv_proj.bias": weights["patch_embed.proj.bias"],
-        "encoder.pos_embedding": resize_positions(
-            weights["pos_embed"], DinoV2Extractor.SIZE // patch_size
-        ),
+        "encoder.pos_embedding": resize_positions(weights["pos_embed"], grid_size),
         "encoder.ln.weight": weights["norm.weight"],
         "encoder.ln.bias": weights["norm.bias"],
     }
     for i in range(num_layers):
         state |= convert_block(weights, f"blocks.{i}.", f"encoder.layers.encoder_layer_{i}.")
-    net.load_state_dict(state)
-    return net
+    return state
 
 
 def convert_block(weights: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
