@@ -23,6 +23,7 @@ class Metric:
     is_sweep_metric: bool = False  # True if a sweep may optimize it
 
 
+MONITORS = ("frechet_distance", "kernel_distance")  # may select the best checkpoint of a GAN
 NATS = "nats per image"
 VAE_METRICS = (
     Metric("nll", "Importance-weighted -log p(x).", "min", NATS, "vae", is_sweep_metric=True),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vaegan.config import flatten, require
+from vaegan.metrics.metric_table import MONITORS
 from vaegan.reports.curves import Curve
 
 FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # fields of run.json
@@ -26,7 +27,6 @@ FIELD_TYPES: dict[str, type | tuple[type, ...]] = {  # fields of run.json
     "metrics": dict,
     "config": dict,
 }
-MONITORS = ("frechet_distance", "kernel_distance")
 AXES = ("val/images", "val/generator_updates", "val/compute")  # columns of metrics.csv
 
 

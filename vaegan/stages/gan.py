@@ -26,6 +26,7 @@ from vaegan.gan.training_config import (
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import ImageShape, to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance
 from vaegan.metrics.scorer import Scorer
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
@@ -36,7 +37,7 @@ from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
-from vaegan.stages.training_runs import GANRun
+from vaegan.stages.training_runs import GANRun, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
@@ -243,13 +244,13 @@ def check_sweep_metric(tag: str, scorer: Scorer) -> None:
         ValueError: It is a val metric that does not select the best checkpoint, or it needs more
             images than the test split has.
     """
-    monitor = f"val/{scorer.monitor}"
     num_images, num_features = len(scorer.data.splits["test"]), scorer.network.num_features
-    has_distance = can_estimate_covariance(num_images, num_features)
-    tags = [monitor, *(["test/frechet_distance"] if has_distance else []), "test/kernel_distance"]
-    is_scored = not tag or tag.startswith("test/") and tag != "test/frechet_distance" or tag in tags
+    missing = {f"val/{name}" for name in MONITORS if name != scorer.monitor}
+    if not can_estimate_covariance(num_images, num_features):
+        missing.add("test/frechet_distance")
+    tags = [tag for tag in gan_sweep_tags() if tag not in missing]
     expected = f"one of {', '.join(tags)} with these numbers of images and features"
-    require(is_scored, "sweep_metric", expected, tag)
+    require(tag not in missing, "sweep_metric", expected, tag)
 
 
 def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int) -> Latents:

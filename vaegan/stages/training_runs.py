@@ -10,7 +10,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource
 from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
-from vaegan.metrics.metric_table import sweep_metrics
+from vaegan.metrics.metric_table import MONITORS, sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.runtime.paths import absolute_path
 from vaegan.stages.run_config import TrainingRun, with_absolute_paths
@@ -76,7 +76,8 @@ def gan_sweep_tags() -> tuple[str, ...]:
     The default is the metric that selects the best checkpoint, which depends on the data
     (`vaegan.metrics.scorer.Scorer.monitor`).
     """
-    return tuple(f"{split}/{name}" for split in ("val", "test") for name in sweep_metrics("gan"))
+    monitors = (f"val/{name}" for name in MONITORS)
+    return (*monitors, *(f"test/{name}" for name in sweep_metrics("gan")))
 
 
 @dataclass
