@@ -248,7 +248,7 @@ def check_sweep_metric(tag: str, scorer: Scorer) -> None:
     missing = {f"val/{name}" for name in MONITORS if name != scorer.monitor}
     if not can_estimate_covariance(num_images, num_features):
         missing.add("test/frechet_distance")
-    tags = [tag for tag in gan_sweep_tags() if tag not in missing]
+    tags = [name for name in gan_sweep_tags() if name not in missing]
     expected = f"one of {', '.join(tags)} with these numbers of images and features"
     require(tag not in missing, "sweep_metric", expected, tag)
 
