@@ -104,9 +104,9 @@ def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def layer_of(module: str) -> str | None:
-    """Return the layer of a module, or None for the package itself."""
+    """Return the layer of a module, or None for the package itself and its `__main__`."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 else None
+    return parts[1] if len(parts) > 1 and parts[1] != "__main__" else None
 
 
 def upward_imports(graph: dict[str, set[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.cli.suggestions import explain, explain_null_component
+from vaegan.runtime.program import with_program_name
 from vaegan.runtime.signals import Interrupted
 
 SHOW_TRACEBACK = "HYDRA_FULL_ERROR"  # environment variable of Hydra; 1: raise errors
@@ -53,7 +54,8 @@ def readable_errors() -> Iterator[None]:
         is_active = was_active
         if not is_active:
             del os.environ[SHOW_TRACEBACK]
-    raise SystemExit(f"error: {escape(message)}\n(set {SHOW_TRACEBACK}=1 to see the traceback)")
+    message = with_program_name(escape(message))
+    raise SystemExit(f"error: {message}\n(set {SHOW_TRACEBACK}=1 to see the traceback)")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from vaegan.cli.settings import Section, Setting, Settings
 from vaegan.metrics.metric_table import METRICS
 
+CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 WIDTH = 100
 COLUMN = 36  # where descriptions start
 INTRODUCTION = """\
@@ -82,20 +83,26 @@ def help_text(settings: Settings, conf: Path, words: Sequence[str]) -> str:
     Args:
         settings: All settings.
         conf: Folder of the configs.
-        words: The command line without options. `stage=NAME` limits the text to a stage; a word
+        words: The command line without `--help`. `stage=NAME` limits the text to a stage; a word
             without `=`, to the settings and components that mention it.
 
     Raises:
         ValueError: There is no such stage, or no setting with that word.
     """
     stages = [word.removeprefix("stage=") for word in words if word.startswith("stage=")]
-    filters = [word for word in words if "=" not in word]
+    folders = [conf]
+    if any(word.partition("=")[0] in CONFIG_DIR_OPTIONS for word in words):
+        from vaegan.cli.plugins import config_dirs
+
+        folders += config_dirs(words)
+    options = {*CONFIG_DIR_OPTIONS, *map(str, folders[1:])}
+    filters = [word for word in words if "=" not in word and word not in options]
     if stages and stages[0] not in settings.stages:
         raise ValueError(f"stage={stages[0]}: known stages are {', '.join(settings.stages)}")
     stage = stages[0] if stages else None
     if filters:
         return "\n".join(matching_lines(settings, stage, filters[0]))
-    lines = [] if stage else [*INTRODUCTION.splitlines(), "", *overview_lines(settings, conf)]
+    lines = [] if stage else [*INTRODUCTION.splitlines(), "", *overview_lines(settings, folders)]
     if stage:
         lines += [f"stage={stage}: {settings.stages[stage].summary}", ""]
     for section in sections_of(settings, stage):
@@ -106,7 +113,7 @@ def help_text(settings: Settings, conf: Path, words: Sequence[str]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def overview_lines(settings: Settings, conf: Path) -> Iterator[str]:
+def overview_lines(settings: Settings, folders: Sequence[Path]) -> Iterator[str]:
     """Iterate over the lists of stages, experiments, metrics and callbacks."""
     yield "Stages: stage=NAME; without one, stage=pipeline"
     yield ""
@@ -115,7 +122,8 @@ def overview_lines(settings: Settings, conf: Path) -> Iterator[str]:
         yield ""
         yield f"{title} (settings in conf/{group}/)"
         yield ""
-        yield from entry_lines(config_summaries(conf / group))
+        for folder in folders:
+            yield from entry_lines(config_summaries(folder / group))
     yield ""
     yield "Metrics: sweep_metric=val/NAME or test/NAME"
     yield ""

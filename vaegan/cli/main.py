@@ -1,14 +1,18 @@
-"""The command line: `python train.py`. `--help` and `--version` do not import torch."""
+"""The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are the same.
+
+`--help` and `--version` do not import torch.
+"""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from vaegan import __version__
 from vaegan.cli.output import steady_output
+from vaegan.runtime.bundled_files import bundled_folder
+from vaegan.runtime.program import with_program_name
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = bundled_folder("conf")
 HELP_OPTIONS = ("--help", "-h")
 
 
@@ -42,5 +46,5 @@ def print_help(words: list[str]) -> None:
     try:
         text = help_text(settings_with_plugins(words, CONF), CONF, words)
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
-    print(text, flush=True)
+        raise SystemExit(with_program_name(f"error: {error}")) from error
+    print(with_program_name(text), flush=True)

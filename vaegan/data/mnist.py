@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from vaegan.config import require
 from vaegan.data.idx import IdxSource
+from vaegan.runtime.bundled_files import bundled_folder
 
-EMBEDDED_MNIST = Path(__file__).parents[2] / "data" / "mnist"
+EMBEDDED_MNIST = bundled_folder("data/mnist")
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -36,8 +37,9 @@ class Mnist(IdxSource):
 
     def download(self, missing: str) -> None:
         raise ValueError(
-            f"dataset=mnist: {self.folders[0] / missing} is missing; restore it (git checkout "
-            "data/mnist), or set dataset.root to a folder with the four .gz files of MNIST"
+            f"dataset=mnist: {self.folders[0] / missing} is missing; reinstall vaegan (in a "
+            "checkout: git checkout data/mnist), or set dataset.root to a folder with the four .gz "
+            "files of MNIST"
         )
 
 

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaegan.runtime.program import with_program_name
+
 HYDRA_TEXT = re.compile(r"[A-Za-z_./][\w ./:@%+-]*(?<! )", re.ASCII)  # read by Hydra without quotes
 
 
@@ -70,8 +72,10 @@ def shell_command(command: str, plugins: Sequence[str] = ()) -> str:
         plugins: Modules that the command has to import; ignored by other programs than train.py.
 
     Returns:
-        The command with the prefix `uv run` if run under uv.
+        The command with the name of the running program in place of `python train.py`, and with
+        the prefix `uv run` if run under uv.
     """
     if plugins and "train.py" in command:
         command += f" plugins=[{','.join(plugins)}]"
+    command = with_program_name(command)
     return f"uv run {command}" if "UV" in os.environ else command
