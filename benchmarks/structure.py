@@ -24,6 +24,7 @@ LAYERS = (
     "sweeps",
     "stages",
     "reports",
+    "inference",
     "checkpoints",
     "gan",
     "metrics",

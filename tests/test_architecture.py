@@ -20,7 +20,10 @@ LIBRARIES = {
         *("data.idx", "data.torchvision_source", "data.crops"),
         *("training.image_grids", "metrics.pretrained_extractors"),
     ),
-    "PIL": ("data.images.decoding", "reports.figures"),
+    "PIL": (
+        *("data.images.decoding", "reports.figures"),
+        *("reports.image_files", "inference.image_input"),
+    ),
     "filelock": ("data.images", "stages.folder_access"),
     "litdata": ("data.streaming", "stages.pack"),
     "matplotlib": ("reports", "sweeps.summary"),

@@ -19,6 +19,7 @@ SETTINGS = Settings()
 STAGE_WORDS = {
     "gan": ["vae_ckpt=x"],
     "evaluate": ["ckpt=x"],
+    "sample": ["ckpt=x"],
     "export": ["ckpt=x"],
     "compare": ["runs=[x]"],
     "pack": ["output=x", "dataset.root=x"],

@@ -5,7 +5,8 @@ In addition to Lightning's keys, a checkpoint contains
     "vaegan": {"format": 3, "stage": "vae" or "gan", "image_shape": [C, H, W],
                "run": plain config of the run,
                "vae": plain config of the VAE's run, so that a GAN checkpoint is self-contained,
-               "vae_flops": floating-point operations spent on training the VAE so far}
+               "vae_flops": floating-point operations spent on training the VAE so far,
+               "class_names": names of the classes, if the data set has any}
 
 An export (`vaegan.checkpoints.exports`) stores the same entry as JSON. It is accepted wherever a
 checkpoint is.
@@ -13,7 +14,7 @@ checkpoint is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Checkpoint:
     vae_flops: float  # floating-point operations spent on training the VAE, up to its checkpoint
     state: dict[str, Tensor]  # state dict of the LightningModule
     epoch: int  # number of completed epochs
+    class_names: list[str] | None = None  # classes of the training images, if they have any
 
     def __post_init__(self) -> None:
         values = self.state.values()
@@ -59,7 +61,7 @@ class Checkpoint:
             and "latent_dim" in self.vae
             and isinstance(self.vae["dataset"], dict)
             and isinstance(self.vae["likelihood"], dict)
-            and all(isinstance(name, str) for name in self.state)
+            and all(isinstance(name, str) for name in (*self.state, *(self.class_names or ())))
             and all(isinstance(value, Tensor) for value in values)
             and sum(value.nbytes for value in values) <= self.path.stat().st_size
         )
@@ -164,7 +166,9 @@ class Checkpoint:
     def describe(self) -> dict[str, Any]:
         """Return `header` with the total FLOPs of the VAE, and the epoch, for an export."""
         flops = self.training_flops()
-        description = header(self.stage, self.image_shape, self.run, self.vae, flops)
+        description = header(
+            self.stage, self.image_shape, self.run, self.vae, flops, self.class_names
+        )
         return description | {"epoch": self.epoch}
 
 
@@ -174,9 +178,12 @@ def header(
     run: dict[str, Any],
     vae: dict[str, Any],
     vae_flops: float = 0.0,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the entry "vaegan" of a checkpoint."""
     entry = {"format": FORMAT, "stage": stage, "image_shape": list(image_shape)}
+    if class_names is not None:
+        entry["class_names"] = list(class_names)
     return entry | {"run": run, "vae": vae, "vae_flops": vae_flops}
 
 
@@ -216,13 +223,18 @@ def check_model_size(
         build_vae(run, image_shape)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a checkpoint, or an export given the path of its .safetensors file.
+
+    For a run folder, use `vaegan.load`, or `find_checkpoint` to get the path.
 
     Raises:
         ValueError: The file is missing, truncated, damaged, has another checkpoint format, is not
             from this project, or contains more than plain data and tensors.
     """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a checkpoint in it, or use vaegan.load")
     if path.suffix == ".safetensors":
         description, state = read_export(path)
         return parse_checkpoint(path, description, state)
@@ -254,6 +266,8 @@ def parse_checkpoint(
         shape = (channels, height, width)
         stage, run, vae = (description[key] for key in ("stage", "run", "vae"))
         flops = float(description["vae_flops"])
-        return Checkpoint(path, stage, shape, run, vae, flops, state, int(description["epoch"]))
+        epoch = int(description["epoch"])
+        names = description.get("class_names")
+        return Checkpoint(path, stage, shape, run, vae, flops, state, epoch, names)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{path} is not a vaegan checkpoint") from error

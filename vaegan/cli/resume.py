@@ -13,6 +13,7 @@ from typing import Any
 from vaegan.cli.path_words import read_path
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
+from vaegan.runtime.last_run import LAST, find_last_run
 from vaegan.runtime.paths import path_override, quote_for_hydra
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
@@ -31,7 +32,8 @@ def expand_resume(args: Sequence[str]) -> list[str]:
     folders = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(args)
-    folder = Path(read_path(f"resume={folders[-1]}")).expanduser()
+    name = read_path(f"resume={folders[-1]}")
+    folder = find_last_run("resume") if name == LAST else Path(name).expanduser()
     stage, config = read_run(folder)
     given = [arg for arg in args if not arg.startswith("resume=")]
     has_stage = any(arg.startswith("stage=") for arg in given)

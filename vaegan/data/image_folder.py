@@ -209,6 +209,7 @@ class ImageFolder(NaturalImageSource):
         division = self._divide(labels, list(digests))
         class_names = sorted({labels[path].class_name for path in digests})
         class_indices = {name: i for i, name in enumerate(class_names)}
+        self.class_names = class_names if any(class_names) else None
         self.paths = {name: [] for name in SPLIT_NAMES}
         for path, digest in digests.items():
             split = labels[path].split

@@ -17,6 +17,10 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+FASHION_CLASSES = (
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
 EMNIST_SUBSETS = ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
 
 
@@ -26,6 +30,7 @@ class Mnist(IdxSource):
     CLASSIFIER: ClassVar[str | None] = "mnist"
     DEFAULT_ROOT: ClassVar[str | None] = None  # the embedded files
     SHA256: ClassVar[dict[str, str]] = MNIST_SHA256
+    class_names = tuple("0123456789")
 
     @dataclass
     class Config(IdxSource.Config):
@@ -37,9 +42,8 @@ class Mnist(IdxSource):
 
     def download(self, missing: str) -> None:
         raise ValueError(
-            f"dataset=mnist: {self.folders[0] / missing} is missing; reinstall vaegan (in a "
-            "checkout: git checkout data/mnist), or set dataset.root to a folder with the four .gz "
-            "files of MNIST"
+            f"dataset=mnist: {self.folders[0] / missing} is missing; restore it (git checkout "
+            "data/mnist), or set dataset.root to a folder with the four .gz files of MNIST"
         )
 
 
@@ -48,6 +52,7 @@ class FashionMnist(IdxSource):
 
     CLASSIFIER: ClassVar[str | None] = "fashion_mnist"
     TORCHVISION_CLASS = "FashionMNIST"
+    class_names = FASHION_CLASSES
 
     @dataclass
     class Config(IdxSource.Config):

@@ -15,6 +15,8 @@ from vaegan.runtime.seeding import make_generator
 class Shapes(ImageSource):
     """Disks, squares and diamonds of random position, size and shade, generated from a seed."""
 
+    class_names = ("disk", "square", "diamond")
+
     @dataclass
     class Config(ImageSource.Config):
         name: str = "shapes"

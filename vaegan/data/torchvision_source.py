@@ -53,6 +53,12 @@ def open_dataset(name: str, class_name: str, root: Path, options: Mapping[str, A
         ) from error
 
 
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
 class TorchvisionSource(ImageSource, abc.ABC):
     """Color images of a torchvision data set, held in memory.
 
@@ -121,6 +127,7 @@ class Cifar10(TorchvisionSource):
     """Photographs of 32 x 32 pixels, ten classes. Source: Krizhevsky 2009."""
 
     TORCHVISION_CLASS = "CIFAR10"
+    class_names: Sequence[str] | None = CIFAR10_CLASSES
 
     @dataclass
     class Config(TorchvisionSource.Config):
@@ -134,6 +141,7 @@ class Cifar100(Cifar10):
     """Photographs of 32 x 32 pixels, 100 classes. Source: Krizhevsky 2009."""
 
     TORCHVISION_CLASS = "CIFAR100"
+    class_names = None
 
     @dataclass
     class Config(TorchvisionSource.Config):
@@ -144,6 +152,7 @@ class Svhn(TorchvisionSource):
     """House numbers of 32 x 32 pixels, ten classes; needs SciPy. Source: Netzer et al. 2011."""
 
     TORCHVISION_CLASS = "SVHN"
+    class_names = tuple("0123456789")
 
     @dataclass
     class Config(TorchvisionSource.Config):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vaegan.runtime.program import with_program_name
 
+LAST = "last"  # in place of a path: the newest run
 HYDRA_TEXT = re.compile(r"[A-Za-z_./][\w ./:@%+-]*(?<! )", re.ASCII)  # read by Hydra without quotes
 
 
@@ -19,8 +20,10 @@ def cache_home() -> Path:
 
 
 def absolute_path(text: str) -> str:
-    """Return a path as absolute text, with `~` expanded; URLs are not changed."""
-    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
+    """Return a path as absolute text, with `~` expanded; URLs and `LAST` are not changed."""
+    if "://" in text or text == LAST:
+        return text
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def display_path(path: Path) -> str:

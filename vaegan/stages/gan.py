@@ -84,7 +84,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     for transfer in transfers:
         log.info("%s", transfer)
     shape, flops = checkpoint.image_shape, checkpoint.vae_flops
-    checkpoint_header = header("gan", shape, to_plain(run), checkpoint.vae, flops)
+    plain, names = to_plain(run), source.class_names
+    checkpoint_header = header("gan", shape, plain, checkpoint.vae, flops, names)
     module = GANModule(components, scorer, run, checkpoint_header)
 
     settings = fit_settings(run, data, f"val/{scorer.monitor}")

@@ -71,7 +71,7 @@ class TrainingRun(RunConfig):
     """Settings of every stage that trains."""
 
     # true: resume the run in hydra.run.dir, or start one if there is none; resume=FOLDER resumes
-    # the run in FOLDER with its saved settings
+    # the run in FOLDER with its saved settings, resume=last the newest run in outputs/
     resume: bool = False
     # names of additional training callbacks (vaegan/training/callback_table.py)
     callbacks: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from typing import Any
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
+from vaegan.runtime.last_run import link_latest
 from vaegan.runtime.paths import display_path, path_override, shell_command
 from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import REQUEUE_SIGNALS, Interrupted, catch_signals, requeue
@@ -67,6 +68,7 @@ class RunFolder:
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
+            link_latest(self.path)
 
     def prepare_resume(self, signum: int) -> None:
         """After a signal, make the run resumable, and requeue its SLURM job if asked for."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vaegan.stages.inference_configs import SampleRun
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.tool_configs import CompareRun, EvaluateRun, ExportRun, PackRun
 from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
@@ -28,6 +29,7 @@ STAGES: dict[str, Stage] = {
     "gan": Stage(GANRun, "vaegan.stages.gan:train_gan"),
     "pipeline": Stage(PipelineRun, "vaegan.stages.pipeline:train_pipeline"),
     "evaluate": Stage(EvaluateRun, "vaegan.stages.evaluate:evaluate"),
+    "sample": Stage(SampleRun, "vaegan.stages.sample:sample"),
     "export": Stage(ExportRun, "vaegan.stages.export:export"),
     "compare": Stage(CompareRun, "vaegan.stages.compare:compare"),
     "pack": Stage(PackRun, "vaegan.stages.pack:pack"),

@@ -26,7 +26,8 @@ QUICK_IMAGES = 2000  # images of a quick evaluation
 class EvaluateRun(RunConfig):
     """Settings of stage=evaluate."""
 
-    # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used
+    # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used;
+    # last: the newest model in outputs/
     ckpt: str = ""
     # data set to evaluate on; null: the data set that the VAE was trained on
     dataset: ImageSource.Config | None = None
@@ -111,7 +112,8 @@ class EvaluateRun(RunConfig):
 class ExportRun(RunConfig):
     """Settings of stage=export."""
 
-    # run folder or checkpoint of a VAE or a GAN; in a folder with both, the VAE is used
+    # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used;
+    # last: the newest model in outputs/
     ckpt: str = ""
 
     def __post_init__(self) -> None:

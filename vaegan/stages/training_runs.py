@@ -12,6 +12,7 @@ from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.metrics.metric_table import MONITORS, sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
+from vaegan.runtime.last_run import LAST, find_last_checkpoint
 from vaegan.runtime.paths import absolute_path
 from vaegan.stages.run_config import TrainingRun, with_absolute_paths
 from vaegan.training.trainer_config import DeviceConfig
@@ -86,7 +87,8 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
 
     # data set to train on; null: the data set that the VAE was trained on
     dataset: ImageSource.Config | None = None
-    vae_ckpt: str = ""  # run folder, checkpoint or export of the VAE to start from
+    # run folder, checkpoint or export of the VAE to start from; last: the newest VAE in outputs/
+    vae_ckpt: str = ""
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
@@ -99,11 +101,14 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
         require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
 
     def resolve_defaults(self) -> GANRun:
+        vae_ckpt = self.vae_ckpt
+        if vae_ckpt == LAST:
+            vae_ckpt = str(find_last_checkpoint("vae_ckpt", ["vae"]))
         return replace(
             self,
             dataset=with_absolute_paths(self.dataset),
             feature_extractor=with_absolute_paths(self.feature_extractor),
-            vae_ckpt=absolute_path(self.vae_ckpt),
+            vae_ckpt=absolute_path(vae_ckpt),
         )
 
     def devices(self) -> DeviceConfig:

@@ -75,7 +75,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         vae.initialize(images)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
     config = to_plain(run)
-    checkpoint_header = header("vae", source.image_shape, config, config)
+    names = source.class_names
+    checkpoint_header = header("vae", source.image_shape, config, config, class_names=names)
     module = VAEModule(vae, run.objective.build(), run, checkpoint_header)
     monitor = f"val/{run.objective.bound_name}"
     callbacks = build_callbacks(run.callbacks)

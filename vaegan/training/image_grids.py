@@ -69,9 +69,9 @@ def interpolate(means: Tensor) -> Tensor:
     return torch.lerp(start, end, weights).flatten(0, 1)
 
 
-def make_image_grid(images: Tensor) -> Tensor:
-    """Arrange images (N, C, H, W) in rows of eight; return a grid (C, height, width)."""
-    return make_grid(images.float().clamp(0, 1), nrow=NUM_COLUMNS, padding=1, pad_value=0.5)
+def make_image_grid(images: Tensor, num_columns: int = NUM_COLUMNS) -> Tensor:
+    """Arrange images (N, C, H, W) in rows; return a grid (C, height, width) in [0, 1]."""
+    return make_grid(images.float().clamp(0, 1), nrow=num_columns, padding=1, pad_value=0.5)
 
 
 def save_pairs(images: Tensor, partners: Tensor, path: Path) -> None:

@@ -130,19 +130,31 @@ class ImageDecoder:
         return image
 
     def _decode(self, image: Image.Image) -> DecodedImage:
-        mode = "L" if self.channels == 1 else "RGB"
         size = (self.width, self.height)
         is_upright = read_orientation(image) <= 4
-        image.draft(mode, size if is_upright else (self.height, self.width))
+        image.draft(self.mode, size if is_upright else (self.height, self.width))
         image.load()
-        orientation = read_orientation(image)  # again, as Pillow rotates TIFFs on load
-        traits = read_traits(image)
-        image = to_opaque_8_bit(image, self.background, self.bit_depth).convert(mode)
+        return DecodedImage(self.convert(image), read_traits(image))
+
+    @property
+    def mode(self) -> str:
+        """Pillow's mode of the result."""
+        return "L" if self.channels == 1 else "RGB"
+
+    def convert(self, image: Image.Image) -> Pixels:
+        """Convert a loaded Pillow image of any mode and size.
+
+        Raises:
+            BrokenImage: The range of the pixel values is unknown.
+        """
+        size = (self.width, self.height)
+        orientation = read_orientation(image)  # after loading, as Pillow rotates TIFFs then
+        image = to_opaque_8_bit(image, self.background, self.bit_depth).convert(self.mode)
         if orientation in UPRIGHT_TRANSPOSES:
             image = image.transpose(UPRIGHT_TRANSPOSES[orientation])
         box = center_box(image.size, size) if self.keeps_ratio else None
         pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box))
-        return DecodedImage(pixels.reshape(self.height, self.width, self.channels), traits)
+        return pixels.reshape(self.height, self.width, self.channels)
 
 
 @contextmanager
