@@ -69,3 +69,16 @@ def test_the_wheel_runs_in_an_empty_folder(installed, tmp_path):
     assert where.startswith(str(installed.parent))
     out = call(installed / "vaegan", "experiment=smoke", *SHORT, cwd=tmp_path)
     assert "vaegan stage=evaluate ckpt=outputs/pipeline/" in out and "train.py" not in out
+    out = call(installed / "vaegan", "stage=sample", "ckpt=last", "num_images=4", cwd=tmp_path)
+    assert "ckpt=last: outputs/pipeline/" in out
+    code = "import vaegan; vaegan.run('stage=sample', 'ckpt=last', 'hydra.run.dir=again'); "
+    code += "print(vaegan.load('last').sample(4).shape)"
+    out = call(installed / "python", "-c", code, cwd=tmp_path)
+    assert "torch.Size([4, 1, 28, 28])" in out
+    first, again = (
+        sorted(tmp_path.glob(f"{folder}/sample/00000[0-3].png"))
+        for folder in ("outputs/sample/*", "again")
+    )
+    assert len(first) == len(again) == 4
+    for path, other in zip(first, again, strict=True):
+        assert path.read_bytes() == other.read_bytes()

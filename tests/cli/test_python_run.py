@@ -1,0 +1,54 @@
+"""`vaegan.run`: the words of the command line, from Python."""
+
+import json
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+import vaegan
+from tests.untrained import make_run, save_vae
+from vaegan.cli import python_run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    return tmp_path
+
+
+def test_a_stage_writes_to_the_folder_of_the_command_line(folder):
+    path = save_vae(folder / "vae.ckpt", make_run())
+    assert vaegan.run("stage=sample", f"ckpt={path}", "num_images=2", "device=cpu") is None
+    (record,) = folder.glob("outputs/sample/*/sample/samples.json")
+    assert json.loads(record.read_text())["seeds"] == [0, 1]
+    assert (
+        (record.parents[1] / ".hydra" / "overrides.yaml").read_text().startswith("- stage=sample")
+    )
+    vaegan.run("stage=sample", f"ckpt={path}", "num_images=1", "hydra.run.dir=here", "device=cpu")
+    assert (folder / "here" / "sample" / "000000.png").exists()
+
+
+def test_hydra_is_left_as_it_was(folder, monkeypatch):
+    monkeypatch.setattr(python_run, "execute", lambda run, folder: (run, folder))
+    run, path = vaegan.run("stage=vae", "latent_dim=5", "hydra.run.dir=x")
+    assert run.latent_dim == 5 and path.name == "x"
+    assert not GlobalHydra.instance().is_initialized() and HydraConfig.instance().cfg is None
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["stage=vae", "latent_dimm=3"], "unknown key latent_dimm .* Did you mean latent_dim"),
+        (["stage=vea"], "stage=vea is not a known choice"),
+        (["stage=vae", "latent_dim=0"], "latent_dim must be at least 1"),
+        (["-m", "seed=0,1"], "vaegan.run must be given settings KEY=VALUE, not options"),
+        (["stage=evaluate", "dataset.root=x", "ckpt=y"], "no dataset is selected"),
+        (["stage=sample", "ckpt=last"], "ckpt=last: there is no finished"),
+    ],
+)
+def test_errors_are_value_errors_with_the_messages_of_the_command_line(folder, words, message):
+    with pytest.raises(ValueError, match=message):
+        vaegan.run(*words)
