@@ -24,7 +24,7 @@ def exported(tmp_path):
 
 def change(path, **changes):
     """Change keys in the JSON file of an export."""
-    path = path.with_suffix(".json")
+    path = path.with_name("config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -37,7 +37,7 @@ def test_round_trip_of_tensors_and_description(exported):
 
 
 def test_json_describes_the_safetensors_file(exported):
-    description = json.loads(exported.with_suffix(".json").read_text())
+    description = json.loads(exported.with_name("config.json").read_text())
     assert description["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
     assert description["tensors"] == {
         "a.count": {"dtype": "int64", "shape": []},
@@ -126,16 +126,16 @@ def test_description_of_other_tensors_is_rejected(exported, changes):
     ],
 )
 def test_invalid_json_is_rejected(exported, content, message):
-    exported.with_suffix(".json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"model.json {message}"):
+    exported.with_name("config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"config.json {message}"):
         read_export(exported)
 
 
 def test_tensors_without_json_are_rejected(exported, tmp_path):
     alone = shutil.copytree(exported.parent, tmp_path / "alone") / exported.name
-    alone.with_suffix(".json").unlink()
+    alone.with_name("config.json").unlink()
     with pytest.raises(
-        ValueError, match="model.json cannot be read .*an export consists of two files, copy both"
+        ValueError, match="config.json cannot be read .*an export consists of two files, copy both"
     ):
         read_export(alone)
 

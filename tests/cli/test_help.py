@@ -20,6 +20,7 @@ STAGE_WORDS = {
     "gan": ["vae_ckpt=x"],
     "evaluate": ["ckpt=x"],
     "sample": ["ckpt=x"],
+    "encode": ["ckpt=x", "images=x"],
     "export": ["ckpt=x"],
     "compare": ["runs=[x]"],
     "pack": ["output=x", "dataset.root=x"],

@@ -63,7 +63,8 @@ def test_gan_trained_from_an_export_equals_one_trained_from_the_checkpoint(
 def test_export_contains_only_weights_for_inference(exported, vae_result, gan_result, stage):
     checkpoint = load_checkpoint({"vae": vae_result, "gan": gan_result}[stage][1].checkpoint)
     loaded = load_checkpoint(exported[stage] / "model.safetensors")
-    assert {path.name for path in exported[stage].iterdir()} == {"model.safetensors", "model.json"}
+    names = {path.name for path in exported[stage].iterdir()}
+    assert names == {"model.safetensors", "config.json", "README.md", "samples.png"}
     prefixes = {"vae": ("vae.",), "gan": ("vae.", "ema.module.")}[stage]
     assert set(loaded.state) == {key for key in checkpoint.state if key.startswith(prefixes)}
     assert all(torch.equal(value, checkpoint.state[key]) for key, value in loaded.state.items())

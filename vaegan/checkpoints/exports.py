@@ -1,4 +1,4 @@
-"""Exported models: tensors in `model.safetensors` and their description in `model.json`.
+"""Exported models: tensors in `model.safetensors` and their description in `config.json`.
 
 The JSON contains the keys of `vaegan.checkpoints.checkpoint.header`, and
 
@@ -23,7 +23,8 @@ from torch import Tensor
 from vaegan.runtime.atomic_files import atomic_write, write_json
 
 EXPORT_FILE = "model.safetensors"
-MAX_JSON_BYTES = 16 * 2**20  # size limit of model.json, which takes a few kilobytes
+CONFIG_FILE = "config.json"
+MAX_JSON_BYTES = 16 * 2**20  # size limit of config.json, which takes a few kilobytes
 
 
 def write_export(
@@ -38,7 +39,7 @@ def write_export(
         ValueError: The folder already contains an export, or the files cannot be written.
     """
     path = folder / EXPORT_FILE
-    if path.exists() or path.with_suffix(".json").exists():
+    if path.exists() or (folder / CONFIG_FILE).exists():
         raise ValueError(
             f"{folder} already contains an export and will not be overwritten; choose another "
             "folder"
@@ -52,7 +53,7 @@ def write_export(
         with atomic_write(path) as file:
             file.write(content)
         write_json(
-            path.with_suffix(".json"),
+            folder / CONFIG_FILE,
             {**description, "tensors": describe_tensors(copies), "sha256": checksum},
         )
     except OSError as error:
@@ -69,7 +70,9 @@ def read_export(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: A file is missing or damaged, or the two files do not belong together.
     """
-    json_path = path.with_suffix(".json")
+    json_path = path.with_name(CONFIG_FILE)
+    if not json_path.exists() and path.with_suffix(".json").exists():
+        json_path = path.with_suffix(".json")  # as earlier versions named it
     description = read_description(json_path)
     tensors: dict[str, Tensor] = {}
     try:

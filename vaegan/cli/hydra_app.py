@@ -25,8 +25,10 @@ from vaegan.cli.word_check import check_words
 from vaegan.runtime.paths import absolute_path, shell_command
 from vaegan.runtime.signals import Interrupted
 from vaegan.stages.execute import execute
+from vaegan.stages.stage_table import STAGES
 from vaegan.sweeps.jobs import run_job
 
+NO_OUTPUT_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
 FOLDER_OPTIONS = ("--config-path", "-cp", *CONFIG_DIR_OPTIONS)
 
 
@@ -69,6 +71,13 @@ def with_absolute_config_path(words: Sequence[str]) -> list[str]:
     return absolute
 
 
+def without_output_folder(words: Sequence[str]) -> list[str]:
+    """Add overrides that keep Hydra from making an output folder for a stage that only prints."""
+    if any(f"stage={name}" in words for name, stage in STAGES.items() if not stage.writes_files):
+        return [*words, *NO_OUTPUT_FOLDER]
+    return list(words)
+
+
 def compose_and_run(conf: Path) -> None:
     """Run the command line in sys.argv.
 
@@ -80,5 +89,6 @@ def compose_and_run(conf: Path) -> None:
         register()
         check_words(quote_paths(sys.argv[1:]))
         words = expand_dataset(expand_resume(quote_paths(sys.argv[1:])), conf)
+        words = without_output_folder(words)
         sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

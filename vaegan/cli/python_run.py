@@ -21,6 +21,7 @@ from vaegan.cli.resume import expand_resume
 from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require
 from vaegan.stages.execute import execute
+from vaegan.stages.stage_table import STAGES, stage_of
 from vaegan.training.stage_result import StageResult
 
 
@@ -53,7 +54,8 @@ def run(*words: str) -> StageResult | None:
         raise ValueError(explain(error, words)) from error
     except AssertionError as error:
         raise ValueError(explain_null_component(words)) from error
-    record_words(config, words, folder)
+    if STAGES[stage_of(run_config)].writes_files:
+        record_words(config, words, folder)
     return execute(run_config, folder)
 
 

@@ -68,6 +68,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     DEFAULT_ROOT: ClassVar[str | None] = None  # folder of the data files if `root` is null
     # True to repeat images in a batch that is larger than the training split, False to refuse it
     REPEATS_IMAGES: ClassVar[bool] = False
+    LICENSE: ClassVar[str | None] = None  # of the images, for the model card; None if unknown
     class_names: Sequence[str] | None = None  # name of each label; None if unknown
 
     @dataclass

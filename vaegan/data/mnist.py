@@ -30,6 +30,7 @@ class Mnist(IdxSource):
     CLASSIFIER: ClassVar[str | None] = "mnist"
     DEFAULT_ROOT: ClassVar[str | None] = None  # the embedded files
     SHA256: ClassVar[dict[str, str]] = MNIST_SHA256
+    LICENSE: ClassVar[str | None] = "CC BY-SA 3.0"
     class_names = tuple("0123456789")
 
     @dataclass
@@ -52,6 +53,7 @@ class FashionMnist(IdxSource):
 
     CLASSIFIER: ClassVar[str | None] = "fashion_mnist"
     TORCHVISION_CLASS = "FashionMNIST"
+    LICENSE: ClassVar[str | None] = "MIT"
     class_names = FASHION_CLASSES
 
     @dataclass
@@ -63,6 +65,7 @@ class Kmnist(IdxSource):
     """Cursive Japanese characters, ten classes. Source: Clanuwat et al. 2018, arXiv:1812.01718."""
 
     TORCHVISION_CLASS = "KMNIST"
+    LICENSE: ClassVar[str | None] = "CC BY-SA 4.0"
 
     @dataclass
     class Config(IdxSource.Config):

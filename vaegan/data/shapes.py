@@ -15,6 +15,7 @@ from vaegan.runtime.seeding import make_generator
 class Shapes(ImageSource):
     """Disks, squares and diamonds of random position, size and shade, generated from a seed."""
 
+    LICENSE = "none needed: the images are computed from a random seed"
     class_names = ("disk", "square", "diamond")
 
     @dataclass

@@ -27,6 +27,7 @@ class StackedMnist(ImageSource):
 
     CLASSIFIER: ClassVar[str | None] = "mnist"
     LIKELIHOOD: ClassVar[str] = "gaussian"
+    LICENSE = Mnist.LICENSE
     image_shape: ImageShape = (3, 28, 28)
 
     @dataclass

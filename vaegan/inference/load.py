@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from vaegan.checkpoints.find_checkpoint import find_checkpoint
 from vaegan.inference.trained_gan import TrainedGAN
 from vaegan.inference.trained_vae import TrainedVAE
@@ -33,9 +33,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedVAE | T
 def load_model(path: str, key: str, device: str | torch.device) -> TrainedVAE | TrainedGAN:
     """Load a trained model; error messages name the setting `key` that gave the path."""
     checkpoint = load_checkpoint(find_checkpoint(path, key, ["vae", "gan"]))
-    if checkpoint.stage == "vae":
-        return TrainedVAE(checkpoint).to(device)
-    return TrainedGAN(checkpoint).to(device)
+    return build_model(checkpoint).to(device)
+
+
+def build_model(checkpoint: Checkpoint) -> TrainedVAE | TrainedGAN:
+    """Build the model of a checkpoint, on the CPU."""
+    return TrainedVAE(checkpoint) if checkpoint.stage == "vae" else TrainedGAN(checkpoint)
 
 
 def select_device(name: str) -> torch.device:

@@ -75,6 +75,15 @@ def check_unlocked(folder: Path) -> None:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """True if a run is writing to a folder."""
+    try:
+        check_unlocked(folder)
+    except ValueError:
+        return True
+    return False
+
+
 def check_run_folder(run: TrainingRun, stage: str, path: Path) -> dict[str, Any]:
     """Check that a folder contains no run, or the same run if it is to be resumed.
 

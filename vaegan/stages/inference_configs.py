@@ -62,3 +62,43 @@ class SampleRun(RunConfig):
         """False if only an interpolation or a traversal is asked for."""
         is_other = self.interpolation is not None or self.traversal
         return not is_other or self.num_images is not None or self.seeds is not None
+
+
+@dataclass
+class EncodeRun(RunConfig):
+    """Settings of stage=encode."""
+
+    # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used;
+    # last: the newest model in outputs/
+    ckpt: str = ""
+    images: str = ""  # folder of image files, or one image file
+    num_samples: int = 100  # importance samples per image, >= 1 (VAE only)
+    # images of the test split to score for the ranks, >= 0; 0: no ranks (VAE only)
+    num_ranked: int = 500
+    # random seed of binarization and dequantization, which depend only on the seed and the image
+    target_seed: int = 0
+    inversion_steps: int = 200  # optimization steps of the latents of an image, >= 0 (GAN only)
+    inversion_lr: float = 0.05  # learning rate of the latents, > 0 (GAN only)
+    # last layers of the generator to optimize too, for each image by itself, >= 0 (GAN only)
+    inversion_layers: int = 0
+    # device to run on: auto, cpu, cuda, cuda:1 or mps; auto prefers a GPU
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
+        require(self.images != "", "images", "a folder of image files, or one file", self.images)
+        require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
+        for key in ("num_ranked", "inversion_steps", "inversion_layers"):
+            require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+        require(self.inversion_lr > 0, "inversion_lr", "positive", self.inversion_lr)
+        self.require_no_sweep_metric("encode")
+
+
+@dataclass
+class RunsRun(RunConfig):
+    """Settings of stage=runs."""
+
+    folder: str = "outputs"  # folder whose runs are listed, subfolders included
+
+    def __post_init__(self) -> None:
+        self.require_no_sweep_metric("runs")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaegan.stages.inference_configs import SampleRun
+from vaegan.stages.inference_configs import EncodeRun, RunsRun, SampleRun
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.tool_configs import CompareRun, EvaluateRun, ExportRun, PackRun
 from vaegan.stages.training_runs import GANRun, PipelineRun, VAERun
@@ -22,6 +22,7 @@ class Stage(NamedTuple):
 
     config: type[RunConfig]
     function: str  # "module:function", imported on use; called with (config, output folder)
+    writes_files: bool = True  # False if the stage only prints: no output folder is made
 
 
 STAGES: dict[str, Stage] = {
@@ -30,9 +31,11 @@ STAGES: dict[str, Stage] = {
     "pipeline": Stage(PipelineRun, "vaegan.stages.pipeline:train_pipeline"),
     "evaluate": Stage(EvaluateRun, "vaegan.stages.evaluate:evaluate"),
     "sample": Stage(SampleRun, "vaegan.stages.sample:sample"),
+    "encode": Stage(EncodeRun, "vaegan.stages.encode:encode"),
     "export": Stage(ExportRun, "vaegan.stages.export:export"),
     "compare": Stage(CompareRun, "vaegan.stages.compare:compare"),
     "pack": Stage(PackRun, "vaegan.stages.pack:pack"),
+    "runs": Stage(RunsRun, "vaegan.stages.runs:runs", writes_files=False),
 }
 
 

@@ -115,10 +115,15 @@ class ExportRun(RunConfig):
     # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used;
     # last: the newest model in outputs/
     ckpt: str = ""
+    # files to write: safetensors (loaded by vaegan), onnx or pt2 (torch.export; both for programs
+    # without vaegan)
+    format: str = "safetensors"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
+        is_known = self.format in ("safetensors", "onnx", "pt2")
+        require(is_known, "format", "safetensors, onnx or pt2", self.format)
         self.require_no_sweep_metric("export")
 
 

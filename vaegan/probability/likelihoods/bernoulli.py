@@ -27,6 +27,7 @@ class Bernoulli(Likelihood):
     """
 
     support = constraints.boolean
+    preprocessing = "binarize at random: 1 with the value of the pixel as probability"
 
     @dataclass
     class Config(Likelihood.Config):

@@ -38,7 +38,9 @@ class Density(Likelihood, abc.ABC):
     ) -> None:
         super().__init__(config, image_shape, param_channels)
         self.dequantize = config.dequantize
-        self.bin_width = 1 / NUM_LEVELS if config.dequantize else None
+        if config.dequantize:
+            self.bin_width = 1 / NUM_LEVELS
+            self.preprocessing = "dequantize: (255 x + u) / 256, u uniform in [0, 1)"
 
     def preprocess(self, x: Tensor, noise: Tensor) -> Tensor:
         if not self.dequantize:

@@ -21,6 +21,7 @@ class EightBit(Likelihood, abc.ABC):
     """Probability mass over the 256 levels of each pixel and channel."""
 
     support = distributions.eight_bit
+    preprocessing = "round to the nearest multiple of 1/255"
     bin_width = 1.0
 
     def preprocess(self, x: Tensor, noise: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
     """
 
     support: ClassVar[Constraint]
+    preprocessing: str = "none"  # description of `preprocess`, for the metadata of exports
     bin_width: float | None = None
     static_seed: int | None = None
 

@@ -1,0 +1,66 @@
+"""Stage runs: a table of training runs."""
+
+import json
+import os
+
+import pytest
+from filelock import FileLock
+
+from tests.conftest import compose
+from vaegan.stages.stage_table import run_stage
+
+
+def make_run(folder, stage, age, dataset="mnist", results=()):
+    """Write the files of a run; `results` has the metrics of its finished stages."""
+    folder.mkdir(parents=True)
+    config = {"dataset": {"name": dataset} if dataset else None}
+    path = folder / "config.json"
+    path.write_text(json.dumps({"stage": stage, "config": config}))
+    os.utime(path, (1_700_000_000 - age,) * 2)
+    for name, metrics in results:
+        (folder / name / "checkpoints").mkdir(parents=True)
+        (folder / name / "checkpoints" / "best.ckpt").touch()
+        (folder / name / "result.json").write_text(json.dumps({"metrics": metrics}))
+
+
+def test_runs_are_listed_with_stage_data_status_and_metrics(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "outputs"
+    elbo, distance = {"test/elbo": -95.91, "val/elbo": -96.0}, {"test/frechet_distance": 0.2213}
+    make_run(root / "pipeline" / "b", "pipeline", 10, results=[("vae", elbo), ("gan", distance)])
+    make_run(root / "vae" / "a", "vae", 20, "shapes", [("vae", {"val/elbo": -1.0})])
+    make_run(root / "gan" / "c", "gan", 5, None)
+    make_run(root / "pipeline" / "d", "pipeline", 4, results=[("vae", elbo)])
+    make_run(root / "vae" / "e", "vae", 3)
+    make_run(root / "vae" / "damaged", "nonsense", 3)
+    (root / "latest").symlink_to(root / "pipeline" / "b")
+    with FileLock(root / "vae" / "e" / ".lock"):
+        run_stage(compose("stage=runs"), tmp_path)
+    header, *rows = capsys.readouterr().out.strip().splitlines()
+    assert header.split() == ["run", "started", "stage", "dataset", "status", "metrics"]
+    assert [row.split()[0] for row in rows] == [
+        "vae/a",
+        "pipeline/b",
+        "gan/c",
+        "pipeline/d",
+        "vae/e",
+    ]
+    assert rows[1].endswith("finished  test/elbo -95.9, test/frechet_distance 0.221")
+    assert "shapes" in rows[0] and "as its VAE" in rows[2]
+    assert [word for word in ("failed", "stopped", "running") if word not in "".join(rows)] == []
+    assert "stopped" in rows[3] and "running" in rows[4]
+
+
+def test_a_folder_without_runs_is_rejected(tmp_path):
+    with pytest.raises(ValueError, match="contains no training runs"):
+        run_stage(compose("stage=runs", f"folder={tmp_path}"), tmp_path)
+    with pytest.raises(ValueError, match="folder=nowhere is not a folder"):
+        run_stage(compose("stage=runs", "folder=nowhere"), tmp_path)
+
+
+def test_listing_runs_writes_nothing(tmp_path, train):
+    make_run(tmp_path / "outputs" / "vae" / "a", "vae", 0)
+    status, out, _ = train("stage=runs")
+    assert status is None and "vae/a" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"vae"}
