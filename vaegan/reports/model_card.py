@@ -90,7 +90,7 @@ def component_rows(config: Mapping[str, Any], groups: Sequence[str]) -> list[lis
 
 
 def metrics_text(checkpoint: Checkpoint) -> str:
-    """Return a table of the metrics in the run folder of a checkpoint, with real images beside."""
+    """Return a table of the metrics in the run folder of a checkpoint and of real images."""
     folder = checkpoint.path.parents[1]
     try:
         result = read_json(folder / "result.json")

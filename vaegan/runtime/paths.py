@@ -20,8 +20,8 @@ def cache_home() -> Path:
 
 
 def absolute_path(text: str) -> str:
-    """Return a path as absolute text, with `~` expanded; URLs and `LAST` are not changed."""
-    if "://" in text or text == LAST:
+    """Return a path as absolute text, with `~` expanded; URLs, `LAST` and "" are not changed."""
+    if "://" in text or text in ("", LAST):
         return text
     return os.path.abspath(os.path.expanduser(text))
 

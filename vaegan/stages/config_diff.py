@@ -21,7 +21,7 @@ IGNORED_KEYS = (
     "dataset.num_threads",
 )
 # Files may be moved before a run is resumed; their content is checked instead.
-LOCATION_KEYS = ("dataset.root", "vae_ckpt")
+LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 
 
 def diff_configs(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
-from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike, SplitName
@@ -36,6 +35,7 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
+from vaegan.stages.initial_weights import init_gan, starting_checkpoint
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.training_runs import GANRun, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
@@ -71,8 +71,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     finished = run_folder.finished_result("gan")
     if finished is not None:
         return finished
-    checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
-    source = build_source(run.dataset, checkpoint, f"vae_ckpt={run.vae_ckpt}")
+    checkpoint, option = starting_checkpoint(run)
+    source = build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     run = resolve_components(resolve_training(run, data, vae), source.IS_NATURAL)
@@ -81,12 +81,14 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     scorer = build_scorer(run.feature_extractor, vae, data)
     check_sweep_metric(run.sweep_metric, scorer)
     scorer.log_small_splits()
-    for transfer in transfers:
-        log.info("%s", transfer)
     shape, flops = checkpoint.image_shape, checkpoint.vae_flops
     plain, names = to_plain(run), source.class_names
     checkpoint_header = header("gan", shape, plain, checkpoint.vae, flops, names)
     module = GANModule(components, scorer, run, checkpoint_header)
+    if run.init:
+        transfers = init_gan(module, checkpoint, run.init_mismatch)
+    for transfer in transfers:
+        log.info("%s", transfer)
 
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")

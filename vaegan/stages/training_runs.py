@@ -45,11 +45,33 @@ class VAEComponents(VAEConfig):
 
 
 @dataclass
-class VAERun(VAETraining, VAEComponents, TrainingRun):
+class InitialWeights:
+    """Earlier model of the same stage to start from."""
+
+    # run folder or checkpoint of an earlier model of the same stage whose weights training starts
+    # from; last: the newest one in outputs/; empty: fresh weights, for a GAN those of its VAE
+    init: str = ""
+    # layers that do not fit the earlier model: error, or fresh to keep their fresh weights
+    init_mismatch: str = "error"
+
+    def __post_init__(self) -> None:
+        is_known = self.init_mismatch in ("error", "fresh")
+        require(is_known, "init_mismatch", "error or fresh", self.init_mismatch)
+
+    def resolve_init(self, stage: str) -> str:
+        """Return `init` as an absolute path, because a run may be resumed from another folder."""
+        path = str(find_last_checkpoint("init", [stage])) if self.init == LAST else self.init
+        is_relative = path != "" and "://" not in path
+        return str(Path(path).expanduser().absolute()) if is_relative else path
+
+
+@dataclass
+class VAERun(InitialWeights, VAETraining, VAEComponents, TrainingRun):
     """Settings of stage=vae."""
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
+        InitialWeights.__post_init__(self)
         VAEComponents.__post_init__(self)
         VAETraining.__post_init__(self)
         if self.trainer.max_images is None and self.trainer.max_epochs is not None:
@@ -63,6 +85,7 @@ class VAERun(VAETraining, VAEComponents, TrainingRun):
         return replace(
             self,
             dataset=with_absolute_paths(self.dataset),
+            init=self.resolve_init("vae"),
             likelihood=self.resolved_likelihood(),
             sweep_metric=self.sweep_metric or f"val/{self.objective.bound_name}",
         )
@@ -82,7 +105,7 @@ def gan_sweep_tags() -> tuple[str, ...]:
 
 
 @dataclass
-class GANRun(GANTraining, GANConfig, TrainingRun):
+class GANRun(InitialWeights, GANTraining, GANConfig, TrainingRun):
     """Settings of stage=gan."""
 
     # data set to train on; null: the data set that the VAE was trained on
@@ -92,13 +115,16 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
 
     def __post_init__(self) -> None:
         TrainingRun.__post_init__(self)
+        InitialWeights.__post_init__(self)
         GANTraining.__post_init__(self)
         self.check_sweep_metric(gan_sweep_tags())
         expected = (
             "the folder or the checkpoint of a stage=vae run (to train one: python train.py "
             "stage=vae)"
         )
-        require(self.vae_ckpt != "", "vae_ckpt", expected, self.vae_ckpt)
+        require(self.vae_ckpt != "" or self.init != "", "vae_ckpt", expected, self.vae_ckpt)
+        expected = "empty with init, because the checkpoint of a GAN contains its VAE"
+        require(self.vae_ckpt == "" or self.init == "", "vae_ckpt", expected, self.vae_ckpt)
 
     def resolve_defaults(self) -> GANRun:
         vae_ckpt = self.vae_ckpt
@@ -108,6 +134,7 @@ class GANRun(GANTraining, GANConfig, TrainingRun):
             self,
             dataset=with_absolute_paths(self.dataset),
             feature_extractor=with_absolute_paths(self.feature_extractor),
+            init=self.resolve_init("gan"),
             vae_ckpt=absolute_path(vae_ckpt),
         )
 

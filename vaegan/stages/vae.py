@@ -19,6 +19,7 @@ from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
+from vaegan.stages.initial_weights import init_vae
 from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
@@ -73,6 +74,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         vae = VAE(source.image_shape, run)
         images = initial_images(vae, data)
         vae.initialize(images)
+        for transfer in init_vae(vae, run):
+            log.info("%s", transfer)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
     config = to_plain(run)
     names = source.class_names

@@ -1,0 +1,110 @@
+"""init=CKPT: training starts from an earlier model of the same stage."""
+
+import csv
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_GAN, compose
+from tests.untrained import build, component, make_run, save_gan, save_vae
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.gan.generator import Generator
+from vaegan.stages.initial_weights import init_gan, init_vae, starting_checkpoint
+from vaegan.stages.stage_table import run_stage
+
+
+def test_a_vae_starts_from_an_earlier_one(tmp_path):
+    run = make_run(prior=component("prior", "gaussian_mixture", num_components=3))
+    path = save_vae(tmp_path / "vae.ckpt", run)
+    vae = build(run, seed=7)
+    (transfer,) = init_vae(vae, replace(run, init=str(path)))
+    expected = load_checkpoint(path).build_vae().state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in vae.state_dict().items())
+    assert transfer.fresh == [] and transfer.num_copied == transfer.num_weights
+    assert init_vae(vae, run) == []
+
+
+def test_layers_that_do_not_fit_are_rejected_or_fresh(tmp_path):
+    path = save_vae(tmp_path / "vae.ckpt", make_run(latent_dim=4))
+    run = replace(make_run(latent_dim=6), init=str(path))
+    vae = build(run, seed=7)
+    message = r"init: 2 layers of the VAE do not fit .*has the shape .*init_mismatch=fresh"
+    with pytest.raises(ValueError, match=message):
+        init_vae(vae, run)
+    before = {key: value.clone() for key, value in vae.state_dict().items()}
+    (transfer,) = init_vae(vae, replace(run, init_mismatch="fresh"))
+    assert transfer.fresh == ["encoder.head", "decoder.net.0"]
+    assert "from " in str(transfer) and "; fresh: encoder.head, decoder.net.0" in str(transfer)
+    earlier = load_checkpoint(path).build_vae().state_dict()
+    for key, value in vae.state_dict().items():
+        is_fresh = key.startswith(("encoder.head", "decoder.net.0"))
+        assert torch.equal(value, before[key] if is_fresh else earlier[key]), key
+
+
+def gan_state(path, discriminator):
+    """Add a generator and a discriminator to the checkpoint of a GAN."""
+    content = torch.load(path, weights_only=True)
+    state = content["state_dict"]
+    for key in [key for key in state if key.startswith("ema.module.")]:
+        state["generator." + key.removeprefix("ema.module.")] = state[key] + 1
+    state |= {f"discriminator.{key}": value for key, value in discriminator.state_dict().items()}
+    torch.save(content, path)
+
+
+def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path):
+    run = make_run()
+    path = save_gan(tmp_path / "gan.ckpt", run)
+    discriminator = component("discriminator", "conv", width=8, hidden_dim=16)
+    trained = discriminator.build((1, 28, 28))
+    gan_state(path, trained)
+    checkpoint, option = starting_checkpoint(SimpleNamespace(init=str(path)))
+    assert option == f"init={path}"
+    vae, other = build(run, seed=5), build(run, seed=6)
+    module = SimpleNamespace(
+        generator=Generator(vae.decoder, vae.likelihood),
+        discriminator=discriminator.build((1, 28, 28)),
+        ema=SimpleNamespace(module=Generator(other.decoder, other.likelihood)),
+    )
+    transfers = init_gan(module, checkpoint, "error")
+    assert [transfer.network for transfer in transfers] == ["generator", "discriminator"]
+    for key, value in module.ema.module.state_dict().items():
+        assert torch.equal(value, checkpoint.state[f"ema.module.{key}"])
+        assert torch.equal(module.generator.state_dict()[key], value + 1)
+    for key, value in module.discriminator.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[key])
+
+
+def test_checkpoints_of_another_kind_are_rejected(tmp_path):
+    run = make_run()
+    vae, gan = save_vae(tmp_path / "vae.ckpt", run), save_gan(tmp_path / "gan.ckpt", run)
+    with pytest.raises(ValueError, match="is a VAE; to start a GAN from a VAE, use vae_ckpt="):
+        starting_checkpoint(SimpleNamespace(init=str(vae)))
+    with pytest.raises(ValueError, match="is an export, which has no discriminator"):
+        starting_checkpoint(SimpleNamespace(init=str(gan)))
+    with pytest.raises(ValueError, match="is a stage=gan checkpoint"):
+        init_vae(build(run), replace(run, init=str(gan)))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["stage=vae", "init_mismatch=skip"], "init_mismatch must be error or fresh"),
+        (["stage=gan", "init=a", "vae_ckpt=b"], "vae_ckpt must be empty with init"),
+        (["stage=gan"], "vae_ckpt must be the folder or the checkpoint of a stage=vae run"),
+    ],
+)
+def test_invalid_settings_are_rejected(words, message):
+    with pytest.raises(ValueError, match=message):
+        compose(*words)
+
+
+@pytest.mark.slow
+def test_a_gan_continues_at_the_scores_of_the_earlier_one(gan_result, tmp_path):
+    words = [word for word in SMALL_GAN if "max_epochs" not in word]
+    run_stage(compose(*words, f"init={gan_result[0]}", "trainer.max_epochs=1"), tmp_path)
+    with (tmp_path / "gan" / "metrics.csv").open(newline="") as file:
+        scores = [row["val/frechet_distance"] for row in csv.DictReader(file)]
+    first = next(float(score) for score in scores if score)
+    assert first == pytest.approx(gan_result[1].metrics["val/frechet_distance"], rel=1e-4)

@@ -1,0 +1,108 @@
+"""Start a training from the weights of an earlier model of the same stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from vaegan.checkpoints.checkpoint import VAE_PREFIX, Checkpoint, load_checkpoint
+from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpoint
+from vaegan.gan.module import GANModule
+from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
+from vaegan.stages.training_runs import GANRun, VAERun
+from vaegan.vae.model import VAE
+
+
+def starting_checkpoint(run: GANRun) -> tuple[Checkpoint, str]:
+    """Load the checkpoint that a GAN starts from: a GAN with `init`, else a VAE.
+
+    Returns:
+        The checkpoint, and the option that gave it, as typed.
+
+    Raises:
+        ValueError: There is no such checkpoint, or it is of another stage.
+    """
+    if not run.init:
+        return load_vae_checkpoint(run.vae_ckpt, "vae_ckpt"), f"vae_ckpt={run.vae_ckpt}"
+    checkpoint = load_checkpoint(find_checkpoint(run.init, "init", ["gan"]))
+    option = f"init={run.init}"
+    if checkpoint.stage != "gan":
+        raise ValueError(f"{option} is a VAE; to start a GAN from a VAE, use vae_ckpt={run.init}")
+    if not any(name.startswith("discriminator.") for name in checkpoint.state):
+        raise ValueError(
+            f"{option} is an export, which has no discriminator; give the checkpoint of the run"
+        )
+    return checkpoint, option
+
+
+def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:
+    """Copy the layers of the earlier VAE that `run.init` names, if any.
+
+    Raises:
+        ValueError: There is no such VAE, or layers do not fit and `init_mismatch` is "error".
+    """
+    if not run.init:
+        return []
+    checkpoint = load_vae_checkpoint(run.init, "init")
+    state = entries(checkpoint.state, VAE_PREFIX)
+    return [copy_layers(vae, state, "VAE", str(checkpoint.path), run.init_mismatch)]
+
+
+def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> list[Transfer]:
+    """Copy generator, EMA generator and discriminator of an earlier GAN.
+
+    Raises:
+        ValueError: Layers do not fit and `init_mismatch` is "error".
+    """
+    networks: dict[str, nn.Module] = {
+        "generator": module.generator,
+        "discriminator": module.discriminator,
+        "ema.module": module.ema.module,
+    }
+    transfers = []
+    for name, network in networks.items():
+        state = entries(checkpoint.state, f"{name}.")
+        transfers.append(copy_layers(network, state, name, str(checkpoint.path), init_mismatch))
+    return transfers[:2]  # the EMA generator has the layers of the generator
+
+
+def entries(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries of a state dict that start with a prefix, without the prefix."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state[name] for name in names}
+
+
+def copy_layers(
+    network: nn.Module, state: Mapping[str, Tensor], name: str, source: str, init_mismatch: str
+) -> Transfer:
+    """Copy the layers of a state dict that fit a network.
+
+    Args:
+        network: Network with fresh weights, modified in place.
+        state: State dict of the earlier network.
+        name: Name of the network, for messages.
+        source: Source of the state dict, for messages.
+        init_mismatch: "error" to reject layers that do not fit, "fresh" to leave them as they are.
+
+    Raises:
+        ValueError: A layer has another shape or is missing, and `init_mismatch` is "error".
+    """
+    own = network.state_dict()
+    misfits: dict[str, str] = {}  # layer: reason
+    for key, value in own.items():
+        if key not in state:
+            misfits[key.rpartition(".")[0]] = f"{key} is not in the earlier model"
+        elif state[key].shape != value.shape:
+            shapes = f"{tuple(state[key].shape)} in the earlier model, {tuple(value.shape)} here"
+            misfits[key.rpartition(".")[0]] = f"{key} has the shape {shapes}"
+    if misfits and init_mismatch == "error":
+        raise ValueError(
+            f"init: {len(misfits)} layers of the {name} do not fit {source}: "
+            f"{'; '.join(list(misfits.values())[:3])}. Use the settings of the earlier model, or "
+            "init_mismatch=fresh to train these layers from fresh weights"
+        )
+    fitting = {key: state[key] for key in own if key.rpartition(".")[0] not in misfits}
+    network.load_state_dict(own | fitting)
+    copied = [layer for layer in named_layers(network) if layer not in misfits]
+    return describe_transfer(network, copied, name, source)
