@@ -48,7 +48,11 @@ def test_samples_of_learned_priors(tmp_path, prior):
     settings = {"vamp_prior": {"num_pseudo_inputs": 5}}.get(prior, {})
     run = make_run(prior=component("prior", prior, **settings))
     model = vaegan.load(save_vae(tmp_path / "vae.ckpt", run))
-    assert torch.equal(model.sample(20)[17:], model.sample(3, seed=17))
+    images = model.sample(20)
+    assert torch.equal(images[17:], model.sample(3, seed=17))
+    path = model.interpolate(3, 19, num=4)
+    torch.testing.assert_close(path[[0, -1]], images[[3, 19]])
+    assert not model.sample_latents([0]).requires_grad and not path.requires_grad
 
 
 def test_a_gan_samples_from_its_aggregate_posterior_and_its_vae_from_the_prior(tmp_path):

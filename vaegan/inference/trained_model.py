@@ -109,10 +109,29 @@ class TrainedModel(abc.ABC):
         require(seed >= 0, "seed", "at least 0", seed)
         return torch.stack(list(self.sample_seeds(range(seed, seed + n), temperature)))
 
+    @torch.no_grad()
     def sample_latents(self, seeds: Sequence[int], temperature: float = 1.0) -> Tensor:
         """Return the latents of random seeds, (len(seeds), latent_dim), on the CPU."""
         require(temperature >= 0, "temperature", "at least 0", temperature)
         return self.sampler.latents(seeds, temperature)
+
+    @torch.no_grad()
+    def interpolate(self, start: int, end: int, num: int, temperature: float = 1.0) -> Tensor:
+        """Return images on the path from the image of one seed to that of another.
+
+        The path follows the latent distribution; see `vaegan.inference.latent_sampler`.
+
+        Args:
+            start: Random seed of the first image.
+            end: Random seed of the last image.
+            num: Number of images, >= 2.
+            temperature: Factor of the latents' noise, >= 0.
+
+        Returns:
+            Images in [0, 1], (num, C, H, W).
+        """
+        require(num >= 2, "num", "at least 2", num)
+        return self.decode(self.sampler.path(start, end, num, temperature))
 
     def sample_seeds(
         self, seeds: Sequence[int], temperature: float = 1.0, draw: bool = False

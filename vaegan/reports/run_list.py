@@ -46,8 +46,6 @@ def list_runs(root: Path) -> list[RunEntry]:
     """Return the training runs below a folder, oldest first. Damaged runs are left out."""
     entries = []
     for path in root.glob("**/config.json"):
-        if path.parent.name == "export" or any(parent.is_symlink() for parent in path.parents):
-            continue
         entry = read_run_entry(path)
         if entry is not None:
             entries.append(entry)

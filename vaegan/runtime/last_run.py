@@ -58,8 +58,9 @@ def find_last_run(key: str) -> Path:
             f"{key}={LAST}: there is no training run below {Path(OUTPUTS).resolve()}; give the "
             "path of a run folder"
         )
-    log.info("%s=%s: %s", key, LAST, display_path(files[-1].parent))
-    return files[-1].parent
+    folder = files[-1].parent
+    print(f"{key}={LAST}: {display_path(folder)}")  # before logging is set up
+    return folder
 
 
 def link_latest(folder: Path) -> None:

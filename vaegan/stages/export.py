@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vaegan.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -45,7 +46,9 @@ def export(run: ExportRun, output_dir: Path) -> None:
         lines = [f"{display_path(folder / name)}: {text}" for name, text in files.items()]
     write_card(checkpoint, files, folder)
     model = f"{checkpoint.stage} from {display_path(checkpoint.path)}"
-    commands = next_commands(checkpoint, folder) if run.format == "safetensors" else []
+    commands = []
+    if run.format == "safetensors":
+        commands = next_commands(checkpoint, folder, run.plugins)
     print_lines("", "Export", f"  {model}", *(f"  {line}" for line in lines), *commands)
 
 
@@ -69,9 +72,9 @@ def write_card(checkpoint: Checkpoint, files: dict[str, str], folder: Path) -> N
     (folder / "README.md").write_text(model_card(checkpoint, files), encoding="utf-8")
 
 
-def next_commands(checkpoint: Checkpoint, folder: Path) -> list[str]:
+def next_commands(checkpoint: Checkpoint, folder: Path, plugins: Sequence[str]) -> list[str]:
     """Return the lines that suggest what to do with an export."""
     commands = [f"python train.py stage=evaluate {path_override('ckpt', folder)}"]
     if checkpoint.stage == "vae":
         commands.append(f"python train.py stage=gan {path_override('vae_ckpt', folder)}")
-    return ["", "next commands", *(f"  {shell_command(command)}" for command in commands)]
+    return ["", "next commands", *(f"  {shell_command(command, plugins)}" for command in commands)]

@@ -92,7 +92,7 @@ def write_interpolation(
     """Write a strip with a row for each pair of seeds, and animations there and back."""
     rows: list[Tensor] = []
     for start, end in pairwise(ends):
-        rows.append(model.decode(model.sampler.path(start, end, run.num_steps, run.temperature)))
+        rows.append(model.interpolate(start, end, run.num_steps, run.temperature))
     write_png(make_image_grid(torch.cat(rows), run.num_steps), folder / "interpolation.png")
     frames = [rows[0][0], *(image for row in rows for image in row[1:])]
     frames += frames[-2:0:-1]

@@ -61,8 +61,7 @@ class InitialWeights:
     def resolve_init(self, stage: str) -> str:
         """Return `init` as an absolute path, because a run may be resumed from another folder."""
         path = str(find_last_checkpoint("init", [stage])) if self.init == LAST else self.init
-        is_relative = path != "" and "://" not in path
-        return str(Path(path).expanduser().absolute()) if is_relative else path
+        return absolute_path(path)
 
 
 @dataclass
