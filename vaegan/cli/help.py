@@ -18,6 +18,7 @@ Train a VAE by maximizing the ELBO, then a GAN whose generator starts as the VAE
 
   python train.py                                          both stages, on MNIST
   python train.py stage=vae                                the VAE alone
+  python train.py stage=sample ckpt=last                   images of the newest model
   python train.py stage=evaluate ckpt=VAE_RUN              NLL, ELBO, active units of that VAE
   python train.py stage=gan vae_ckpt=VAE_RUN               a GAN that starts from it
   python train.py dataset=image_folder dataset.root=IMAGES both stages on your own images
