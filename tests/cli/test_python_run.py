@@ -32,10 +32,13 @@ def test_a_stage_writes_to_the_folder_of_the_command_line(folder):
 
 
 def test_hydra_is_left_as_it_was(folder, monkeypatch):
+    outer_config = HydraConfig.instance().cfg
     monkeypatch.setattr(python_run, "execute", lambda run, folder: (run, folder))
     run, path = vaegan.run("stage=vae", "latent_dim=5", "hydra.run.dir=x")
     assert run.latent_dim == 5 and path.name == "x"
-    assert not GlobalHydra.instance().is_initialized() and HydraConfig.instance().cfg is None
+    assert (
+        not GlobalHydra.instance().is_initialized() and HydraConfig.instance().cfg is outer_config
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_draws_have_the_mean_of_the_likelihood(paths):
     draws = torch.stack(list(model.sample_seeds(range(16), draw=True)))
     assert torch.equal(draws, torch.stack(list(model.sample_seeds(range(16), draw=True))))
     assert set(draws.unique().tolist()) == {0.0, 1.0}  # Bernoulli
-    assert (draws - model.sample(16)).mean().abs() < 0.01
+    assert (draws - model.sample(16)).mean().abs() < 0.02
 
 
 def test_attributes(paths):
@@ -112,7 +112,7 @@ def test_log_prob_equals_the_evaluation(paths, tmp_path):
         result.metrics["test/nll"], abs=1e-9
     )
     assert model.elbo(images, num_samples=7).double().mean() == pytest.approx(
-        result.metrics["test/elbo"], abs=1e-5
+        result.metrics["test/elbo"], abs=1e-3
     )
 
 

@@ -174,14 +174,18 @@ def interpolate_linearly(ends: Tensor, t: Tensor) -> Tensor:
 def interpolate_spherically(ends: Tensor, t: Tensor) -> Tensor:
     """Return points on the arc between two noise vectors: (len(t), D), from (2, D).
 
+    The norm changes linearly along the arc.
+
     Source: Shoemake 1985, "Animating rotation with quaternion curves", as recommended for latents
     by White 2016, arXiv:1609.04468.
     """
-    start, end = ends.double()
-    angle = torch.cosine_similarity(start, end, dim=0).clamp(-1, 1).arccos()
+    norms = ends.double().norm(dim=1, keepdim=True)
+    directions = ends.double() / norms
+    angle = (directions[0] @ directions[1]).clamp(-1, 1).arccos()
     if angle.sin() < 1e-6:  # parallel, or a single dimension: there is no unique arc
         return interpolate_linearly(ends, t)
-    start_weights = torch.sin((1 - t.double()) * angle) / angle.sin()
-    end_weights = torch.sin(t.double() * angle) / angle.sin()
-    arc = start_weights.unsqueeze(1) * start + end_weights.unsqueeze(1) * end
-    return arc.to(ends.dtype)
+    position = t.double().unsqueeze(1)
+    start_weights = torch.sin((1 - position) * angle) / angle.sin()
+    end_weights = torch.sin(position * angle) / angle.sin()
+    arc = start_weights * directions[0] + end_weights * directions[1]
+    return (arc * torch.lerp(norms[0], norms[1], position)).to(ends.dtype)

@@ -91,7 +91,7 @@ def component_rows(config: Mapping[str, Any], groups: Sequence[str]) -> list[lis
 
 def metrics_text(checkpoint: Checkpoint) -> str:
     """Return a table of the metrics in the run folder of a checkpoint and of real images."""
-    folder = checkpoint.path.parents[1]
+    folder = checkpoint.path.resolve().parent.parent
     try:
         result = read_json(folder / "result.json")
         rows = []
@@ -107,7 +107,7 @@ def metrics_text(checkpoint: Checkpoint) -> str:
 
 def command_text(checkpoint: Checkpoint) -> str:
     """Return the command that trained the model, from its run folder."""
-    path = checkpoint.path.parents[2] / ".hydra" / "overrides.yaml"
+    path = checkpoint.path.resolve().parent.parent.parent / ".hydra" / "overrides.yaml"
     try:
         words: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         command = shlex.join(["python", "train.py", *map(str, words)])

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from vaegan.checkpoints.checkpoint import Checkpoint
-from vaegan.config import from_plain
+from vaegan.config import from_plain, require
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import ImageSource
+from vaegan.gan.warm_start import named_layers
 from vaegan.inference.inversion import squared_error
 from vaegan.inference.load import load_model, select_device
 from vaegan.inference.read_images import NamedImages, read_images
@@ -117,6 +118,10 @@ def invert_gan(
     model: TrainedGAN, files: NamedImages, run: EncodeRun, folder: Path
 ) -> tuple[list[str], list[Tensor]]:
     """Write latents and generated images; return names and values of the PSNR."""
+    num_layers = len(named_layers(model.module.decoder))
+    expected = f"at most {num_layers}, the number of layers of the generator"
+    is_valid = run.inversion_layers <= num_layers
+    require(is_valid, "inversion_layers", expected, run.inversion_layers)
     result = model.invert(files.images, run.inversion_steps, run.inversion_lr, run.inversion_layers)
     names = np.array(files.names)
     np.savez_compressed(folder / "latents.npz", files=names, mean=result.z.cpu().numpy())
