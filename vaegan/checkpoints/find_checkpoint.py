@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vaegan.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from vaegan.checkpoints.exports import EXPORT_FILE
-from vaegan.runtime.last_run import LAST, find_last_checkpoint
-from vaegan.runtime.paths import display_path
+from vaegan.runtime.last_run import find_last_checkpoint
+from vaegan.runtime.paths import LAST, display_path
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 from vaegan.cli.path_words import read_path
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
-from vaegan.runtime.last_run import LAST, find_last_run
-from vaegan.runtime.paths import path_override, quote_for_hydra
+from vaegan.runtime.last_run import find_last_run
+from vaegan.runtime.paths import LAST, path_override, quote_for_hydra
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
 from vaegan.gan.augmentation import Augmentation, DiffAugment, NoAugmentation
-from vaegan.gan.losses import AdversarialLoss, NonSaturating, Relativistic
+from vaegan.gan.losses import AdversarialLoss, NonSaturating
 from vaegan.gan.penalties import R1, GradientPenalty
 from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.images import ImageShape
@@ -19,14 +19,14 @@ from vaegan.networks.discriminators import Discriminator
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, check_batch_size
 
-C = TypeVar("C", bound="GANConfig")
 T = TypeVar("T", bound="GANTraining")
 
 MAX_DEFAULT_WARMUP = 6_400  # images
-MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width that uses SMALL_IMAGE_LR
-# Tuned on MNIST (experiment=warm_start_study) and on 64 x 64 clip art, respectively. On the clip
-# art, the MNIST learning rates produce blank images.
-SMALL_IMAGE_LR = {"generator": 6e-3, "discriminator": 4e-3}
+MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width of small images
+# Tuned on MNIST (experiment=warm_start_study), and on clip art at 32 and 64 pixels. The learning
+# rates for MNIST produce blank images on the clip art.
+DIGIT_LR = {"generator": 6e-3, "discriminator": 4e-3}
+SMALL_NATURAL_LR = {"generator": 1e-3, "discriminator": 1e-3}
 LARGE_IMAGE_LR = {"generator": 3e-4, "discriminator": 3e-4}
 
 
@@ -36,9 +36,8 @@ class GANConfig:
 
     # architecture of the discriminator
     discriminator: Discriminator.Config = field(default_factory=discriminators.Conv.Config)
-    # adversarial loss of discriminator and generator; null: relativistic for natural images, else
-    # non_saturating
-    adversarial_loss: AdversarialLoss.Config | None = None
+    # adversarial loss of discriminator and generator
+    adversarial_loss: AdversarialLoss.Config = field(default_factory=NonSaturating.Config)
     # penalty on the gradient of the discriminator with respect to its input
     gradient_penalty: GradientPenalty.Config = field(default_factory=R1.Config)
     # augmentation of real and fake images before the discriminator; null: diff_augment for natural
@@ -47,6 +46,11 @@ class GANConfig:
     # network whose features are scored; null: digits_cnn if it knows the data set's classes, else
     # vae_encoder
     feature_extractor: FeatureExtractor.Config | None = None
+
+    def resolved_augmentation(self, is_natural: bool) -> Augmentation.Config:
+        """Return the augmentation; if it is not set, the default for natural or other images."""
+        default = DiffAugment.Config() if is_natural else NoAugmentation.Config()
+        return self.augmentation or default
 
 
 def default_gan_optimizer() -> OptimizerConfig:
@@ -78,9 +82,11 @@ class GANTraining:
     # images from one validation to the next, at least the batch size; null: use
     # trainer.val_check_interval
     score_every_n_images: int | None = None
-    # optimizer of the generator; lr=null: 6e-3 for images up to 32 x 32 pixels, else 3e-4
+    # optimizer of the generator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural images,
+    # 6e-3 for others
     generator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
-    # optimizer of the discriminator; lr=null: 4e-3 for images up to 32 x 32 pixels, else 3e-4
+    # optimizer of the discriminator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural
+    # images, 4e-3 for others
     discriminator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
@@ -122,22 +128,6 @@ class GANTraining:
             require(warmup != 0, key, expected, accuracy)
 
 
-def resolve_components(config: C, is_natural: bool) -> C:
-    """Return the config with the null values of loss and augmentation replaced.
-
-    Args:
-        config: Config to resolve; it is not modified.
-        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
-    """
-    loss = Relativistic.Config() if is_natural else NonSaturating.Config()
-    augmentation = DiffAugment.Config() if is_natural else NoAugmentation.Config()
-    return replace(
-        config,
-        adversarial_loss=config.adversarial_loss or loss,
-        augmentation=config.augmentation or augmentation,
-    )
-
-
 def resolve_data_defaults(
     training: T, image_shape: ImageShape, num_images: int, is_natural: bool = False
 ) -> T:
@@ -154,8 +144,9 @@ def resolve_data_defaults(
     Raises:
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
-    is_digit_like = not is_natural and max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE
-    lr = SMALL_IMAGE_LR if is_digit_like else LARGE_IMAGE_LR
+    lr = LARGE_IMAGE_LR
+    if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
+        lr = SMALL_NATURAL_LR if is_natural else DIGIT_LR
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)

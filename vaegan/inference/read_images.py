@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaegan.checkpoints.checkpoint import Checkpoint
-from vaegan.data.images.decoding import SUFFIXES, Pixels, silence_warnings
+from vaegan.data.images.decoding import SUFFIXES, DecodedImage, silence_warnings
 from vaegan.data.images.reading import count_usable_cores, read_all
 from vaegan.data.images.scanning import ImageFile, scan
 from vaegan.inference.image_input import decoded_to_images, training_decoder
@@ -50,8 +50,8 @@ def read_images(path: str, key: str, checkpoint: Checkpoint) -> NamedImages:
     decoder = training_decoder(checkpoint)
     silence_warnings()
 
-    def decode(digest: bytes, content: bytes) -> Pixels:
-        return decoder(content)
+    def decode(digest: bytes, content: bytes) -> DecodedImage:
+        return decoder.decode(content)
 
     names: list[str] = []
     pixels: list[Tensor] = []

@@ -19,11 +19,10 @@ from vaegan.gan.module import GANModule
 from vaegan.gan.training_config import (
     GANConfig,
     GANTraining,
-    resolve_components,
     resolve_data_defaults,
 )
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
-from vaegan.images import ImageShape, to_float
+from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance
@@ -75,7 +74,8 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
     source = build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
-    run = resolve_components(resolve_training(run, data, vae), source.IS_NATURAL)
+    augmentation = run.resolved_augmentation(source.IS_NATURAL)
+    run = resolve_training(replace(run, augmentation=augmentation), data, vae)
     build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
     components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
     scorer = build_scorer(run.feature_extractor, vae, data)
@@ -193,20 +193,11 @@ def build_components(
         latents=build_latents(warm_start, vae, images, seed),
         generator=generator,
         discriminator=discriminator,
-        **build_losses(resolve_components(config, data.source.IS_NATURAL), vae.image_shape),
+        loss=config.adversarial_loss.build(),
+        penalty=config.gradient_penalty.build(vae.image_shape),
+        augmentation=config.resolved_augmentation(data.source.IS_NATURAL).build(),
     )
     return components, [generator_transfer, discriminator_transfer]
-
-
-def build_losses(config: GANConfig, image_shape: ImageShape) -> dict[str, Any]:
-    """Build the adversarial loss, the penalty and the augmentation, by name of the component."""
-    assert config.adversarial_loss is not None, "call resolve_components first"
-    assert config.augmentation is not None, "call resolve_components first"
-    return {
-        "loss": config.adversarial_loss.build(),
-        "penalty": config.gradient_penalty.build(image_shape),
-        "augmentation": config.augmentation.build(),
-    }
 
 
 def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:

@@ -12,8 +12,8 @@ from vaegan.data.mnist import Mnist
 from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.metrics.metric_table import MONITORS, sweep_metrics
 from vaegan.probability.likelihoods.likelihood import Likelihood
-from vaegan.runtime.last_run import LAST, find_last_checkpoint
-from vaegan.runtime.paths import absolute_path
+from vaegan.runtime.last_run import find_last_checkpoint
+from vaegan.runtime.paths import LAST, absolute_path
 from vaegan.stages.run_config import TrainingRun, with_absolute_paths
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.model import VAEConfig
