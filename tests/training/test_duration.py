@@ -9,7 +9,6 @@ from vaegan.training.duration import (
     FEW_STEPS,
     NUM_VALIDATIONS,
     DurationEstimate,
-    format_seconds,
     log_duration,
     resolve_duration,
 )
@@ -93,12 +92,4 @@ def test_the_remaining_time_is_logged_once(caplog):
         for _ in range(50):
             estimate.on_train_batch_end(trainer)
     (record,) = caplog.records
-    assert record.getMessage().startswith("gan: about 1 seconds of training remain")
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(0.1, "1 seconds"), (70, "70 seconds"), (720, "12 minutes"), (1e4, "2.8 hours")],
-)
-def test_durations_are_formatted_in_a_suitable_unit(seconds, text):
-    assert format_seconds(seconds) == text
+    assert record.getMessage().startswith("gan: about 0:00:0")

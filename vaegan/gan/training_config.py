@@ -44,7 +44,7 @@ class GANConfig:
     # images, else none
     augmentation: Augmentation.Config | None = None
     # network whose features are scored; null: digits_cnn if it knows the data set's classes, else
-    # vae_encoder
+    # pyramid
     feature_extractor: FeatureExtractor.Config | None = None
 
     def resolved_augmentation(self, is_natural: bool) -> Augmentation.Config:

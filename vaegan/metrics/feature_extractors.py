@@ -2,6 +2,7 @@
 
     digits_cnn    small classifier and pixel statistics of MNIST-like images; comparable across runs
     inception     InceptionV3 of the FID literature, for natural images
+    pyramid       local colors and edge strengths at several scales, without weights
     vae_encoder   encoder of the GAN's VAE, for any data set; comparable only for the same VAE
 
 To add a feature extractor, define a subclass here or in an imported file.
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import to_uint8
@@ -169,6 +171,45 @@ class InceptionExtractor(FeatureExtractor):
         return features @ self.net.fc.weight.T
 
 
+class PyramidExtractor(FeatureExtractor):
+    """Local means of color and of edge strength at several scales, without trained weights.
+
+    On a 4 x 4 grid: the mean of each channel, and for each level of a Laplacian pyramid with at
+    least 16 pixels the mean over channels of the absolute values. These features see colors,
+    layout, blur, noise and grids, but not what an image shows.
+    """
+
+    GRID = 4  # cells per side
+    MIN_SIZE = 16  # pixels, smallest height or width of a level
+    SCALES = (10.0, 40.0)  # of colors and edges, which vary about a quarter as much
+
+    scales: Tensor
+
+    @dataclass
+    class Config(FeatureExtractor.Config):
+        name: str = "pyramid"
+
+    def __init__(self, config: Config, vae: VAE, classifier: str | None) -> None:
+        super().__init__()
+        channels, height, width = vae.image_shape
+        ratio = min(height, width) // self.MIN_SIZE
+        self.num_levels = ratio.bit_length()  # 1 at 16 to 31 pixels, 2 at 32 to 63, ...
+        self.num_features = self.GRID**2 * (channels + self.num_levels)
+        self.register_buffer("scales", torch.tensor(self.SCALES))  # part of the key of the cache
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.float()
+        color_scale, edge_scale = self.scales
+        features = [color_scale * adaptive_avg_pool2d(x, self.GRID)]
+        for _ in range(self.num_levels):
+            smaller = avg_pool2d(x, 2)
+            blurred = interpolate(smaller, size=x.shape[2:], mode="bilinear", align_corners=False)
+            edges = (x - blurred).abs().mean(1, keepdim=True)
+            features.append(edge_scale * adaptive_avg_pool2d(edges, self.GRID))
+            x = smaller
+        return torch.cat(features, 1).flatten(1)
+
+
 class VaeEncoderExtractor(FeatureExtractor):
     """Output of the VAE's encoder, (B, num_features), without classes.
 
@@ -222,12 +263,16 @@ def build_feature_extractor(
 
     Args:
         config: Config of the feature extractor; None: digits_cnn if `classifier` is given, else
-            vae_encoder.
+            pyramid for images of at least 16 pixels, else vae_encoder.
         vae: VAE that the GAN starts from.
         classifier: Name of the digits_cnn weights for the data set's classes, or None.
 
     Raises:
         ValueError: The network does not support the data, or its weights are unavailable.
     """
-    default = DigitsCnnExtractor.Config if classifier else VaeEncoderExtractor.Config
+    default: type[FeatureExtractor.Config] = VaeEncoderExtractor.Config
+    if classifier:
+        default = DigitsCnnExtractor.Config
+    elif min(vae.image_shape[1:]) >= PyramidExtractor.MIN_SIZE:
+        default = PyramidExtractor.Config
     return (config or default()).build(vae, classifier)

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 
 from vaegan.config import require
 from vaegan.data.datamodule import ImageDataModule
+from vaegan.runtime.progress_lines import format_seconds
 from vaegan.training.trainer_config import TrainerConfig
 
 DEFAULT_EPOCHS = 5
@@ -166,12 +167,3 @@ class DurationEstimate(pl.Callback):
                 self.stage,
                 format_seconds(seconds_per_step * remaining),
             )
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration with a suitable unit, such as 45 seconds, 12 minutes or 3.5 hours."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} minutes"
-    return f"{seconds / 3600:.1f} hours"

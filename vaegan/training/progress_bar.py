@@ -65,14 +65,14 @@ class ProgressLog(pl.Callback):
         num_done = self.num_done(trainer)
         if self.first_batch is None or not num_done:
             return "before training"
-        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        total = int(trainer.estimated_stepping_batches)
         elapsed = time.monotonic() - self.start
         num_new = max(1, num_done - self.first_batch)
         left = format_seconds(elapsed * max(0, total - num_done) / num_new)
-        return (
-            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, batch {num_done:,} of "
-            f"{total:,}, {format_seconds(elapsed)}, about {left} left"
-        )
+        epoch = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs != -1:  # -1: the duration is a number of images
+            epoch += f" of {trainer.max_epochs}"
+        return f"{epoch}, batch {num_done:,} of {total:,}, {format_seconds(elapsed)}, about {left} left"
 
 
 class TestProgressLog(pl.Callback):
