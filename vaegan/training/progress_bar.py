@@ -72,7 +72,8 @@ class ProgressLog(pl.Callback):
         epoch = f"epoch {trainer.current_epoch + 1}"
         if trainer.max_epochs != -1:  # -1: the duration is a number of images
             epoch += f" of {trainer.max_epochs}"
-        return f"{epoch}, batch {num_done:,} of {total:,}, {format_seconds(elapsed)}, about {left} left"
+        batches = f"batch {num_done:,} of {total:,}"
+        return f"{epoch}, {batches}, {format_seconds(elapsed)}, about {left} left"
 
 
 class TestProgressLog(pl.Callback):
