@@ -21,8 +21,8 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -75,6 +75,13 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     class Config(ComponentConfig):
         def build(self) -> ImageSource:
             return self.component(self)
+
+        def resolve_defaults(self) -> Self:
+            """Return the config with the defaults that depend on the machine filled in.
+
+            Saved configs have them, so that a model is used with the images it was trained on.
+            """
+            return self
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -157,18 +164,24 @@ class NaturalImageSource(ImageSource, abc.ABC):
 
     @dataclass
     class Config(ImageSource.Config):
-        image_size: Any = 64  # image size in pixels, >= 4: one number, or [height, width]
+        # image size in pixels, >= 4: one number, or [height, width]; null: 64 with a GPU, else 32
+        image_size: Any = None
         channels: int = 3  # image channels; 3: color, 1: gray
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            expected = "a number of pixels of at least 4, or [height, width]"
-            require(is_image_size(self.image_size), "image_size", expected, self.image_size)
+            expected = "a number of pixels of at least 4, [height, width], or null"
+            is_valid = self.image_size is None or is_image_size(self.image_size)
+            require(is_valid, "image_size", expected, self.image_size)
             require(self.channels in (1, 3), "channels", "1 (gray) or 3 (color)", self.channels)
+
+        def resolve_defaults(self) -> Self:
+            default = 64 if torch.cuda.is_available() else 32
+            return replace(self, image_size=self.image_size or default)
 
     @property
     def image_shape(self) -> ImageShape:
-        size = self.config.image_size
+        size = self.config.resolve_defaults().image_size
         height, width = (size, size) if isinstance(size, int) else size
         return (self.config.channels, height, width)
 

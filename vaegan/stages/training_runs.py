@@ -83,7 +83,7 @@ class VAERun(InitialWeights, VAETraining, VAEComponents, TrainingRun):
     def resolve_defaults(self) -> VAERun:
         return replace(
             self,
-            dataset=with_absolute_paths(self.dataset),
+            dataset=with_absolute_paths(self.dataset.resolve_defaults()),
             init=self.resolve_init("vae"),
             likelihood=self.resolved_likelihood(),
             sweep_metric=self.sweep_metric or f"val/{self.objective.bound_name}",
@@ -199,7 +199,7 @@ class PipelineRun(GANConfig, VAEComponents, TrainingRun):
         )
         return replace(
             self,
-            dataset=with_absolute_paths(self.dataset),
+            dataset=with_absolute_paths(self.dataset.resolve_defaults()),
             feature_extractor=with_absolute_paths(self.feature_extractor),
             likelihood=self.resolved_likelihood(),
             vae=vae,
