@@ -4,14 +4,13 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
 
 import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from tests.conftest import SMALL_VAE, compose
+from tests.conftest import compose
 from tests.faults import (
     SMALL,
     TWO_PROCESSES,
@@ -26,7 +25,6 @@ from tests.faults import (
     wait,
     wait_until,
 )
-from vaegan.cli.main import main
 from vaegan.data.crops import ImageDataset
 from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
@@ -301,33 +299,5 @@ def test_signal_stops_a_run_whose_loader_process_hangs(tmp_path, monkeypatch):
     (tmp_path / "hang").touch()
     time.sleep(0.5)
     os.kill(pid, signal.SIGTERM)
-    assert wait(pid, 8) == 143, read_log(run)
-    assert "stopped after batch" in read_log(run)
+    assert wait(pid, 25) == 143, read_log(run)  # at once in training, 10 s later in a validation
     assert f"python train.py resume={run}" in read_log(run)
-
-
-def run_command_line(words, stdout):
-    """Run a command line with another standard output."""
-    sys.argv[1:] = words
-    sys.stdout = stdout
-    main()
-
-
-def test_run_finishes_with_a_closed_ascii_output(tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    run = tmp_path / "run"
-    words = [word for word in SMALL_VAE if "enable_progress_bar" not in word]
-
-    def train():
-        os.dup2(writer, 1)
-        stdout = open(1, "w", encoding="ascii", closefd=False)
-        run_command_line([*words, f"hydra.run.dir={run}"], stdout)
-
-    pid = fork(tmp_path / "log", train)
-    assert wait(pid) == 0, (tmp_path / "log").read_text()
-    log = (tmp_path / "log").read_text()
-    assert log.count("standard output is unavailable (Broken pipe); continuing") == 1
-    assert (run / "vae" / "result.json").exists()
-    lines = [line for line in (run / "train.log").read_text().splitlines() if "val/elbo=" in line]
-    assert len(lines) == 5  # before training, and twice per epoch
