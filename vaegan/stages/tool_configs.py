@@ -68,7 +68,7 @@ class EvaluateRun(RunConfig):
         require(is_valid, "num_images", "at least 2, or null", num_images)
         num_samples = self.num_samples
         is_valid = num_samples is None or num_samples >= 1
-        require(is_valid, "num_samples", "at least 1, or null", num_samples)
+        require(is_valid, "num_samples", "at least 1", num_samples)
         require(self.num_draws >= 0, "num_draws", "at least 0", self.num_draws)
         num_train = self.num_train_images
         is_valid = num_train is None or num_train == 0 or num_train >= 2
