@@ -29,11 +29,13 @@ from vaegan.training.duration import resolve_duration
 from vaegan.training.fit import FitSettings, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
-from vaegan.vae.bounds import kl_method
+from vaegan.vae.bounds import elbo, kl_method
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 from vaegan.vae.module import VAEModule
 
 log = logging.getLogger(__name__)
+NUM_OVERFITTING_IMAGES = 1000  # training images whose ELBO is compared with that of test images
+MAX_OVERFITTING = 0.1  # nats per pixel value by which the training ELBO may be larger
 NUM_NLL_IMAGES = 1000  # for sweep_metric=val/nll: enough to rank models within seconds
 NUM_NLL_SAMPLES = 100  # importance samples per image for sweep_metric=val/nll
 
@@ -70,13 +72,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
     data = ImageDataModule(source, loader, run.seed)
     duration = resolve_duration(run.trainer, data)
     run.check_schedule(duration.epochs)
-    with seeded(run.seed, "init"):
-        vae = VAE(source.image_shape, run)
-        images = initial_images(vae, data)
-        vae.initialize(images)
-        for transfer in init_vae(vae, run):
-            log.info("%s", transfer)
-        log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
+    vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
     checkpoint_header = header("vae", source.image_shape, config, config, class_names=names)
@@ -98,8 +94,51 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
     )
     folder = run_folder.open_stage("vae")
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
+    report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
     run_folder.finish_stage(result)
     return result
+
+
+def build_initial_vae(run: VAERun, data: ImageDataModule) -> VAE:
+    """Build the VAE of a run with its initial weights.
+
+    Raises:
+        ValueError: The prior needs more images than the training set has, or `init` does not fit.
+    """
+    with seeded(run.seed, "init"):
+        vae = VAE(data.source.image_shape, run)
+        images = initial_images(vae, data)
+        vae.initialize(images)
+        for transfer in init_vae(vae, run):
+            log.info("%s", transfer)
+        log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
+    return vae
+
+
+@torch.no_grad()
+def report_overfitting(
+    module: VAEModule, data: ImageDataModule, test_elbo: float, seed: int
+) -> None:
+    """Log the ELBO on training images next to the one on test images, in nats per image."""
+    vae = module.vae.eval()
+    images = to_float(data.splits["train"].images[:NUM_OVERFITTING_IMAGES]).to(module.device)
+    with seeded(seed, "overfitting"):
+        elbos = []
+        for batch in images.split(data.loader.eval_batch_size):
+            target = vae.likelihood.target(batch)
+            elbos.append(elbo(vae, target, vae.encode(target), vae.latent_prior()).value)
+    train_elbo = float(torch.cat(elbos).mean())
+    gap = (train_elbo - test_elbo) / images[0].numel()
+    is_large = gap > MAX_OVERFITTING
+    advice = "; more images, or a smaller decoder.width or latent_dim, reduce this over-fitting"
+    if is_rank_zero():
+        log.log(
+            logging.WARNING if is_large else logging.INFO,
+            "vae: the ELBO is %.1f on training images and %.1f on test images%s",
+            train_elbo,
+            test_elbo,
+            advice if is_large else "",
+        )
 
 
 def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
