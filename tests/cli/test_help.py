@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,8 @@ def as_text(value):
         return f"[{','.join(map(str, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return {None: "null", "": "''", "???": "(required)"}.get(value, str(value))
+    text = str(value).removeprefix(f"{Path.cwd()}/")  # configs make paths absolute
+    return {None: "null", "": "''", "???": "(required)"}.get(value, text)
 
 
 def help_keys(stage):

@@ -59,7 +59,7 @@ MESSAGES = [
     ("--config-dir /no/such", "--config-dir /no/such is not a folder"),
     ("dataset=MNIST", "Did you mean mnist?"),
     ("dataset=fashion-mnist", "Did you mean fashion_mnist?"),
-    ("dataset=celeba", "For a folder of images, write dataset=image_folder dataset.root=FOLDER"),
+    ("dataset=flowers", "For a folder of images, write dataset=image_folder dataset.root=FOLDER"),
     ("latent_dim=many", "latent_dim must be a whole number"),
     ("vae.optimizer.lr=fast", "vae.optimizer.lr must be a number"),
     ("label=lr=0.1", "to use it as a text, write label=\"'lr=0.1'\""),

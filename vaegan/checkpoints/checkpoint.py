@@ -191,9 +191,10 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     """Build an untrained VAE from a run's plain config; keys not in VAEConfig are ignored."""
     names = {field.name for field in fields(VAEConfig)}
     plain = {key: value for key, value in run.items() if key in names}
-    for group in ("encoder", "decoder"):
-        if plain[group].get("name") in ("conv", "resnet"):  # checkpoints older than `resampling`
-            plain[group] = {"resampling": "strided"} | plain[group]
+    for group in ("encoder", "decoder"):  # checkpoints older than `resampling` do not have it
+        part = plain.get(group)
+        if isinstance(part, Mapping) and part.get("name") in ("conv", "resnet"):
+            plain[group] = {"resampling": "strided", **part}
     return VAE(image_shape, from_plain(VAEConfig, plain))
 
 

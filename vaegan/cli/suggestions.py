@@ -31,7 +31,7 @@ SYNONYMS = {  # what newcomers type: key, or the end of one
     "max_steps": "trainer.max_epochs",
     "bs": "loader.batch_size",
     "batch": "loader.batch_size",
-    "learning_rate": "optimizer.lr",
+    "learning_rate": "lr",
     "workers": "loader.num_workers",
     "gpu": "trainer.accelerator",
     "gpus": "trainer.devices",
