@@ -145,7 +145,7 @@ def test_independent_tasks_write_where_they_are_told(
     exit_code, _, _ = train("stage=export", f"ckpt={vae_result[0]}", "hydra.run.dir=run1")
     assert exit_code is None
     assert [path.name for path in tmp_path.iterdir()] == ["run1"]
-    assert (tmp_path / "run1" / "export" / "model.json").is_file()
+    assert (tmp_path / "run1" / "export" / "config.json").is_file()
 
 
 @pytest.mark.parametrize("devices, rank, folder", [(1, 1, "run1"), (2, 0, "run1"), (2, 1, ".")])
