@@ -18,7 +18,7 @@ NEVER_RUN = (
     *("devices=", "hydra/", "experiment=tune_"),  # run in test_launch.py and test_sweep.py
     *("stage=pack", "ckpt=FOLDER"),  # run in test_streaming.py and test_export.py
     *("format=onnx", "=last", "stage=runs"),  # run in test_graph_exports.py and test_runs.py
-    " init=",  # run in test_initial_weights.py
+    *(" init=", " inversion_"),  # run in test_initial_weights.py and test_encode.py
     "experiment=warm_start_study",  # stands next to its results
     "VAE_RUN dataset.root=",  # a VAE of an image folder, run in test_relocation.py
 )
