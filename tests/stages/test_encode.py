@@ -63,8 +63,8 @@ def test_scores_and_latents_equal_those_of_the_python_api(paths, tmp_path, caplo
         posterior = model.encode(images)
         np.testing.assert_allclose(arrays["mean"], posterior.mean, atol=1e-5)
         np.testing.assert_allclose(arrays["stddev"], posterior.stddev, atol=1e-5)
-    grid = Image.open(folder / "reconstructions.png")
-    assert grid.size == (8 * 29 + 1, 4 * 29 + 1)
+    with Image.open(folder / "reconstructions.png") as grid:
+        assert grid.size == (8 * 29 + 1, 4 * 29 + 1)
 
 
 def test_the_rank_of_an_outlier_is_one(paths, tmp_path):

@@ -31,7 +31,8 @@ def sample(path, folder, *words):
 
 def read(path):
     """Return an image file as uint8, (C, H, W)."""
-    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @pytest.mark.parametrize("stage", ["vae", "gan"])
@@ -62,7 +63,7 @@ def test_formats(paths, tmp_path, capsys):
         assert np.array_equal(arrays["latents"], model.sample_latents(range(64)).numpy())
         assert arrays["seeds"].tolist() == list(range(64))
     grid = sample(paths["vae"], tmp_path / "grid", "format=grid", "num_images=9") / "samples.png"
-    assert Image.open(grid).size == (3 * 17 + 1, 3 * 13 + 1)
+    assert read(grid).shape == (3, 3 * 13 + 1, 3 * 17 + 1)
     assert "grid/sample: samples.json, samples.png" in capsys.readouterr().out
 
 
@@ -106,7 +107,8 @@ def test_a_traversal_shows_the_latents_that_change_the_image(tmp_path):
     traversal = json.loads((folder / "samples.json").read_text())["traversal"]
     assert traversal["latents"][0] == 2 and traversal["latents"][-1] == 1
     assert traversal["activity"][-1] == 0
-    assert Image.open(folder / "traversal.png").size == (9 * 29 + 1, 4 * 29 + 1)
+    with Image.open(folder / "traversal.png") as grid:
+        assert grid.size == (9 * 29 + 1, 4 * 29 + 1)
 
 
 @pytest.mark.parametrize(

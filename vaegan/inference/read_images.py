@@ -36,17 +36,7 @@ def read_images(path: str, key: str, checkpoint: Checkpoint) -> NamedImages:
     Raises:
         ValueError: There is no image file, or none of the files can be decoded.
     """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise ValueError(f"{key}={path} does not exist; give an image file, or a folder of them")
-    if root.is_dir():
-        files = scan(root)[0]
-    else:
-        status = root.stat()
-        root, files = root.parent, [ImageFile(root.name, status.st_size, status.st_mtime_ns)]
-    if not files:
-        suffixes = ", ".join(sorted(SUFFIXES))
-        raise ValueError(f"{key}={path} contains no image files ({suffixes})")
+    root, files = find_files(path, key)
     decoder = training_decoder(checkpoint)
     silence_warnings()
 
@@ -67,3 +57,23 @@ def read_images(path: str, key: str, checkpoint: Checkpoint) -> NamedImages:
     if not names:
         raise ValueError(f"{key}={path}: none of the {len(files)} files can be used; {reason}")
     return NamedImages(names, decoded_to_images(torch.stack(pixels), checkpoint.image_shape))
+
+
+def find_files(path: str, key: str) -> tuple[Path, list[ImageFile]]:
+    """Return the folder of an image file, or a folder, and the image files to read in it.
+
+    Raises:
+        ValueError: The path does not exist, or there is no image file below it.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise ValueError(f"{key}={path} does not exist; give an image file, or a folder of them")
+    if root.is_dir():
+        files = scan(root)[0]
+    else:
+        status = root.stat()
+        root, files = root.parent, [ImageFile(root.name, status.st_size, status.st_mtime_ns)]
+    if not files:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise ValueError(f"{key}={path} contains no image files ({suffixes})")
+    return root, files
