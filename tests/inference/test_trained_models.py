@@ -134,6 +134,7 @@ def test_inversion_improves_the_psnr(paths):
     assert result.z.shape == (3, 4) and (result.psnr_after > result.psnr_before).all()
     expected = -10 * (result.images - images).square().mean((1, 2, 3)).log10()
     torch.testing.assert_close(result.psnr_after, expected)
+    assert not any(part.requires_grad for part in result)
     torch.testing.assert_close(model.decode(result.z), result.images)
     tuned = model.invert(images, num_steps=30, num_layers=2)
     assert (tuned.psnr_after > tuned.psnr_before).all()

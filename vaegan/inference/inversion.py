@@ -78,7 +78,9 @@ def search(
         weights = list(layer.requires_grad_().parameters(recurse=False))
         groups.append({"params": weights, "lr": WEIGHT_LR_RATIO * lr})
     optimizer = torch.optim.Adam(groups)
-    best = Inversion(z, target, torch.empty(0), torch.full((len(z),), -torch.inf, device=z.device))
+    best = Inversion(
+        start, target, torch.empty(0), torch.full((len(z),), -torch.inf, device=z.device)
+    )
     for step in range(num_steps + 1):
         images = generator(z)
         error = squared_error(images, target)
