@@ -31,6 +31,7 @@ def test_networks_differ_by_less_than_1e_5_on_100_inputs(shape, network, file_fo
         assert write_graph(graph, file_format, tmp_path) < 1e-5
 
 
+@pytest.mark.slow
 def test_pt2_runs_in_any_batch_size_and_has_metadata(tmp_path):
     path = save_vae(tmp_path / "vae.ckpt", make_run(network="mlp"))
     run_stage(compose("stage=export", f"ckpt={path}", "format=pt2"), tmp_path)
