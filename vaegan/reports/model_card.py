@@ -29,11 +29,12 @@ def model_card(checkpoint: Checkpoint, files: Mapping[str, str]) -> str:
         files: Exported files with a description each.
     """
     dataset = str(checkpoint.vae["dataset"]["name"])
-    height, width = checkpoint.image_shape[1:]
+    channels, height, width = checkpoint.image_shape
+    kind = {1: "gray images", 3: "color images"}.get(channels, f"images with {channels} channels")
     sections = [
         front_matter(checkpoint.stage, dataset),
         f"# {TITLES[checkpoint.stage]} of {dataset}",
-        f"Generates images of {height} x {width} pixels, {checkpoint.image_shape[0]} channels.",
+        f"Generates {kind} of {height} x {width} pixels.",
         "![Samples of the model](samples.png)" if "samples.png" in files else "",
         usage(checkpoint.stage),
         "## Model",
