@@ -2,7 +2,7 @@
 
 A latent is the image of standard normal noise under a map that belongs to the latent distribution.
 Temperature scales this noise, and an interpolation moves along a great circle of it. Every point of
-a path is therefore as probable under the latent distribution as a random latent, for learned
+a path is therefore about as probable under the latent distribution as a random latent, for learned
 distributions too. A straight line between latents would pass through values that are not.
 
     normal    z = m + S e
