@@ -1,4 +1,4 @@
-"""Whether a run may write to a folder: locks, and the runs that folders already contain."""
+"""Access to run folders: locks, and the runs that folders already contain."""
 
 from __future__ import annotations
 
