@@ -185,7 +185,7 @@ def test_discriminator_default_copies_only_an_equal_architecture(config, overrid
             r"freeze_images must be positive with .*, else 0 \(freeze_layers=0\); got 9",
         ),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
-        ({"reconstruction_images": 0}, "reconstruction_images must be at least 1"),
+        ({"reconstruction_images": 0}, "reconstruction_images must be at least 1, or null"),
     ],
 )
 def test_invalid_config_is_rejected(values, message):
@@ -230,3 +230,30 @@ def test_aggregate_posterior_rejects_too_few_images():
         ValueError, match="number of training images must be above latent_dim=8 .*; got 8"
     ):
         AggregatePosterior(8).fit(make_vae(), torch.rand(8, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    "generator, is_natural, images_per_dim, aggregate_posterior, weight",
+    [
+        ("all", True, 10, True, 0.1),
+        ("all", True, 3, False, 0.1),
+        ("all", False, 10, False, 0.0),
+        ("none", True, 10, False, 0.0),
+    ],
+)
+def test_natural_images_with_a_warm_start_use_more_of_the_vae(
+    generator, is_natural, images_per_dim, aggregate_posterior, weight
+):
+    config = WarmStartConfig(generator=generator).resolve_defaults(is_natural, images_per_dim)
+    assert config.aggregate_posterior is aggregate_posterior
+    assert config.reconstruction_weight == weight
+
+
+def test_given_values_are_not_replaced_by_defaults():
+    given = WarmStartConfig(aggregate_posterior=False, reconstruction_weight=0.0)
+    assert given.resolve_defaults(is_natural=True, images_per_dim=10) == given
+
+
+def test_the_reconstruction_weight_is_constant_by_default():
+    config = WarmStartConfig(reconstruction_weight=2.0)
+    assert config.reconstruction_weight_at(10**9) == 2.0

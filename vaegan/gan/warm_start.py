@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import nn
@@ -21,6 +21,9 @@ from vaegan.vae.model import VAE
 
 log = logging.getLogger(__name__)
 LAYER_CHOICES = ("all", "first", "last", "none")
+MIN_IMAGES_PER_DIM = 4  # training images per latent dimension to fit the aggregate posterior to
+# Tuned on clip art. Without the reconstruction loss, the generator loses most colors.
+NATURAL_RECONSTRUCTION_WEIGHT = 0.1
 
 
 @dataclass
@@ -34,34 +37,58 @@ class WarmStartConfig:
     # weights; null: copy if generator is not none and both trunks have the same architecture
     discriminator: bool | None = None
     # true: sample latents from a normal fitted to posterior samples of training images; false: from
-    # the VAE's prior; null: true for natural images, if there are enough to fit it
+    # the VAE's prior; null: true for natural images with a warm start, if there are enough to fit it
     aggregate_posterior: bool | None = None
     freeze_layers: int = 0  # number of the generator's first layers to freeze at the start, >= 0
     # number of real images, counted from the generator's first step, for which its first
     # freeze_layers layers stay frozen, >= 0
     freeze_images: int = 0
-    # initial weight in the generator's loss of the reconstruction loss, -log p(x|z) with z ~ q(z|x)
-    # in nats per dimension, >= 0; 0: no reconstruction loss
-    reconstruction_weight: float = 0.0
+    # weight in the generator's loss of the reconstruction loss, -log p(x|z) with z ~ q(z|x) in nats
+    # per dimension, >= 0; 0: no reconstruction loss; null: 0.1 for natural images with a warm
+    # start, else 0
+    reconstruction_weight: float | None = None
     # number of real images, counted from the generator's first step, over which
-    # reconstruction_weight falls linearly to 0, >= 1
-    reconstruction_images: int = 100_000
+    # reconstruction_weight falls linearly to 0, >= 1; null: it is constant
+    reconstruction_images: int | None = None
 
     def __post_init__(self) -> None:
         is_known = self.generator in LAYER_CHOICES
         require(is_known, "generator", f"one of {', '.join(LAYER_CHOICES)}", self.generator)
-        for key in ("num_layers", "reconstruction_images"):
-            require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
-        for key in ("freeze_layers", "freeze_images", "reconstruction_weight"):
+        require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
+        images = self.reconstruction_images
+        is_valid = images is None or images >= 1
+        require(is_valid, "reconstruction_images", "at least 1, or null", images)
+        for key in ("freeze_layers", "freeze_images"):
             require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+        weight = self.reconstruction_weight
+        is_valid = weight is None or weight >= 0
+        require(is_valid, "reconstruction_weight", "at least 0, or null", weight)
         is_consistent = (self.freeze_layers > 0) == (self.freeze_images > 0)
         expected = f"positive with freeze_layers > 0, else 0 (freeze_layers={self.freeze_layers})"
         require(is_consistent, "freeze_images", expected, self.freeze_images)
 
     def reconstruction_weight_at(self, num_images: int) -> float:
         """Return the reconstruction weight after `num_images` images of generator training."""
-        remaining = 1 - num_images / self.reconstruction_images
-        return self.reconstruction_weight * max(0.0, remaining)
+        weight = self.reconstruction_weight or 0.0
+        if self.reconstruction_images is None:
+            return weight
+        return weight * max(0.0, 1 - num_images / self.reconstruction_images)
+
+    def resolve_defaults(self, is_natural: bool, images_per_dim: float) -> WarmStartConfig:
+        """Return the config with the null values that depend on the data replaced.
+
+        Args:
+            is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+            images_per_dim: Training images per latent dimension.
+        """
+        uses_vae = is_natural and self.generator != "none"
+        aggregate_posterior = self.aggregate_posterior
+        if aggregate_posterior is None:
+            aggregate_posterior = uses_vae and images_per_dim >= MIN_IMAGES_PER_DIM
+        weight = self.reconstruction_weight
+        if weight is None:
+            weight = NATURAL_RECONSTRUCTION_WEIGHT if uses_vae else 0.0
+        return replace(self, aggregate_posterior=aggregate_posterior, reconstruction_weight=weight)
 
 
 class Transfer(NamedTuple):

@@ -47,7 +47,6 @@ from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
 NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
-MIN_AGGREGATE_RATIO = 4  # training images per latent dimension to fit it by default
 T = TypeVar("T", bound=GANTraining)
 
 
@@ -144,11 +143,9 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
         ValueError: There are too few training images for the batches or the warm-up.
     """
     source = data.source
-    warm_start = training.warm_start
-    if warm_start.aggregate_posterior is None:
-        (latent_dim,) = vae.latent_prior().event_shape
-        has_enough = len(data.splits["train"]) > MIN_AGGREGATE_RATIO * latent_dim
-        warm_start = replace(warm_start, aggregate_posterior=source.IS_NATURAL and has_enough)
+    (latent_dim,) = vae.latent_prior().event_shape
+    images_per_dim = len(data.splits["train"]) / latent_dim
+    warm_start = training.warm_start.resolve_defaults(source.IS_NATURAL, images_per_dim)
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     return resolve_data_defaults(
         replace(training, warm_start=warm_start),
@@ -262,5 +259,5 @@ def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:
     start = run.warm_start
     has_learned_prior = any(True for _ in vae.prior.parameters())
     has_copied_layers = any(transfer.copied for transfer in transfers)
-    uses_latents = start.reconstruction_weight > 0 or bool(start.aggregate_posterior)
+    uses_latents = bool(start.reconstruction_weight or start.aggregate_posterior)
     return has_copied_layers or has_learned_prior or uses_latents
