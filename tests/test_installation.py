@@ -16,7 +16,7 @@ from vaegan import __version__
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 ROOT = Path(__file__).parents[1]
 SHORT = [f"{stage}.trainer.max_epochs=1" for stage in ("vae", "gan")]
-SHORT += ["dataset.num_val=64", "dataset.num_test=64", "trainer.enable_progress_bar=false"]
+SHORT += ["dataset.num_val=100", "dataset.num_test=100", "trainer.enable_progress_bar=false"]
 SHORT += ["dataset.num_train=256", "gan.discriminator_warmup=0", "trainer.accelerator=cpu"]
 
 

@@ -53,6 +53,7 @@ UNSAFE_CALLS = {
 }
 # Imports of modules that the command line, an experiment or the package itself names.
 TRUSTED_IMPORTS = {
+    "vaegan/__init__.py": ["importlib.import_module(MODULES[name])"],
     "vaegan/cli/plugins.py": ["importlib.import_module(name)"],
     "vaegan/stages/stage_table.py": ["importlib.import_module(module)"],
     "vaegan/training/callback_table.py": ["importlib.import_module(module)"],
