@@ -37,7 +37,7 @@ class WarmStartConfig:
     # weights; null: copy if generator is not none and both trunks have the same architecture
     discriminator: bool | None = None
     # true: sample latents from a normal fitted to posterior samples of training images; false: from
-    # the VAE's prior; null: true for natural images with a warm start, if there are enough to fit it
+    # the VAE's prior; null: true for natural images with a warm start and enough images to fit it
     aggregate_posterior: bool | None = None
     freeze_layers: int = 0  # number of the generator's first layers to freeze at the start, >= 0
     # number of real images, counted from the generator's first step, for which its first
