@@ -63,7 +63,8 @@ TRUSTED_IMPORTS = {
 def find_unsafe_calls(code):
     """Return the calls in a source text that may execute code or commands from data."""
     # The job is a validated number.
-    code = code.replace('subprocess.run(["scontrol", "requeue", job], check=True)', "")
+    trusted = 'subprocess.run(["scontrol", "requeue", job], check=True, timeout=SECONDS_TO_REQUEUE)'
+    code = code.replace(trusted, "")
     unsafe_calls = []
     for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
