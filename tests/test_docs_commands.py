@@ -100,7 +100,8 @@ def shorten(words):
     """Return a command with little data and short trainings."""
     run = compose(*[word for word in words if not word.startswith("resume=")])
     stage = stage_of(run)
-    short = [word for word in words if not word.startswith(("hydra.", "resume=", "num_images="))]
+    dropped = re.compile(r"hydra\.|resume=|num_images=|(\w+\.)?trainer\.max_images=")
+    short = [word for word in words if not dropped.match(word)]
     trainings = {"vae": [""], "gan": [""], "pipeline": ["vae.", "gan."]}.get(stage, [])
     for training in trainings:
         short += [f"{training}trainer.max_epochs=1", f"{training}loader.batch_size=32"]
