@@ -58,7 +58,7 @@ def assert_resumable(caught, run, signum):
 def test_signal_stops_decoding_and_keeps_decoded_images(folder_run, tmp_path, monkeypatch, signum):
     monkeypatch.delenv("UV", raising=False)
     words = [*folder_run, f"dataset.cache={tmp_path / 'cache'}"]
-    calls = interrupt_in_call(monkeypatch, ImageDecoder, "__call__", signum, number=10)
+    calls = interrupt_in_call(monkeypatch, ImageDecoder, "decode", signum, number=10)
     with pytest.raises(Interrupted) as caught:
         execute(compose(*words), tmp_path / "run")
     assert len(calls) == 10
@@ -102,7 +102,7 @@ def test_signal_stops_the_wait_for_another_process(folder_run, tmp_path, monkeyp
 
 def test_resumed_run_decodes_the_remaining_images(folder_run, tmp_path, monkeypatch):
     words = [*folder_run, f"dataset.cache={tmp_path / 'cache'}"]
-    interrupt_in_call(monkeypatch, ImageDecoder, "__call__", signal.SIGTERM)
+    interrupt_in_call(monkeypatch, ImageDecoder, "decode", signal.SIGTERM)
     with pytest.raises(Interrupted):
         execute(compose(*words), tmp_path / "run")
     result = execute(compose(*words, "resume=true"), tmp_path / "run")
