@@ -34,6 +34,11 @@ def test_changed_settings_are_rejected_by_name(vae_result):
     assert "likelihood.name=gaussian (was bernoulli)" in message and "encoder" not in message
 
 
+def test_a_longer_duration_is_rejected_with_the_way_to_train_further(vae_result):
+    with pytest.raises(ValueError, match="max_images=99.*start a new run from it: .*init="):
+        run_stage(compose(*SMALL_VAE, "trainer.max_images=99", "resume=true"), vae_result[0])
+
+
 def test_another_stage_is_rejected(vae_result):
     with pytest.raises(ValueError, match="started with other settings.*stage=gan"):
         run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "resume=true"), vae_result[0])

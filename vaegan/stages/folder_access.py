@@ -137,4 +137,18 @@ def check_same_run(
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "
             f"{', '.join(differing)}; restore these settings, or set hydra.run.dir to a new folder"
+            f"{hint_about_duration(differing, stage, path)}"
         )
+
+
+def hint_about_duration(differing: list[str], stage: str, path: Path) -> str:
+    """Return how to train a model of a run further, if settings of its duration differ.
+
+    The learning rates depend on the duration, so that a run that is resumed with a longer one would
+    not equal an uninterrupted run.
+    """
+    if not any("max_epochs" in key or "max_images" in key for key in differing):
+        return ""
+    last_stage = "gan" if stage == "pipeline" else stage
+    command = f"python train.py stage={last_stage} {path_override('init', path)}"
+    return f". To train its model further, start a new run from it: {command}"
