@@ -2,8 +2,11 @@ import pickle
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from tests.conftest import SMALL_NETS, compose
+from vaegan.data.shapes import Shapes
+from vaegan.images import to_float
 from vaegan.metrics import real_statistics
 from vaegan.metrics.feature_extractors import (
     FeatureExtractor,
@@ -11,6 +14,7 @@ from vaegan.metrics.feature_extractors import (
     build_feature_extractor,
 )
 from vaegan.metrics.real_statistics import compute_real_statistics, content_hash, load_features
+from vaegan.metrics.scores import FeatureBatch, frechet_distance
 from vaegan.vae.model import VAE
 
 CPU = torch.device("cpu")
@@ -74,7 +78,7 @@ def test_vae_encoder_is_a_copy():
 
 def test_default_is_digits_cnn_for_known_classes():
     assert build_feature_extractor(None, make_vae(), "fashion_mnist").name == "digits_cnn"
-    assert build_feature_extractor(None, make_vae(), None).name == "vae_encoder"
+    assert build_feature_extractor(None, make_vae(), None).name == "pyramid"
 
 
 @pytest.mark.parametrize("shape, classifier", [((1, 28, 28), None), ((1, 32, 32), "mnist")])
@@ -192,3 +196,29 @@ def test_baseline_scores_other_real_images():
     assert 0 < scores["frechet_distance"] and "class_kl" in scores
     same = compute_real_statistics(network, random_images(200), random_images(200), CPU)
     assert same.real_vs_real["frechet_distance"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    "shape, num_features", [((3, 32, 32), 80), ((3, 64, 64), 96), ((1, 16, 20), 32)]
+)
+def test_pyramid_has_local_colors_and_edges_of_each_level(shape, num_features):
+    extractor = build_feature_extractor(None, VAE(shape), classifier=None)
+    assert extractor.name == "pyramid" and extractor.num_features == num_features
+    assert extractor(torch.rand(2, *shape)).shape == (2, num_features)
+
+
+def test_images_below_16_pixels_are_scored_by_the_encoder():
+    assert build_feature_extractor(None, VAE((3, 12, 32)), classifier=None).name == "vae_encoder"
+
+
+def test_pyramid_sees_blur_and_a_dot_grid_on_blurred_images():
+    source = Shapes.Config(channels=3, height=32, width=32).build()
+    images = to_float(source.split("train").images[:600])
+    blurred = avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    dots = blurred.clone()
+    dots[:, :, ::2, ::2] += 0.1
+    extractor = build_feature_extractor(None, VAE((3, 32, 32)), classifier=None)
+    real, clean, damaged = (FeatureBatch(extractor(x)) for x in (images, blurred, dots.clamp(0, 1)))
+    halves = frechet_distance(FeatureBatch(real.features[:300]), FeatureBatch(real.features[300:]))
+    assert frechet_distance(real, clean) > 3 * halves
+    assert frechet_distance(clean, damaged) > 3 * halves
