@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.cli.main import CONF
+from vaegan.cli.path_words import quote_paths
 from vaegan.cli.plugins import find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
+from vaegan.cli.relocation import expand_dataset
+from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.resume import expand_resume
+from vaegan.cli.run_callbacks import reserve_folder, without_hydra_node
 from vaegan.cli.suggestions import explain, explain_null_component
+from vaegan.cli.word_check import check_words
 from vaegan.config import require
 from vaegan.stages.execute import execute
+from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES, stage_of
 from vaegan.training.stage_result import StageResult
 
@@ -46,46 +51,49 @@ def run(*words: str) -> StageResult | None:
     require(not options, "vaegan.run", "given settings KEY=VALUE, not options", options)
     load_plugins(find_plugins(words, CONF))
     register()
-    words = tuple(expand_resume(words))
+    check_words(quote_paths(words))
+    with ending_reservation():
+        with separate_hydra():
+            expanded = expand_dataset(expand_resume(quote_paths(words)), CONF)
+            run_config, folder = prepare_run(expanded)
+        return execute(run_config, folder)
+
+
+def prepare_run(words: Sequence[str]) -> tuple[RunConfig, Path]:
+    """Compose the config of a command line and reserve its run folder; return both.
+
+    Raises:
+        ValueError: The config is invalid, or the command may not write to the folder.
+    """
     try:
-        config, folder = compose_run(words)
-        run_config = to_run_config(config)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", list(words), return_hydra_config=True)
+            run = to_run_config(without_hydra_node(config))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error, words)) from error
     except AssertionError as error:
         raise ValueError(explain_null_component(words)) from error
-    if STAGES[stage_of(run_config)].writes_files:
-        record_words(config, words, folder)
-    return execute(run_config, folder)
-
-
-def compose_run(words: Sequence[str]) -> tuple[DictConfig, Path]:
-    """Compose the config of a command line; return it with the run folder that it names."""
-    with separate_hydra():
-        config = compose("config", list(words), return_hydra_config=True)
-        HydraConfig.instance().set_config(config)  # read by ${hydra:...} in hydra.run.dir
-        folder = Path(config.hydra.run.dir)
-        with open_dict(config):
-            del config["hydra"]
-    return config, folder
+    if STAGES[stage_of(run)].writes_files:
+        reserve_folder(config, run)
+        record_words(config, words)
+    return run, Path(config.hydra.run.dir)
 
 
 @contextmanager
 def separate_hydra() -> Iterator[None]:
-    """Use Hydra with the project's configs, and restore the caller's use of it."""
-    state: Any = GlobalHydra.instance()
-    outer, outer_config = state.hydra, HydraConfig.instance().cfg
-    state.clear()
+    """Clear the global state of Hydra, and restore the caller's on exit."""
+    outer, outer_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            yield
+        yield
     finally:
-        state.hydra, HydraConfig.instance().cfg = outer, outer_config
+        # `initialize_config_dir` replaces the instance.
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, outer_config
 
 
-def record_words(config: DictConfig, words: Sequence[str], folder: Path) -> None:
+def record_words(config: DictConfig, words: Sequence[str]) -> None:
     """Write the composed config and the words into the run folder, as Hydra does."""
-    hydra_folder = folder / ".hydra"
+    hydra_folder = Path(config.hydra.run.dir, config.hydra.output_subdir)
     hydra_folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, hydra_folder / "config.yaml")
+    OmegaConf.save(without_hydra_node(config), hydra_folder / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(words)), hydra_folder / "overrides.yaml")
