@@ -92,6 +92,13 @@ def test_files_of_the_user_in_a_refused_run_folder_stay(train, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "notes.txt"]
 
 
+def test_empty_folders_of_the_user_stay_after_a_refused_command(train, tmp_path):
+    (tmp_path / "sample").mkdir()
+    train("stage=runs", "folder=nowhere")
+    train("stage=sample", "ckpt=nowhere", "hydra.run.dir=.")
+    assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+
+
 def test_a_refused_sweep_leaves_no_folder(train, tmp_path):
     exit_code, _, _ = train("-m", "stage=vae", "latent_dim=4,0")
     assert "latent_dim must be at least 1" in exit_code and not list(tmp_path.iterdir())

@@ -31,6 +31,8 @@ class Reservation:
         self.log_file = folder / log_name
         self.lock = FolderLock(folder)
         self.had_lock_file = (folder / LOCK_FILE).exists()
+        own_names = (".hydra", *STAGES)
+        self.new_subfolders = [folder / name for name in own_names if not (folder / name).exists()]
         self.hydra_files = {path: path.read_bytes() for path in self._find_hydra_files()}
         self.run_files = self._find_run_files()
 
@@ -45,10 +47,8 @@ class Reservation:
                 path.write_bytes(self.hydra_files[path])
         if not self.had_lock_file:
             (self.folder / LOCK_FILE).unlink(missing_ok=True)
-        hydra_folder = self.folder / ".hydra"
-        stage_folders = [self.folder / stage for stage in STAGES]
-        nested = [path for path in hydra_folder.rglob("*") if path.is_dir()]
-        for path in (*nested, hydra_folder, *stage_folders, *self.new_folders):
+        nested = [path for path in (self.folder / ".hydra").rglob("*") if path.is_dir()]
+        for path in (*nested, *self.new_subfolders, *self.new_folders):
             with suppress(OSError):  # it is not empty, or does not exist
                 path.rmdir()
 
