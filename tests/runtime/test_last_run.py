@@ -46,6 +46,11 @@ def test_last_run_is_the_one_that_was_started_last(outputs):
     assert find_last_run("resume").name == "new"
 
 
+def test_an_export_is_not_a_training_run(outputs):
+    write(outputs / "named" / "export" / "config.json", 0)
+    assert find_last_run("resume").name == "new"
+
+
 def test_without_runs_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="ckpt=last: there is no finished stage=vae or stage=gan"):

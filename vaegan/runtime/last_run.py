@@ -12,6 +12,7 @@ from vaegan.runtime.paths import LAST, display_path
 log = logging.getLogger(__name__)
 OUTPUTS = "outputs"  # folder of all runs, in the current folder
 LATEST = "latest"  # link in it to the newest run
+EXPORT = "export"  # folder of an export in a run folder
 DEPTHS = ("*", "*/*")  # run folders: outputs/STAGE/DATE by default, or outputs/NAME
 
 
@@ -52,7 +53,8 @@ def find_last_run(key: str) -> Path:
     Raises:
         ValueError: There is none.
     """
-    files = run_files("config.json")
+    # An export has a config.json too, in the folder export of a run.
+    files = [path for path in run_files("config.json") if path.parent.name != EXPORT]
     if not files:
         raise ValueError(
             f"{key}={LAST}: there is no training run below {Path(OUTPUTS).resolve()}; give the "
