@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import compose
+from vaegan.reports.run_list import key_metric
 from vaegan.stages.stage_table import run_stage
 
 
@@ -64,3 +65,8 @@ def test_listing_runs_writes_nothing(tmp_path, train):
     assert status is None and "vae/a" in out
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"vae"}
+
+
+def test_a_gan_without_a_frechet_distance_shows_its_kernel_distance():
+    metrics = {"test/recall": 0.5, "val/kernel_distance": 0.3, "test/kernel_distance": 0.2}
+    assert key_metric("gan", metrics) == {"test/kernel_distance": 0.2}

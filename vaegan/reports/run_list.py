@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vaegan.metrics.metric_table import MONITORS
 from vaegan.reports.tables import format_number
 from vaegan.runtime.atomic_files import read_json
 
@@ -13,7 +14,7 @@ COLUMNS = ("run", "started", "stage", "dataset", "status", "metrics")
 # the first one in a result is shown
 KEY_METRICS = {
     "vae": ("test/elbo", "test/iw_bound", "val/elbo", "val/iw_bound"),
-    "gan": ("test/frechet_distance", "val/frechet_distance"),
+    "gan": tuple(f"{split}/{name}" for name in MONITORS for split in ("test", "val")),
 }
 STAGES_OF = {"vae": ["vae"], "gan": ["gan"], "pipeline": ["vae", "gan"]}
 
