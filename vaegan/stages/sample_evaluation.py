@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.config import from_plain
+from vaegan.data.crops import ImageDataset
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike
 from vaegan.gan.evaluation_module import GenerationModule
@@ -109,10 +110,11 @@ def search_copies(
     run: EvaluateRun, scorer: Scorer, samples: FeatureBatch, folder: Path
 ) -> tuple[float, float, dict[str, Any]]:
     """Return the memorized fraction, its baseline and the closest pairs, and save their images."""
-    # With split=train, the data module has the training images as "test", and test as "train".
     train, held_out = (scorer.data.splits[name].images for name in ("train", "test"))
-    if run.split == "train":
-        train, held_out = held_out, train
+    if run.split == "train":  # "test" then has the evaluated images, and "train" the test images
+        held_out = train
+        source = scorer.data.source
+        train = ImageDataset(source.split("train"), list(source.image_shape[1:])).images
     num_train = min(len(train), run.num_train_images or len(train))
     device = samples.features.device
     held_out_features, train_features = (
