@@ -3,7 +3,7 @@
 import torch
 
 from tests.conftest import SMALL_NETS, compose
-from vaegan.training.image_grids import make_image_grid, make_image_grids
+from vaegan.training.image_grids import interleave_rows, make_image_grid, make_image_grids
 from vaegan.vae.model import VAE
 
 SHAPE = (1, 8, 12)
@@ -49,3 +49,13 @@ def test_two_images_are_enough():
         vae, vae.latent_prior(), lambda z: vae.decode(z).mean, torch.rand(2, *SHAPE)
     )
     assert grids["interpolation"].shape == (3, 10, 105)
+
+
+def test_partners_are_below_their_images_in_an_incomplete_row():
+    images, partners = torch.rand(10, *SHAPE), torch.rand(10, *SHAPE)
+    rows = interleave_rows(images, partners).split(8)
+    expected = (images[:8], partners[:8], images[8:], partners[8:])
+    assert [len(row) for row in rows] == [8, 8, 8, 8]
+    assert all(
+        torch.equal(row[: len(part)], part) for row, part in zip(rows, expected, strict=True)
+    )

@@ -46,16 +46,10 @@ def make_image_grids(
     z = latents.sample(torch.Size([NUM_COLUMNS * NUM_COLUMNS]))
     target = vae.likelihood.target(images)
     means = mean_of(vae.encode(target))
-    rows: list[Tensor] = []
-    reconstructions = generate(means)
-    for real_row, reconstructed_row in zip(
-        target.split(NUM_COLUMNS), reconstructions.split(NUM_COLUMNS), strict=True
-    ):
-        rows += [real_row, reconstructed_row]
     path = interpolate(means)
     return {
         "samples": make_image_grid(generate(z)),
-        "reconstructions": make_image_grid(torch.cat(rows)),
+        "reconstructions": make_image_grid(interleave_rows(target, generate(means))),
         "interpolation": make_image_grid(generate(path)),
     }
 
@@ -74,8 +68,8 @@ def make_image_grid(images: Tensor, num_columns: int = NUM_COLUMNS) -> Tensor:
     return make_grid(images.float().clamp(0, 1), nrow=num_columns, padding=1, pad_value=0.5)
 
 
-def save_pairs(images: Tensor, partners: Tensor, path: Path) -> None:
-    """Save rows of images, each above a row of their partners, both (N, C, H, W) in [0, 1]."""
+def interleave_rows(images: Tensor, partners: Tensor) -> Tensor:
+    """Return rows of images, each followed by a row of their partners, both (N, C, H, W)."""
     rows: list[Tensor] = []
     for row, partner_row in zip(
         images.split(NUM_COLUMNS), partners.split(NUM_COLUMNS), strict=True
@@ -85,7 +79,12 @@ def save_pairs(images: Tensor, partners: Tensor, path: Path) -> None:
             torch.cat([part, part.new_ones(missing, *part.shape[1:])])
             for part in (row, partner_row)
         ]
-    to_pil_image(to_uint8(make_image_grid(torch.cat(rows)))).save(path)
+    return torch.cat(rows)
+
+
+def save_pairs(images: Tensor, partners: Tensor, path: Path) -> None:
+    """Save rows of images, each above a row of their partners, both (N, C, H, W) in [0, 1]."""
+    to_pil_image(to_uint8(make_image_grid(interleave_rows(images, partners)))).save(path)
 
 
 class ImageGridLogger(pl.Callback):
