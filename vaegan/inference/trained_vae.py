@@ -14,11 +14,12 @@ from vaegan.gan.latents import Latents
 from vaegan.inference.image_input import as_images, training_decoder
 from vaegan.inference.trained_model import TrainedModel
 from vaegan.probability.distributions import mean_of
+from vaegan.runtime.evaluation_noise import PerImageNoise
 from vaegan.runtime.seeding import seed_global, seeded
-from vaegan.vae.evaluation import ImageScores, score_images
+from vaegan.vae.evaluation import ImageScores, images_per_batch, score_images
 from vaegan.vae.model import VAE
 
-BATCH_SIZE = 100  # images scored at once, as in stage=evaluate
+BATCH_SIZE = 100  # images scored at once, at most, as in stage=evaluate
 CHUNK_SIZE = 2000  # latents decoded at once, as in stage=evaluate
 
 
@@ -116,17 +117,22 @@ class TrainedVAE(TrainedModel):
     ) -> ImageScores:
         """Return all terms behind `log_prob` and `elbo`, in nats per image.
 
-        The random numbers are those of stage=evaluate with its default batch size.
+        The random numbers are those of stage=evaluate with its default batch size, if the images
+        are those that it evaluates.
         """
         require(num_samples >= 1, "num_samples", "at least 1", num_samples)
         likelihood = self.module.likelihood
         scores = []
         is_cuda = self.device.type == "cuda"
         with torch.random.fork_rng([self.device] if is_cuda else [], enabled=True):
-            for i, batch in enumerate(self.images(images).split(BATCH_SIZE)):
+            all_images = self.images(images)
+            size = images_per_batch(BATCH_SIZE, num_samples)
+            indices = torch.arange(len(all_images), device=self.device).split(size)
+            for i, batch in enumerate(all_images.split(size)):
                 batch = batch.contiguous(memory_format=torch.channels_last)
                 target = likelihood.target(batch, target_seed)
                 likelihood.check(target)
                 seed_global(self.device, seed, "test", i, 0)
-                scores.append(score_images(self.module, target, num_samples, CHUNK_SIZE))
+                with PerImageNoise((seed, "test"), indices[i]):
+                    scores.append(score_images(self.module, target, num_samples, CHUNK_SIZE))
         return ImageScores(*(torch.cat(parts) for parts in zip(*scores, strict=True)))

@@ -46,13 +46,11 @@ from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import kl_method
-from vaegan.vae.evaluation import split_kl
+from vaegan.vae.evaluation import images_per_batch, split_kl
 from vaegan.vae.evaluation_module import EvaluationModule
 from vaegan.vae.model import VAE
 
 NUM_SPLIT_KL_IMAGES = 1000  # images for the KL split; its cost is quadratic in their number
-# Importance samples per batch of images: a few seconds on a CPU, so that progress is shown soon.
-SAMPLES_PER_BATCH = 20_000
 
 
 def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
@@ -121,7 +119,7 @@ def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
     source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
     batch_size = run.batch_size
     if checkpoint.stage == "vae":
-        batch_size = min(batch_size, max(1, SAMPLES_PER_BATCH // run.samples_per_image()))
+        batch_size = images_per_batch(batch_size, run.samples_per_image())
     loader = LoaderConfig(batch_size=1, eval_batch_size=batch_size)
     data = ImageDataModule(source, loader, run.seed)
     size = list(source.image_shape[1:])

@@ -17,6 +17,8 @@ from vaegan.vae.model import VAE
 
 # A latent dimension is active if the variance of its posterior mean over images is larger.
 ACTIVE_VARIANCE = 0.01
+# Importance samples per batch of images: a few seconds on a CPU, so that progress is shown soon.
+SAMPLES_PER_BATCH = 20_000
 
 
 class ImageScores(NamedTuple):
@@ -29,6 +31,11 @@ class ImageScores(NamedTuple):
     latent_variance: Tensor  # Var_q[z], (B, latent_dim)
     # squared standard error of latent_mean, (B, latent_dim); 0 if latent_mean is exact
     latent_mean_error: Tensor
+
+
+def images_per_batch(batch_size: int, num_samples: int) -> int:
+    """Return the number of images to score at once: fewer than `batch_size` with many samples."""
+    return min(batch_size, max(1, SAMPLES_PER_BATCH // num_samples))
 
 
 def score_images(vae: VAE, target: Tensor, num_samples: int, chunk_size: int) -> ImageScores:
