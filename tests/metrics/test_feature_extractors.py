@@ -85,7 +85,7 @@ def test_default_is_digits_cnn_for_known_classes():
 def test_digits_cnn_rejects_unknown_data(shape, classifier):
     with pytest.raises(
         ValueError,
-        match="feature_extractor=digits_cnn supports only .* Choose feature_extractor=vae_encoder",
+        match="feature_extractor=digits_cnn supports only .* Choose feature_extractor=pyramid",
     ):
         build("digits_cnn", shape, classifier)
 

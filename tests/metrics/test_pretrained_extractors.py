@@ -1,6 +1,7 @@
 """CLIP and DINOv2 as feature extractors, with random weights; nothing is downloaded."""
 
 import math
+import socket
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch.nn import functional as F
 
 from tests.metrics.test_feature_extractors import build
 from vaegan.metrics import pretrained_extractors
-from vaegan.metrics.pretrained_extractors import build_dinov2, resize_positions
+from vaegan.metrics.pretrained_extractors import build_dinov2, load_weights, resize_positions
+from vaegan.runtime.downloads import SECONDS_WITHOUT_DATA
 
 
 def dinov2_weights(width=12, num_blocks=2, grid_size=37):
@@ -142,3 +144,11 @@ def test_clip_returns_the_features_of_torch_fidelity(monkeypatch):
     monkeypatch.setattr(pretrained_extractors, "check_sha256", lambda *args: None)
     network = build("clip", path="weights.pt")
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, network.num_features)
+
+
+def test_a_download_does_not_wait_forever(monkeypatch):
+    def download(url, **options):
+        return {"timeout": socket.getdefaulttimeout()}
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    assert load_weights(None, "https://example.org/weights", "")["timeout"] == SECONDS_WITHOUT_DATA

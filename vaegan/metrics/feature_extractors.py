@@ -94,7 +94,7 @@ class DigitsCnnExtractor(FeatureExtractor):
             raise ValueError(
                 "feature_extractor=digits_cnn supports only mnist, stacked_mnist and fashion_mnist "
                 f"at 28 x 28 pixels; got another data set or size (image shape {vae.image_shape}). "
-                "Choose feature_extractor=vae_encoder or feature_extractor=inception"
+                "Choose feature_extractor=pyramid or feature_extractor=inception"
             )
         self.net = load_digits_cnn(classifier, to_path(config.path))
         self.num_features = self.channels * DigitsCnn.NUM_FEATURES
@@ -141,7 +141,7 @@ class InceptionExtractor(FeatureExtractor):
             ) from error
         remedy = (
             f"download {URL_INCEPTION_V3} and set feature_extractor.path to it, or choose "
-            "feature_extractor=vae_encoder"
+            "feature_extractor=pyramid"
         )
         path = to_path(config.path)
         if path is not None:

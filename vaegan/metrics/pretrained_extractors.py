@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from vaegan.config import require
 from vaegan.images import to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor, check_weights_file, to_path
+from vaegan.runtime.downloads import download_timeout
 from vaegan.vae.model import VAE
 
 INSTALL = "Install it with: uv sync --extra inception, or pip install '.[inception]'"
@@ -60,9 +61,10 @@ class ClipExtractor(FeatureExtractor):
         if path is not None:
             check_sha256(path, library.MODEL_METADATA[self.NETWORK]["hash"], remedy)
         try:
-            network = library.FeatureExtractorCLIP(
-                self.NETWORK, ["clip"], None if path is None else str(path)
-            )
+            with download_timeout():
+                network = library.FeatureExtractorCLIP(
+                    self.NETWORK, ["clip"], None if path is None else str(path)
+                )
         except OSError as error:
             raise ValueError(
                 f"feature_extractor=clip: cannot download the weights ({error}); {remedy}"
@@ -127,9 +129,10 @@ def load_weights(path: Path | None, url: str, remedy: str) -> dict[str, Tensor]:
         ValueError: The file is missing, damaged, or contains anything but a dict of tensors.
     """
     if path is None:
-        weights: Any = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", progress=False, weights_only=True
-        )
+        with download_timeout():
+            weights: Any = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", progress=False, weights_only=True
+            )
         return weights
     check_weights_file(path, remedy)
     weights = torch.load(path, map_location="cpu", weights_only=True)
