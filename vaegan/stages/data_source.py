@@ -30,6 +30,7 @@ def build_source(
     if config is None:
         config = from_plain(ImageSource.Config, trained, "dataset")
     else:
+        config = config.resolve_defaults()
         warn_about_mixed_splits(to_plain(config), trained)
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:

@@ -131,7 +131,7 @@ class GANRun(InitialWeights, GANTraining, GANConfig, TrainingRun):
             vae_ckpt = str(find_last_checkpoint("vae_ckpt", ["vae"]))
         return replace(
             self,
-            dataset=with_absolute_paths(self.dataset),
+            dataset=with_absolute_paths(self.dataset and self.dataset.resolve_defaults()),
             feature_extractor=with_absolute_paths(self.feature_extractor),
             init=self.resolve_init("gan"),
             vae_ckpt=absolute_path(vae_ckpt),
