@@ -135,7 +135,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["dataset=shapes", "gan.trainer.limit_train_batches=0.01"],
-            "gan: trainer.limit_train_batches .* must be larger",
+            "gan: trainer.limit_train_batches must be larger: with 31 batches",
         ),
         (
             [
@@ -162,7 +162,11 @@ from vaegan.stages.execute import execute
         ),
         (
             ["dataset=shapes", "gan.discriminator_warmup=0", "feature_extractor=digits_cnn"],
-            "gan: feature_extractor=digits_cnn supports only mnist.*vae_encoder",
+            "gan: feature_extractor=digits_cnn supports only mnist.*pyramid",
+        ),
+        (
+            ["dataset=shapes", "gan.discriminator_warmup=0", "dataset.num_test=1"],
+            "gan: the number of images in the test split must be at least 2; got 1",
         ),
         (
             ["feature_extractor=digits_cnn", "feature_extractor.path=/no/such.safetensors"],

@@ -59,6 +59,14 @@ def test_the_interval_between_scores_is_given_in_images():
         resolve_duration(config, data(100, 10), score_every_n_images=1010)
 
 
+@pytest.mark.parametrize("min_training_images", [0, 1000])
+def test_an_epoch_of_one_batch_is_enough(min_training_images):
+    config = TrainerConfig(val_check_interval=0.5)
+    duration = resolve_duration(config, data(10, 10, min_training_images))
+    assert duration.val_interval == (5 if min_training_images else 1)
+    assert duration.num_steps == (100 if min_training_images else 5)
+
+
 @pytest.mark.parametrize("key", ["max_epochs", "max_images"])
 def test_durations_must_be_positive(key):
     with pytest.raises(ValueError, match=f"{key} must be at least 1, or null"):

@@ -77,7 +77,8 @@ def resolve_duration(
         score_every_n_images: Training images between validations; None: a default.
 
     Raises:
-        ValueError: There is less than one batch in an epoch or between two validations.
+        ValueError: There is less than one batch in an epoch, or training ends before the first
+            score.
     """
     check_batches(config, data)
     batch_size = data.loader.batch_size
@@ -87,12 +88,15 @@ def resolve_duration(
         num_epochs = DEFAULT_EPOCHS
         if num_epochs * steps_per_epoch * batch_size < data.source.min_training_images:
             num_images = data.source.min_training_images
+    val_interval: int | None
     if num_images is not None:
         num_steps, num_epochs = math.ceil(num_images / batch_size), None
         val_interval = max(1, num_steps // NUM_VALIDATIONS)
     else:
         assert num_epochs is not None
-        num_steps, val_interval = num_epochs * steps_per_epoch, None
+        num_steps = num_epochs * steps_per_epoch
+        # A validation follows at least one batch, also if an epoch is a single batch.
+        val_interval = None if steps_per_epoch * config.val_check_interval >= 1 else 1
     if score_every_n_images is not None:
         total = num_steps * batch_size
         expected = f"at most {total}, the number of images seen in training, or null"
@@ -103,19 +107,15 @@ def resolve_duration(
 
 
 def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
-    """Check that at least one batch lies between two validations.
+    """Check that an epoch has at least one batch.
 
     Raises:
-        ValueError: The interval between validations is shorter than one batch.
+        ValueError: `limit_train_batches` is too small.
     """
-    num_batches = data.num_train_batches * config.limit_train_batches * config.val_check_interval
-    expected = (
-        f"larger: with {data.num_train_batches} batches per epoch, no batch lies between two "
-        "validations"
-    )
-    factors = (config.limit_train_batches, config.val_check_interval)
-    key = "trainer.limit_train_batches * trainer.val_check_interval"
-    require(num_batches >= 1, key, expected, factors)
+    fraction = config.limit_train_batches
+    expected = f"larger: with {data.num_train_batches} batches in the training set, none is left"
+    is_valid = data.num_train_batches * fraction >= 1
+    require(is_valid, "trainer.limit_train_batches", expected, fraction)
 
 
 def log_duration(duration: Duration, stage: str) -> None:
