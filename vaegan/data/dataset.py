@@ -94,9 +94,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     @property
     def min_training_images(self) -> int:
         """Training images that the default duration covers at least, counting repeated uses."""
-        if not self.IS_NATURAL:
-            return 0
-        return 1_000_000 if torch.cuda.is_available() else 128_000
+        return 128_000 if self.IS_NATURAL else 0
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:

@@ -211,7 +211,8 @@ class ImageFolder(NaturalImageSource):
         class_indices = {name: i for i, name in enumerate(class_names)}
         self.class_names = class_names if any(class_names) else None
         self.paths = {name: [] for name in SPLIT_NAMES}
-        for path, digest in digests.items():
+        # The order by content makes the first images of a split a random sample of its classes.
+        for path, digest in sorted(digests.items(), key=lambda item: (item[1], item[0])):
             split = labels[path].split
             if split is None or split == "train":
                 split = division.assign_split(digest)

@@ -44,6 +44,11 @@ class Duration:
         return self.num_steps * self.batch_size
 
     @property
+    def log_interval(self) -> int:
+        """Largest number of steps between two logged steps that logs before each validation."""
+        return self.val_interval or self.steps_per_epoch
+
+    @property
     def epochs(self) -> float:
         """Number of passes over the training set."""
         return self.num_steps / self.steps_per_epoch

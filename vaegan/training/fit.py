@@ -114,7 +114,7 @@ def build_trainer(
     trainer = pl.Trainer(
         **options,
         **settings.duration.trainer_options(config),
-        log_every_n_steps=min(config.log_every_n_steps, data.num_train_batches),
+        log_every_n_steps=min(config.log_every_n_steps, settings.duration.log_interval),
         enable_progress_bar=is_bar_shown(config.enable_progress_bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,

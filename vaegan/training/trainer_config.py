@@ -33,7 +33,6 @@ class TrainerConfig(DeviceConfig):
     """Devices and duration of training, with the option names of Lightning's Trainer."""
 
     # passes over the training set, >= 1; null: 5, or as many as give 128,000 natural images
-    # (1,000,000 with a GPU)
     max_epochs: int | None = None
     # training images after which training ends, each counted every time it is used, >= 1; null: use
     # max_epochs
