@@ -15,7 +15,7 @@ from vaegan.cli.resume import assignments
 from vaegan.config import from_plain, to_plain
 from vaegan.data.dataset import ImageSource
 
-CHECKPOINT_STAGES = {"ckpt": ["vae", "gan"], "vae_ckpt": ["vae"]}
+CHECKPOINT_STAGES = {"ckpt": ["vae", "gan"], "vae_ckpt": ["vae"], "init": ["vae", "gan"]}
 
 
 def expand_dataset(words: Sequence[str], conf: Path) -> list[str]:

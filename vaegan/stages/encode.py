@@ -24,16 +24,14 @@ from vaegan.inference.load import load_model, select_device
 from vaegan.inference.read_images import NamedImages, read_images
 from vaegan.inference.trained_gan import TrainedGAN
 from vaegan.inference.trained_vae import TrainedVAE
-from vaegan.reports.image_files import write_png
 from vaegan.reports.tables import print_lines, text_table, write_csv
 from vaegan.runtime.paths import display_path
 from vaegan.stages.inference_configs import EncodeRun
 from vaegan.stages.run_folder import create_empty_folder
-from vaegan.training.image_grids import make_image_grid
+from vaegan.training.image_grids import save_pairs
 
 log = logging.getLogger(__name__)
 NUM_SHOWN = 32  # images in the grid of reconstructions
-NUM_COLUMNS = 8  # columns of that grid
 NUM_LISTED = 5  # rows of the table that is printed: images with the highest NLL or lowest PSNR
 
 
@@ -77,7 +75,7 @@ def encode_with_vae(
         mean=scores.latent_mean.cpu().numpy(),
         stddev=scores.latent_variance.sqrt().cpu().numpy(),
     )
-    write_pairs(targets, reconstructions, folder / "reconstructions.png")
+    write_pairs(targets, reconstructions, folder)
     bits = model.module.likelihood.bits_per_dim(-nll)
     columns = {
         "nll": nll,
@@ -125,25 +123,17 @@ def invert_gan(
     result = model.invert(files.images, run.inversion_steps, run.inversion_lr, run.inversion_layers)
     names = np.array(files.names)
     np.savez_compressed(folder / "latents.npz", files=names, mean=result.z.cpu().numpy())
-    write_pairs(files.images, result.images, folder / "reconstructions.png")
+    write_pairs(files.images, result.images, folder)
     before, after = result.psnr_before.cpu(), result.psnr_after.cpu()
     text = "PSNR %.2f dB at the encoder's latents, %.2f dB after %d steps (means over %d images)"
     print_lines("", text % (before.mean(), after.mean(), run.inversion_steps, len(names)))
     return ["psnr", "psnr_before"], [after, before]
 
 
-def write_pairs(images: Tensor, reconstructions: Tensor, path: Path) -> None:
+def write_pairs(images: Tensor, reconstructions: Tensor, folder: Path) -> None:
     """Write rows of images, each followed by a row of their reconstructions."""
-    blank = torch.ones_like(images[:1]).cpu()
-    rows: list[Tensor] = []
-    for pair in zip(
-        images[:NUM_SHOWN].cpu().split(NUM_COLUMNS),
-        reconstructions[:NUM_SHOWN].cpu().split(NUM_COLUMNS),
-        strict=True,
-    ):
-        missing = min(len(images), NUM_COLUMNS) - len(pair[0])
-        rows += [torch.cat([row, *[blank] * missing]) for row in pair]
-    write_png(make_image_grid(torch.cat(rows), min(len(images), NUM_COLUMNS)), path)
+    path = folder / "reconstructions.png"
+    save_pairs(images[:NUM_SHOWN].cpu(), reconstructions[:NUM_SHOWN].cpu(), path)
 
 
 def print_rows(

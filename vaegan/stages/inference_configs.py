@@ -41,6 +41,7 @@ class SampleRun(RunConfig):
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
         num_images = self.num_images
         is_valid = num_images is None or num_images >= 1
@@ -85,6 +86,7 @@ class EncodeRun(RunConfig):
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.ckpt != "", "ckpt", CKPT_EXPECTED, self.ckpt)
         require(self.images != "", "images", "a folder of image files, or one file", self.images)
         require(self.num_samples >= 1, "num_samples", "at least 1", self.num_samples)
@@ -101,4 +103,5 @@ class RunsRun(RunConfig):
     folder: str = "outputs"  # folder whose runs are listed, subfolders included
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.require_no_sweep_metric("runs")
