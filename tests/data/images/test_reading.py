@@ -82,7 +82,9 @@ def test_empty_files_are_not_opened(tmp_path):
     assert content.reason == "the file is empty"
 
 
-def test_progress_bar_yields_all_contents(capsys):
+def test_progress_bar_yields_all_contents(capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # as in a terminal
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
     contents = [Content(ImageFile(str(i), 1, 1), reason="bad" if i == 3 else "") for i in range(20)]
     assert list(with_progress(iter(contents), 20)) == contents
     assert "20/20" in capsys.readouterr().err and count_usable_cores() >= 1
