@@ -52,6 +52,12 @@ def test_max_images_takes_precedence_over_max_epochs():
     assert resolve_duration(config, data(100, 10)).num_steps == 100
 
 
+@pytest.mark.parametrize("max_images, interval", [(995, 10), (30, 3), (10_000, 50)])
+def test_a_validation_follows_each_epoch_but_at_most_20_in_all(max_images, interval):
+    config = TrainerConfig(max_images=max_images)
+    assert resolve_duration(config, data(100, 10)).val_interval == interval
+
+
 def test_the_interval_between_scores_is_given_in_images():
     config = TrainerConfig(max_images=1000)
     assert resolve_duration(config, data(100, 10), score_every_n_images=255).val_interval == 25

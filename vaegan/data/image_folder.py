@@ -219,8 +219,8 @@ class ImageFolder(NaturalImageSource):
             self.paths[split].append(path)
         for name, paths in self.paths.items():
             classes = torch.tensor(
-                [class_indices[labels[path].class_name] for path in paths], dtype=torch.long
-            )
+                [class_indices[labels[path].class_name] for path in paths]
+            ).long()
             images: MemmapImages | ImagesOnDemand
             if cached:
                 images = cached.images(paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource
@@ -42,6 +42,11 @@ class VAEComponents(VAEConfig):
             epochs = self.objective.beta_warmup_epochs
             is_reached = epochs <= num_epochs
             require(is_reached, "objective.beta_warmup_epochs", expected, epochs)
+
+    def limit_warmup(self, num_epochs: float) -> Self:
+        """Return the config with a KL warm-up of at most half of the epochs."""
+        warmup = min(self.objective.beta_warmup_epochs, num_epochs / 2)
+        return replace(self, objective=replace(self.objective, beta_warmup_epochs=warmup))
 
 
 @dataclass

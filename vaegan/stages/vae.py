@@ -71,7 +71,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         loader = replace(loader, eval_batch_size=size)
     data = ImageDataModule(source, loader, run.seed)
     duration = resolve_duration(run.trainer, data)
-    run.check_schedule(duration.epochs)
+    if duration.num_epochs is None:  # the duration is a number of images
+        run = run.limit_warmup(duration.epochs)
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names

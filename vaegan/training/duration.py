@@ -16,7 +16,7 @@ from vaegan.runtime.progress_lines import format_seconds
 from vaegan.training.trainer_config import TrainerConfig
 
 DEFAULT_EPOCHS = 5
-NUM_VALIDATIONS = 20  # validations of a training run whose duration is given in images
+NUM_VALIDATIONS = 20  # most validations of a training run whose duration is given in images
 FEW_STEPS = 500  # training steps below which a warning is logged
 TIMED_STEPS = (10, 30)  # training steps between which the time per step is measured
 
@@ -96,7 +96,8 @@ def resolve_duration(
     val_interval: int | None
     if num_images is not None:
         num_steps, num_epochs = math.ceil(num_images / batch_size), None
-        val_interval = max(1, num_steps // NUM_VALIDATIONS)
+        usual_interval = min(num_steps, int(steps_per_epoch * config.val_check_interval))
+        val_interval = max(1, num_steps // NUM_VALIDATIONS, usual_interval)
     else:
         assert num_epochs is not None
         num_steps = num_epochs * steps_per_epoch
