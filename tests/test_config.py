@@ -90,6 +90,27 @@ def test_name_of_a_choice_cannot_be_changed():
         Gaussian.Config(name="bernoulli")
 
 
+def test_a_class_that_is_declared_again_replaces_the_first():
+    class Shade(Component, group="shade"):
+        @dataclass
+        class Config(ComponentConfig): ...
+
+    def declare():  # as a notebook cell that runs twice
+        class Dark(Shade):
+            @dataclass
+            class Config(Shade.Config):
+                name: str = "dark"
+
+        return Dark
+
+    try:
+        declare()
+        again = declare()
+        assert Shade.choices == {"dark": again}
+    finally:
+        del GROUPS["shade"]
+
+
 def test_two_choices_with_the_same_name_are_rejected():
     class Color(Component, group="color"):
         @dataclass

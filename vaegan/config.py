@@ -36,10 +36,11 @@ MAX_LIST_LENGTH = 1000
 class Component:
     """Exchangeable part that a config selects by name.
 
-    A subclass that declares a `Config` with a `name` is registered as a choice of its group.
+    A subclass that declares a `Config` with a `name` is registered as a choice of its group. If
+    the same class is declared again, as by a notebook cell that runs twice, it replaces the first.
 
     Raises:
-        ValueError: A second class with the same name is declared in a group.
+        ValueError: Another class of the group has the same `name`.
     """
 
     group: ClassVar[str]
@@ -55,10 +56,10 @@ class Component:
             GROUPS[group] = cls
         elif "Config" in cls.__dict__ and cls.Config.name != MISSING:
             name = cls.Config.name
-            if name in cls.choices:
-                other = cls.choices[name].__name__
+            other = cls.choices.get(name, cls)
+            if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(
-                    f"two classes are registered as {cls.group}={name}: {other} and "
+                    f"two classes are registered as {cls.group}={name}: {other.__name__} and "
                     f"{cls.__name__}; rename one of them"
                 )
             cls.Config.component = cls
