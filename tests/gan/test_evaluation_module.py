@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from vaegan.gan.evaluation_module import ScoringModule
 from vaegan.gan.latents import draw_latents
@@ -60,3 +60,35 @@ def test_latent_of_an_image_depends_on_neither_batches_nor_devices(batch_size, w
             module.validation_step((torch.zeros(len(batch), 1, 2, 2), None), 0)
     images = torch.stack([scorer.by_index[i] for i in range(NUM_IMAGES)])
     assert torch.equal(images, draw_latents(LATENTS, NUM_IMAGES, seed=5, draw=draw))
+
+
+class LinearModule(LatentModule):
+    """Module whose latents and images need matrix products, which autocast computes in 16 bits."""
+
+    def latent_distribution(self):
+        return MultivariateNormal(torch.zeros(4), scale_tril=torch.randn(4, 4).tril())
+
+    def generate(self, z):
+        return z @ torch.ones(4, 4)
+
+
+def test_scored_images_are_computed_in_float32_in_mixed_precision():
+    scorer = RecordingScorer()
+    module = LinearModule(scorer)
+    module.trainer = StubTrainer(0, 1)
+    module.on_validation_epoch_start()
+    batch = (torch.zeros(NUM_IMAGES, 1, 2, 2), None)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.validation_step(batch, 0)
+    images = torch.stack([scorer.by_index[i] for i in range(NUM_IMAGES)])
+    assert torch.equal(images, module.generate(module.latents_to_score))
+
+
+def test_sampled_latents_are_computed_in_float32_in_mixed_precision():
+    module = LinearModule(RecordingScorer())
+    latents = []
+    for is_mixed in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            latents.append(module.sample_latents(8))
+    assert torch.equal(*latents)

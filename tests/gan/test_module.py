@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -370,6 +371,32 @@ def test_reconstruction_loss_improves_reconstructions(monkeypatch):
     fit(module, 10)
     torch.manual_seed(0)
     assert reconstruction_loss(module.vae, module.generator, images).item() < 0.7 * before
+
+
+class RecordingDistribution:
+    """Distribution that records whether autocast is on when it is used."""
+
+    def __init__(self):
+        self.is_autocast = []
+
+    def rsample(self):
+        self.is_autocast.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(2, 3)
+
+    def log_prob(self, value):
+        self.is_autocast.append(torch.is_autocast_enabled("cpu"))
+        return torch.zeros(2)
+
+
+def test_reconstruction_loss_samples_and_scores_without_autocast():
+    posterior, likelihood = RecordingDistribution(), RecordingDistribution()
+    vae = SimpleNamespace(
+        likelihood=SimpleNamespace(target=lambda images: images), encode=lambda x: posterior
+    )
+    generator = SimpleNamespace(decoder=torch.nn.Identity(), likelihood=lambda params: likelihood)
+    with torch.autocast("cpu", torch.bfloat16):
+        reconstruction_loss(vae, generator, torch.zeros(2, 1, 4, 4))
+    assert posterior.is_autocast == likelihood.is_autocast == [False]
 
 
 def test_latents_come_from_the_aggregate_posterior():

@@ -9,6 +9,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.training.devices import silence_warnings
 from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
+from vaegan.vae.evaluation_module import EvaluationModule
 from vaegan.vae.model import VAE
 from vaegan.vae.module import VAEModule
 from vaegan.vae.objectives import DregObjective, ElboObjective
@@ -30,11 +31,12 @@ def build_module(run):
     return VAEModule(VAE(SOURCE.image_shape, run), run.objective.build(), run, {})
 
 
-def trainer(max_epochs=1, callbacks=()):
+def trainer(max_epochs=1, callbacks=(), precision="32-true"):
     silence_warnings()
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -159,3 +161,25 @@ def test_optimal_scale_is_updated_only_in_training(run):
     stored = module.vae.likelihood.scale.mean_power.clone()
     trainer().validate(module, data, verbose=False)
     assert torch.equal(stored, module.vae.likelihood.scale.mean_power)
+
+
+@pytest.mark.parametrize("score", ["validate", "test"])
+def test_metrics_are_computed_in_float32_in_mixed_precision(run, score):
+    module = build_module(run)
+    data = ImageDataModule(SOURCE, run.loader, seed=0)
+    results = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(5)
+        results += getattr(trainer(precision=precision), score)(module, data, verbose=False)
+    assert results[0] == results[1]
+
+
+def test_evaluation_is_in_float32_in_mixed_precision(run):
+    data = ImageDataModule(SOURCE, run.loader, seed=0)
+    module = EvaluationModule(VAE(SOURCE.image_shape, run), 3, 100, target_seed=0)
+    results = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(5)
+        trainer(precision=precision).test(module, data, verbose=False)
+        results.append(module.metrics)
+    assert results[0] == results[1]

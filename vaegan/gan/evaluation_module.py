@@ -15,6 +15,7 @@ from vaegan.data.dataset import SplitName
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import Latents, draw_latents
 from vaegan.metrics.scorer import Scorer
+from vaegan.vae.model import in_full_precision
 
 
 class ScoringModule(pl.LightningModule, abc.ABC):
@@ -41,6 +42,7 @@ class ScoringModule(pl.LightningModule, abc.ABC):
         """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
 
     @torch.no_grad()
+    @in_full_precision()
     def sample_latents(self, num_latents: int) -> Tensor:
         """Sample latents (num_latents, latent_dim) with torch's global generator.
 
@@ -68,6 +70,7 @@ class ScoringModule(pl.LightningModule, abc.ABC):
             self.trainer.global_rank :: self.trainer.world_size
         ]
 
+    @in_full_precision()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, _ = batch
         indices = self.indices_to_score[: len(images)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from vaegan.gan.generator import Generator
 from vaegan.gan.losses import AdversarialLoss, DiscriminatorFn
 from vaegan.gan.penalties import GradientPenalty
-from vaegan.vae.model import VAE, to_full_precision
+from vaegan.vae.model import VAE, in_full_precision, to_full_precision
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -133,6 +133,9 @@ def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tenso
     """
     with torch.no_grad():
         target = vae.likelihood.target(images)
-        z = vae.encode(target).rsample()  # `sample` waits for the GPU; the numbers are the same
-    likelihood = generator.likelihood(to_full_precision(generator.decoder(z)))
-    return -likelihood.log_prob(target).mean() / images[0].numel()
+        posterior = vae.encode(target)
+        with in_full_precision():
+            z = posterior.rsample()  # `sample` waits for the GPU; the numbers are the same
+    params = to_full_precision(generator.decoder(z))
+    with in_full_precision():
+        return -generator.likelihood(params).log_prob(target).mean() / images[0].numel()

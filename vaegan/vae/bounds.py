@@ -10,8 +10,6 @@ are summed over pixels and latent dimensions and never reduced over the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from zuko.distributions import NormalizingFlow
 
-from vaegan.vae.model import VAE
+from vaegan.vae.model import VAE, in_full_precision
 
 
 class ELBO(NamedTuple):
@@ -49,16 +47,6 @@ class WeightedSamples(NamedTuple):
         The mean over K estimates the ELBO, and `log_mean_exp` over K estimates L_K.
         """
         return self.log_likelihood + self.log_prior - self.log_posterior
-
-
-@contextmanager
-def in_full_precision() -> Iterator[None]:
-    """Disable autocast in the context, because log-densities need float32."""
-    with ExitStack() as stack:
-        for device_type in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(device_type):
-                stack.enter_context(torch.autocast(device_type, enabled=False))
-        yield
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

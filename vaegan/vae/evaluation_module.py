@@ -7,7 +7,7 @@ from torchmetrics import CatMetric, MetricCollection
 
 from vaegan.data.datamodule import Batch
 from vaegan.vae.evaluation import ImageScores, score_images, summarize_scores
-from vaegan.vae.model import VAE
+from vaegan.vae.model import VAE, in_full_precision
 
 
 class EvaluationModule(pl.LightningModule):
@@ -36,6 +36,7 @@ class EvaluationModule(pl.LightningModule):
         )
         self.metrics: dict[str, float] = {}
 
+    @in_full_precision()
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         images, _ = batch
         target = self.vae.likelihood.target(images, self.target_seed)

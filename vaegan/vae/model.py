@@ -7,6 +7,8 @@ latents -> decoder -> likelihood p(x | z)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -138,3 +140,13 @@ def fit_constant_output(likelihood: Likelihood, target: Tensor) -> Tensor:
 def to_full_precision(x: Tensor) -> Tensor:
     """Convert 16-bit tensors to float32, which sums of log-densities over an image need."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Disable autocast in the context, because samples, densities and scores need float32."""
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device_type):
+                stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from vaegan.data.datamodule import Batch
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import gradient_norm, is_logged
-from vaegan.vae.model import VAE
+from vaegan.vae.model import VAE, in_full_precision
 from vaegan.vae.objectives import Objective, ObjectiveOutput
 from vaegan.vae.training_config import VAETraining
 
@@ -80,6 +80,7 @@ class VAEModule(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
+    @in_full_precision()
     def _evaluate(self, batch: Batch, split: str) -> None:
         images, _ = batch
         size = len(images)
