@@ -51,6 +51,33 @@ def test_seeded_restores_the_global_state():
     assert torch.equal(torch.get_rng_state(), expected)
 
 
+def test_seeded_initializes_no_gpu(monkeypatch):
+    def initialize(*args):
+        raise AssertionError("the GPU is initialized")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", initialize)
+    num_queued = len(torch.cuda._queued_calls)
+    with seeded("a"):
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=make_generator("a")))
+    assert len(torch.cuda._queued_calls) == num_queued
+
+
+def test_seeded_restores_only_the_current_gpu(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "state")
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: calls.append(seed))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *args: calls.append(args))
+    with seeded("a"):
+        pass
+    seed, (first, second) = calls
+    assert seed == derive_seed("a")
+    assert {first, second} == {"state", torch.device("cuda", 2)}
+
+
 def test_image_noise_is_uniform_and_independent_between_images():
     images = torch.randint(256, (500, 1, 28, 28)) / 255
     noise = image_noise(images, 0)

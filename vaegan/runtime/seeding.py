@@ -44,9 +44,18 @@ def seed_global(device: torch.device, *key: int | str) -> None:
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Seed torch's global generators by the key, and restore their state on exit."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(*key))
+    """Seed the global generators of the CPU and the current GPU, and restore their state on exit.
+
+    A GPU that this process has not used yet is left alone: reading its state would initialize it.
+    """
+    device = torch.device("cpu")
+    if torch.cuda.is_initialized():
+        device = torch.device("cuda", torch.cuda.current_device())
+    elif torch.backends.mps.is_available():
+        device = torch.device("mps")
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        seed_global(device, *key)
         yield
 
 
