@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -163,3 +164,13 @@ def test_files_that_break_during_training_are_listed_by_any_loader_process(tmp_p
     assert not data.skipped
     list(data.train_dataloader())
     assert sorted(skipped.path for skipped in data.skipped) == sorted(broken)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_only_for_a_gpu(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(datamodule, "free_memory", lambda device: 0)
+    data = ImageDataModule(SOURCE, LoaderConfig(batch_size=8), seed=0)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+    assert data.val_dataloader().pin_memory == (device == "cuda")

@@ -167,9 +167,12 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=None,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._uses_gpu(),
             is_training=name == "train",
         )
+
+    def _uses_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _move_to_device(self, name: SplitName) -> None:
         """Copy a split to the GPU if it fits and is not there yet."""
