@@ -87,6 +87,25 @@ def test_frechet_distance_matches_scipy_and_torch_fidelity(mean):
     assert got == pytest.approx(fidelity, rel=1e-5)
 
 
+@pytest.mark.parametrize("rank", [5, 12])
+def test_frechet_distance_of_singular_covariances_matches_scipy(rank):
+    """An isometry into a larger space makes the covariances singular and keeps the distance."""
+    real, fake = torch.randn(200, rank).double(), 0.5 * torch.randn(300, rank).double()
+    mix = torch.randn(rank, rank).double()
+    real = real @ mix
+    root = sqrtm((real.T.cov() @ fake.T.cov()).numpy()).real.trace()
+    expected = (real.mean(0) - fake.mean(0)).square().sum() + real.T.cov().trace()
+    expected = (expected + fake.T.cov().trace()).item() - 2 * root
+    isometry = torch.linalg.qr(torch.randn(40, rank).double())[0].T
+    assert frechet(real, fake) == pytest.approx(expected, rel=1e-10)
+    assert frechet(real @ isometry, fake @ isometry) == pytest.approx(expected, rel=1e-10)
+
+
+def test_frechet_distance_of_constant_features_is_that_of_the_means():
+    real = torch.zeros(10, 3)
+    assert frechet(real, real + 2) == 12
+
+
 def test_frechet_distance_of_known_gaussians():
     normal = torch.randn(200_000, 2)
     fake = normal.flip(0) * torch.tensor([2.0, 1.0]) + torch.tensor([3.0, 0.0])

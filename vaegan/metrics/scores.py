@@ -21,7 +21,6 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
@@ -89,14 +88,26 @@ def frechet_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     Unit: squared feature units. Source: Heusel et al. 2017, arXiv:1706.08500, eq. 6.
     """
     x, y = check_pair(real.features, fake.features)
-    # torchmetrics computes E[x x^T] - mu mu^T, which is inaccurate unless mu is small.
-    center = x.mean(0)
-    network = PassThrough(x.shape[1])
-    metric = FrechetInceptionDistance(feature=network, sync_on_compute=False).to(x.device)
-    metric.update(x - center, real=True)
-    metric.update(y - center, real=False)
+    real_covariance, fake_covariance = x.T.cov(), y.T.cov()
+    # S_r S_f = A A^T S_f has the nonzero eigenvalues of A^T S_f A, which is symmetric.
+    factor = covariance_factor(real_covariance)
+    eigenvalues = torch.linalg.eigvalsh(factor.T @ fake_covariance @ factor)
+    root_trace = eigenvalues.clamp(min=0).sqrt().sum()
+    distance = (x.mean(0) - y.mean(0)).square().sum()
+    distance += real_covariance.trace() + fake_covariance.trace() - 2 * root_trace
     # Round-off makes the distance between equal sets slightly negative.
-    return max(float(metric.compute()), 0.0)
+    return max(float(distance), 0.0)
+
+
+def covariance_factor(covariance: Tensor) -> Tensor:
+    """Return A with A A^T = S of a covariance S (D, D): (D, D), or (D, rank) if S is singular."""
+    factor, error = torch.linalg.cholesky_ex(covariance)
+    if not error:
+        return factor
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    smallest = eigenvalues[-1] * len(eigenvalues) * torch.finfo(covariance.dtype).eps
+    is_positive = eigenvalues > smallest  # the others are zero up to round-off
+    return vectors[:, is_positive] * eigenvalues[is_positive].sqrt()
 
 
 @sample_score(METRICS["kernel_distance"])
