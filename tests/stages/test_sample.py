@@ -140,3 +140,12 @@ def test_a_gan_has_no_draws_and_samples_are_not_overwritten(paths, tmp_path):
     sample(paths["gan"], tmp_path, "num_images=1")
     with pytest.raises(ValueError, match="will not be overwritten"):
         sample(paths["gan"], tmp_path, "num_images=1")
+
+
+def test_lack_of_memory_is_explained(paths, tmp_path, monkeypatch):
+    def sample_seeds(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("vaegan.inference.trained_model.TrainedModel.sample_seeds", sample_seeds)
+    with pytest.raises(ValueError, match="out of memory: CUDA .*\nTry a smaller num_images"):
+        sample(paths["vae"], tmp_path)

@@ -28,6 +28,7 @@ from vaegan.metrics.sample_scores import can_estimate_covariance
 from vaegan.reports.run_summary import print_metrics
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
+from vaegan.runtime.out_of_memory import explain_out_of_memory
 from vaegan.runtime.seeding import seeded
 from vaegan.runtime.signals import catch_signals
 from vaegan.stages.data_source import build_source
@@ -74,7 +75,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     scores: dict[str, float] = {}
     details: dict[str, Any] = {}
     samples = None
-    with catch_signals():
+    with catch_signals(), explain_out_of_memory(memory_advice(run)):
         if checkpoint.stage == "vae":
             scores, details = evaluate_vae(run, checkpoint.build_vae(), data, trainer)
         if generation is not None:
@@ -90,6 +91,15 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
         logger.finalize("success")
         print_metrics(metrics, record, folder)
     return StageResult(folder, checkpoint.path, metrics, tag=tag)
+
+
+def memory_advice(run: EvaluateRun) -> str:
+    """Return the settings to lower when the memory does not suffice."""
+    smaller = max(1, run.batch_size // 2)
+    return (
+        f"batch_size={smaller} (now {run.batch_size}), for a VAE chunk_size={smaller} (now "
+        f"{run.chunk_size}), or num_images below the number of images"
+    )
 
 
 def choose_sweep_metric(run: EvaluateRun, stage: str, generation: GenerationModule | None) -> str:

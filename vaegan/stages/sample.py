@@ -22,12 +22,14 @@ from vaegan.inference.traversal import latent_activity, traverse
 from vaegan.reports.image_files import to_pixels, write_animation, write_png
 from vaegan.reports.tables import print_lines
 from vaegan.runtime.atomic_files import write_json
+from vaegan.runtime.out_of_memory import explain_out_of_memory
 from vaegan.runtime.paths import display_path
 from vaegan.stages.inference_configs import DEFAULT_NUM_IMAGES, SampleRun
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.training.image_grids import make_image_grid
 
 MAX_TRAVERSED = 10  # rows of a traversal: the most active latents
+MEMORY_ADVICE = "a smaller num_images or num_steps, format=png, or device=cpu"
 NUM_TRAVERSAL_STEPS = 9  # odd, so that the middle column is the mean
 
 
@@ -42,8 +44,21 @@ def sample(run: SampleRun, output_dir: Path) -> None:
     ends = [] if run.interpolation is None else parse_seeds(run.interpolation, "interpolation")
     expected = "at least two seeds"
     require(run.interpolation is None or len(ends) >= 2, "interpolation", expected, ends)
-    model = load_model(run.ckpt, "ckpt", select_device(run.device))
-    folder = create_empty_folder(output_dir / "sample")
+    with explain_out_of_memory(MEMORY_ADVICE):
+        model = load_model(run.ckpt, "ckpt", select_device(run.device))
+        folder = create_empty_folder(output_dir / "sample")
+        record = write_outputs(run, model, seeds, ends, folder)
+    write_json(folder / "samples.json", record)
+    names = sorted(path.name for path in folder.iterdir())
+    shown = ", ".join(names[:8]) + (f", ... ({len(names)} files)" if len(names) > 8 else "")
+    lines = [f"  {model.checkpoint.stage} {display_path(model.checkpoint.path)}"]
+    print_lines("", "Samples", *lines, f"  {display_path(folder)}: {shown}")
+
+
+def write_outputs(
+    run: SampleRun, model: TrainedModel, seeds: list[int], ends: list[int], folder: Path
+) -> dict[str, Any]:
+    """Write the images, the interpolation and the traversal; return the content of samples.json."""
     record = describe(run, model)
     if run.writes_samples:
         write_samples(model, seeds, run, folder)
@@ -53,11 +68,7 @@ def sample(run: SampleRun, output_dir: Path) -> None:
         record["interpolation"] = ends
     if run.traversal:
         record["traversal"] = write_traversal(model, seeds[0], folder)
-    write_json(folder / "samples.json", record)
-    names = sorted(path.name for path in folder.iterdir())
-    shown = ", ".join(names[:8]) + (f", ... ({len(names)} files)" if len(names) > 8 else "")
-    lines = [f"  {model.checkpoint.stage} {display_path(model.checkpoint.path)}"]
-    print_lines("", "Samples", *lines, f"  {display_path(folder)}: {shown}")
+    return record
 
 
 def requested_seeds(run: SampleRun) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from vaegan.data.images.scanning import SkippedFile
 from vaegan.data.loader_processes import explain_loader_failures
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import all_gather, is_rank_zero
+from vaegan.runtime.out_of_memory import explain_out_of_memory
 from vaegan.runtime.signals import deferred_signals
 from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
 from vaegan.training.duration import Duration, DurationEstimate, log_duration
@@ -154,32 +154,20 @@ def standard_callbacks(
 @contextmanager
 def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
     """Explain a lack of memory and failures of data loader processes."""
-    with explain_out_of_memory(module, loader), explain_loader_failures():
+    with explain_out_of_memory(memory_advice(module, loader)), explain_loader_failures():
         yield
 
 
-@contextmanager
-def explain_out_of_memory(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
-    """Turn out-of-memory errors into a ValueError that suggests smaller settings.
-
-    Raises:
-        ValueError: The CPU or a GPU ran out of memory.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        is_out_of_memory = re.search("out of memory|can't allocate memory", str(error))
-        if isinstance(error, RuntimeError) and not is_out_of_memory:
-            raise
-        accumulation = ""
-        if not module.automatic_optimization:
-            accumulation = ", gradient_accumulation=2 (same batch, computed in two parts)"
-        raise ValueError(
-            f"out of memory: {str(error).splitlines()[0]}\n"
-            f"Try loader.batch_size={loader.batch_size // 2} (now {loader.batch_size})"
-            f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
-            "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
-        ) from error
+def memory_advice(module: pl.LightningModule, loader: LoaderConfig) -> str:
+    """Return the settings to change when the memory does not suffice."""
+    accumulation = ""
+    if not module.automatic_optimization:
+        accumulation = ", gradient_accumulation=2 (same batch, computed in two parts)"
+    return (
+        f"loader.batch_size={max(1, loader.batch_size // 2)} (now {loader.batch_size})"
+        f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
+        "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
+    )
 
 
 def ends_with_validation(trainer: pl.Trainer) -> bool:
