@@ -36,6 +36,7 @@ from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.sample_evaluation import SampleEvaluation, build_module, evaluate_samples
 from vaegan.stages.tool_configs import QUICK_IMAGES, EvaluateRun
 from vaegan.training.devices import (
+    cluster_environment,
     device_options,
     disable_signal_handlers,
     set_up_devices,
@@ -226,6 +227,7 @@ def build_trainer(config: DeviceConfig, seed: int, logger: TensorBoardLogger) ->
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
+        plugins=[cluster_environment()],
     )
     disable_signal_handlers(trainer)
     return trainer

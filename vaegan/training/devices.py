@@ -7,6 +7,11 @@ import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from vaegan.runtime.collectives import is_rank_zero
@@ -24,6 +29,17 @@ IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
 )
 
 
+def cluster_environment() -> ClusterEnvironment:
+    """Return the launcher that started this process, as Lightning would detect it, but never MPI.
+
+    Lightning initializes MPI wherever mpi4py is installed, which can hang outside of `mpirun`.
+    """
+    for environment in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment):
+        if environment.detect():
+            return environment()
+    return LightningEnvironment()
+
+
 def device_options(config: DeviceConfig) -> dict[str, Any]:
     """Return the device arguments of Lightning's Trainer."""
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -39,7 +55,12 @@ def set_up_devices(config: DeviceConfig) -> None:
     silence_warnings()
     options = device_options(config)
     try:
-        trainer = pl.Trainer(**options, logger=False, enable_checkpointing=False)
+        trainer = pl.Trainer(
+            **options,
+            logger=False,
+            enable_checkpointing=False,
+            plugins=[cluster_environment()],
+        )
         if trainer.world_size > 1:
             trainer.strategy.setup_environment()
             if not is_rank_zero():

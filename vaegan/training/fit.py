@@ -21,7 +21,12 @@ from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import all_gather, is_rank_zero
 from vaegan.runtime.out_of_memory import explain_out_of_memory
 from vaegan.runtime.signals import deferred_signals
-from vaegan.training.devices import device_options, disable_signal_handlers, silence_warnings
+from vaegan.training.devices import (
+    cluster_environment,
+    device_options,
+    disable_signal_handlers,
+    silence_warnings,
+)
 from vaegan.training.duration import Duration, DurationEstimate, log_duration
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
@@ -122,7 +127,7 @@ def build_trainer(
         inference_mode=False,  # metric states kept across validations must not be inference tensors
         logger=[MetricsLogger(folder), events],
         callbacks=[*standard_callbacks(data, folder, settings), *callbacks],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
     )
     disable_signal_handlers(trainer)
     return trainer
