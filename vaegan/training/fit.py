@@ -28,6 +28,7 @@ from vaegan.training.devices import (
     silence_warnings,
 )
 from vaegan.training.duration import Duration, DurationEstimate, log_duration
+from vaegan.training.grad_scaler import accept_missing_gradients
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.non_finite_guard import NonFiniteGuard
@@ -130,6 +131,7 @@ def build_trainer(
         plugins=[AtomicCheckpointIO(), cluster_environment()],
     )
     disable_signal_handlers(trainer)
+    accept_missing_gradients(trainer)
     return trainer
 
 
