@@ -38,8 +38,8 @@ class TrainerConfig(DeviceConfig):
     # max_epochs
     max_images: int | None = None
     limit_train_batches: float = 1.0  # fraction of the batches to use in each epoch, in (0, 1]
-    # fraction of an epoch between validations, which also log image grids, in (0, 1]; if the duration
-    # is a number of images, there are at most 20 validations
+    # fraction of an epoch between validations, which also log image grids, in (0, 1]; there are at
+    # most 20 validations if the duration is a number of images
     val_check_interval: float = 1.0
     log_every_n_steps: int = 50  # batches between two logged training steps, >= 1
     # steps with a non-finite loss or gradient to skip before training is stopped, >= 0
