@@ -218,9 +218,8 @@ class ImageFolder(NaturalImageSource):
                 split = division.assign_split(digest)
             self.paths[split].append(path)
         for name, paths in self.paths.items():
-            classes = torch.tensor(
-                [class_indices[labels[path].class_name] for path in paths]
-            ).long()
+            indices = [class_indices[labels[path].class_name] for path in paths]
+            classes = torch.tensor(indices, dtype=torch.long)
             images: MemmapImages | ImagesOnDemand
             if cached:
                 images = cached.images(paths)

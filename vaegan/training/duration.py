@@ -75,9 +75,8 @@ def resolve_duration(
     """Return the duration of a training run on a data set.
 
     Args:
-        config: Settings; `max_images` takes precedence over `max_epochs`. If both are None,
-            training takes `DEFAULT_EPOCHS` epochs, but at least the data set's
-            `min_training_images`.
+        config: Settings; `max_images` takes precedence over `max_epochs`. If both are None, there
+            are `DEFAULT_EPOCHS` epochs, but at least the data set's `min_training_images`.
         data: Data set.
         score_every_n_images: Training images between validations; None: a default.
 
