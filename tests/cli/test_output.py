@@ -128,9 +128,9 @@ def test_unwritable_log_file_is_reported_once(root, capsys):
     assert out.count("message") == 3
 
 
-def test_log_file_has_any_characters(root, tmp_path):
+def test_log_file_has_any_characters(root, tmp_path, monkeypatch):
     handler = logging.FileHandler(tmp_path / "train.log", encoding="ascii")
-    root.addHandler(handler)
+    monkeypatch.setattr(root, "handlers", [handler])  # pytest's own cannot report the character
     set_up_log_handlers()
     root.warning("\u2022 \udce9")
     handler.close()
