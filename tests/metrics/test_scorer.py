@@ -9,7 +9,7 @@ from tests.conftest import SMALL_NETS, compose
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
-from vaegan.metrics.feature_extractors import build_feature_extractor
+from vaegan.metrics.feature_extractors import VaeEncoderExtractor
 from vaegan.metrics.scorer import Scorer, choose_monitor
 from vaegan.vae.model import VAE
 
@@ -21,7 +21,8 @@ def make_scorer(num_val=64, num_test=64):
     config = Shapes.Config(height=16, width=16, num_train=200, num_val=num_val, num_test=num_test)
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8), seed=0)
     vae = VAE(data.source.image_shape, compose("stage=vae", *SMALL_NETS))
-    return Scorer(build_feature_extractor(None, vae, None), data, ("val", "test"))
+    extractor = VaeEncoderExtractor.Config().build(vae, None)
+    return Scorer(extractor, data, ("val", "test"))
 
 
 def score(scorer, split, order, batch_size):

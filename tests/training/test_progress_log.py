@@ -17,7 +17,7 @@ def make_trainer(num_done, metrics):
         callback_metrics={tag: torch.tensor(value) for tag, value in metrics.items()},
         current_epoch=num_done // 10,
         max_epochs=4,
-        num_training_batches=10,
+        estimated_stepping_batches=40,
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batch_progress)),
     )
 

@@ -62,7 +62,9 @@ def compute_real_statistics(
 
 
 @torch.no_grad()
-def classify(network: FeatureExtractor, features: Tensor, images: Tensor) -> FeatureBatch:
+def classify(
+    network: FeatureExtractor, features: Tensor, images: Tensor | None = None
+) -> FeatureBatch:
     """Return features (N, D) and pixels with the class logits predicted from the features."""
     return FeatureBatch(features, network.classify(features), images)
 
