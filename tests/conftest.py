@@ -46,6 +46,7 @@ SMALL_GAN = [
     "discriminator.width=8",
     *SMALL_TRAINER,
     "trainer.enable_progress_bar=false",
+    "feature_extractor=vae_encoder",  # few features, for small splits
 ]
 SMALL_GAN += ["discriminator_warmup=128"]
 SMALL_PIPELINE = [*SMALL_DATA, *SMALL_NETS, "discriminator.width=8", "gan.discriminator_warmup=128"]
