@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
-from vaegan.runtime.seeding import derive_seed
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.devices import set_up_devices
@@ -156,14 +155,14 @@ def test_test_metrics_are_those_of_the_best_checkpoint(tmp_path):
     assert steps[0] < steps[1]
     vae = load_checkpoint(result.checkpoint).build_vae()
     source = compose(*SMALL_VAE).dataset.build()
-    torch.manual_seed(derive_seed(0, "test", 0, 0))
     with torch.no_grad():
         expected = (
             ElboObjective.Config()
             .build()(vae, to_float(source.split("test").images), 1.0)
             .bound.mean()
         )
-    assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-5)
+    # with other posterior samples; the last checkpoint differs by far more
+    assert result.metrics["test/elbo"] == pytest.approx(expected.item(), rel=1e-3)
 
 
 def test_different_seeds_give_different_results(vae_result, tmp_path):
