@@ -3,9 +3,12 @@
 import functools
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
+if hasattr(signal, "SIGHUP"):  # ignored under nohup, which the tests of signals must not inherit
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if "PYTEST_XDIST_WORKER" in os.environ:  # one test per core: threads would only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

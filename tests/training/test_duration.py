@@ -8,7 +8,6 @@ import pytest
 from vaegan.training.duration import (
     FEW_STEPS,
     NUM_VALIDATIONS,
-    DurationEstimate,
     log_duration,
     resolve_duration,
 )
@@ -97,13 +96,3 @@ def test_the_duration_is_logged(caplog):
         log_duration(duration, "vae")
     message = caplog.records[0].getMessage()
     assert "vae: training for 128,000 images (2,000 steps of 64, 200 passes" in message
-
-
-def test_the_remaining_time_is_logged_once(caplog):
-    estimate = DurationEstimate(resolve_duration(TrainerConfig(), data(1000, 10)), "gan")
-    trainer = SimpleNamespace(is_global_zero=True, global_step=30)
-    with caplog.at_level(logging.INFO):
-        for _ in range(50):
-            estimate.on_train_batch_end(trainer)
-    (record,) = caplog.records
-    assert record.getMessage().startswith("gan: about 0:00:0")

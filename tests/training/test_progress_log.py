@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vaegan.training import progress_bar
-from vaegan.training.progress_bar import ProgressLog, is_bar_shown
+from vaegan.training.progress_bar import FIRST_LINE_BATCHES, ProgressLog, is_bar_shown
 
 
 def make_trainer(num_done, metrics):
@@ -61,6 +61,15 @@ def test_long_epoch_writes_lines_between_validations(now, caplog):
         now[0] += 100
         callback.on_train_batch_end(make_trainer(num_done, {"train/loss": 2.0}))
     assert len(caplog.messages) == 2 and "train/loss=2" in caplog.messages[0]
+
+
+def test_the_first_line_estimates_the_time_left(now, caplog):
+    callback = ProgressLog("vae")
+    callback.on_train_start(make_trainer(0, {}), None)
+    for num_done in range(1, FIRST_LINE_BATCHES + 5):
+        now[0] += 1
+        callback.on_train_batch_end(make_trainer(num_done, {}))
+    assert caplog.messages == ["vae: epoch 4 of 4, batch 30 of 40, 0:00:30, about 0:00:10 left"]
 
 
 @pytest.mark.parametrize("is_interactive", [True, False])

@@ -49,7 +49,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.epoch = 0  # first epoch to load; above 0 in a resumed run
         self.batches_done = 0  # batches of that epoch to skip
         self.on_device: dict[str, ImageDataset] = {}  # splits on the GPU, by name
-        skipped = source.prepare()
+        skipped = source.prepare_once()
         if skipped:
             path, reason = skipped[0]
             warn = rank_zero_only(log.warning)

@@ -70,6 +70,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
     REPEATS_IMAGES: ClassVar[bool] = False
     LICENSE: ClassVar[str | None] = None  # of the images, for the model card; None if unknown
     class_names: Sequence[str] | None = None  # name of each label; None if unknown
+    is_prepared = False  # True after `prepare_once`
 
     @dataclass
     class Config(ComponentConfig):
@@ -114,6 +115,18 @@ class ImageSource(Component, abc.ABC, group="dataset"):
             ValueError: Data are missing and cannot be obtained. The message gives the remedy.
         """
         return []
+
+    def prepare_once(self) -> Sequence[SkippedFile]:
+        """Call `prepare` if it has not been called by this method.
+
+        Returns:
+            Broken files that this call has found, which are not used.
+        """
+        if self.is_prepared:
+            return []
+        skipped = self.prepare()
+        self.is_prepared = True
+        return skipped
 
     def skipped_files(self) -> Sequence[SkippedFile]:
         """Return the broken files that any process has found so far, also during training."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.dataset import ArrayLike, SplitName
+from vaegan.data.dataset import ArrayLike, ImageSource, SplitName
 from vaegan.gan.components import GANComponents
 from vaegan.gan.latents import AggregatePosterior, Latents
 from vaegan.gan.module import GANModule
@@ -64,31 +64,25 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     return result
 
 
-def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
-    """Train a GAN in the subfolder gan of a run folder, or return the result if it exists."""
+def fit_gan(run: GANRun, run_folder: RunFolder, source: ImageSource | None = None) -> StageResult:
+    """Train a GAN in the subfolder gan of a run folder, or return the result if it exists.
+
+    Args:
+        run: Settings.
+        run_folder: Run folder, locked by this process.
+        source: Data set of the run, if it is already in use; None: build it.
+    """
     finished = run_folder.finished_result("gan")
     if finished is not None:
         return finished
     checkpoint, option = starting_checkpoint(run)
-    source = build_source(run.dataset, checkpoint, option)
+    source = source or build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
     run = resolve_training(replace(run, augmentation=augmentation), data, vae)
-    build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
-    components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
-    scorer = build_scorer(run.feature_extractor, vae, data)
-    check_sweep_metric(run.sweep_metric, scorer)
-    scorer.log_small_splits()
-    shape, flops = checkpoint.image_shape, checkpoint.vae_flops
-    plain, names = to_plain(run), source.class_names
-    checkpoint_header = header("gan", shape, plain, checkpoint.vae, flops, names)
-    module = GANModule(components, scorer, run, checkpoint_header)
-    if run.init:
-        transfers = init_gan(module, checkpoint, run.init_mismatch)
-    for transfer in transfers:
-        log.info("%s", transfer)
-
+    module, transfers = build_module(run, checkpoint, vae, data)
+    scorer = module.scorer
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
@@ -103,6 +97,30 @@ def fit_gan(run: GANRun, run_folder: RunFolder) -> StageResult:
         write_json(folder / "run.json", record)
     run_folder.finish_stage(result)
     return result
+
+
+def build_module(
+    run: GANRun, checkpoint: Checkpoint, vae: VAE, data: ImageDataModule
+) -> tuple[GANModule, list[Transfer]]:
+    """Build the module of a GAN with its initial weights, and the summaries of copied layers.
+
+    Raises:
+        ValueError: A network, the feature extractor or `sweep_metric` does not fit the data.
+    """
+    build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
+    components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
+    scorer = build_scorer(run.feature_extractor, vae, data)
+    check_sweep_metric(run.sweep_metric, scorer)
+    scorer.log_small_splits()
+    shape, flops = checkpoint.image_shape, checkpoint.vae_flops
+    plain, names = to_plain(run), data.source.class_names
+    checkpoint_header = header("gan", shape, plain, checkpoint.vae, flops, names)
+    module = GANModule(components, scorer, run, checkpoint_header)
+    if run.init:
+        transfers = init_gan(module, checkpoint, run.init_mismatch)
+    for transfer in transfers:
+        log.info("%s", transfer)
+    return module, transfers
 
 
 def fit_settings(run: GANRun, data: ImageDataModule, monitor: str) -> FitSettings:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.dataset import ImageSource
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
@@ -40,12 +41,14 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     with prefix_errors("gan"):
         set_up_devices(run.gan.trainer)
     with locked_run_folder(run, "pipeline", output_dir) as run_folder:
+        source = run.dataset.build()
         with prefix_errors("gan"):
-            check_gan(run)
+            check_gan(run, source)
         with prefix_errors("vae"):
-            vae_result = fit_vae(run.vae_run(), run_folder)
+            vae_result = fit_vae(run.vae_run(), run_folder, source)
         with prefix_errors("gan"):
-            gan_result = fit_gan(run.gan_run(str(vae_result.checkpoint)), run_folder)
+            gan_run = run.gan_run(str(vae_result.checkpoint))
+            gan_result = fit_gan(gan_run, run_folder, source)
     folder = run_folder.path
     commands = [
         f"python train.py stage=evaluate {path_override('ckpt', folder / 'vae')}",
@@ -56,9 +59,8 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     return gan_result
 
 
-def check_gan(run: PipelineRun) -> None:
+def check_gan(run: PipelineRun, source: ImageSource) -> None:
     """Build the GAN from an untrained VAE, so that errors are raised before the VAE is trained."""
-    source = run.dataset.build()
     data = ImageDataModule(source, run.gan.loader, run.seed)
     with seeded(run.seed):
         vae = VAE(source.image_shape, run)

@@ -37,16 +37,23 @@ class VAEComponents(VAEConfig):
 
     def check_schedule(self, num_epochs: float) -> None:
         """Check that the KL weight reaches its final value before training ends."""
-        if self.objective.beta_schedule != "constant":
+        epochs = self.objective.beta_warmup_epochs
+        if self.objective.beta_schedule != "constant" and epochs is not None:
             expected = f"at most {num_epochs:g}, the number of epochs"
-            epochs = self.objective.beta_warmup_epochs
-            is_reached = epochs <= num_epochs
-            require(is_reached, "objective.beta_warmup_epochs", expected, epochs)
+            require(epochs <= num_epochs, "objective.beta_warmup_epochs", expected, epochs)
 
-    def limit_warmup(self, num_epochs: float) -> Self:
-        """Return the config with a KL warm-up of at most half of the epochs."""
-        warmup = min(self.objective.beta_warmup_epochs, num_epochs / 2)
-        return replace(self, objective=replace(self.objective, beta_warmup_epochs=warmup))
+    def resolve_schedule(self, num_epochs: float) -> Self:
+        """Return the config with the null length of the KL warm-up replaced.
+
+        Raises:
+            ValueError: The warm-up is longer than the training.
+        """
+        self.check_schedule(num_epochs)
+        if self.objective.beta_warmup_epochs is not None:
+            return self
+        return replace(
+            self, objective=replace(self.objective, beta_warmup_epochs=min(1.0, num_epochs))
+        )
 
 
 @dataclass

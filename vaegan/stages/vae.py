@@ -13,7 +13,9 @@ from torch import Tensor
 
 from vaegan.checkpoints.checkpoint import header
 from vaegan.config import require, to_plain
+from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
@@ -59,30 +61,27 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     return result
 
 
-def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
-    """Train a VAE in the subfolder vae of a run folder, or return the result if it exists."""
+def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource | None = None) -> StageResult:
+    """Train a VAE in the subfolder vae of a run folder, or return the result if it exists.
+
+    Args:
+        run: Settings.
+        run_folder: Run folder, locked by this process.
+        source: Data set of the run, if it is already in use; None: build it.
+    """
     result = run_folder.finished_result("vae")
     if result is not None:
         return result
-    source = run.dataset.build()
-    loader = run.loader
-    if run.objective.build().num_samples > 1:  # decode at most as many latents as in training
-        size = min(loader.batch_size, loader.eval_batch_size)
-        loader = replace(loader, eval_batch_size=size)
-    data = ImageDataModule(source, loader, run.seed)
+    source = source or run.dataset.build()
+    data = ImageDataModule(source, evaluation_batches(run), run.seed)
     duration = resolve_duration(run.trainer, data)
-    if duration.num_epochs is None:  # the duration is a number of images
-        run = run.limit_warmup(duration.epochs)
+    run = run.resolve_schedule(duration.epochs)
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
     checkpoint_header = header("vae", source.image_shape, config, config, class_names=names)
     module = VAEModule(vae, run.objective.build(), run, checkpoint_header)
     monitor = f"val/{run.objective.bound_name}"
-    callbacks = build_callbacks(run.callbacks)
-    if run.early_stopping_patience is not None:
-        patience = run.early_stopping_patience
-        callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
     settings = FitSettings(
         seed=run.seed,
         trainer=run.trainer,
@@ -93,11 +92,23 @@ def fit_vae(run: VAERun, run_folder: RunFolder) -> StageResult:
         mode="max",
         hparams=config,
     )
+    callbacks = build_callbacks(run.callbacks)
+    patience = run.early_stopping_patience
+    if patience is not None:
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
     folder = run_folder.open_stage("vae")
     result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
     report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
     run_folder.finish_stage(result)
     return result
+
+
+def evaluation_batches(run: VAERun) -> LoaderConfig:
+    """Return the data loading in which an evaluation decodes at most as many latents as a step."""
+    loader = run.loader
+    if run.objective.build().num_samples == 1:
+        return loader
+    return replace(loader, eval_batch_size=min(loader.batch_size, loader.eval_batch_size))
 
 
 def build_initial_vae(run: VAERun, data: ImageDataModule) -> VAE:

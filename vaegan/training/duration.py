@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
-import lightning.pytorch as pl
-
 from vaegan.config import require
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.runtime.progress_lines import format_seconds
 from vaegan.training.trainer_config import TrainerConfig
 
 DEFAULT_EPOCHS = 5
 NUM_VALIDATIONS = 20  # most validations of a training run whose duration is given in images
 FEW_STEPS = 500  # training steps below which a warning is logged
-TIMED_STEPS = (10, 30)  # training steps between which the time per step is measured
 
 log = logging.getLogger(__name__)
 
@@ -148,27 +143,3 @@ def log_duration(duration: Duration, stage: str) -> None:
 def duration_setting(stage: str, num_images: int | str) -> str:
     """Return the words that set the duration of a stage on the command line."""
     return f"trainer.max_images={num_images} (in the pipeline {stage}.trainer.max_images)"
-
-
-class DurationEstimate(pl.Callback):
-    """Log how long training will take, once the first steps have been timed."""
-
-    def __init__(self, duration: Duration, stage: str) -> None:
-        self.duration = duration
-        self.stage = stage
-        self.num_batches = 0
-        self.start = 0.0
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.num_batches += 1
-        first, last = TIMED_STEPS
-        if self.num_batches == first:
-            self.start = time.perf_counter()
-        if self.num_batches == last and trainer.is_global_zero:
-            seconds_per_step = (time.perf_counter() - self.start) / (last - first)
-            remaining = self.duration.num_steps - trainer.global_step
-            log.info(
-                "%s: about %s of training remain, not counting validations",
-                self.stage,
-                format_seconds(seconds_per_step * remaining),
-            )

@@ -27,7 +27,7 @@ from vaegan.training.devices import (
     disable_signal_handlers,
     silence_warnings,
 )
-from vaegan.training.duration import Duration, DurationEstimate, log_duration
+from vaegan.training.duration import Duration, log_duration
 from vaegan.training.grad_scaler import accept_missing_gradients
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
@@ -150,7 +150,6 @@ def standard_callbacks(
         PerStepSeeding(settings.seed),
         ImageGridLogger(folder / "images", examples, settings.seed),
         LearningRateMonitor("step"),
-        DurationEstimate(settings.duration, folder.name),
         ProgressLog(folder.name),
     ]
     if is_bar_shown(settings.trainer.enable_progress_bar):

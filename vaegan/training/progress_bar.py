@@ -15,6 +15,7 @@ from vaegan.runtime.progress_lines import ProgressLines, format_seconds
 from vaegan.training.gradients import is_logged
 
 SECONDS_BETWEEN_LINES = 300.0  # longest time between two lines during training
+FIRST_LINE_BATCHES = 30  # training batches before the first line, which estimates the time left
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ def is_bar_shown(enable_progress_bar: bool) -> bool:
 
 
 class ProgressLog(pl.Callback):
-    """Logs a line with all metrics after each validation, and every few minutes between them.
+    """Logs a line with all metrics after each validation, and some lines between them.
+
+    The first line comes after `FIRST_LINE_BATCHES` batches, the next ones every few minutes.
 
     Args:
         stage: Name of the stage.
@@ -41,7 +44,8 @@ class ProgressLog(pl.Callback):
         self.first_batch = self.num_done(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+        is_first = self.num_new(trainer) == FIRST_LINE_BATCHES
+        if is_first or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.write_line(trainer, "train/")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,6 +55,10 @@ class ProgressLog(pl.Callback):
         """Return the number of training batches that are done."""
         return trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
+    def num_new(self, trainer: pl.Trainer) -> int:
+        """Return the number of training batches that this process has done."""
+        return self.num_done(trainer) - (self.first_batch or 0)
+
     def write_line(self, trainer: pl.Trainer, prefix: str) -> None:
         """Log the epoch, the batches, the time and the metrics whose tags have a prefix."""
         self.last_line = time.monotonic()
@@ -58,7 +66,8 @@ class ProgressLog(pl.Callback):
             return
         metrics = trainer.callback_metrics.items()
         values = [f"{tag}={float(value):.6g}" for tag, value in metrics if tag.startswith(prefix)]
-        log.info("%s: %s; %s", self.stage, self.describe_position(trainer), ", ".join(values))
+        parts = [self.describe_position(trainer), ", ".join(values)]
+        log.info("%s: %s", self.stage, "; ".join(filter(None, parts)))
 
     def describe_position(self, trainer: pl.Trainer) -> str:
         """Return the epoch, the batches and the time, or that training has not begun."""
@@ -67,7 +76,7 @@ class ProgressLog(pl.Callback):
             return "before training"
         total = int(trainer.estimated_stepping_batches)
         elapsed = time.monotonic() - self.start
-        num_new = max(1, num_done - self.first_batch)
+        num_new = max(1, self.num_new(trainer))
         left = format_seconds(elapsed * max(0, total - num_done) / num_new)
         epoch = f"epoch {trainer.current_epoch + 1}"
         if trainer.max_epochs != -1:  # -1: the duration is a number of images

@@ -75,8 +75,9 @@ class Objective(Component, abc.ABC, group="objective"):
         # warm-up of beta from 0: constant (no warm-up), linear, cosine, or cyclical (repeated: half
         # of each cycle rising, half at beta)
         beta_schedule: str = "linear"
-        # length of the warm-up, or of one cycle, in epochs, >= 0; 0: no warm-up; unused by constant
-        beta_warmup_epochs: float = 1.0
+        # length of the warm-up, or of one cycle, in epochs, >= 0; 0: no warm-up; null: 1, or all of
+        # training if that is shorter; unused by constant
+        beta_warmup_epochs: float | None = None
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -85,7 +86,8 @@ class Objective(Component, abc.ABC, group="objective"):
             expected = f"one of {', '.join(BETA_SCHEDULES)}"
             require(is_known, "beta_schedule", expected, self.beta_schedule)
             epochs = self.beta_warmup_epochs
-            require(epochs >= 0, "beta_warmup_epochs", "at least 0", epochs)
+            is_valid = epochs is None or epochs >= 0
+            require(is_valid, "beta_warmup_epochs", "at least 0, or null", epochs)
 
         @property
         def bound_name(self) -> str:
@@ -94,10 +96,11 @@ class Objective(Component, abc.ABC, group="objective"):
 
         def beta_at(self, epoch: float) -> float:
             """Return the weight of the KL after a number of epochs, which may be fractional."""
-            if self.beta_warmup_epochs == 0:
+            warmup_epochs = 1.0 if self.beta_warmup_epochs is None else self.beta_warmup_epochs
+            if warmup_epochs == 0:
                 return self.beta
             schedule = BETA_SCHEDULES[self.beta_schedule]
-            return self.beta * schedule(epoch / self.beta_warmup_epochs)
+            return self.beta * schedule(epoch / warmup_epochs)
 
     def __init__(self, config: Any) -> None:
         self.config = config
