@@ -185,7 +185,8 @@ def test_malicious_image_names_reach_neither_shell_nor_terminal(tmp_path):
         [sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True
     )
     assert completed.returncode == 0, completed.stderr.decode()
-    assert b"14 files are skipped" in completed.stdout + completed.stderr
+    assert b"13 files are skipped" in completed.stdout + completed.stderr
+    assert b"hidden files and folders: 4 (.png 3, .jpg 1)" in completed.stdout + completed.stderr
     log = (work / "run" / "train.log").read_bytes()
     assert b"\x1b" not in log + completed.stdout + completed.stderr
     assert {path.name for path in work.iterdir()} == {"run"}
@@ -193,4 +194,5 @@ def test_malicious_image_names_reach_neither_shell_nor_terminal(tmp_path):
     assert not list(tmp_path.rglob("executed"))
     text = (work / "run" / "vae" / "skipped_files.json").read_text()
     assert text.isascii() and "\x1b" not in text
-    assert set(json.loads(text)) == {f"{name[:251]}.jpg" for name in malicious}
+    visible = [name for name in malicious if not name.startswith(".")]
+    assert set(json.loads(text)) == {f"{name[:251]}.jpg" for name in visible}

@@ -195,7 +195,8 @@ def test_full_disk_stops_a_run_and_keeps_its_checkpoints(reference, tmp_path):
     run = tmp_path / "run"
     pid = start_run(run)
     wait_until(lambda: resume_checkpoints(run))
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, 1000))  # limits the size of all files
+    limit = 10_000  # bytes per file: enough for the log, too few for a checkpoint
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
     assert wait(pid) == 1
     assert "File too large" in read_log(run) and f"python train.py resume={run}" in read_log(run)
     assert not list(run.rglob("*.partial"))
