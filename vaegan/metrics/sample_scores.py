@@ -43,8 +43,8 @@ class FeatureBatch:
     logits: Tensor | None = None
     # pixels of the first images, at most MAX_PIXEL_IMAGES, uint8, (n, C, H, W); None if not given
     images: Tensor | None = None
-    # patches of `images`, set by the score that uses them
-    patches: list[Tensor] | None = field(default=None, init=False, repr=False)
+    # sorted projections of patches of `images`, set by the score that uses them
+    projections: list[Tensor] | None = field(default=None, init=False, repr=False)
     _radii: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def radii(self, k: int = NUM_NEIGHBORS) -> Tensor:

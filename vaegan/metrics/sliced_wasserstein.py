@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,26 +43,31 @@ def sliced_wasserstein(real: FeatureBatch, fake: FeatureBatch) -> float:
     expected = f"of shape {tuple(real.images.shape[1:])}, as the real images are"
     is_match = real.images.shape[1:] == fake.images.shape[1:]
     require(is_match, "fake images", expected, tuple(fake.images.shape[1:]))
-    pairs = zip(patches_of(real), patches_of(fake), strict=True)
-    distances = [sliced_distance(x, y) for x, y in pairs]
+    pairs = zip(projections_of(real), projections_of(fake), strict=True)
+    distances = [(x - y).abs().mean() for x, y in pairs]
     return SCALE * float(torch.stack(distances).max())
 
 
-def patches_of(batch: FeatureBatch) -> list[Tensor]:
-    """Return `extract_patches` of the batch's pixels, computed once."""
-    if batch.patches is None:
+def projections_of(batch: FeatureBatch) -> list[Tensor]:
+    """Return `sorted_projections` of the patches of each level, computed once."""
+    if batch.projections is None:
         assert batch.images is not None
-        batch.patches = extract_patches(batch.images)
-    return batch.patches
+        batch.projections = [sorted_projections(x) for x in extract_patches(batch.images)]
+    return batch.projections
 
 
-def sliced_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean Wasserstein-1 distance of projections of x and y (N, D) on fixed lines."""
+def sorted_projections(points: Tensor) -> Tensor:
+    """Return the projections of points (N, D) on fixed random lines, sorted, (NUM_PROJECTIONS, N).
+
+    The mean absolute difference of two results is the mean Wasserstein-1 distance over the lines.
+    """
     rng = make_generator("sliced_wasserstein", "directions")
-    directions = torch.randn(x.shape[1], NUM_PROJECTIONS, generator=rng).to(x.device)
+    directions = torch.randn(points.shape[1], NUM_PROJECTIONS, generator=rng).to(points.device)
     directions = directions / directions.norm(dim=0)
-    x_sorted, y_sorted = ((points @ directions).T.sort(dim=1).values for points in (x, y))
-    return (x_sorted - y_sorted).abs().mean()
+    projections = (points @ directions).T
+    if points.device.type == "cpu":  # NumPy sorts 15 times as fast as PyTorch
+        return torch.from_numpy(np.sort(projections.numpy(), axis=1))
+    return projections.sort(dim=1).values
 
 
 def extract_patches(images: Tensor) -> list[Tensor]:
