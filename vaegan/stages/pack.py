@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,8 @@ def write_split(source: ImageSource, name: SplitName, output: str, run: PackRun)
             chunk_bytes=f"{run.chunk_mb}MB",
             num_workers=run.num_workers,
             verbose=False,
+            # a forked process need not import PyTorch again; unsafe on macOS, missing on Windows
+            start_method="fork" if sys.platform == "linux" else None,
         )
     log.info("%s: %d images in %s", name, len(data), output)
 
