@@ -12,6 +12,11 @@ from vaegan.vae.objectives import DregObjective, ElboObjective, IwaeObjective, O
 SHAPE = (1, 12, 8)
 
 
+TINY_NETS = [
+    f"{net}.{size}" for net in ("encoder", "decoder") for size in ("width=2", "hidden_dim=8")
+]
+
+
 def build(*overrides, shape=SHAPE):
     return VAE(shape, compose("stage=vae", *SMALL_NETS, *overrides))
 
@@ -149,6 +154,7 @@ def test_dreg_gradient_agrees_with_iwae(posterior, prior, beta):
         "likelihood=gaussian",
         "latent_dim=2",
         "likelihood.scale=1",
+        *TINY_NETS,
     )
     if prior == "vamp_prior":
         vae.prior.raw_inputs = torch.nn.Parameter(vae.prior.raw_inputs[:5].detach())
