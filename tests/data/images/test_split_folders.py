@@ -49,6 +49,10 @@ LAYOUTS = {
         ["trainA/a.png", "testA/b.png", "trainB/c.png", "testB/d.png"],
         ["train", "test", "train", "test"],
     ),
+    "split folders that contain themselves": (
+        ["seg_train/seg_train/sea/a.png", "seg_test/seg_test/sea/b.png", "seg_test/c.png"],
+        [("train", "sea"), ("test", "sea"), "test"],
+    ),
     "nnU-Net": (
         ["imagesTr/a.png", "imagesTs/b.png", "labelsTr/a.png"],
         ["train", "test", None],

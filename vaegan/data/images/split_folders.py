@@ -17,6 +17,7 @@ or test is refused, so that no images of a test split are trained on.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
@@ -145,10 +146,15 @@ def label_splits(
         if len(names) > depth and names[depth] in split_by_name
     }
     above = {path: folders[path][:depth] for path in splits}
-    below = {path: folders[path][depth + 1 : depth + 2] for path in splits}
     is_below = len(common_folders(above.values())) == depth
-    class_names = {path: "".join(names) for path, names in below.items()}
+    class_names = {path: folder_below(folders[path], depth) for path in splits}
     return finish(folders, splits, class_names if is_below else first_differing(above))
+
+
+def folder_below(names: Sequence[str], depth: int) -> str:
+    """Return the folder below a split folder, which archives often repeat: train/train/cat/."""
+    below = itertools.dropwhile(lambda name: name == names[depth], names[depth + 1 :])
+    return next(below, "")
 
 
 def label_by_names(folders: Mapping[str, list[str]]) -> Layout:
