@@ -10,6 +10,7 @@ from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.image_folder import ImageFolder
+from vaegan.data.images.decoding import ImageDecoder
 from vaegan.data.shapes import Shapes
 from vaegan.training.devices import silence_warnings
 
@@ -164,6 +165,15 @@ def test_files_that_break_during_training_are_listed_by_any_loader_process(tmp_p
     assert not data.skipped
     list(data.train_dataloader())
     assert sorted(skipped.path for skipped in data.skipped) == sorted(broken)
+
+
+def test_checkpoints_do_not_decode_the_images_again(tmp_path, monkeypatch):
+    source = replace(image_folder(tmp_path), cache=None).build()
+    data = ImageDataModule(source, LoaderConfig(batch_size=8), seed=0)
+    state = {"world_size": 1, "epoch": 3, "batches_done": 2, "data": data.fingerprint}
+    monkeypatch.setattr(ImageDecoder, "__call__", lambda self, content: pytest.fail("decoded"))
+    data.load_state_dict(state)
+    assert (data.epoch, data.batches_done) == (3, 2)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
@@ -121,7 +122,7 @@ class ImageDataModule(pl.LightningDataModule):
             "epoch": self.trainer.current_epoch,
             "batches_done": batch_progress.completed,
             "world_size": world_size,
-            "data": self.fingerprint(),
+            "data": self.fingerprint,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
             f"{saved_world_size}, as in the run that is resumed",
             world_size,
         )
-        if self.fingerprint() != state_dict["data"]:
+        if self.fingerprint != state_dict["data"]:
             raise ValueError(
                 "the data set differs from the one that the run was started with: the images, "
                 "their number or, for dataset=streaming, loader.num_workers changed. Restore them "
@@ -142,8 +143,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.epoch = state_dict["epoch"]
         self.batches_done = state_dict["batches_done"]
 
+    @cached_property
     def fingerprint(self) -> list[int | str]:
-        """Return the split sizes, and the fingerprint of the training images and their order."""
+        """Split sizes, and the fingerprint of the training images and their order.
+
+        Kept, because a data set without a cache decodes images for it.
+        """
         sizes = [len(split) for split in self.splits.values()]
         train_images = self.splits["train"].images
         return [*sizes, self.source.fingerprint(train_images, self.loader.num_workers)]

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +13,18 @@ from vaegan.data.images.split_folders import FolderLabels, read_layout, usual_sp
         ("train", ["train", "Training", "trn", "train2017", "train_1", "TRAINSET", "images_train"]),
         ("val", ["val", "valid", "validate", "validation", "eval", "dev", "val2017", "Val-Set"]),
         ("test", ["test", "testing", "tst", "test2017", "test1", "test_images", "03_test"]),
+        ("train", ["imagesTr", "训练集", "обучение", "Entraînement", "ＴＲＡＩＮ"]),
+        ("val", ["development_set", "验证集", "Validierung", "검증"]),
+        ("test", ["imagesTs", "tests", "held-out", "hold_out", "测试数据", "тест", "prueba"]),
         (None, ["Trainers", "station", "attest", "valley", "latest", "contest", "device", "rain"]),
     ],
 )
 def test_usual_names_of_splits(split, names):
     assert {name: usual_split(name) for name in names} == dict.fromkeys(names, split)
+
+
+def test_accents_may_be_separate_characters():
+    assert usual_split(unicodedata.normalize("NFD", "entraînement")) == "train"
 
 
 LAYOUTS = {
@@ -40,6 +49,16 @@ LAYOUTS = {
         ["trainA/a.png", "testA/b.png", "trainB/c.png", "testB/d.png"],
         ["train", "test", "train", "test"],
     ),
+    "split folders that contain themselves": (
+        ["seg_train/seg_train/sea/a.png", "seg_test/seg_test/sea/b.png", "seg_test/c.png"],
+        [("train", "sea"), ("test", "sea"), "test"],
+    ),
+    "nnU-Net": (
+        ["imagesTr/a.png", "imagesTs/b.png", "labelsTr/a.png"],
+        ["train", "test", None],
+    ),
+    "nouns in the middle": (["trainset_A/a.png", "testset_A/b.png"], ["train", "test"]),
+    "Chinese": (["训练数据/猫/a.png", "测试数据/狗/b.png"], [("train", "猫"), ("test", "狗")]),
     "YOLO": (["images/train/a.png", "images/val/b.png"], ["train", "val"]),
     "only train": (["train/cat/a.png", "logo.png"], [("train", "cat"), None]),
     "stray folder and file": (
@@ -117,7 +136,18 @@ def test_split_folders_true_uses_every_folder_named_as_a_split():
     }
 
 
-FOLDERS = ["train", "Training", "val", "test", "test2017", "cat", "dog", "my_test", "..."]
+FOLDERS = [
+    "train",
+    "Training",
+    "val",
+    "test",
+    "test2017",
+    "imagesTs",
+    "cat",
+    "dog",
+    "my_test",
+    "...",
+]
 
 
 @given(

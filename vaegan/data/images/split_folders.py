@@ -17,27 +17,39 @@ or test is refused, so that no images of a test split are trained on.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vaegan.data.images.left_out import OUTSIDE_SPLITS, TEST_IN_TRAINING, LeftOutFile
 
 SPLIT_WORDS = {
-    "train": ("train", "training", "trn", "trainval"),
-    "val": ("val", "valid", "validate", "validation", "validating", "eval", "evaluation", "dev"),
-    "test": ("test", "testing", "tst", "holdout"),
+    "train": "train training trn trainval imagestr",
+    "val": "val valid validate validation validating eval evaluation dev development imagesva",
+    "test": "test tests testing tst imagests holdout hold-out hold_out heldout held-out held_out",
 }
-SPLIT_BY_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+WORDS_OF_OTHER_LANGUAGES = {  # Chinese, French, Japanese, Korean, Portuguese, Russian, Spanish
+    "train": "训练 訓練 entraînement apprentissage 学習 훈련 학습 treino обучение entrenamiento",
+    "val": "验证 驗證 検証 검증 validação валидация validación validierung",
+    "test": "测试 測試 テスト 테스트 teste тест prueba",
+}
+SPLIT_BY_WORD = {
+    word: split
+    for words_by_split in (SPLIT_WORDS, WORDS_OF_OTHER_LANGUAGES)
+    for split, words in words_by_split.items()
+    for word in words.split()
+}
 WORD = "|".join(SPLIT_BY_WORD)
-NOUN = "set|split|data|dataset|img|imgs|image|images"
+NOUN = "set|split|data|dataset|img|imgs|image|images|集|数据|数据集|データ"
 SEPARATOR = "[-_. ]?"
 USUAL_NAME = re.compile(  # in lower case: train, training_set, images-val, test2017, 01_train
     rf"(\d+{SEPARATOR})?({NOUN})?{SEPARATOR}({WORD}){SEPARATOR}({NOUN})?{SEPARATOR}\d*"
 )
 WORD_IN_NAME = re.compile(  # not in lower case: DIV2K_train_HR, trainA, horsesTest
-    rf"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))((?i:{WORD}))(?![a-z])"
+    rf"(?:(?<![A-Za-zА-я])|(?<=[a-z])(?=[A-Z]))((?i:{WORD}))(?i:{NOUN})?(?![a-zа-я])"
 )
 MAX_LISTED = 3  # folders in a message
 
@@ -89,14 +101,19 @@ def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
 
 def usual_split(name: str) -> str | None:
     """Return the split that a folder name is usual for; None for any other name."""
-    match = USUAL_NAME.fullmatch(name.casefold())
+    match = USUAL_NAME.fullmatch(normalize(name).casefold())
     return SPLIT_BY_WORD[match[3]] if match else None
 
 
 def worded_split(name: str) -> str | None:
     """Return the split that the first word for a split in a folder name stands for, if any."""
-    match = WORD_IN_NAME.search(name)
+    match = WORD_IN_NAME.search(normalize(name))
     return SPLIT_BY_WORD[match[1].casefold()] if match else None
+
+
+def normalize(name: str) -> str:
+    """Return a folder name in one Unicode form: macOS stores accents as separate characters."""
+    return unicodedata.normalize("NFKC", name)
 
 
 def find_split_folders(names: Iterable[str]) -> dict[str, str]:
@@ -109,7 +126,7 @@ def find_split_folders(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         split = usual_split(name) or worded_split(name)
         if split:
-            rest = "" if usual_split(name) else WORD_IN_NAME.sub("*", name).casefold()
+            rest = "" if usual_split(name) else WORD_IN_NAME.sub("*", normalize(name)).casefold()
             groups.setdefault(rest, {})[name] = split
     found: dict[str, str] = {}
     for split_by_name in groups.values():
@@ -129,10 +146,15 @@ def label_splits(
         if len(names) > depth and names[depth] in split_by_name
     }
     above = {path: folders[path][:depth] for path in splits}
-    below = {path: folders[path][depth + 1 : depth + 2] for path in splits}
     is_below = len(common_folders(above.values())) == depth
-    class_names = {path: "".join(names) for path, names in below.items()}
+    class_names = {path: folder_below(folders[path], depth) for path in splits}
     return finish(folders, splits, class_names if is_below else first_differing(above))
+
+
+def folder_below(names: Sequence[str], depth: int) -> str:
+    """Return the folder below a split folder, which archives often repeat: train/train/cat/."""
+    below = itertools.dropwhile(lambda name: name == names[depth], names[depth + 1 :])
+    return next(below, "")
 
 
 def label_by_names(folders: Mapping[str, list[str]]) -> Layout:
