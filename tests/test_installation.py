@@ -78,7 +78,7 @@ def test_the_wheel_runs_in_an_empty_folder(installed, tmp_path):
     assert "torch.Size([4, 1, 28, 28])" in out
     first, again = (
         sorted(tmp_path.glob(f"{folder}/sample/00000[0-3].png"))
-        for folder in ("outputs/sample/*", "again")
+        for folder in ("outputs/pipeline/*/sample/*", "again")
     )
     assert len(first) == len(again) == 4
     for path, other in zip(first, again, strict=True):
