@@ -10,6 +10,11 @@ MESSAGES = [
     ("+experiment=smoke", "write experiment=smoke without +"),
     ("+likelihood=gaussian", "write likelihood=gaussian without +"),
     ("experiment=smok", "experiment=smok is not a known choice. Did you mean smoke?"),
+    (
+        "stage=vae experiment=smoke",
+        "experiment=smoke sets vae, which stage=vae does not have; the experiment is for "
+        "stage=pipeline",
+    ),
     ("trainer=gpu", "such as trainer.accelerator=gpu"),
     ("stage=vae trainer=gpu", "trainer is a section of settings"),
     ("vae.trainer=gpu", "such as vae.trainer.accelerator=gpu"),
@@ -80,6 +85,21 @@ def test_a_misspelling_is_explained(train, tmp_path, command, message):
     assert all(part in str(exit_code) for part in parts), exit_code
     assert not any(text in f"{exit_code}{out}{err}" for text in FOREIGN)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("trainer: {max_epoch: 1}", "mine sets trainer.max_epoch, .*mean trainer.max_epochs?"),
+        ("trainer: {max_epochs: two}", "mine: trainer.max_epochs must be a whole number"),
+    ],
+)
+def test_an_error_in_the_file_of_an_experiment_is_explained(train, tmp_path, text, message):
+    (tmp_path / "experiment").mkdir()
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.write_text(f"# @package _global_\ndefaults:\n  - override /stage: vae\n{text}\n")
+    exit_code, _, _ = train("--config-dir", tmp_path, "experiment=mine")
+    assert all(part in str(exit_code) for part in message.split(".*")), exit_code
 
 
 def test_the_version_is_printed(train):

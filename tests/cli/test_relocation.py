@@ -55,7 +55,7 @@ def test_moved_images_need_only_their_new_folder(train, tmp_path):
     moved = "dataset.root=Übung = 1"
     exit_code, _, err = train("stage=evaluate", "ckpt=run", moved, "num_samples=2")
     assert exit_code is None, err
-    (report,) = tmp_path.glob("outputs/evaluate/*/evaluate/evaluation.json")
+    (report,) = tmp_path.glob("run/evaluate/*/evaluate/evaluation.json")
     dataset = json.loads(report.read_text())["evaluation"]["dataset"]
     assert dataset["root"] == str(tmp_path / "Übung = 1")
     trained = compose(*words).dataset

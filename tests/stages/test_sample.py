@@ -56,6 +56,13 @@ def test_samples_json_describes_how_to_repeat_them(paths, tmp_path):
     assert torch.equal(read(folder / "000005.png"), to_uint8(expected)[0])
 
 
+def test_samples_json_names_the_file_behind_a_link(paths, tmp_path):
+    (tmp_path / "latest").symlink_to(paths["vae"].parent, target_is_directory=True)
+    folder = sample(tmp_path / "latest" / "vae.ckpt", tmp_path, "num_images=1")
+    record = json.loads((folder / "samples.json").read_text())
+    assert record["checkpoint"] == str(paths["vae"])
+
+
 def test_formats(paths, tmp_path, capsys):
     model = vaegan.load(paths["vae"])
     with np.load(sample(paths["vae"], tmp_path / "npz", "format=npz") / "samples.npz") as arrays:

@@ -52,6 +52,8 @@ EVALUATION_METRICS |= {
     "aggregate_std_max",
     "mutual_information",
     "marginal_kl",
+    "reconstruction_psnr",
+    "reconstruction_ssim",
 }
 SAMPLE_SCORES = {"frechet_distance", "kernel_distance", "sliced_wasserstein"}
 SAMPLE_SCORES |= {"precision", "recall", "density", "coverage"}

@@ -1,6 +1,6 @@
 """The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are the same.
 
-`--help` and `--version` do not import torch.
+`--help`, `--version` and tab completion do not import torch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from vaegan.runtime.program import with_program_name
 
 CONF = bundled_folder("conf")
 HELP_OPTIONS = ("--help", "-h")
+COMPLETION_OPTIONS = ("--shell-completion", "-sc")
 
 
 def main() -> None:
     """Run the command line in sys.argv."""
     words = sys.argv[1:]
-    is_run = not any(option in words for option in (*HELP_OPTIONS, "--version"))
+    options = (*HELP_OPTIONS, *COMPLETION_OPTIONS, "--version")
+    is_run = not any(option in words for option in options)
     with steady_output(is_reported=is_run):
         try:
             run_command(words)
@@ -31,12 +33,24 @@ def run_command(words: list[str]) -> None:
     """Run a command line."""
     if "--version" in words:
         print(f"vaegan {__version__}")
+    elif any(option in words for option in COMPLETION_OPTIONS):
+        print_completions(words)
     elif any(option in words for option in HELP_OPTIONS):
         print_help([word for word in words if word not in HELP_OPTIONS])
     else:
         from vaegan.cli.hydra_app import compose_and_run
 
         compose_and_run(CONF)
+
+
+def print_completions(words: list[str]) -> None:
+    """Print the script or the candidates of tab completion."""
+    from vaegan.cli.completion import complete
+
+    try:
+        print(complete(words, CONF), flush=True)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def print_help(words: list[str]) -> None:

@@ -9,24 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
+from vaegan.cli.settings import PATH_KEYS
 from vaegan.runtime.paths import quote_for_hydra
 
 LIST_KEY = "runs"
-PATH_KEYS = (
-    "dataset.root",
-    "dataset.cache",
-    "feature_extractor.path",
-    "ckpt",
-    "vae_ckpt",
-    "init",
-    "images",
-    "output",
-    "folder",
-    "resume",
-    LIST_KEY,
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-)
 COMMA_SEPARATED = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,])+""")
 
 

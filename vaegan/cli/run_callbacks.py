@@ -15,6 +15,7 @@ from vaegan.cli import reservation
 from vaegan.cli.errors import exit_on_errors
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import Reservation
+from vaegan.cli.result_folder import DEFAULT_DIR, result_folder
 from vaegan.runtime.launch import is_launched_externally
 from vaegan.runtime.paths import absolute_path
 from vaegan.stages.execute import num_processes
@@ -28,8 +29,9 @@ NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 class CheckRun(Callback):
     """Check the config and the folder of a run, so that a refused command writes nothing.
 
-    `~` in hydra.run.dir is the home folder. A folder named by the time is always a new one. Of the
-    processes that torchrun or SLURM start for one run, only the first writes Hydra's files.
+    `~` in hydra.run.dir is the home folder. A folder named by the time is always a new one. Results
+    about a trained model are by default in its run folder. Of the processes that torchrun or SLURM
+    start for one run, only the first writes Hydra's files.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -58,6 +60,8 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
         ValueError: The folder contains a run, or another run is writing to it.
     """
     folder = Path(absolute_path(config.hydra.run.dir))
+    if unresolved_dir(config.hydra.run) == DEFAULT_DIR:
+        folder = result_folder(run, folder)
     log_name = f"{config.hydra.job.name}.log"
     reserved = Reservation(folder, log_name, is_new=is_named_by_time(config.hydra.run))
     folder = reserved.folder
@@ -89,5 +93,10 @@ def set_hydra(config: DictConfig, folder: str | None = None, **values: Any) -> N
 
 def is_named_by_time(node: DictConfig) -> bool:
     """True if the folder in `hydra.run` or `hydra.sweep` has the time in its name."""
+    return "${now:" in unresolved_dir(node)
+
+
+def unresolved_dir(node: DictConfig) -> str:
+    """Return the folder in `hydra.run` or `hydra.sweep`, with its interpolations as text."""
     unresolved: Any = OmegaConf.to_container(node, resolve=False)
-    return "${now:" in unresolved["dir"]
+    return str(unresolved["dir"])

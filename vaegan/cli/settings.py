@@ -13,6 +13,21 @@ PACKAGE = Path(__file__).parents[1]
 STAGE_TABLE = "vaegan.stages.stage_table"
 CALLBACK_TABLE = "vaegan.training.callback_table"
 REQUIRED = "(required)"
+PATH_KEYS = (  # keys with a path, or in `runs` a list of paths
+    "dataset.root",
+    "dataset.cache",
+    "feature_extractor.path",
+    "ckpt",
+    "vae_ckpt",
+    "init",
+    "images",
+    "output",
+    "folder",
+    "resume",
+    "runs",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 LITERALS = {True: "true", False: "false", None: "null", "": "''"}
 
 

@@ -100,11 +100,30 @@ def explain(error: Exception, args: Sequence[str]) -> str:
         return explain_unknown_choice(
             choice[1], choice[2], re.findall(r"^\t(\w+)$", message, re.MULTILINE)
         )
+    if config_file := re.match(r"In '(\w+)/([^']+)': .*\n", message):
+        return explain_config_file(config_file[1], config_file[2], message[config_file.end() :])
     if override := re.search(r"Could not override '([^']+)'", message):
         return explain_unknown_key(override[1], selected_stage(args))
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\n", message):
         return explain_comma(ambiguous[1])
     return explain_value(message, cause or message)
+
+
+def explain_config_file(group: str, name: str, message: str) -> str:
+    """Return the message for a key or a value in the file of an experiment or an arm."""
+    key = re.search(r"full_key: (\S+)", message)
+    unknown = re.match(r"Key '\w+' not in '(\w+)'", message)
+    if key is None or unknown is None:
+        return f"{group}={name}: {explain_value(message, message)}"
+    stages = [stage for stage, entry in STAGES.items() if entry.config.__name__ == unknown[1]]
+    where = f", which stage={stages[0]} does not have" if stages else ", which does not exist"
+    elsewhere = [stage for stage in STAGES if key[1] in key_owners(stage_config(stage))]
+    if elsewhere:
+        remedy = f"; the {group} is for stage={' or stage='.join(elsewhere)}"
+    else:
+        known = dict.fromkeys(known for stage in STAGES for known in known_keys(stage))
+        remedy = f"; correct the file.{suggest_key(key[1], list(known))}"
+    return f"{group}={name} sets {key[1]}{where}{remedy}"
 
 
 def explain_value(message: str, cause: str) -> str:

@@ -22,14 +22,13 @@ OPTIONS = {  # of Hydra; True for those with a value in the next word
     **dict.fromkeys(
         ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False
     ),
-    **dict.fromkeys(("--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"), False),
+    **dict.fromkeys(("--multirun", "-m", "--info", "-i"), False),
     **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-path", "-cp"), True),
     **dict.fromkeys(("--config-name", "-cn", "--config-dir", "-cd"), True),
     **dict.fromkeys(("--experimental-rerun",), True),
 }
 CFG_CHOICES = ("job", "hydra", "all")
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-COMPLETION = ("-sc", "--shell-completion")
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -39,8 +38,6 @@ def check_words(words: Sequence[str]) -> None:
         ValueError: A word is no setting, or selects something that cannot be selected this way. The
             message shows what to write instead.
     """
-    if any(option in words for option in COMPLETION):
-        return
     stage = selected_stage(words)
     keys = known_keys(stage)
     previous = ""

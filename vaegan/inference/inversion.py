@@ -11,6 +11,7 @@ from torch import Tensor
 from vaegan.config import require
 from vaegan.gan.generator import Generator
 from vaegan.gan.warm_start import named_layers
+from vaegan.vae.reconstruction import psnr
 
 WEIGHT_LR_RATIO = 0.01  # learning rate of the weights, relative to that of the latents
 
@@ -22,16 +23,6 @@ class Inversion(NamedTuple):
     images: Tensor  # generated images, (B, C, H, W)
     psnr_before: Tensor  # PSNR of the image of the encoder's latent, in dB, (B,)
     psnr_after: Tensor  # PSNR of `images`, in dB, (B,)
-
-
-def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of images in [0, 1], (B,), in dB."""
-    return -10 * squared_error(images, targets).log10()
-
-
-def squared_error(images: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error of each image, (B,)."""
-    return (images - targets).square().mean((1, 2, 3))
 
 
 def invert_generator(
@@ -83,21 +74,20 @@ def search(
     )
     for step in range(num_steps + 1):
         images = generator(z)
-        error = squared_error(images, target)
-        best = better_images(best, z.detach(), images.detach(), -10 * error.detach().log10())
+        best = better_images(best, z.detach(), images.detach(), psnr(images.detach(), target))
         if step < num_steps:
             optimizer.zero_grad()
-            error.sum().backward()
+            (images - target).square().mean((1, 2, 3)).sum().backward()
             optimizer.step()
     return best
 
 
-def better_images(best: Inversion, z: Tensor, images: Tensor, psnr: Tensor) -> Inversion:
+def better_images(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
     """Return the better one of two results for each image."""
-    is_better = psnr > best.psnr_after
+    is_better = ratio > best.psnr_after
     return Inversion(
         z=torch.where(is_better.unsqueeze(1), z, best.z),
         images=torch.where(is_better.view(-1, 1, 1, 1), images, best.images),
-        psnr_before=best.psnr_before if len(best.psnr_before) else psnr,
-        psnr_after=torch.where(is_better, psnr, best.psnr_after),
+        psnr_before=best.psnr_before if len(best.psnr_before) else ratio,
+        psnr_after=torch.where(is_better, ratio, best.psnr_after),
     )

@@ -39,6 +39,8 @@ VAE_METRICS = (
     Metric("aggregate_std_max", "Largest standard deviation of a latent under q(z).", stage="vae"),
     Metric("mutual_information", "I(x; z) under q.", None, NATS, "vae"),
     Metric("marginal_kl", "KL(q(z) || p(z)).", None, NATS, "vae"),
+    Metric("reconstruction_psnr", "PSNR of reconstructions.", "max", "dB", "vae"),
+    Metric("reconstruction_ssim", "Structural similarity of reconstructions.", "max", "", "vae"),
 )
 GAN_METRICS = (
     Metric(

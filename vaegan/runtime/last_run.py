@@ -25,6 +25,12 @@ def run_files(pattern: str) -> list[Path]:
     return sorted(own, key=lambda path: path.stat().st_mtime)
 
 
+def newest_checkpoint(stages: Sequence[str]) -> Path | None:
+    """Return the newest best checkpoint of the given stages below outputs/; None without one."""
+    files = [path for stage in stages for path in run_files(f"{stage}/checkpoints/best.ckpt")]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def find_last_checkpoint(key: str, stages: Sequence[str]) -> Path:
     """Return the newest best checkpoint of the given stages below outputs/.
 
@@ -35,14 +41,13 @@ def find_last_checkpoint(key: str, stages: Sequence[str]) -> Path:
     Raises:
         ValueError: There is none.
     """
-    files = [path for stage in stages for path in run_files(f"{stage}/checkpoints/best.ckpt")]
-    if not files:
+    newest = newest_checkpoint(stages)
+    if newest is None:
         raise ValueError(
             f"{key}={LAST}: there is no finished stage={' or stage='.join(stages)} run below "
             f"{Path(OUTPUTS).resolve()}; give the path of a run folder or a checkpoint. To train a "
             "model: python train.py"
         )
-    newest = max(files, key=lambda path: path.stat().st_mtime)
     log.info("%s=%s: %s", key, LAST, display_path(newest.parents[1]))
     return newest
 

@@ -19,7 +19,6 @@ from vaegan.config import from_plain, require
 from vaegan.data.crops import ImageDataset
 from vaegan.data.dataset import ImageSource
 from vaegan.gan.warm_start import named_layers
-from vaegan.inference.inversion import squared_error
 from vaegan.inference.load import load_model, select_device
 from vaegan.inference.read_images import NamedImages, read_images
 from vaegan.inference.trained_gan import TrainedGAN
@@ -29,6 +28,7 @@ from vaegan.runtime.paths import display_path
 from vaegan.stages.inference_configs import EncodeRun
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.training.image_grids import save_pairs
+from vaegan.vae.reconstruction import psnr
 
 log = logging.getLogger(__name__)
 NUM_SHOWN = 32  # images in the grid of reconstructions
@@ -84,7 +84,7 @@ def encode_with_vae(
         "log_likelihood": scores.log_likelihood.cpu(),
         "kl": scores.kl.cpu(),
         "bits_per_dim": torch.full_like(nll, torch.nan) if bits is None else bits,
-        "psnr": -10 * squared_error(reconstructions, targets).log10().cpu(),
+        "psnr": psnr(reconstructions, targets).cpu(),
     }
     return list(columns), list(columns.values())
 

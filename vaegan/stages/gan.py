@@ -59,7 +59,8 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     set_up_devices(run.trainer)
     with locked_run_folder(run, "gan", output_dir) as run_folder:
         result = fit_gan(replace(run, resume=False), run_folder)
-    commands = [f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}"]
+    model = path_override("ckpt", run_folder.path)
+    commands = [f"python train.py stage={stage} {model}" for stage in ("sample", "evaluate")]
     print_summary("GAN", [result], run_folder.path, commands, run.plugins)
     return result
 

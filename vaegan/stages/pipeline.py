@@ -51,6 +51,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
             gan_result = fit_gan(gan_run, run_folder, source)
     folder = run_folder.path
     commands = [
+        f"python train.py stage=sample {path_override('ckpt', folder / 'gan')}",
         f"python train.py stage=evaluate {path_override('ckpt', folder / 'vae')}",
         f"python train.py stage=evaluate {path_override('ckpt', folder / 'gan')}",
         f"python train.py stage=gan {path_override('vae_ckpt', folder)}",

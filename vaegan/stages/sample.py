@@ -122,7 +122,7 @@ def write_traversal(model: TrainedModel, seed: int, folder: Path) -> dict[str, A
 
 def describe(run: SampleRun, model: TrainedModel) -> dict[str, Any]:
     """Return the content of samples.json that allows to generate the same images again."""
-    path = model.checkpoint.path
+    path = model.checkpoint.path.resolve()  # outputs/latest is a link to another run later
     versions = {"vaegan": __version__, "torch": version("torch")}
     return {
         "stage": model.checkpoint.stage,

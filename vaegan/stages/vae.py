@@ -54,6 +54,7 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         if run.sweep_metric == "val/nll":
             result.metrics["val/nll"] = validation_nll(run, run_folder.path)
     commands = [
+        f"python train.py stage=sample {path_override('ckpt', run_folder.path)}",
         f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}",
         f"python train.py stage=gan {path_override('vae_ckpt', run_folder.path)}",
     ]

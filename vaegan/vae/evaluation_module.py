@@ -8,6 +8,7 @@ from torchmetrics import CatMetric, MetricCollection
 from vaegan.data.datamodule import Batch
 from vaegan.vae.evaluation import ImageScores, score_images, summarize_scores
 from vaegan.vae.model import VAE, in_full_precision
+from vaegan.vae.reconstruction import RECONSTRUCTION_SCORES, compare_reconstructions
 
 
 class EvaluationModule(pl.LightningModule):
@@ -21,7 +22,8 @@ class EvaluationModule(pl.LightningModule):
             and the image.
 
     Attributes:
-        metrics: Result of `summarize_scores`; empty before the end of the test loop.
+        metrics: Result of `summarize_scores`, and means of `compare_reconstructions`; empty before
+            the end of the test loop.
     """
 
     def __init__(self, vae: VAE, num_samples: int, chunk_size: int, target_seed: int) -> None:
@@ -30,9 +32,9 @@ class EvaluationModule(pl.LightningModule):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
         self.target_seed = target_seed
+        names = (*ImageScores._fields, *RECONSTRUCTION_SCORES)
         self.scores = MetricCollection(
-            {name: CatMetric(nan_strategy="disable") for name in ImageScores._fields},
-            compute_groups=False,
+            {name: CatMetric(nan_strategy="disable") for name in names}, compute_groups=False
         )
         self.metrics: dict[str, float] = {}
 
@@ -42,10 +44,18 @@ class EvaluationModule(pl.LightningModule):
         target = self.vae.likelihood.target(images, self.target_seed)
         self.vae.likelihood.check(target)
         scores = score_images(self.vae, target, self.num_samples, self.chunk_size)
-        for name, values in scores._asdict().items():
+        reconstructions = self.vae.decode(scores.latent_mean).mean
+        similarity = compare_reconstructions(reconstructions, images)
+        for name, values in (scores._asdict() | similarity).items():
             self.scores[name].update(values)
 
     def on_test_epoch_end(self) -> None:
-        scores = ImageScores(**self.scores.compute())
-        self.metrics = summarize_scores(scores, self.vae.likelihood)
+        scores = {name: metric.compute() for name, metric in self.scores.items()}
+        similarity = {name: scores.pop(name) for name in RECONSTRUCTION_SCORES}
+        self.metrics = summarize_scores(ImageScores(**scores), self.vae.likelihood)
+        self.metrics |= {
+            name: float(values.double().mean())
+            for name, values in similarity.items()
+            if len(values)
+        }
         self.scores.reset()
