@@ -16,7 +16,7 @@ def test_ssim_of_constant_images_is_the_term_of_their_means():
     """Without contrast, SSIM is (2 a b + C1) / (a^2 + b^2 + C1), with C1 = 0.01^2."""
     images, targets = torch.full((2, 3, 11, 13), 0.6), torch.full((2, 3, 11, 13), 0.2)
     expected = (2 * 0.6 * 0.2 + 1e-4) / (0.6**2 + 0.2**2 + 1e-4)
-    assert ssim(images, targets).tolist() == pytest.approx([expected] * 2, rel=1e-4)
+    assert ssim(images, targets).tolist() == pytest.approx([expected] * 2, rel=1e-3)
 
 
 def test_ssim_is_computed_for_each_image():
