@@ -76,7 +76,8 @@ def disable_signal_handlers(trainer: pl.Trainer) -> None:
     """Disable Lightning's signal handlers, so that only those of this package act.
 
     Lightning's handlers save a checkpoint in the middle of a batch and wait there for the other
-    processes.
+    processes. Its training loop also broadcasts a flag of the handlers before every batch and
+    reads it back from the device.
     """
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
 
@@ -85,5 +86,6 @@ def silence_warnings() -> None:
     """Silence the Lightning warnings that do not apply here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)

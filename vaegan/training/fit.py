@@ -38,6 +38,7 @@ from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoin
 from vaegan.training.stage_result import StageResult
 from vaegan.training.stop_on_signal import StopOnSignal
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig
+from vaegan.training.strategies import choose_strategy
 
 NUM_EXAMPLES = 32  # real images in the image grids
 
@@ -112,13 +113,8 @@ def build_trainer(
     config = settings.trainer
     if is_rank_zero():
         log_duration(settings.duration, folder.name)
-    options = device_options(config)
-    is_distributed = config.devices * config.num_nodes > 1
-    if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
-        # A step of the generator leaves the discriminator without gradients, and vice versa.
-        options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
-        **options,
+        **device_options(config) | {"strategy": choose_strategy(config, module)},
         **settings.duration.trainer_options(config),
         log_every_n_steps=min(config.log_every_n_steps, settings.duration.log_interval),
         enable_progress_bar=is_bar_shown(config.enable_progress_bar),

@@ -10,6 +10,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from vaegan.training.strategies import average_gradients
+
 
 def is_logged(trainer: pl.Trainer) -> bool:
     """True if Lightning writes the values logged in this step; else they need not be computed."""
@@ -55,6 +57,7 @@ def optimizer_step(
     Returns:
         The gradient norm before clipping if this step is logged, else None.
     """
+    average_gradients(network.parameters(), trainer)
     norm = gradient_norm(network.parameters(), trainer) if is_logged(trainer) else None
     if max_norm is not None:
         clip_gradients(network.parameters(), max_norm, trainer)
