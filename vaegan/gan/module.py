@@ -33,7 +33,7 @@ from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import drop_gradients, is_logged, optimizer_step
-from vaegan.vae.model import to_full_precision
+from vaegan.vae.model import in_full_precision, to_full_precision
 
 
 class GANModule(ScoringModule):
@@ -82,12 +82,18 @@ class GANModule(ScoringModule):
         self.terms: dict[str, Tensor] = {}  # loss terms of the current step, for NonFiniteGuard
 
     @property
+        self.latents: dict[torch.device, Distribution] = {}  # by the device of the module
     def generator_ema(self) -> Generator:
         """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
     def latent_distribution(self) -> Distribution:
-        return self.vae.latent_prior() if self.aggregate is None else self.aggregate()
+        if self.device not in self.latents:  # built once, because the VAE is frozen
+            prior = self.vae.latent_prior if self.aggregate is None else self.aggregate
+            self.latents[self.device] = prior()
+        return self.latents[self.device]
+    @torch.no_grad()
+    @in_full_precision()
 
     def generate(self, z: Tensor) -> Tensor:
         return self.generator_ema(z)
