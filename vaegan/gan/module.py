@@ -182,24 +182,20 @@ class GANModule(ScoringModule):
                 )
                 self.manual_backward(terms.loss / len(fakes))
                 all_terms.append(terms)
-        terms = steps.mean_terms(all_terms)
+        terms = steps.join_terms(all_terms)
         self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
         grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_batch)
         self.update_adaptive_settings(terms)
         self.progress.discriminator_updates += 1
-        return grad_norm | {
-            "train/d_loss": terms.adversarial,
-            "train/d_real": terms.real_logit,
-            "train/d_fake": terms.fake_logit,
-            "train/d_accuracy": terms.accuracy,
-        }
+        return grad_norm | terms.metrics() if is_logged(self.trainer) else {}
 
     def update_adaptive_settings(self, terms: DiscriminatorTerms) -> None:
         """Adapt the augmentation probability and the warm-up to the discriminator's logits."""
         config = self.training_config
         reduce = self.trainer.strategy.reduce
         if self.augment_probability.is_adaptive:
-            overfitting_r = reduce(terms.overfitting_r, reduce_op="mean")
+            overfitting_r = terms.overfitting_r(self.loss.IS_RELATIVISTIC)
+            overfitting_r = reduce(overfitting_r, reduce_op="mean")
             num_images = config.loader.batch_size / config.discriminator_steps
             self.augment_probability.update(overfitting_r, num_images)
         if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
@@ -234,7 +230,7 @@ class GANModule(ScoringModule):
             if num_images < config.freeze_images:
                 decoder_layers = list(named_layers(self.generator.decoder).values())
                 drop_gradients(decoder_layers[: config.freeze_layers])
-            terms = steps.mean_terms(all_terms)
+            terms = steps.join_terms(all_terms)
             self.terms = {
                 "train/g_loss": terms.adversarial,
                 "the reconstruction loss": terms.reconstruction,
