@@ -1,4 +1,7 @@
+import os
+
 import pytest
+import torch
 from lightning.fabric.plugins.environments import MPIEnvironment
 
 from vaegan.stages.evaluate import build_trainer
@@ -35,3 +38,10 @@ def test_processes_of_torchrun_are_detected(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
     assert type(cluster_environment()).__name__ == "TorchElasticEnvironment"
+
+
+def test_driver_is_not_searched_in_each_step_on_machines_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    set_up_devices(CONFIG)
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0"
