@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from vaegan import __version__
@@ -18,6 +19,9 @@ HELP_OPTIONS = ("--help", "-h")
 
 def main() -> None:
     """Run the command line in sys.argv."""
+    # Read when torch is imported. By default, threads spin while they wait, which slows a step down
+    # several times if another process uses the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:]
     is_run = not any(option in words for option in (*HELP_OPTIONS, "--version"))
     with steady_output(is_reported=is_run):
