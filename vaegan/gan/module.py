@@ -31,6 +31,7 @@ from vaegan.gan.warm_start import named_layers
 from vaegan.gan.warmup import DiscriminatorWarmup
 from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import drop_gradients, is_logged, optimizer_step
 from vaegan.vae.model import in_full_precision, to_full_precision
@@ -100,7 +101,8 @@ class GANModule(ScoringModule):
 
     def discriminator_logits(self, images: Tensor) -> Tensor:
         """Augment images (B, C, H, W) and return their logits, (B,), at least float32."""
-        augmented = self.augmentation(images, self.augment_probability())
+        with drawing_noise():
+            augmented = self.augmentation(images, self.augment_probability())
         return to_full_precision(self.discriminator(augmented))
 
     def configure_optimizers(self) -> Any:

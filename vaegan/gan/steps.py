@@ -11,6 +11,7 @@ from torch import Tensor
 from vaegan.gan.generator import Generator
 from vaegan.gan.losses import AdversarialLoss, DiscriminatorFn
 from vaegan.gan.penalties import GradientPenalty
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import VAE, in_full_precision, to_full_precision
 
 
@@ -147,7 +148,7 @@ def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tenso
     with torch.no_grad():
         target = vae.likelihood.target(images)
         posterior = vae.encode(target)
-        with in_full_precision():
+        with in_full_precision(), drawing_noise():
             z = posterior.rsample()  # `sample` waits for the GPU; the numbers are the same
     params = to_full_precision(generator.decoder(z))
     with in_full_precision():
