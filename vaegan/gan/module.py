@@ -80,21 +80,22 @@ class GANModule(ScoringModule):
         )
         self.progress = TrainingProgress()
         self.flops = FlopCounts()
+        self.trained_networks = (self.generator.decoder, self.discriminator)
         self.terms: dict[str, Tensor] = {}  # loss terms of the current step, for NonFiniteGuard
+        self.latents: dict[torch.device, Distribution] = {}  # by the device of the module
 
     @property
-        self.latents: dict[torch.device, Distribution] = {}  # by the device of the module
     def generator_ema(self) -> Generator:
         """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
+    @torch.no_grad()
+    @in_full_precision()
     def latent_distribution(self) -> Distribution:
         if self.device not in self.latents:  # built once, because the VAE is frozen
             prior = self.vae.latent_prior if self.aggregate is None else self.aggregate
             self.latents[self.device] = prior()
         return self.latents[self.device]
-    @torch.no_grad()
-    @in_full_precision()
 
     def generate(self, z: Tensor) -> Tensor:
         return self.generator_ema(z)

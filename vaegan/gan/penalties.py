@@ -21,6 +21,7 @@ from vaegan.config import Component, ComponentConfig, require
 from vaegan.gan.losses import DiscriminatorFn
 from vaegan.images import ImageShape
 from vaegan.runtime.seeding import drawing_noise
+from vaegan.training.compilation import without_compilation
 
 
 class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
@@ -182,7 +183,7 @@ def squared_gradient(discriminator: DiscriminatorFn, images: Tensor) -> Tensor:
         discriminator: Maps images (B, C, H, W) to logits (B,), each from its own image only.
         images: Images x, (B, C, H, W).
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False), without_compilation():
         images = images.detach().float().requires_grad_()
         logits = discriminator(images)
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)

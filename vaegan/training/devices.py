@@ -28,6 +28,7 @@ IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
     ".*your dataloader is not resumable.*",  # the data order is a function of (seed, epoch)
     "Checkpoint directory .* exists and is not empty",  # expected when a run is resumed
     ".*LeafSpec.*",  # raised by Lightning's own use of torch
+    "The .grad attribute of a Tensor that is not a leaf.*",  # raised by torch.compile itself
 )
 
 
@@ -55,10 +56,10 @@ def set_up_devices(config: DeviceConfig) -> None:
         ValueError: The devices are unavailable on this machine.
     """
     silence_warnings()
-    options = device_options(config)
     if torch.cuda.device_count() == 0:
         # Lightning sets it, and each optimizer step then searches for a driver, for 0.2 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    options = device_options(config)
     try:
         trainer = pl.Trainer(
             **options,
@@ -85,12 +86,12 @@ def disable_signal_handlers(trainer: pl.Trainer) -> None:
     reads it back from the device.
     """
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
 
 
 def silence_warnings() -> None:
     """Silence the Lightning warnings that do not apply here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
-    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
