@@ -13,7 +13,7 @@ BACKEND = "inductor"
 
 
 class CompiledNetworks:
-    """Networks that are compiled in place, and that run compiled only between `start` and `stop`.
+    """Networks that are compiled in place, and that run compiled only inside `compiled()`.
 
     Validation, tests and exports therefore use the networks as they are. The batch size is
     constant, so that each shape gets a graph of its own.
@@ -28,17 +28,18 @@ class CompiledNetworks:
         for network in networks:
             network.compile(backend=BACKEND, dynamic=False)
             self.calls.append(network._compiled_call_impl)
-        self.stop()
+            network._compiled_call_impl = None
 
-    def start(self) -> None:
-        """Run the networks compiled."""
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Run the networks compiled in the context."""
         for network, call in zip(self.networks, self.calls, strict=True):
             network._compiled_call_impl = call
-
-    def stop(self) -> None:
-        """Run the networks uncompiled."""
-        for network in self.networks:
-            network._compiled_call_impl = None
+        try:
+            yield
+        finally:
+            for network in self.networks:
+                network._compiled_call_impl = None
 
 
 @contextmanager
