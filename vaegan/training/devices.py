@@ -56,8 +56,8 @@ def set_up_devices(config: DeviceConfig) -> None:
         ValueError: The devices are unavailable on this machine.
     """
     silence_warnings()
-    if torch.cuda.device_count() == 0:
-        # Lightning sets it, and each optimizer step then searches for a driver, for 0.2 ms.
+    if config.accelerator == "cpu" or torch.cuda.device_count() == 0:
+        # Lightning sets it to 1. Each optimizer step then asks the driver for GPUs, for 0.2 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     options = device_options(config)
     try:
