@@ -1,6 +1,7 @@
 """Compare the training of both stages with plain PyTorch loops that do equal work.
 
     OMP_NUM_THREADS=1 python benchmarks/throughput.py [--rounds 3] [--fraction 0.2] [--output FILE]
+    OMP_NUM_THREADS=1 python benchmarks/throughput.py --only vae  # or gan, "tiny vae", "tiny gan"
 
 Each round trains a fraction of an MNIST epoch with vaegan and with a plain loop, alternately and in
 one process. Both take the same steps on the same networks, validate on the same images, save image
@@ -17,6 +18,8 @@ rounds, smallest and largest. A ratio of 1 means equal speed; below 1, vaegan is
 """
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import tempfile
@@ -41,8 +44,9 @@ from vaegan.training.image_grids import make_image_grids
 from vaegan.training.per_step_seeding import PerStepSeeding
 
 CONF = Path(__file__).parents[1] / "conf"
-TINY_NETS = ("encoder.width=1", "decoder.width=1", "encoder.hidden_dim=1", "decoder.hidden_dim=1")
-TINY = ("latent_dim=2", "loader.batch_size=2")
+TINY = ("encoder.width=1", "decoder.width=1", "encoder.hidden_dim=1", "decoder.hidden_dim=1")
+TINY += ("latent_dim=2", "loader.batch_size=2", "discriminator.width=1")
+TINY_FRACTION = 0.01  # of an epoch, which has many steps of two images
 NUM_WARMUP_STEPS = 5  # per epoch, not timed
 
 
@@ -50,6 +54,12 @@ def compose(*overrides):
     """Return the typed config of a command line."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return to_run_config(hydra.compose("config", list(overrides)))
+
+
+def execute(run, folder):
+    """Run a stage without its output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_stage(run, folder)
 
 
 def median_step(stamps):
@@ -74,7 +84,7 @@ def time_vaegan(run):
     pl.Trainer.fit, PerStepSeeding.on_train_batch_start = timed_fit, stamp
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run_stage(run, Path(folder))
+            execute(run, Path(folder))
     finally:
         pl.Trainer.fit, PerStepSeeding.on_train_batch_start = fit, seed_batch
     return 1e3 * seconds[0], median_step(stamps)
@@ -200,34 +210,37 @@ def compare(name, run, time_plain, rounds):
     return table
 
 
+def build_runs(nets, fraction, folder):
+    """Return the run and the plain loop of each stage; the GAN starts from a VAE in the folder."""
+    words = ["trainer.max_epochs=1", *(word for word in nets if "batch_size" in word)]
+    of_vae = [word for word in nets if word.startswith(("encoder.", "decoder.", "latent_dim"))]
+    of_gan = [word for word in nets if word.startswith("discriminator.")]
+    vae_words = ["stage=vae", "objective.beta_warmup_epochs=0", *words, *of_vae]
+    execute(compose(*vae_words, "trainer.limit_train_batches=0.01"), Path(folder))
+    gan_words = ["stage=gan", f"vae_ckpt={folder}", "discriminator_warmup=0", *words, *of_gan]
+    return {
+        "vae": (compose(*vae_words, fraction), time_plain_vae),
+        "gan": (compose(*gan_words, fraction), time_plain_gan),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fraction", type=float, default=0.2)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--only", choices=("vae", "gan", "tiny vae", "tiny gan"))
     args = parser.parse_args()
     register()
-    fraction = f"trainer.limit_train_batches={args.fraction}"
-    short = ["trainer.max_epochs=1", fraction, "objective.beta_warmup_epochs=0"]
-    few = "trainer.limit_train_batches=0.01"
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {}
-        for name, words in (("", short), ("tiny ", [*short, few, *TINY_NETS, *TINY])):
-            vae_run = compose("stage=vae", *words)
-            vae_folder = Path(folder, name.strip())
-            run_stage(vae_run, vae_folder)
-            runs[f"{name}vae"] = (vae_run, time_plain_vae)
-            of_vae = ("encoder.", "decoder.", "latent_dim", "objective.")
-            words = [word for word in words if not word.startswith(of_vae)]
-            if name:
-                words.append("discriminator.width=1")
-            gan_run = compose(
-                "stage=gan", f"vae_ckpt={vae_folder}", "discriminator_warmup=0", *words
-            )
-            runs[f"{name}gan"] = (gan_run, time_plain_gan)
-        table = {}
-        for name, (run, time_plain) in runs.items():
-            table |= compare(name, run, time_plain, args.rounds)
+    table = {}
+    for prefix, nets, fraction in (("", (), args.fraction), ("tiny ", TINY, TINY_FRACTION)):
+        if args.only not in (None, f"{prefix}vae", f"{prefix}gan"):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            runs = build_runs(nets, f"trainer.limit_train_batches={fraction}", folder)
+            for stage, (run, time_plain) in runs.items():
+                if args.only in (None, prefix + stage):
+                    table |= compare(prefix + stage, run, time_plain, args.rounds)
     if args.output:
         args.output.write_text(json.dumps(table, indent=1))
 
