@@ -59,7 +59,6 @@ from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.cli.registration import register, to_run_config
 from vaegan.config import GROUPS
 from vaegan.data.mnist import Mnist
-from vaegan.gan import penalties
 from vaegan.gan.augmentation import DiffAugment
 from vaegan.images import to_float
 from vaegan.metrics.digits_cnn import load_digits_cnn
@@ -477,24 +476,19 @@ def count_syncs(run, first, last):
     return places
 
 
-class Variant(NamedTuple):
-    """Precision, cuDNN and torch.compile settings of a timed run."""
-
-    words: tuple[str, ...] = ()
-    matmul_precision: str = "highest"
-    benchmark: bool = False  # cuDNN measures which algorithm is the fastest
-    is_compiled: bool = False
-
-
 BF16 = ("trainer.precision=bf16-mixed",)
-VARIANTS = {
-    "float32": Variant(),
-    "bf16-mixed": Variant(BF16),
-    "matmul high": Variant(matmul_precision="high"),
-    "high, benchmark": Variant(matmul_precision="high", benchmark=True),
-    "bf16-mixed, benchmark": Variant(BF16, benchmark=True),
-    "high, compiled": Variant(matmul_precision="high", is_compiled=True),
-    "bf16-mixed, compiled": Variant(BF16, is_compiled=True),
+HIGH = ("trainer.matmul_precision=high",)
+BENCHMARK = ("trainer.benchmark=true",)
+COMPILE = ("trainer.compile=true",)
+VARIANTS = {  # settings of timed runs
+    "float32": (),
+    "bf16-mixed": BF16,
+    "matmul high": HIGH,
+    "high, benchmark": (*HIGH, *BENCHMARK),
+    "bf16-mixed, benchmark": (*BF16, *BENCHMARK),
+    "high, compiled": (*HIGH, *COMPILE),
+    "bf16-mixed, compiled": (*BF16, *COMPILE),
+    "bf16-mixed, high, benchmark, compiled": (*BF16, *HIGH, *BENCHMARK, *COMPILE),
 }
 SPEED_PLAN = (  # the most important first; compilation takes long
     ("float32", ("default", "color64", "r3gan_64")),
@@ -503,6 +497,7 @@ SPEED_PLAN = (  # the most important first; compilation takes long
     ("matmul high", ("color64", "r3gan_64")),
     ("high, benchmark", ("color64", "r3gan_64")),
     ("bf16-mixed, benchmark", ("r3gan_64",)),
+    ("bf16-mixed, high, benchmark, compiled", ("r3gan_64", "color64")),
     ("bf16-mixed, compiled", ("r3gan_64", "color64")),
 )
 
@@ -522,50 +517,11 @@ def timing_of(setup, stage):
     return Timing(4, 4, 3) if is_large else Timing(32, 16, 6)
 
 
-@contextlib.contextmanager
-def global_flags(variant):
-    """Set torch's global flags, and keep gradient penalties out of torch.compile.
-
-    It does not differentiate twice.
-    """
-    penalty = penalties.squared_gradient
-
-    def eager_penalty(discriminator, images):
-        with torch.compiler.set_stance("force_eager"):
-            return penalty(discriminator, images)
-
-    torch.set_float32_matmul_precision(variant.matmul_precision)
-    torch.backends.cudnn.benchmark = variant.benchmark
-    try:
-        with contextlib.ExitStack() as patches:
-            if variant.is_compiled:
-                torch.compiler.reset()
-                patch = mock.patch.object(penalties, "squared_gradient", eager_penalty)
-                patches.enter_context(patch)
-            yield
-    finally:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.benchmark = False
-
-
-def compile_networks(module):
-    """Compile the two networks that a stage trains."""
-    if module.automatic_optimization:
-        networks = (module.vae.encoder, module.vae.decoder)
-    else:
-        networks = (module.discriminator, module.generator.decoder)
-    for network in networks:
-        network.compile(backend="inductor" if HAS_GPU else "aot_eager", dynamic=False)
-
-
-def time_steps(run, timing, variant):
+def time_steps(run, timing):
     """Return the milliseconds of a training step, and the peak of the GPU's memory in GiB."""
     stamps = []
 
     def before_step(i, module):
-        # After the first steps, in which operations are counted.
-        if variant.is_compiled and i == timing.num_warmup // 2:
-            compile_networks(module)
         if i >= timing.num_warmup and (i - timing.num_warmup) % timing.block == 0:
             synchronize()
             stamps.append(time.perf_counter())
@@ -575,8 +531,9 @@ def time_steps(run, timing, variant):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     num_steps = timing.num_warmup + timing.block * timing.num_blocks
-    with global_flags(variant):
-        train_steps(run, num_steps, before_step)
+    if run.trainer.compile:
+        torch.compiler.reset()
+    train_steps(run, num_steps, before_step)
     seconds = statistics.median(b - a for a, b in pairwise(stamps)) / timing.block
     peak = torch.cuda.max_memory_allocated() / 2**30 if HAS_GPU else 0.0
     return 1e3 * seconds, peak
@@ -591,10 +548,9 @@ def speed(report):
             title = f"{setup} {stage}, {name}"
             if not report.may_begin(title):
                 continue
-            variant = VARIANTS[name]
             try:
-                run = stage_run(stage, setup_words(setup), *variant.words)
-                milliseconds, peak = time_steps(run, timing_of(setup, stage), variant)
+                run = stage_run(stage, setup_words(setup), *VARIANTS[name])
+                milliseconds, peak = time_steps(run, timing_of(setup, stage))
             except Exception as error:
                 report.say(f"speed: {title}: CRASH {describe_error(error)}")
                 continue
@@ -750,13 +706,12 @@ def repeat(report):
         "gan": ("gan", []),
         "gan, diff_augment": ("gan", ["augmentation=diff_augment"]),
     }
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as deterministic=True demands
     for is_deterministic in (False, True):
         for name, (stage, more) in cases.items():
-            title = f"{name}{', deterministic algorithms' if is_deterministic else ''}"
+            title = f"{name}{', deterministic' if is_deterministic else ''}"
             if not report.may_begin(title):
                 continue
-            torch.use_deterministic_algorithms(is_deterministic)
+            more = [*more, f"trainer.deterministic={is_deterministic}"]
             try:
                 run = stage_run(stage, words, f"{stage}.checkpoint.every_n_images=128", *more)
                 first = final_weights(run, stage)
@@ -765,8 +720,6 @@ def repeat(report):
                 report.say(f"repeat: {title}: again {again}; stopped and resumed {resumed}")
             except Exception as error:
                 report.say(f"repeat: {title}: CRASH {describe_error(error)}")
-            finally:
-                torch.use_deterministic_algorithms(False)
 
 
 def final_weights(run, stage, stop_after=None):

@@ -494,3 +494,12 @@ def test_generator_schedule_ends_with_training_after_an_early_warmup_end():
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
     steps = 4 * NUM_BATCHES - module.warmup.num_images // 64
     assert module.progress.generator_updates == steps
+
+
+def test_frozen_prior_is_computed_once(monkeypatch):
+    module = make_module()
+    priors = []
+    original = module.vae.latent_prior
+    monkeypatch.setattr(module.vae, "latent_prior", lambda: priors.append(0) or original())
+    first = module.sample_latents(3)
+    assert not first.equal(module.sample_latents(3)) and len(priors) == 1

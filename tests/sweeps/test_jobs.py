@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from vaegan.runtime.signals import Interrupted
 from vaegan.stages.run_config import RunConfig
@@ -140,3 +141,17 @@ def test_signal_after_the_end_of_a_job_stops_the_sweep(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         job(tmp_path, {"val/elbo": -90.0})
     assert caught.value.code == 143 and read_outcome(tmp_path).status == "finished"
+
+
+def test_lost_gpu_stops_the_sweep(tmp_path, monkeypatch, caplog):
+    def synchronize():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    folder = tmp_path / "0"
+    folder.mkdir()
+    with pytest.raises(SystemExit) as stop:
+        job(folder, RuntimeError("CUDA error: device-side assert triggered"))
+    assert stop.value.code == 1 and read_outcome(folder).status == "failed"
+    assert f"repeat the command with hydra.sweep.dir={tmp_path}" in caplog.text

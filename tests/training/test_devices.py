@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from lightning.fabric.plugins.environments import MPIEnvironment
 
@@ -35,3 +37,9 @@ def test_processes_of_torchrun_are_detected(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
     assert type(cluster_environment()).__name__ == "TorchElasticEnvironment"
+
+
+def test_steps_on_the_cpu_do_not_ask_the_driver_for_gpus(monkeypatch):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    set_up_devices(CONFIG)
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0"

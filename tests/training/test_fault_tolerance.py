@@ -86,14 +86,15 @@ def test_number_of_skipped_steps_is_kept_when_a_run_is_resumed(bad_batches, tmp_
     ] == {"num_skipped": 2}
 
 
-def step(guard, values, gradient=1.0, device="cpu"):
-    """Pass a step to the guard; return its parameter."""
+def step(guard, values, gradient=1.0, device="cpu", iteration=7):
+    """Pass a step to the guard, which logs every tenth one; return its parameter."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.full((1,), gradient)
     module = SimpleNamespace(
         device=torch.device(device), terms={name: torch.tensor(v) for name, v in values.items()}
     )
-    trainer = SimpleNamespace(precision_plugin=None, fit_loop=SimpleNamespace(total_batch_idx=7))
+    fit_loop = SimpleNamespace(total_batch_idx=iteration)
+    trainer = SimpleNamespace(precision_plugin=None, fit_loop=fit_loop, log_every_n_steps=10)
     guard.on_before_optimizer_step(trainer, module, torch.optim.Adam([parameter]))
     return parameter
 
@@ -104,12 +105,12 @@ def test_gradients_are_checked():
     assert step(NonFiniteGuard(0), {"train/d_loss": 1.0}).grad is not None
 
 
-def test_steps_on_an_accelerator_are_checked_together():
+def test_steps_on_an_accelerator_are_checked_together_when_one_is_logged():
     guard = NonFiniteGuard(0)
-    for _ in range(guard.STEPS_PER_CHECK - 1):
-        step(guard, {"train/loss": torch.nan}, device="meta")
-    with pytest.raises(NonFiniteStep, match="train/loss is nan"):
-        step(guard, {"train/loss": 1.0}, device="meta")
+    for iteration in range(9):
+        step(guard, {"train/loss": torch.nan}, device="meta", iteration=iteration)
+    with pytest.raises(NonFiniteStep, match="train/loss is nan at iteration 0"):
+        step(guard, {"train/loss": 1.0}, device="meta", iteration=9)
 
 
 def test_skipped_step_has_no_gradient():

@@ -1,11 +1,16 @@
 """Gradient scaling with torch's real scaler, on the CPU."""
 
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 
+from tests.gan import test_module as gan
+from tests.training.test_device_syncs import HostReads
 from vaegan.training.devices import silence_warnings
 from vaegan.training.grad_scaler import GradScaler, accept_missing_gradients
+from vaegan.training.gradients import clip_gradients
 from vaegan.training.non_finite_guard import NonFiniteGuard
 
 
@@ -72,3 +77,28 @@ def test_overflow_still_lowers_the_scale():
     scaler.step(optimizer)
     scaler.update()
     assert weight.item() == 1 and scaler.get_scale() == 4
+
+
+def test_clipping_leaves_the_loss_scale_on_the_device():
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.tensor([24.0])
+    precision = SimpleNamespace(scaler=GradScaler("cpu", init_scale=8.0))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(precision_plugin=precision, strategy=strategy)
+    with HostReads() as reads:
+        clip_gradients([weight], 2.0, trainer)
+    assert reads.places == []
+    torch.testing.assert_close(weight.grad, torch.tensor([16.0]))
+
+
+def test_gan_with_frozen_layers_trains_in_16_bit_precision():
+    words = ["gradient_accumulation=2", "gradient_clip=1", "discriminator_warmup=0"]
+    words += ["warm_start.freeze_layers=1", "warm_start.freeze_images=1000"]
+    module = gan.make_module(*words)
+    networks = (module.discriminator, module.generator.decoder)
+    before = [gan.weights(network) for network in networks]
+    scaler = GradScaler("cpu", init_scale=8.0)
+    gan.fit(module, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    for network, old in zip(networks, before, strict=True):
+        new = gan.weights(network)
+        assert new.isfinite().all() and not new.equal(old)

@@ -93,3 +93,13 @@ def test_gan_defaults_depend_on_the_data(shape, rates):
 def test_vae_requires_a_learning_rate():
     with pytest.raises(ValueError, match=r"optimizer\.lr must be positive; got None"):
         VAETraining(optimizer=OptimizerConfig(lr=None))
+
+
+def test_timed_convolutions_are_refused_in_deterministic_training():
+    with pytest.raises(ValueError, match="benchmark must be false with deterministic=true"):
+        TrainerConfig(benchmark=True, deterministic=True)
+
+
+def test_unknown_matmul_precision_is_refused():
+    with pytest.raises(ValueError, match="matmul_precision must be one of highest, high, medium"):
+        TrainerConfig(matmul_precision="tf32")

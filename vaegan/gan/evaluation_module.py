@@ -15,6 +15,7 @@ from vaegan.data.dataset import SplitName
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import Latents, draw_latents
 from vaegan.metrics.scorer import Scorer
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import in_full_precision
 
 
@@ -43,6 +44,7 @@ class ScoringModule(pl.LightningModule, abc.ABC):
 
     @torch.no_grad()
     @in_full_precision()
+    @drawing_noise()
     def sample_latents(self, num_latents: int) -> Tensor:
         """Sample latents (num_latents, latent_dim) with torch's global generator.
 

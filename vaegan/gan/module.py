@@ -31,9 +31,10 @@ from vaegan.gan.warm_start import named_layers
 from vaegan.gan.warmup import DiscriminatorWarmup
 from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import drop_gradients, is_logged, optimizer_step
-from vaegan.vae.model import to_full_precision
+from vaegan.vae.model import in_full_precision, to_full_precision
 
 
 class GANModule(ScoringModule):
@@ -79,22 +80,30 @@ class GANModule(ScoringModule):
         )
         self.progress = TrainingProgress()
         self.flops = FlopCounts()
+        self.trained_networks = (self.generator.decoder, self.discriminator)
         self.terms: dict[str, Tensor] = {}  # loss terms of the current step, for NonFiniteGuard
+        self.latents: dict[torch.device, Distribution] = {}  # by the device of the module
 
     @property
     def generator_ema(self) -> Generator:
         """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
+    @torch.no_grad()
+    @in_full_precision()
     def latent_distribution(self) -> Distribution:
-        return self.vae.latent_prior() if self.aggregate is None else self.aggregate()
+        if self.device not in self.latents:  # built once, because the VAE is frozen
+            prior = self.vae.latent_prior if self.aggregate is None else self.aggregate
+            self.latents[self.device] = prior()
+        return self.latents[self.device]
 
     def generate(self, z: Tensor) -> Tensor:
         return self.generator_ema(z)
 
     def discriminator_logits(self, images: Tensor) -> Tensor:
         """Augment images (B, C, H, W) and return their logits, (B,), at least float32."""
-        augmented = self.augmentation(images, self.augment_probability())
+        with drawing_noise():
+            augmented = self.augmentation(images, self.augment_probability())
         return to_full_precision(self.discriminator(augmented))
 
     def configure_optimizers(self) -> Any:
@@ -176,24 +185,20 @@ class GANModule(ScoringModule):
                 )
                 self.manual_backward(terms.loss / len(fakes))
                 all_terms.append(terms)
-        terms = steps.mean_terms(all_terms)
+        terms = steps.join_terms(all_terms)
         self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
         grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_batch)
         self.update_adaptive_settings(terms)
         self.progress.discriminator_updates += 1
-        return grad_norm | {
-            "train/d_loss": terms.adversarial,
-            "train/d_real": terms.real_logit,
-            "train/d_fake": terms.fake_logit,
-            "train/d_accuracy": terms.accuracy,
-        }
+        return grad_norm | terms.metrics() if is_logged(self.trainer) else {}
 
     def update_adaptive_settings(self, terms: DiscriminatorTerms) -> None:
         """Adapt the augmentation probability and the warm-up to the discriminator's logits."""
         config = self.training_config
         reduce = self.trainer.strategy.reduce
         if self.augment_probability.is_adaptive:
-            overfitting_r = reduce(terms.overfitting_r, reduce_op="mean")
+            overfitting_r = terms.overfitting_r(self.loss.IS_RELATIVISTIC)
+            overfitting_r = reduce(overfitting_r, reduce_op="mean")
             num_images = config.loader.batch_size / config.discriminator_steps
             self.augment_probability.update(overfitting_r, num_images)
         if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
@@ -228,7 +233,7 @@ class GANModule(ScoringModule):
             if num_images < config.freeze_images:
                 decoder_layers = list(named_layers(self.generator.decoder).values())
                 drop_gradients(decoder_layers[: config.freeze_layers])
-            terms = steps.mean_terms(all_terms)
+            terms = steps.join_terms(all_terms)
             self.terms = {
                 "train/g_loss": terms.adversarial,
                 "the reconstruction loss": terms.reconstruction,

@@ -20,6 +20,8 @@ from torch import Tensor
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.gan.losses import DiscriminatorFn
 from vaegan.images import ImageShape
+from vaegan.runtime.seeding import drawing_noise
+from vaegan.training.compilation import without_compilation
 
 
 class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
@@ -166,7 +168,8 @@ class WganGP(LazyPenalty):
             require(self.gamma is not None, "gamma", expected, self.gamma)
 
     def __call__(self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor) -> Tensor:
-        epsilon = torch.rand(len(real), 1, 1, 1, device=real.device)
+        with drawing_noise():
+            epsilon = torch.rand(len(real), 1, 1, 1, device=real.device)
         interpolated = torch.lerp(fake.float(), real.float(), epsilon)
         # The derivative of a square root is infinite at 0.
         norm = (squared_gradient(discriminator, interpolated) + 1e-12).sqrt()
@@ -180,7 +183,7 @@ def squared_gradient(discriminator: DiscriminatorFn, images: Tensor) -> Tensor:
         discriminator: Maps images (B, C, H, W) to logits (B,), each from its own image only.
         images: Images x, (B, C, H, W).
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False), without_compilation():
         images = images.detach().float().requires_grad_()
         logits = discriminator(images)
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)

@@ -11,20 +11,39 @@ from torch import Tensor
 from vaegan.gan.generator import Generator
 from vaegan.gan.losses import AdversarialLoss, DiscriminatorFn
 from vaegan.gan.penalties import GradientPenalty
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import VAE, in_full_precision, to_full_precision
 
 
 class DiscriminatorTerms(NamedTuple):
-    """Scalar terms of a discriminator step, each a mean over the batch."""
+    """Loss terms and logits of a discriminator step."""
 
-    adversarial: Tensor
-    penalty: Tensor  # gradient penalty times its weight
-    real_logit: Tensor
-    fake_logit: Tensor
-    accuracy: Tensor  # fraction of pairs with real logit > fake logit
-    # r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1; E[sign(D(x) - D(g))] if the loss is
-    # relativistic
-    overfitting_r: Tensor
+    adversarial: Tensor  # mean over the batch
+    penalty: Tensor  # gradient penalty times its weight, mean over the batch
+    real_logits: Tensor  # (B,)
+    fake_logits: Tensor  # (B,)
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Fraction of pairs with real logit > fake logit."""
+        return (self.real_logits > self.fake_logits).float().mean()
+
+    def overfitting_r(self, is_relativistic: bool) -> Tensor:
+        """Return r_t = E[sign D(x)] of ADA, arXiv:2006.06676, eq. 1.
+
+        For a relativistic loss it is E[sign(D(x) - D(g))].
+        """
+        margin = self.real_logits - self.fake_logits if is_relativistic else self.real_logits
+        return margin.sign().mean()
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return the values to log by tag."""
+        return {
+            "train/d_loss": self.adversarial,
+            "train/d_real": self.real_logits.mean(),
+            "train/d_fake": self.fake_logits.mean(),
+            "train/d_accuracy": self.accuracy,
+        }
 
     @property
     def loss(self) -> Tensor:
@@ -70,15 +89,7 @@ def discriminator_terms(
     weighted_penalty = torch.zeros_like(adversarial)
     if penalty_weight:
         weighted_penalty = penalty_weight * penalty(discriminator, real, fake).mean()
-    margin = real_logits - fake_logits if loss.IS_RELATIVISTIC else real_logits
-    return DiscriminatorTerms(
-        adversarial=adversarial,
-        penalty=weighted_penalty,
-        real_logit=real_logits.mean(),
-        fake_logit=fake_logits.mean(),
-        accuracy=(real_logits > fake_logits).float().mean(),
-        overfitting_r=margin.sign().mean(),
-    )
+    return DiscriminatorTerms(adversarial, weighted_penalty, real_logits, fake_logits)
 
 
 def generator_terms(
@@ -110,13 +121,16 @@ def generator_terms(
     return GeneratorTerms(adversarial, reconstruction)
 
 
-def mean_terms(terms: Sequence[Terms]) -> Terms:
-    """Return the mean of each term over the micro-batches of a batch, detached."""
-    means = {}
+def join_terms(terms: Sequence[Terms]) -> Terms:
+    """Return the means of the loss terms, and all logits, of the micro-batches, detached."""
+    joined = {}
     for name in terms[0]._fields:
         values = [getattr(micro_terms, name).detach() for micro_terms in terms]
-        means[name] = values[0] if len(values) == 1 else torch.stack(values).mean()
-    return type(terms[0])(**means)
+        if len(values) == 1:
+            joined[name] = values[0]
+        else:
+            joined[name] = torch.cat(values) if values[0].dim() else torch.stack(values).mean()
+    return type(terms[0])(**joined)
 
 
 def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tensor:
@@ -134,7 +148,7 @@ def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tenso
     with torch.no_grad():
         target = vae.likelihood.target(images)
         posterior = vae.encode(target)
-        with in_full_precision():
+        with in_full_precision(), drawing_noise():
             z = posterior.rsample()  # `sample` waits for the GPU; the numbers are the same
     params = to_full_precision(generator.decoder(z))
     with in_full_precision():

@@ -59,6 +59,24 @@ def seeded(*key: int | str) -> Iterator[None]:
         yield
 
 
+step_noise: BatchNoise | None = None  # set in each training step on several devices
+
+
+@contextmanager
+def drawing_noise() -> Iterator[None]:
+    """Make the noise drawn in the context independent of the number of devices.
+
+    Noise with a batch dimension must be drawn in this context in training steps. The context
+    is narrow because, inside of it, each call of a torch function is intercepted in Python.
+    """
+    if step_noise is None:
+        yield
+    else:
+        with step_noise:
+            yield
+
+
+@drawing_noise()
 def uniform_noise(like: Tensor) -> Tensor:
     """Return uniform noise in [0, 1) with the shape, dtype and device of a tensor.
 

@@ -168,6 +168,17 @@ class SharedTrainerOverrides:
     precision: str | None = None
     # show a progress bar; null: as in vae.trainer and gan.trainer
     enable_progress_bar: bool | None = None
+    # precision of float32 matrix products in training steps: highest, high (TF32 on a GPU) or
+    # medium (bfloat16); null: as in vae.trainer and gan.trainer
+    matmul_precision: str | None = None
+    # time the convolution algorithms of a GPU for each new shape, and use the fastest; null: as in
+    # vae.trainer and gan.trainer
+    benchmark: bool | None = None
+    # use only deterministic operations, so that a GPU repeats and resumes runs bit for bit; null:
+    # as in vae.trainer and gan.trainer
+    deterministic: bool | None = None
+    # compile the networks with torch.compile; null: as in vae.trainer and gan.trainer
+    compile: bool | None = None
 
     def apply_to(self, training: Any, stage: str) -> Any:
         """Return the training settings of a stage, with the values that are set here.

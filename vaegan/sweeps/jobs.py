@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.paths import path_override
@@ -74,10 +76,29 @@ def run_unless_finished(
         message = str(error) if is_known else f"{type(error).__name__}: {error}"
         log.error("this sweep job failed: %s", message, exc_info=not is_known)
         Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
+        stop_without_gpu(folder.parent)
         return None
     outcome = make_outcome(result, overrides, config, tag)
     outcome.write(folder)
     return outcome.value
+
+
+def stop_without_gpu(sweep_folder: Path) -> None:
+    """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, cannot be undone.
+
+    Every later use of the GPU by this process would fail too.
+
+    Raises:
+        SystemExit: The GPU cannot be used any more.
+    """
+    if not torch.cuda.is_initialized():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        message = "the GPU cannot be used any more by this process; for the remaining jobs, repeat "
+        log.error(message + "the command with %s", path_override("hydra.sweep.dir", sweep_folder))
+        raise SystemExit(1) from error
 
 
 def prepare_folder(run: RunConfig, config: Mapping[str, Any], folder: Path) -> RunConfig:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
@@ -26,6 +28,7 @@ IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
     ".*your dataloader is not resumable.*",  # the data order is a function of (seed, epoch)
     "Checkpoint directory .* exists and is not empty",  # expected when a run is resumed
     ".*LeafSpec.*",  # raised by Lightning's own use of torch
+    "The .grad attribute of a Tensor that is not a leaf.*",  # raised by torch.compile itself
 )
 
 
@@ -53,6 +56,9 @@ def set_up_devices(config: DeviceConfig) -> None:
         ValueError: The devices are unavailable on this machine.
     """
     silence_warnings()
+    if config.accelerator == "cpu" or torch.cuda.device_count() == 0:
+        # Lightning sets it to 1. Each optimizer step then asks the driver for GPUs, for 0.2 ms.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     options = device_options(config)
     try:
         trainer = pl.Trainer(
@@ -76,9 +82,11 @@ def disable_signal_handlers(trainer: pl.Trainer) -> None:
     """Disable Lightning's signal handlers, so that only those of this package act.
 
     Lightning's handlers save a checkpoint in the middle of a batch and wait there for the other
-    processes.
+    processes. Its training loop also broadcasts a flag of the handlers before every batch and
+    reads it back from the device.
     """
     setattr(trainer._signal_connector, "register_signal_handlers", lambda: None)  # noqa: B010
+    setattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", lambda: None)  # noqa: B010
 
 
 def silence_warnings() -> None:

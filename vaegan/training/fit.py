@@ -36,7 +36,9 @@ from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.training.progress_bar import LoggedMetricsBar, ProgressLog, is_bar_shown
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stage_result import StageResult
+from vaegan.training.step_options import StepOptions
 from vaegan.training.stop_on_signal import StopOnSignal
+from vaegan.training.strategies import choose_strategy
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig
 
 NUM_EXAMPLES = 32  # real images in the image grids
@@ -112,14 +114,11 @@ def build_trainer(
     config = settings.trainer
     if is_rank_zero():
         log_duration(settings.duration, folder.name)
-    options = device_options(config)
-    is_distributed = config.devices * config.num_nodes > 1
-    if config.strategy == "auto" and is_distributed and not module.automatic_optimization:
-        # A step of the generator leaves the discriminator without gradients, and vice versa.
-        options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = pl.Trainer(
-        **options,
+        **device_options(config) | {"strategy": choose_strategy(config, module)},
         **settings.duration.trainer_options(config),
+        benchmark=config.benchmark,
+        deterministic=config.deterministic,
         log_every_n_steps=min(config.log_every_n_steps, settings.duration.log_interval),
         enable_progress_bar=is_bar_shown(config.enable_progress_bar),
         enable_model_summary=False,
@@ -148,6 +147,7 @@ def standard_callbacks(
         guard,
         StopOnSignal(),
         PerStepSeeding(settings.seed),
+        StepOptions(settings.trainer),
         ImageGridLogger(folder / "images", examples, settings.seed),
         LearningRateMonitor("step"),
         ProgressLog(folder.name),

@@ -9,6 +9,8 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from vaegan.training.compilation import without_compilation
+
 
 class FlopCounter(TorchDispatchMode):
     """Sum the floating-point operations inside the context, with torch's formulas.
@@ -48,6 +50,6 @@ class FlopCounts:
         if part in self.counts:
             yield
         else:
-            with FlopCounter() as counter:
+            with without_compilation(), FlopCounter() as counter:
                 yield
             self.counts[part] = counter.total

@@ -8,7 +8,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from vaegan.training.strategies import average_gradients
 
 
 def is_logged(trainer: pl.Trainer) -> bool:
@@ -17,10 +19,15 @@ def is_logged(trainer: pl.Trainer) -> bool:
     return (trainer.fit_loop.total_batch_idx + 1) % log_every_n_steps == 0
 
 
-def gradient_scale(trainer: pl.Trainer) -> float:
-    """Return the loss scale contained in the gradients: 1, except in 16-mixed precision."""
+def gradient_scale(trainer: pl.Trainer) -> Tensor | float:
+    """Return the loss scale contained in the gradients: 1, except in 16-mixed precision.
+
+    The scale stays on the device: `GradScaler.get_scale` waits for all queued GPU work.
+    """
     scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
-    return 1.0 if scaler is None else float(scaler.get_scale())
+    if scaler is None:
+        return 1.0
+    return scaler.scale(torch.ones((), device=trainer.strategy.root_device))
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter], trainer: pl.Trainer) -> Tensor:
@@ -33,7 +40,8 @@ def clip_gradients(
     parameters: Iterable[nn.Parameter], max_norm: float, trainer: pl.Trainer
 ) -> None:
     """Scale all gradients by one factor so that their joint norm is at most `max_norm`."""
-    clip_grad_norm_(parameters, max_norm * gradient_scale(trainer))
+    parameters = list(parameters)
+    clip_grads_with_norm_(parameters, max_norm, gradient_norm(parameters, trainer))
 
 
 def optimizer_step(
@@ -55,6 +63,7 @@ def optimizer_step(
     Returns:
         The gradient norm before clipping if this step is logged, else None.
     """
+    average_gradients(network.parameters(), trainer)
     norm = gradient_norm(network.parameters(), trainer) if is_logged(trainer) else None
     if max_norm is not None:
         clip_gradients(network.parameters(), max_norm, trainer)

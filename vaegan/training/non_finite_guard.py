@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from vaegan.runtime.collectives import FlagReducer
+from vaegan.training.gradients import is_logged
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +55,12 @@ class NonFiniteGuard(pl.Callback):
     """Stop training when a loss or a gradient is not finite, before a checkpoint is saved.
 
     The module's attribute `terms` maps names to the loss terms of its next optimizer step. On an
-    accelerator, many steps are checked together to avoid synchronization. All steps are checked
-    before a validation and before a checkpoint.
+    accelerator, all steps since the last logged one are checked together, when the host waits for
+    the values to log anyway. All steps are checked before a validation and before a checkpoint.
 
     Args:
         max_skipped: Number of non-finite steps to skip before training is stopped.
     """
-
-    STEPS_PER_CHECK = 50
 
     def __init__(self, max_skipped: int) -> None:
         self.max_skipped = max_skipped
@@ -94,8 +93,7 @@ class NonFiniteGuard(pl.Callback):
             self.skip_if_bad(step, parameters)
             return
         self.unchecked_steps.append(step)
-        is_full = len(self.unchecked_steps) >= self.STEPS_PER_CHECK
-        if is_full or pl_module.device.type == "cpu":
+        if is_logged(trainer) or pl_module.device.type == "cpu":
             self.check()
 
     def skip_if_bad(self, step: StepTerms, parameters: Iterable[torch.nn.Parameter]) -> None:

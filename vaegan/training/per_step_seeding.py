@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from vaegan.runtime import seeding
 from vaegan.runtime.evaluation_noise import PerImageNoise
 from vaegan.runtime.seeding import RankInvariantNoise, seed_global
 
@@ -17,7 +18,7 @@ class PerStepSeeding(pl.Callback):
 
     Noise and latents then do not depend on earlier draws: a resumed run draws the same values as an
     uninterrupted one, each rank has its own noise, and all validations use the same noise. The
-    noise of an image does not depend on the number of devices.
+    noise of an image does not depend on the number of devices (`seeding.drawing_noise`).
     """
 
     def __init__(self, seed: int) -> None:
@@ -35,13 +36,15 @@ class PerStepSeeding(pl.Callback):
         if world_size > 1:
             key = (self.seed, "train", iteration, 0)
             num_images = len(batch[0])
-            noise = RankInvariantNoise(key, pl_module.device, rank, world_size, num_images)
-            self.noise_context.enter_context(noise)
+            seeding.step_noise = RankInvariantNoise(
+                key, pl_module.device, rank, world_size, num_images
+            )
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self.noise_context.close()
+        seeding.step_noise = None
 
     def on_exception(self, *args: Any) -> None:
+        seeding.step_noise = None
         self.noise_context.close()
 
     def on_validation_epoch_start(self, *args: Any) -> None:

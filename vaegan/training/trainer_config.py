@@ -8,6 +8,7 @@ from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 
 
 @dataclass
@@ -44,6 +45,16 @@ class TrainerConfig(DeviceConfig):
     log_every_n_steps: int = 50  # batches between two logged training steps, >= 1
     # steps with a non-finite loss or gradient to skip before training is stopped, >= 0
     skip_bad_steps: int = 0
+    # precision of float32 matrix products in training steps: highest, high (TF32 on a GPU) or
+    # medium (bfloat16)
+    matmul_precision: str = "highest"
+    # time the convolution algorithms of a GPU for each new shape, and use the fastest
+    benchmark: bool = False
+    # use only deterministic operations, so that a GPU repeats and resumes runs bit for bit; slower
+    deterministic: bool = False
+    # run the networks of training steps compiled by torch.compile, which takes a minute or more at
+    # the start; gradient penalties and evaluations stay uncompiled
+    compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +68,12 @@ class TrainerConfig(DeviceConfig):
             self.log_every_n_steps >= 1, "log_every_n_steps", "at least 1", self.log_every_n_steps
         )
         require(self.skip_bad_steps >= 0, "skip_bad_steps", "at least 0", self.skip_bad_steps)
+        precision = self.matmul_precision
+        expected = f"one of {', '.join(MATMUL_PRECISIONS)}"
+        require(precision in MATMUL_PRECISIONS, "matmul_precision", expected, precision)
+        expected = "false with deterministic=true, because timings choose the algorithms"
+        is_valid = not (self.benchmark and self.deterministic)
+        require(is_valid, "benchmark", expected, self.benchmark)
 
 
 @dataclass

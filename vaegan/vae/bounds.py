@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from zuko.distributions import NormalizingFlow
 
+from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import VAE, in_full_precision
 
 
@@ -61,6 +62,7 @@ def log_prob(distribution: Distribution, value: Tensor) -> Tensor:
 
 
 @in_full_precision()
+@drawing_noise()
 def rsample_and_log_prob(posterior: Distribution, num_samples: int) -> tuple[Tensor, Tensor]:
     """Draw K differentiable samples of q(z | x) for each image.
 
@@ -142,7 +144,7 @@ def elbo(vae: VAE, target: Tensor, posterior: Distribution, prior: Distribution)
         samples, log_densities = rsample_and_log_prob(posterior, num_samples=1)
         z = samples[0]
         return ELBO(log_likelihood(vae, z, target), log_densities[0] - log_prob(prior, z))
-    with in_full_precision():
+    with in_full_precision(), drawing_noise():
         z = posterior.rsample()
     return ELBO(log_likelihood(vae, z, target), kl)
 

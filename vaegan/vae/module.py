@@ -31,6 +31,7 @@ class VAEModule(pl.LightningModule):
     Attributes:
         terms: Loss terms of the next optimizer step by tag, checked by `NonFiniteGuard`.
         progress_bar_tags: Metrics that the progress bar shows.
+        trained_networks: Networks that `trainer.compile` compiles.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class VAEModule(pl.LightningModule):
         super().__init__()
         self.objective = objective
         self.vae = vae.to(memory_format=torch.channels_last)
+        self.trained_networks = (self.vae.encoder, self.vae.decoder)
         self.training_config = training
         self.header = header
         self.flops = FlopCounts()

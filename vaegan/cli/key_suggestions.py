@@ -1,0 +1,112 @@
+"""Suggest known keys and choices for misspelled ones. This module does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vaegan.config import did_you_mean
+
+DEFAULT_STAGE = "pipeline"
+SYNONYMS = {  # what newcomers type: key, or the end of one
+    "epochs": "trainer.max_epochs",
+    "epoch": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_epochs",
+    "max_steps": "trainer.max_epochs",
+    "bs": "loader.batch_size",
+    "batch": "loader.batch_size",
+    "learning_rate": "lr",
+    "workers": "loader.num_workers",
+    "gpu": "trainer.accelerator",
+    "gpus": "trainer.devices",
+    "device": "trainer.accelerator",
+    "cuda": "trainer.accelerator",
+    "amp": "trainer.precision",
+    "fp16": "trainer.precision",
+    "half": "trainer.precision",
+    "data": "dataset",
+    "data_dir": "dataset.root",
+    "data_path": "dataset.root",
+    "data_root": "dataset.root",
+    "dataset.path": "dataset.root",
+    "dataset.dir": "dataset.root",
+    "dataset.folder": "dataset.root",
+    "folder": "dataset.root",
+    "images": "dataset.root",
+    "size": "dataset.image_size",
+    "img_size": "dataset.image_size",
+    "resolution": "dataset.image_size",
+    "model": "stage",
+    "mode": "stage",
+    "task": "stage",
+    "z_dim": "latent_dim",
+    "z": "latent_dim",
+    "nz": "latent_dim",
+    "latent": "latent_dim",
+    "latent_size": "latent_dim",
+    "beta": "objective.beta_schedule",
+    "loss": "likelihood",
+    "checkpoint": "ckpt",
+    "checkpoint_path": "ckpt",
+    "load": "ckpt",
+    "weights": "ckpt",
+    "vae": "vae_ckpt",
+    "vae_checkpoint": "vae_ckpt",
+    "early_stopping": "early_stopping_patience",
+    "patience": "early_stopping_patience",
+    "config": "experiment",
+    "name": "label",
+    "output_dir": "hydra.run.dir",
+    "out": "hydra.run.dir",
+    "outdir": "hydra.run.dir",
+    "out_dir": "hydra.run.dir",
+    "save_dir": "hydra.run.dir",
+    "log_dir": "hydra.run.dir",
+    "logdir": "hydra.run.dir",
+    "run_dir": "hydra.run.dir",
+}
+
+
+def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a component, a stage or an experiment that does not exist."""
+    near = did_you_mean(name.lower().replace("-", "_"), known)
+    plugins = ". For a component of your own, add plugins=[MODULE]"
+    if group == "stage" and (not near or name.lower() in ("train", "training", "fit")):
+        near = " Stages that train are vae, gan, and pipeline, which is both."
+    if group == "dataset":
+        plugins = (
+            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; for a data "
+            "set of your own, add plugins=[MODULE]"
+        )
+    return f"{group}={name} is not a known choice.{near} Known choices: {', '.join(known)}{plugins}"
+
+
+def unknown_key(key: str, stage: str, near: str) -> str:
+    """Return the message for a key that no component or stage has; `near` suggests others."""
+    return (
+        f"unknown key {key} for stage={stage}.{near} "
+        f"To list all keys: python train.py stage={stage} --help"
+    )
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str:
+    """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
+    if found := keys_named(key, known):
+        return f" Did you mean {' or '.join(found[:3])}?"
+    return did_you_mean(key, known)
+
+
+def keys_named(key: str, known: Sequence[str]) -> list[str]:
+    """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
+    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
+    if target in known:
+        return [target]
+    found = [name for name in known if name.endswith(f".{target}")]
+    return found or [name for name in known if name.endswith(f"_{target}")]
+
+
+def selected_stage(args: Sequence[str]) -> str:
+    """Return the stage that a command line selects."""
+    stages = [arg.removeprefix("stage=") for arg in args if arg.startswith("stage=")]
+    return stages[0] if stages else DEFAULT_STAGE
