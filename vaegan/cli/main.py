@@ -1,18 +1,15 @@
 """The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are the same.
 
-`--help`, `--version`, tab completion and misspelled settings do not import torch.
+`--help`, `--version` and tab completion do not import torch.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from vaegan import __version__
 from vaegan.cli.output import steady_output
-from vaegan.cli.spelling import check_spelling
 from vaegan.runtime.bundled_files import bundled_folder
 from vaegan.runtime.program import with_program_name
 
@@ -45,8 +42,6 @@ def run_command(words: list[str]) -> None:
     elif any(option in words for option in HELP_OPTIONS):
         print_help([word for word in words if word not in HELP_OPTIONS])
     else:
-        with exit_on_value_errors():
-            check_spelling(words)
         from vaegan.cli.hydra_app import compose_and_run
 
         compose_and_run(CONF)
@@ -56,28 +51,18 @@ def print_completions(words: list[str]) -> None:
     """Print the script or the candidates of tab completion."""
     from vaegan.cli.completion import complete
 
-    with exit_on_value_errors():
-        text = complete(words, CONF)
-    print(text, flush=True)
+    try:
+        print(complete(words, CONF), flush=True)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def print_help(words: list[str]) -> None:
     """Print the help for a command line."""
     from vaegan.cli.help import help_text, settings_with_plugins
 
-    with exit_on_value_errors():
-        text = help_text(settings_with_plugins(words, CONF), CONF, words)
-    print(with_program_name(text), flush=True)
-
-
-@contextmanager
-def exit_on_value_errors() -> Iterator[None]:
-    """Replace the traceback of a ValueError with its message.
-
-    Raises:
-        SystemExit: With the message (status 1).
-    """
     try:
-        yield
+        text = help_text(settings_with_plugins(words, CONF), CONF, words)
     except ValueError as error:
         raise SystemExit(with_program_name(f"error: {error}")) from error
+    print(with_program_name(text), flush=True)

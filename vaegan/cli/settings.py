@@ -13,7 +13,6 @@ PACKAGE = Path(__file__).parents[1]
 STAGE_TABLE = "vaegan.stages.stage_table"
 CALLBACK_TABLE = "vaegan.training.callback_table"
 REQUIRED = "(required)"
-ALWAYS_KNOWN = ("stage", "experiment", "hydra.run.dir", "hydra.sweep.dir")
 PATH_KEYS = (  # keys with a path, or in `runs` a list of paths
     "dataset.root",
     "dataset.cache",
@@ -109,16 +108,6 @@ class Settings:
         self.groups = {name: self._group(name) for name in names}
         table: Any = self.reader.find(self.reader.modules[CALLBACK_TABLE], "CALLBACKS")
         self.callbacks: dict[str, str] = ast.literal_eval(table.value)
-
-    def keys(self, stage: str) -> list[str]:
-        """Return all keys that a command with a stage can set, those of all choices included."""
-        keys = list(ALWAYS_KNOWN)
-        for section in self.sections:
-            for prefix in [prefix for name, prefix in section.uses if name == stage]:
-                choices = [one for group in section.groups for one in self.groups[group].choices]
-                settings = [*section.settings, *(one for each in choices for one in each.settings)]
-                keys += [prefix + one.key for one in settings]
-        return list(dict.fromkeys(keys))
 
     def _stages(self, of_plugins: Mapping[str, tuple[str, str, str]]) -> Iterator[Stage]:
         table = self.reader.modules[STAGE_TABLE]

@@ -1,4 +1,4 @@
-"""Explain a command line that does not compose."""
+"""Explain a command line that does not compose, and suggest the nearest known key or choice."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ import re
 import typing
 from collections.abc import Sequence
 
-from vaegan.cli.key_suggestions import (
-    DEFAULT_STAGE,
-    explain_unknown_choice,
-    keys_named,
-    selected_stage,
-    suggest_key,
-    unknown_key,
-)
-from vaegan.cli.settings import ALWAYS_KNOWN
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean
 from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.run_config import RunConfig
@@ -28,6 +19,69 @@ HYDRA_PLUGINS = {  # Hydra's plugins and the extras that install them
     "submitit_slurm": "sweep",
     "ray": "ray",
 }
+DEFAULT_STAGE = "pipeline"
+
+
+SYNONYMS = {  # what newcomers type: key, or the end of one
+    "epochs": "trainer.max_epochs",
+    "epoch": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_epochs",
+    "max_steps": "trainer.max_epochs",
+    "bs": "loader.batch_size",
+    "batch": "loader.batch_size",
+    "learning_rate": "lr",
+    "workers": "loader.num_workers",
+    "gpu": "trainer.accelerator",
+    "gpus": "trainer.devices",
+    "device": "trainer.accelerator",
+    "cuda": "trainer.accelerator",
+    "amp": "trainer.precision",
+    "fp16": "trainer.precision",
+    "half": "trainer.precision",
+    "data": "dataset",
+    "data_dir": "dataset.root",
+    "data_path": "dataset.root",
+    "data_root": "dataset.root",
+    "dataset.path": "dataset.root",
+    "dataset.dir": "dataset.root",
+    "dataset.folder": "dataset.root",
+    "folder": "dataset.root",
+    "images": "dataset.root",
+    "size": "dataset.image_size",
+    "img_size": "dataset.image_size",
+    "resolution": "dataset.image_size",
+    "model": "stage",
+    "mode": "stage",
+    "task": "stage",
+    "z_dim": "latent_dim",
+    "z": "latent_dim",
+    "nz": "latent_dim",
+    "latent": "latent_dim",
+    "latent_size": "latent_dim",
+    "beta": "objective.beta_schedule",
+    "loss": "likelihood",
+    "checkpoint": "ckpt",
+    "checkpoint_path": "ckpt",
+    "load": "ckpt",
+    "weights": "ckpt",
+    "vae": "vae_ckpt",
+    "vae_checkpoint": "vae_ckpt",
+    "early_stopping": "early_stopping_patience",
+    "patience": "early_stopping_patience",
+    "config": "experiment",
+    "name": "label",
+    "output_dir": "hydra.run.dir",
+    "out": "hydra.run.dir",
+    "outdir": "hydra.run.dir",
+    "out_dir": "hydra.run.dir",
+    "save_dir": "hydra.run.dir",
+    "log_dir": "hydra.run.dir",
+    "logdir": "hydra.run.dir",
+    "run_dir": "hydra.run.dir",
+}
+ALWAYS_KNOWN = ("stage", "experiment", "hydra.run.dir", "hydra.sweep.dir")
 TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -93,6 +147,20 @@ def explain_comma(word: str) -> str:
     )
 
 
+def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a component, a stage or an experiment that does not exist."""
+    near = did_you_mean(name.lower().replace("-", "_"), known)
+    plugins = ". For a component of your own, add plugins=[MODULE]"
+    if group == "stage" and (not near or name.lower() in ("train", "training", "fit")):
+        near = " Stages that train are vae, gan, and pipeline, which is both."
+    if group == "dataset":
+        plugins = (
+            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; for a data "
+            "set of your own, add plugins=[MODULE]"
+        )
+    return f"{group}={name} is not a known choice.{near} Known choices: {', '.join(known)}{plugins}"
+
+
 def explain_unknown_key(key: str, stage: str) -> str:
     """Return the message for a key that the composed config does not have."""
     owners = key_owners(stage_config(stage))
@@ -114,12 +182,31 @@ def explain_unknown_key(key: str, stage: str) -> str:
     elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
     if elsewhere and not keys_named(key, known):
         near = f" It is a key of stage={' and stage='.join(elsewhere)}."
-    return unknown_key(key, stage, near)
+    return (
+        f"unknown key {key} for stage={stage}.{near} "
+        f"To list all keys: python train.py stage={stage} --help"
+    )
 
 
 def known_keys(stage: str) -> list[str]:
     """Return all keys that a command with a stage can set."""
     return [*key_owners(stage_config(stage)), *ALWAYS_KNOWN]
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str:
+    """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
+    if found := keys_named(key, known):
+        return f" Did you mean {' or '.join(found[:3])}?"
+    return did_you_mean(key, known)
+
+
+def keys_named(key: str, known: Sequence[str]) -> list[str]:
+    """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
+    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
+    if target in known:
+        return [target]
+    found = [name for name in known if name.endswith(f".{target}")]
+    return found or [name for name in known if name.endswith(f"_{target}")]
 
 
 def choices_with(group: str, key: str) -> list[str]:
@@ -151,6 +238,12 @@ def explain_null_component(args: Sequence[str]) -> str:
         "the command sets a key of a component that is null. To see which components are null: "
         f"python train.py stage={stage} --help"
     )
+
+
+def selected_stage(args: Sequence[str]) -> str:
+    """Return the stage that a command line selects."""
+    stages = [arg.removeprefix("stage=") for arg in args if arg.startswith("stage=")]
+    return stages[0] if stages else DEFAULT_STAGE
 
 
 def stage_config(stage: str) -> type[RunConfig]:
