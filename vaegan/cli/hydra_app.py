@@ -59,7 +59,7 @@ def repeatable() -> Iterator[None]:
 
 
 def with_absolute_config_path(words: Sequence[str]) -> list[str]:
-    """Return a command line with absolute folders of configs."""
+    """Return a command line in which the config folders are absolute paths."""
     absolute: list[str] = []
     for word in words:
         name, _, value = word.partition("=")
@@ -72,7 +72,7 @@ def with_absolute_config_path(words: Sequence[str]) -> list[str]:
 
 
 def without_output_folder(words: Sequence[str]) -> list[str]:
-    """Add overrides that keep Hydra from making an output folder for a stage that only prints."""
+    """Add overrides that keep Hydra from creating an output folder for a stage that only prints."""
     if any(f"stage={name}" in words for name, stage in STAGES.items() if not stage.writes_files):
         return [*words, *NO_OUTPUT_FOLDER]
     return list(words)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vaegan.config import did_you_mean
 
 DEFAULT_STAGE = "pipeline"
-SYNONYMS = {  # what newcomers type: key, or the end of one
+SYNONYMS = {  # name that newcomers type: key, or last part of a key
     "epochs": "trainer.max_epochs",
     "epoch": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
@@ -71,19 +71,19 @@ SYNONYMS = {  # what newcomers type: key, or the end of one
 def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
     """Return the message for a component, a stage or an experiment that does not exist."""
     near = did_you_mean(name.lower().replace("-", "_"), known)
-    plugins = ". For a component of your own, add plugins=[MODULE]"
+    plugins = ". To use your own component, add plugins=[MODULE]"
     if group == "stage" and (not near or name.lower() in ("train", "training", "fit")):
-        near = " Stages that train are vae, gan, and pipeline, which is both."
+        near = " The training stages are vae, gan, and pipeline, which trains both."
     if group == "dataset":
         plugins = (
-            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; for a data "
-            "set of your own, add plugins=[MODULE]"
+            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; to use your "
+            "own data set, add plugins=[MODULE]"
         )
     return f"{group}={name} is not a known choice.{near} Known choices: {', '.join(known)}{plugins}"
 
 
 def unknown_key(key: str, stage: str, near: str) -> str:
-    """Return the message for a key that no component or stage has; `near` suggests others."""
+    """Return the message for a key that no component or stage has; `near` suggests other keys."""
     return (
         f"unknown key {key} for stage={stage}.{near} "
         f"To list all keys: python train.py stage={stage} --help"
@@ -98,7 +98,7 @@ def suggest_key(key: str, known: Sequence[str]) -> str:
 
 
 def keys_named(key: str, known: Sequence[str]) -> list[str]:
-    """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
+    """Return the known keys that end with a typed key, or with the key that it is a synonym of."""
     target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
     if target in known:
         return [target]

@@ -111,7 +111,7 @@ class Settings:
         self.callbacks: dict[str, str] = ast.literal_eval(table.value)
 
     def keys(self, stage: str) -> list[str]:
-        """Return all keys that a command with a stage can set, those of all choices included."""
+        """Return all keys that a command with a stage can set, including those of all choices."""
         keys = list(ALWAYS_KNOWN)
         for section in self.sections:
             for prefix in [prefix for name, prefix in section.uses if name == stage]:

@@ -10,17 +10,17 @@ from vaegan.cli.settings import PACKAGE, Settings
 FIELD = re.compile(r"^ +(\w+): ", re.MULTILINE)  # of a config dataclass
 QUOTED = re.compile(r'"(\w+)"')
 GROUP = re.compile(r'group="(\w+)"')
-# Keys with which other files or modules decide what is known, and of groups in conf/.
+# Keys that add settings from other files or modules, and groups in conf/.
 SKIPPED_KEYS = ("plugins", "experiment", "resume", "arm")
 
 
 def check_spelling(words: Sequence[str]) -> None:
-    """Check the keys and the choices of a command line, as far as the source files show them.
+    """Check the keys and the choices of a command line against the source files.
 
     Commands with options, plugins, experiments or several values are left to Hydra.
 
     Raises:
-        ValueError: A key, a stage or a component does not exist. The message suggests another.
+        ValueError: A key, a stage or a component does not exist. The message suggests a known one.
     """
     pairs = [(key, value) for key, _, value in (word.partition("=") for word in words)]
     is_plain = all(re.fullmatch(r"[A-Za-z][\w.]*=.*", word, re.DOTALL) for word in words)

@@ -1,4 +1,4 @@
-"""Explain a command line that does not compose."""
+"""Explain why Hydra cannot compose a command line."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def explain_value(message: str, cause: str) -> str:
 
 
 def explain_comma(word: str) -> str:
-    """Return the message for a value with a comma in a command that is no sweep."""
+    """Return the message for a value with a comma in a command that is not a sweep."""
     key, _, value = word.partition("=")
     return (
-        f"{word} has a comma: for a sweep over these values, add -m; for one text with a comma, "
+        f"{word} has a comma: for a sweep over these values, add -m; for one value with a comma, "
         f"write {shell_word(key, quote_for_hydra(value))}; for a list, write '{key}=[{value}]'"
     )
 
@@ -123,7 +123,7 @@ def known_keys(stage: str) -> list[str]:
 
 
 def choices_with(group: str, key: str) -> list[str]:
-    """Return the choices of a group that have a key, the most common data set first."""
+    """Return the choices of a group that have a key, with dataset=image_folder first."""
     field = key.rpartition(".")[2]
     names = [
         name
