@@ -1,18 +1,18 @@
 """Splits and classes of images, from the names of the folders that contain them.
 
-A folder is a split folder if its name is usual for a split, such as train, Training, val2017 or
+A folder is a split folder if its name is common for a split, such as train, Training, val2017 or
 test_images, and if a folder for training and one for val or test lie at the same depth. Names that
-differ only in the word, such as DIV2K_train_HR and DIV2K_valid_HR, count too.
+differ only in the word for the split, such as DIV2K_train_HR and DIV2K_valid_HR, count too.
 
     photos/train/cat/1.png         split train, class cat
     photos/test/cat/2.png          split test, class cat
-    samples/3.png                  outside of the split folders, not used
+    samples/3.png                  outside the split folders, not used
 
     cat/train/1.png                split train, class cat
     cat/test/2.png                 split test, class cat
 
-A single training folder is a split too. Any other layout with a folder whose name is usual for val
-or test is refused, so that no images of a test split are trained on.
+A single training folder is a split too. Any other layout with a folder whose name is common for val
+or test is rejected, so that no images of a test split are trained on.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
 
     labels: dict[str, FolderLabels]  # by path, of the images that are used
     left_out: list[LeftOutFile]  # all other images
-    warning: str = ""  # how an unclear layout was read; empty for a clear one
+    warning: str = ""  # how an ambiguous layout was read; empty for a clear one
 
 
 def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
@@ -74,8 +74,8 @@ def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
 
     Args:
         paths: Paths of all images, separated by "/".
-        split_folders: True if each folder with a usual name of a split is one, False if none is.
-            None to decide by the layout.
+        split_folders: True if each folder with a common name of a split is a split, False if none
+            is. None to decide by the layout.
 
     Raises:
         ValueError: It is unclear whether a folder is a val or test split.
@@ -100,13 +100,13 @@ def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
 
 
 def usual_split(name: str) -> str | None:
-    """Return the split that a folder name is usual for; None for any other name."""
+    """Return the split that a folder name is common for; None for any other name."""
     match = USUAL_NAME.fullmatch(normalize(name).casefold())
     return SPLIT_BY_WORD[match[3]] if match else None
 
 
 def worded_split(name: str) -> str | None:
-    """Return the split that the first word for a split in a folder name stands for, if any."""
+    """Return the split denoted by the first word for a split in a folder name, or None."""
     match = WORD_IN_NAME.search(normalize(name))
     return SPLIT_BY_WORD[match[1].casefold()] if match else None
 
@@ -120,7 +120,7 @@ def find_split_folders(names: Iterable[str]) -> dict[str, str]:
     """Return the splits of the split folders at one depth, by folder name.
 
     The result is empty unless there is a folder for training and one for val or test. Both must
-    have usual names, or names that differ only in the word for the split.
+    have common names of splits, or names that differ only in the word for the split.
     """
     groups: dict[str, dict[str, str]] = {}  # splits of names that differ only in the word
     for name in names:
@@ -152,13 +152,16 @@ def label_splits(
 
 
 def folder_below(names: Sequence[str], depth: int) -> str:
-    """Return the folder below a split folder, which archives often repeat: train/train/cat/."""
+    """Return the folder below a split folder; skip repetitions, as of train in train/train/cat/."""
     below = itertools.dropwhile(lambda name: name == names[depth], names[depth + 1 :])
     return next(below, "")
 
 
 def label_by_names(folders: Mapping[str, list[str]]) -> Layout:
-    """Label images by the outermost folder named as a split. The rest trains if no folder does."""
+    """Label images by the outermost folder named as a split.
+
+    If no folder is named for training, all other images are training images.
+    """
     splits = {}
     for path, names in folders.items():
         found = [split for name in names if (split := usual_split(name) or worded_split(name))]
@@ -187,7 +190,7 @@ def label_classes(folders: Mapping[str, list[str]]) -> Layout:
 def finish(
     folders: Mapping[str, list[str]], splits: Mapping[str, str], class_names: Mapping[str, str]
 ) -> Layout:
-    """Return the layout of images with known splits. No image in a test folder is trained on."""
+    """Return the layout of images with known splits, without test folders in training folders."""
     layout = Layout({}, [])
     for path, names in folders.items():
         if path not in splits:
@@ -202,7 +205,8 @@ def finish(
 def check_for_held_out_folders(folders: Mapping[str, list[str]]) -> None:
     """Raise a ValueError if a folder may be a val or test split.
 
-    Its name is a usual one, or contains a word for the split while another contains one for train.
+    Its name is common for the split, or contains a word for it while another folder's name contains
+    a word for train.
     """
     has_training = any("train" in map(worded_split, names) for names in folders.values())
     held_out = set()
