@@ -38,7 +38,7 @@ def invert_generator(
         start: First latents, (B, latent_dim).
         num_steps: Adam steps, >= 0.
         lr: Learning rate of the latents.
-        num_layers: Last layers of the generator that are optimized for each image separately.
+        num_layers: Number of the generator's last layers to optimize, separately for each image.
 
     Source: Zhu et al. 2016, arXiv:1609.03552 (start at an encoder); Roich et al. 2021,
     arXiv:2106.05744 (weights).
@@ -83,7 +83,7 @@ def search(
 
 
 def better_images(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
-    """Return the better one of two results for each image."""
+    """Return the better of two results for each image."""
     is_better = ratio > best.psnr_after
     return Inversion(
         z=torch.where(is_better.unsqueeze(1), z, best.z),
