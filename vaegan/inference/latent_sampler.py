@@ -122,8 +122,8 @@ class GenericSampler(LatentSampler):
         if temperature != 1:
             raise ValueError(
                 f"temperature must be 1 for this latent distribution "
-                f"({type(self.distribution).__name__}), which is not a function of normal noise; got "
-                f"{temperature}"
+                f"({type(self.distribution).__name__}), which is not a function of normal noise; "
+                f"got {temperature}"
             )
         latents = []
         for seed in seeds:

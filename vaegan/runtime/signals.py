@@ -38,7 +38,7 @@ HANG_UP_SIGNALS = existing_signals("SIGHUP")  # stays ignored under nohup
 
 
 class Interrupted(BaseException):
-    """Raised to end a run after a signal. Like KeyboardInterrupt, it is no `Exception`.
+    """Raised to end a run after a signal. Like KeyboardInterrupt, it is not an `Exception`.
 
     Args:
         signum: Number of the signal.
@@ -135,7 +135,7 @@ def raise_if_interrupted() -> None:
 def raise_if_late() -> None:
     """Raise `Interrupted` if a signal arrived during a validation that takes long to finish."""
     if time.monotonic() - SIGNAL_STATE.received_at > SECONDS_TO_VALIDATE:
-        message = "stopped during a validation; the newest checkpoint is older"
+        message = "stopped during a validation; the newest checkpoint is from before it"
         raise Interrupted(SIGNAL_STATE.signum, message)
 
 
@@ -172,7 +172,7 @@ def announce(signum: int) -> None:
     message = "finishing the current batch, then stopping; press Ctrl-C again to abort"
     if SIGNAL_STATE.is_immediate:
         message = "stopping"
-    with suppress(OSError):  # the terminal may be gone
+    with suppress(OSError):  # the terminal may be closed
         os.write(2, f"\n{signal.Signals(signum).name}: {message}\n".encode())
 
 

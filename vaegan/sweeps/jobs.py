@@ -84,19 +84,19 @@ def run_unless_finished(
 
 
 def stop_without_gpu(sweep_folder: Path) -> None:
-    """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, cannot be undone.
+    """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, is permanent.
 
     Every later use of the GPU by this process would fail too.
 
     Raises:
-        SystemExit: The GPU cannot be used any more.
+        SystemExit: This process can no longer use the GPU.
     """
     if not torch.cuda.is_initialized():
         return
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        message = "the GPU cannot be used any more by this process; for the remaining jobs, repeat "
+        message = "this process can no longer use the GPU; to run the remaining jobs, repeat "
         log.error(message + "the command with %s", path_override("hydra.sweep.dir", sweep_folder))
         raise SystemExit(1) from error
 
