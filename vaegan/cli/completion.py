@@ -41,7 +41,7 @@ def complete(words: Sequence[str], conf: Path) -> str:
         ValueError: The shell is not bash.
     """
     if "install=bash" in words:
-        return BASH.format(program=this_program())
+        return BASH.format(program=program_command())
     if "query=bash" not in words:
         raise ValueError("tab completion supports only bash: -sc install=bash")
     line = os.environ.get("COMP_LINE", "")
@@ -49,7 +49,7 @@ def complete(words: Sequence[str], conf: Path) -> str:
     return "\n".join(sorted(set(find_candidates(before, word, conf))))
 
 
-def this_program() -> str:
+def program_command() -> str:
     """Return the command that runs this program in any folder, quoted for the shell."""
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "__main__.py":

@@ -40,13 +40,13 @@ def run(config: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:
         return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
     run_config = to_run_config(config)
-    with readable_errors(), repeatable(), ending_reservation():
+    with readable_errors(), suggest_restart(), ending_reservation():
         result = execute(run_config, folder)
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
+def suggest_restart() -> Iterator[None]:
     """If a signal stops a run that cannot be resumed, say how to start it again."""
     try:
         yield

@@ -92,12 +92,12 @@ def unknown_key(key: str, stage: str, near: str) -> str:
 
 def suggest_key(key: str, known: Sequence[str]) -> str:
     """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
-    if found := keys_named(key, known):
+    if found := matching_keys(key, known):
         return f" Did you mean {' or '.join(found[:3])}?"
     return did_you_mean(key, known)
 
 
-def keys_named(key: str, known: Sequence[str]) -> list[str]:
+def matching_keys(key: str, known: Sequence[str]) -> list[str]:
     """Return the known keys that end with a typed key, or with the key that it is a synonym of."""
     target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
     if target in known:

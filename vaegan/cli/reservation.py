@@ -66,7 +66,7 @@ class Reservation:
         return {(path, stat.st_size, stat.st_mtime_ns) for path, stat in files}
 
 
-def numbered(folder: Path) -> Iterator[Path]:
+def numbered_folders(folder: Path) -> Iterator[Path]:
     """Iterate over a folder and its numbered names: run, run_2, run_3, ..."""
     yield folder
     for number in itertools.count(2):
@@ -75,7 +75,7 @@ def numbered(folder: Path) -> Iterator[Path]:
 
 def create_new_folder(folder: Path) -> Path:
     """Create a folder under its first numbered name that no other command has taken."""
-    for path in numbered(folder):
+    for path in numbered_folders(folder):
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             break

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vaegan.cli.key_suggestions import (
     DEFAULT_STAGE,
     explain_unknown_choice,
-    keys_named,
+    matching_keys,
     selected_stage,
     suggest_key,
     unknown_key,
@@ -112,7 +112,7 @@ def explain_unknown_key(key: str, stage: str) -> str:
         return f"{key} is a key of {group}={names[0]}{also}, which is not selected; {remedy}"
     near = suggest_key(key, known)
     elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
-    if elsewhere and not keys_named(key, known):
+    if elsewhere and not matching_keys(key, known):
         near = f" It is a key of stage={' and stage='.join(elsewhere)}."
     return unknown_key(key, stage, near)
 

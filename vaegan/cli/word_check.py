@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from vaegan.cli.key_suggestions import DEFAULT_STAGE, keys_named, selected_stage, suggest_key
+from vaegan.cli.key_suggestions import DEFAULT_STAGE, matching_keys, selected_stage, suggest_key
 from vaegan.cli.path_words import parse, read_path
 from vaegan.cli.suggestions import known_keys
 from vaegan.config import GROUPS, did_you_mean
@@ -54,7 +54,7 @@ def check_option(word: str) -> None:
     option = word.partition("=")[0]
     if option not in OPTIONS:
         near = did_you_mean(option, OPTIONS)
-        if keys := keys_named(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
+        if keys := matching_keys(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
             near = f" Did you mean {' or '.join(keys[:3])}?"
         raise ValueError(
             f"unknown option {option}: settings are written without dashes, as KEY=VALUE.{near}"

@@ -50,14 +50,14 @@ def invert_generator(
     require(lr > 0, "lr", "positive", lr)
     size = 1 if num_layers else len(targets)
     parts = [
-        search(generator, target, first, num_steps, lr, num_layers)
+        invert_batch(generator, target, first, num_steps, lr, num_layers)
         for target, first in zip(targets.split(size), start.split(size), strict=True)
     ]
     return Inversion(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.enable_grad()
-def search(
+def invert_batch(
     generator: Generator, target: Tensor, start: Tensor, num_steps: int, lr: float, num_layers: int
 ) -> Inversion:
     """Invert a batch of images with one copy of the generator."""
@@ -74,7 +74,7 @@ def search(
     )
     for step in range(num_steps + 1):
         images = generator(z)
-        best = better_images(best, z.detach(), images.detach(), psnr(images.detach(), target))
+        best = select_better(best, z.detach(), images.detach(), psnr(images.detach(), target))
         if step < num_steps:
             optimizer.zero_grad()
             (images - target).square().mean((1, 2, 3)).sum().backward()
@@ -82,7 +82,7 @@ def search(
     return best
 
 
-def better_images(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
+def select_better(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
     """Return the better of two results for each image."""
     is_better = ratio > best.psnr_after
     return Inversion(

@@ -67,5 +67,5 @@ class TrainedGAN(TrainedModel):
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(TrainedVAE, name):
-            raise AttributeError(f"a GAN has no {name}; use that of its VAE, model.vae.{name}")
+            raise AttributeError(f"a GAN has no {name}; use its VAE: model.vae.{name}")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")

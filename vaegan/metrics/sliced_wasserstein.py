@@ -86,9 +86,9 @@ def extract_patches(images: Tensor) -> list[Tensor]:
     chunks: list[list[Tensor]] = []
     for start in range(0, len(images), CHUNK_IMAGES):
         chunk = to_float(images[start : start + CHUNK_IMAGES])
-        is_here = (start <= image_indices) & (image_indices < start + len(chunk))
-        here = (image_indices[is_here] - start, positions[is_here])
-        chunks.append([cut_patches(level, *here) for level in iterate_levels(chunk)])
+        is_in_chunk = (start <= image_indices) & (image_indices < start + len(chunk))
+        chunk_patches = (image_indices[is_in_chunk] - start, positions[is_in_chunk])
+        chunks.append([cut_patches(level, *chunk_patches) for level in iterate_levels(chunk)])
     return [normalize(torch.cat(parts)).flatten(1) for parts in zip(*chunks, strict=True)]
 
 

@@ -117,7 +117,7 @@ def catch_signals() -> Iterator[None]:
 
 
 def signals_to_catch() -> list[signal.Signals]:
-    """Return the signals to catch: not those that a launcher handles, or SIGHUP under nohup."""
+    """Return the signals to catch, except those that a launcher handles and SIGHUP under nohup."""
     signums = list(TERMINATION_SIGNALS)
     for signum in HANG_UP_SIGNALS:
         if signal.getsignal(signum) == signal.SIG_IGN:

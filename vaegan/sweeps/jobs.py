@@ -76,14 +76,14 @@ def run_unless_finished(
         message = str(error) if is_known else f"{type(error).__name__}: {error}"
         log.error("this sweep job failed: %s", message, exc_info=not is_known)
         Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
-        stop_without_gpu(folder.parent)
+        stop_if_gpu_is_unusable(folder.parent)
         return None
     outcome = make_outcome(result, overrides, config, tag)
     outcome.write(folder)
     return outcome.value
 
 
-def stop_without_gpu(sweep_folder: Path) -> None:
+def stop_if_gpu_is_unusable(sweep_folder: Path) -> None:
     """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, is permanent.
 
     Every later use of the GPU by this process would fail too.

@@ -90,8 +90,8 @@ def resolve_duration(
     val_interval: int | None
     if num_images is not None:
         num_steps, num_epochs = math.ceil(num_images / batch_size), None
-        usual_interval = min(num_steps, int(steps_per_epoch * config.val_check_interval))
-        val_interval = max(1, num_steps // NUM_VALIDATIONS, usual_interval)
+        default_interval = min(num_steps, int(steps_per_epoch * config.val_check_interval))
+        val_interval = max(1, num_steps // NUM_VALIDATIONS, default_interval)
     else:
         assert num_epochs is not None
         num_steps = num_epochs * steps_per_epoch

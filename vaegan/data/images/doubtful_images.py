@@ -24,12 +24,12 @@ def describe_doubtful_traits(traits: Iterable[ImageTraits], bit_depth: int) -> I
     traits = list(traits)
     num_bits = sorted(trait.num_bits for trait in traits if trait.num_bits)
     if num_bits:
-        usual = num_bits[int(NEARLY_ALL * (len(num_bits) - 1))]
+        typical = num_bits[int(NEARLY_ALL * (len(num_bits) - 1))]
         num_clipped = sum(number > bit_depth for number in num_bits)
-        if usual <= bit_depth - UNUSED_BITS:
+        if typical <= bit_depth - UNUSED_BITS:
             yield (
-                f"nearly all of the {len(num_bits)} 16-bit images stay below level {2**usual}, and "
-                f"are read as nearly black; set dataset.bit_depth={max(8, usual)}"
+                f"nearly all of the {len(num_bits)} 16-bit images stay below level {2**typical}, "
+                f"and are read as nearly black; set dataset.bit_depth={max(8, typical)}"
             )
         if num_clipped:
             yield (
