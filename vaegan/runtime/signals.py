@@ -79,7 +79,7 @@ SIGNAL_STATE = SignalState()
 def catch_signals() -> Iterator[None]:
     """Record the first termination signal in `SIGNAL_STATE`; a second Ctrl-C aborts at once.
 
-    Does nothing if nested, or outside of the main thread: other threads receive no signals.
+    Does nothing if nested, or outside the main thread: other threads receive no signals.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     if SIGNAL_STATE.is_catching or not is_main_thread:

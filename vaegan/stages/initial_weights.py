@@ -98,7 +98,7 @@ def copy_layers(
             misfits[key.rpartition(".")[0]] = f"{key} has the shape {shapes}"
     if misfits and init_mismatch == "error":
         raise ValueError(
-            f"init: layers of the {name} do not fit {source} (number: {len(misfits)}): "
+            f"init: layers of the {name} do not fit {source} ({len(misfits)} in total): "
             f"{'; '.join(list(misfits.values())[:3])}. Use the settings of the earlier model, or "
             "init_mismatch=fresh to train these layers from fresh weights"
         )
