@@ -4,8 +4,8 @@
 
 Both decode images * samples latents in chunks of 1,000 without gradients; the likelihood also
 encodes, samples, and evaluates log p(x|z), p(z) and q(z|x). The time is linear in the number of
-images, so a few suffice. Each round measures both in turn. The ratio is that of likelihood to
-decoder: median over rounds, smallest and largest.
+images, so a few suffice. Each round measures both in turn. The ratio is the likelihood's time over
+the decoder's time: median over rounds, smallest and largest.
 """
 
 import argparse

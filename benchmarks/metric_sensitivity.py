@@ -5,7 +5,7 @@
 
 Each damage is applied to the first training images, which are compared with the test images in the
 same way as generated images. The first row is the real-data baseline: the same training images
-without damage. A damage that people see at once should score several times the baseline.
+without damage. Clearly visible damage should score several times the baseline.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def print_table(network: FeatureExtractor, source: ImageSource, num: int) -> Non
     """Print the scores of each damage as a Markdown table."""
     test_images = source.split("test").images
     num = min(num, len(test_images))
-    # The first half of MNIST's test images is by other writers than the second one.
+    # The two halves of MNIST's test images were written by different people.
     real_images = test_images[:: len(test_images) // num]
     real = classify(network, compute_features(network, real_images, num, CPU))
     baseline = None

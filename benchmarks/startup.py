@@ -1,4 +1,4 @@
-"""Time the answers of the command line that train nothing.
+"""Time the start of the command line, with commands that train nothing.
 
     python benchmarks/startup.py [--rounds 3] [--output FILE]
 

@@ -8,7 +8,7 @@ one process. Both take the same steps on the same networks, validate on the same
 grids and two checkpoints; the GAN has no discriminator warm-up. Only vaegan logs, shows a progress
 bar (in a terminal), checks each loss and gradient, and seeds each step.
 
-epoch      the whole of it, with the end of the epoch
+epoch      a whole epoch, including the validation and the checkpoints at its end
 step       one training step: median over an epoch
 tiny step  the same with networks of one channel and two images per batch, which cost almost
            nothing: the difference is what vaegan and Lightning add to each step

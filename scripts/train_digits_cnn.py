@@ -4,9 +4,9 @@
 
 Train the classifier on the train split and print its accuracy on the val split after each epoch.
 Then scale the features on the train split and save the weights of the last epoch. The augmentation
-makes the classifier invariant to small shifts; the pixel statistics measure place. The test split
-is used once, for the accuracy at the end. The random seed is fixed, but the last digits of the
-accuracy vary with the machine and the number of threads.
+makes the classifier invariant to small shifts; the pixel statistics measure position. The test
+split is used once, for the accuracy at the end. The random seed is fixed, but the last digits of
+the accuracy vary with the machine and the number of threads.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_malicious_image_names_reach_neither_shell_nor_terminal(tmp_path):
         [sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True
     )
     assert completed.returncode == 0, completed.stderr.decode()
-    assert b"13 files are skipped" in completed.stdout + completed.stderr
+    assert b"skipped files: 13" in completed.stdout + completed.stderr
     assert b"hidden files and folders: 4 (.png 3, .jpg 1)" in completed.stdout + completed.stderr
     log = (work / "run" / "train.log").read_bytes()
     assert b"\x1b" not in log + completed.stdout + completed.stderr

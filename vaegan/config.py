@@ -37,7 +37,7 @@ class Component:
     """Exchangeable part that a config selects by name.
 
     A subclass that declares a `Config` with a `name` is registered as a choice of its group. If
-    the same class is declared again, as by a notebook cell that runs twice, it replaces the first.
+    the same class is declared again, such as by rerunning a notebook cell, it replaces the first.
 
     Raises:
         ValueError: Another class of the group has the same `name`.

@@ -62,7 +62,7 @@ def test_experiments_of_a_config_folder_are_completed(candidates, tmp_path):
 
 
 def test_other_shells_are_refused():
-    with pytest.raises(ValueError, match="tab completion is for bash: -sc install=bash"):
+    with pytest.raises(ValueError, match="tab completion supports only bash: -sc install=bash"):
         complete(["-sc", "install=fish"], CONF)
 
 

@@ -133,7 +133,7 @@ def test_skipped_files_are_logged_once(tmp_path, caplog):
         (tmp_path / "images" / name).write_bytes(b"")
     data = ImageDataModule(config.build(), LoaderConfig(batch_size=8), seed=0)
     assert [skipped.path for skipped in data.skipped] == ["a.png", "b.png"]
-    assert caplog.text.count("2 files are skipped; the first is 'a.png': the file is empty") == 1
+    assert caplog.text.count("skipped files: 2; the first is 'a.png': the file is empty") == 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"crop": "random", "flip": True}])

@@ -87,7 +87,7 @@ def test_split_folders_are_kept_and_a_missing_split_is_taken_from_train(tmp_path
         path.startswith("train/") for path in found["test"] + found["train"]
     )
     assert len(found["test"] + found["train"]) == 60 and (source.split("val").labels == 1).all()
-    assert f"left out of {root}: outside of the split folders: 2 (.png 2)" in caplog.text
+    assert f"left out of {root}: outside the split folders: 2 (.png 2)" in caplog.text
 
 
 def test_splits_stay_when_images_are_added_or_renamed(tmp_path):
@@ -301,8 +301,8 @@ def test_table_shows_split_class_number_and_origin_and_what_is_left_out(tmp_path
     assert f"val cat {num_cats(source, 'val')} training/cat (20.0% by content hash)" in lines
     assert "test cat 5 testing/cat" in lines
     assert num_val + len(source.paths["train"]) == 40
-    summary = "formats that are not read: 1 (.heic 1); thumbnails: 1 (.png 1)"
-    reversed_summary = "thumbnails: 1 (.png 1); formats that are not read: 1 (.heic 1)"
+    summary = "unsupported formats: 1 (.heic 1); thumbnails: 1 (.png 1)"
+    reversed_summary = "thumbnails: 1 (.png 1); unsupported formats: 1 (.heic 1)"
     assert summary in text or reversed_summary in text
 
 
@@ -353,7 +353,7 @@ def test_fraction_that_the_user_sets_wins(tmp_path):
 def test_fewer_than_50_images_are_refused_in_one_sentence(tmp_path):
     root = tmp_path / "images"
     fill(root, 49, width=8, height=8)
-    with pytest.raises(ValueError, match="contains only 49 usable images; at least 50 are needed"):
+    with pytest.raises(ValueError, match=r"too few usable images \(49\); at least 50 are needed"):
         make_source(root, val_fraction=None, test_fraction=None).prepare()
 
 
@@ -394,7 +394,7 @@ def test_folder_of_formats_that_are_not_read_names_them(tmp_path):
     root = tmp_path / "images"
     root.mkdir()
     (root / "a.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"no image files .*formats that are not read: 1 \(.heic"):
+    with pytest.raises(ValueError, match=r"no image files .*unsupported formats: 1 \(.heic"):
         make_source(root).prepare()
 
 
@@ -434,7 +434,7 @@ def test_nearly_constant_images_give_a_warning(tmp_path, caplog):
     for i in range(60):
         (root / f"{i}.png").write_bytes(encode(draw(seed=i).point(lambda level: level // 16)))
     text, _ = log_of(caplog, root, cache=None)
-    assert "training images looked at are nearly constant" in text
+    assert "sampled training images are nearly constant" in text
 
 
 def test_stacks_and_32_bit_files_are_reported_with_and_without_a_cache(tmp_path, caplog):
@@ -446,7 +446,7 @@ def test_stacks_and_32_bit_files_are_reported_with_and_without_a_cache(tmp_path,
     for config in ({}, {"cache": None}):
         caplog.clear()
         text, source = log_of(caplog, root, **config)
-        assert "1 TIFF files have several pages" in text
+        assert "multi-page TIFF files: 1" in text
         assert [path for path, _ in source.skipped_files()] == ["float.tif"]
 
 

@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
         "other_file",
         "other_file",
     ]
-    assert "1 files skipped" in completed.stdout and "dataset=streaming" in completed.stdout
+    assert "skipped files: 1." in completed.stdout and "dataset=streaming" in completed.stdout
     return folder
 
 

@@ -230,5 +230,5 @@ def test_celeba_without_files_or_with_missing_images_raises(celeba, tmp_path, mo
     with pytest.raises(ValueError, match="dataset=celeba: .*no network.*set dataset.root"):
         build_celeba(tmp_path / "empty").prepare()
     (celeba[0] / "celeba" / "img_align_celeba" / "000003.jpg").unlink()
-    with pytest.raises(ValueError, match="img_align_celeba must be all images .*1 images too few"):
+    with pytest.raises(ValueError, match="img_align_celeba must be all images .*1 missing"):
         build_celeba(celeba[0]).prepare()

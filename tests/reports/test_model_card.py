@@ -26,7 +26,7 @@ def test_a_card_has_data_metrics_command_and_license(tmp_path):
 
 def test_a_card_of_a_single_file_says_what_is_unknown(tmp_path):
     card = model_card(load_checkpoint(save_vae(tmp_path / "a" / "b" / "vae.ckpt", make_run())), {})
-    assert "The metrics are not known" in card and "Not recorded" in card and "log_prob" in card
+    assert "The metrics are unknown" in card and "Not recorded" in card and "log_prob" in card
     assert "samples.png" not in card
 
 

@@ -85,7 +85,7 @@ def test_ranks_are_empty_without_the_data_of_the_training(paths, tmp_path, monke
     monkeypatch.setattr("vaegan.data.shapes.Shapes.split", fail)
     _, rows = encode(paths, "vae", tmp_path)
     assert {row["rank"] for row in rows} == {""}
-    assert "no ranks, because the images of the training are not available" in caplog.text
+    assert "no ranks, because the data set of the model is not available" in caplog.text
 
 
 def test_a_gan_is_inverted(paths, tmp_path, capsys):
@@ -108,7 +108,7 @@ def test_a_gan_is_inverted(paths, tmp_path, capsys):
         (["images="], "images must be a folder of image files, or one file"),
         (["images=nowhere"], "images=nowhere does not exist"),
         (["images=EMPTY"], "images=.* contains no image files"),
-        (["images=BROKEN"], "none of the 1 files can be used; 'broken.png': not an image"),
+        (["images=BROKEN"], "no usable image files \\(tried: 1\\); 'broken.png': not an image"),
         (["num_samples=0"], "num_samples must be at least 1"),
         (["num_ranked=-1"], "num_ranked must be at least 0"),
         (["inversion_lr=0"], "inversion_lr must be positive"),

@@ -47,7 +47,7 @@ def test_runs_are_listed_with_stage_data_status_and_metrics(tmp_path, monkeypatc
         "vae/e",
     ]
     assert rows[1].endswith("finished  test/elbo -95.9, test/frechet_distance 0.221")
-    assert "shapes" in rows[0] and "as its VAE" in rows[2]
+    assert "shapes" in rows[0] and "same as VAE" in rows[2]
     assert [word for word in ("failed", "stopped", "running") if word not in "".join(rows)] == []
     assert "stopped" in rows[3] and "running" in rows[4]
 

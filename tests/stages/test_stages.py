@@ -271,7 +271,7 @@ def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):
     for tag, value in result.metrics.items():
         assert tag in out and f"{value:.4f}" in out
     assert (
-        "64 test images of shapes, 20 importance samples per image" in out
+        "64 test images of shapes, importance samples per image: 20" in out
         and "target_seed=4; KL: closed form" in out
     )
     events = [
@@ -307,7 +307,7 @@ def test_quick_evaluation_says_so(vae_result, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("vaegan.stages.evaluate.QUICK_IMAGES", 32)
     run_stage(compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}"), tmp_path)
     out = capsys.readouterr().out
-    assert "32 of 64 test images of shapes, 20 importance samples per image" in out
+    assert "32 of 64 test images of shapes, importance samples per image: 20" in out
     assert "full=true scores all images with 1,000 samples each" in out
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert (report["num_images"], report["num_available"]) == (32, 64)

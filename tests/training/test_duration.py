@@ -86,7 +86,7 @@ def test_few_training_steps_are_warned_of(max_images, is_warned, caplog):
     assert bool(caplog.records) == is_warned
     if is_warned:
         message = caplog.records[0].getMessage()
-        assert "gan: only 25 training steps" in message
+        assert "gan: few training steps (25)" in message
         assert "for 500 steps, set trainer.max_images=5000 (in the pipeline gan" in message
 
 
@@ -95,4 +95,5 @@ def test_the_duration_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         log_duration(duration, "vae")
     message = caplog.records[0].getMessage()
-    assert "vae: training for 128,000 images (2,000 steps of 64, 200 passes" in message
+    assert "vae: training for 128,000 images (steps: 2,000, batch size: 64, " in message
+    assert "passes over the training set: 200)" in message

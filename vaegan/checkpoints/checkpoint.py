@@ -191,7 +191,7 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     """Build an untrained VAE from a run's plain config; keys not in VAEConfig are ignored."""
     names = {field.name for field in fields(VAEConfig)}
     plain = {key: value for key, value in run.items() if key in names}
-    for group in ("encoder", "decoder"):  # checkpoints older than `resampling` do not have it
+    for group in ("encoder", "decoder"):  # checkpoints older than `resampling` do not contain it
         part = plain.get(group)
         if isinstance(part, Mapping) and part.get("name") in ("conv", "resnet"):
             plain[group] = {"resampling": "strided", **part}

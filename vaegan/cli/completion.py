@@ -31,25 +31,25 @@ complete -o nospace -o default -F _vaegan_complete vaegan python python3 uv
 
 
 def complete(words: Sequence[str], conf: Path) -> str:
-    """Return the output of `-sc install=bash`, the script, or of `-sc query=bash`, candidates.
+    """Return the completion script (`-sc install=bash`) or the candidates (`-sc query=bash`).
 
     Args:
         words: The command line.
         conf: Folder of the project's configs.
 
     Raises:
-        ValueError: The shell is another one.
+        ValueError: The shell is not bash.
     """
     if "install=bash" in words:
-        return BASH.format(program=this_program())
+        return BASH.format(program=program_command())
     if "query=bash" not in words:
-        raise ValueError("tab completion is for bash: -sc install=bash")
+        raise ValueError("tab completion supports only bash: -sc install=bash")
     line = os.environ.get("COMP_LINE", "")
     *before, word = line[: int(os.environ.get("COMP_POINT", len(line)))].split(" ")
     return "\n".join(sorted(set(find_candidates(before, word, conf))))
 
 
-def this_program() -> str:
+def program_command() -> str:
     """Return the command that runs this program in any folder, quoted for the shell."""
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "__main__.py":
@@ -61,8 +61,8 @@ def find_candidates(before: Sequence[str], word: str, conf: Path) -> Iterator[st
     """Iterate over the completions of a word.
 
     Args:
-        before: Words before it.
-        word: Start of the word, up to the cursor.
+        before: Words before the one to complete.
+        word: Start of the word to complete, up to the cursor.
         conf: Folder of the project's configs.
     """
     key, equals, value = word.partition("=")
@@ -83,7 +83,7 @@ def find_candidates(before: Sequence[str], word: str, conf: Path) -> Iterator[st
 def find_settings(
     settings: Settings, before: Sequence[str], key: str, folders: Sequence[Path]
 ) -> Iterator[str]:
-    """Iterate over `KEY=VALUE` for all keys of a stage; the values of `key` as far as known."""
+    """Iterate over `KEY=VALUE` for all keys of a stage; VALUE is empty if the choices are open."""
     stages = [word.removeprefix("stage=") for word in before if word.startswith("stage=")]
     stage = stages[-1] if stages and stages[-1] in settings.stages else "pipeline"
     yield from (f"stage={name}" for name in settings.stages)
@@ -103,7 +103,7 @@ def find_settings(
 
 
 def find_paths(key: str, start: str) -> Iterator[str]:
-    """Iterate over the paths that start with a text, and `last` for the key of a model or run."""
+    """Iterate over the paths that start with `start`, and `last` for keys of a model or a run."""
     if key in LAST_KEYS:
         yield "last"
     folder, _, name = start.rpartition("/")

@@ -60,7 +60,7 @@ def readable_errors() -> Iterator[None]:
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """`readable_errors` for a Hydra callback: Hydra turns other exceptions into warnings.
+    """Like `readable_errors`, but for Hydra callbacks, whose exceptions Hydra turns into warnings.
 
     Raises:
         SystemExit: For every error.

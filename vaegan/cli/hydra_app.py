@@ -40,13 +40,13 @@ def run(config: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:
         return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
     run_config = to_run_config(config)
-    with readable_errors(), repeatable(), ending_reservation():
+    with readable_errors(), suggest_restart(), ending_reservation():
         result = execute(run_config, folder)
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
+def suggest_restart() -> Iterator[None]:
     """If a signal stops a run that cannot be resumed, say how to start it again."""
     try:
         yield
@@ -59,7 +59,7 @@ def repeatable() -> Iterator[None]:
 
 
 def with_absolute_config_path(words: Sequence[str]) -> list[str]:
-    """Return a command line with absolute folders of configs."""
+    """Return a command line in which the config folders are absolute paths."""
     absolute: list[str] = []
     for word in words:
         name, _, value = word.partition("=")
@@ -72,7 +72,7 @@ def with_absolute_config_path(words: Sequence[str]) -> list[str]:
 
 
 def without_output_folder(words: Sequence[str]) -> list[str]:
-    """Add overrides that keep Hydra from making an output folder for a stage that only prints."""
+    """Add overrides that keep Hydra from creating an output folder for a stage that only prints."""
     if any(f"stage={name}" in words for name, stage in STAGES.items() if not stage.writes_files):
         return [*words, *NO_OUTPUT_FOLDER]
     return list(words)

@@ -1,4 +1,4 @@
-"""The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are the same.
+"""The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are equivalent.
 
 `--help`, `--version` and tab completion do not import torch.
 """
@@ -20,8 +20,8 @@ COMPLETION_OPTIONS = ("--shell-completion", "-sc")
 
 def main() -> None:
     """Run the command line in sys.argv."""
-    # Read when torch is imported. By default, threads spin while they wait, which slows a step down
-    # several times if another process uses the cores.
+    # Read when torch is imported. By default, waiting threads spin, which makes a step several
+    # times slower if another process uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = sys.argv[1:]
     options = (*HELP_OPTIONS, *COMPLETION_OPTIONS, "--version")

@@ -1,4 +1,4 @@
-"""Standard output and error that never end a run, and the log handlers of the command line."""
+"""Output streams whose errors never end a run, and the log handlers of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAM_NAMES = {1: "standard output", 2: "standard error"}
 class SteadyFile(io.FileIO):
     """File descriptor of an output stream. After an error, its output is dropped.
 
-    Errors are a closed pipe (`| head`), a terminal that is gone, or a full disk.
+    Errors are a closed pipe (`| head`), a closed terminal, or a full disk.
 
     Args:
         fd: 1 for standard output, 2 for standard error.
@@ -41,7 +41,7 @@ class SteadyFile(io.FileIO):
             return size
 
     def drop_output(self, error: OSError) -> None:
-        """Redirect the descriptor to the null device, and say so on the other stream."""
+        """Redirect the descriptor to the null device, and report this on the other stream."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.fileno())
         os.close(null)
@@ -54,9 +54,9 @@ class SteadyFile(io.FileIO):
 
 @contextmanager
 def steady_output(is_reported: bool = True) -> Iterator[None]:
-    """Replace sys.stdout and sys.stderr with streams that drop what cannot be written.
+    """Replace sys.stdout and sys.stderr with streams that drop output that cannot be written.
 
-    Characters that the encoding of a stream does not have are written as "?".
+    Characters that the encoding of a stream lacks are written as "?".
 
     Args:
         is_reported: True to report the first error of a stream on the other one.
@@ -134,7 +134,7 @@ def set_up_log_handlers() -> None:
 
 
 def stop_log_file(handler: logging.FileHandler, record: logging.LogRecord) -> None:
-    """Report that a record cannot be written to a log file, and do not write to it any more."""
+    """Report that a record cannot be written to a log file, and stop writing to the file."""
     error = sys.exc_info()[1]
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if other is not handler]  # being iterated

@@ -1,4 +1,4 @@
-"""Paths on the command line: quoted for Hydra's override grammar where it would not read them."""
+"""Quote paths on the command line that Hydra's override grammar would not read as typed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMA_SEPARATED = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,])+""
 def quote_paths(words: Sequence[str]) -> list[str]:
     """Return a command line in which Hydra reads every path as it was typed.
 
-    The rule, for words `KEY=PATH` with one of the keys above:
+    The rules for words `KEY=PATH` whose key is in PATH_KEYS:
 
     - A path that Hydra reads as the same text, as null, true or false, as a quoted string, as an
       interpolation `${...}`, or as a function such as `choice(a,b)`, is not changed.
@@ -73,7 +73,7 @@ def quote_items(text: str) -> list[str]:
 
 
 def is_literal(value: str) -> bool:
-    """True if Hydra reads a value as this text, or as something that is meant for Hydra."""
+    """True if Hydra reads a value as the same text, or if the value uses Hydra's own syntax."""
     override = parse(value)
     if override is None:
         return False

@@ -31,13 +31,13 @@ from vaegan.training.stage_result import StageResult
 
 
 def run(*words: str) -> StageResult | None:
-    """Run a stage with the words of the command line, in this process.
+    """Run a stage in this process, with the same arguments as on the command line.
 
         result = vaegan.run("stage=vae", "dataset=mnist", "latent_dim=16")
         model = vaegan.load(result.checkpoint)
 
     Args:
-        words: Settings such as "stage=vae". Options such as -m (sweeps) are for the command line.
+        words: Settings such as "stage=vae". Options such as -m (sweeps) are not supported.
 
     Returns:
         Folder, best checkpoint and metrics of a run that trains or evaluates; None for other
@@ -81,7 +81,7 @@ def prepare_run(words: Sequence[str]) -> tuple[RunConfig, Path]:
 
 @contextmanager
 def separate_hydra() -> Iterator[None]:
-    """Clear the global state of Hydra, and restore the caller's on exit."""
+    """Clear the global state of Hydra, and restore the previous state on exit."""
     outer, outer_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
@@ -92,7 +92,7 @@ def separate_hydra() -> Iterator[None]:
 
 
 def record_words(config: DictConfig, words: Sequence[str]) -> None:
-    """Write the composed config and the words into the run folder, as Hydra does."""
+    """Write the composed config and the overrides to the run folder, as Hydra does."""
     hydra_folder = Path(config.hydra.run.dir, config.hydra.output_subdir)
     hydra_folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(without_hydra_node(config), hydra_folder / "config.yaml")

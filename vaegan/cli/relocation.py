@@ -19,7 +19,7 @@ CHECKPOINT_STAGES = {"ckpt": ["vae", "gan"], "vae_ckpt": ["vae"], "init": ["vae"
 
 
 def expand_dataset(words: Sequence[str], conf: Path) -> list[str]:
-    """Add the data set of the checkpoint to a command that sets keys of it, but selects none.
+    """Add the data set of the checkpoint to a command that sets its keys without selecting it.
 
     In `stage=evaluate ckpt=RUN dataset.root=FOLDER`, the other keys of `dataset` are then those of
     the VAE's training. Keys in the command take precedence.
@@ -29,7 +29,8 @@ def expand_dataset(words: Sequence[str], conf: Path) -> list[str]:
         conf: Folder of the project's configs.
 
     Raises:
-        ValueError: The checkpoint cannot be loaded, or those of a sweep have different data sets.
+        ValueError: A checkpoint cannot be loaded, or the checkpoints of a sweep have different data
+            sets.
     """
     keys = [word.partition("=")[0].lstrip("+") for word in words]
     checkpoints = [

@@ -1,4 +1,4 @@
-"""The run folder of a command, from before Hydra writes to it until the run has ended."""
+"""Lock the run folder of a command before Hydra writes to it, and until the run has ended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ current: Reservation | None = None  # folder of the run of this process
 
 
 class Reservation:
-    """Run folder that is locked for a command, and left as it was if the command is refused.
+    """Run folder that is locked for a command, and restored if the command is rejected.
 
     Args:
         folder: The folder.
         log_name: Name of Hydra's log file in the folder.
-        is_new: True to create the folder, with a number in its name if it exists already.
+        is_new: True to create the folder, with a number appended if the name is already taken.
     """
 
     def __init__(self, folder: Path, log_name: str, is_new: bool) -> None:
@@ -37,7 +37,7 @@ class Reservation:
         self.run_files = self._find_run_files()
 
     def undo(self) -> None:
-        """Restore the files of Hydra, unless the run has written files of its own."""
+        """Restore the files of Hydra, unless the run has already written its own files."""
         if self._find_run_files() != self.run_files:
             return
         for path in self._find_hydra_files():
@@ -66,7 +66,7 @@ class Reservation:
         return {(path, stat.st_size, stat.st_mtime_ns) for path, stat in files}
 
 
-def numbered(folder: Path) -> Iterator[Path]:
+def numbered_folders(folder: Path) -> Iterator[Path]:
     """Iterate over a folder and its numbered names: run, run_2, run_3, ..."""
     yield folder
     for number in itertools.count(2):
@@ -75,7 +75,7 @@ def numbered(folder: Path) -> Iterator[Path]:
 
 def create_new_folder(folder: Path) -> Path:
     """Create a folder under its first numbered name that no other command has taken."""
-    for path in numbered(folder):
+    for path in numbered_folders(folder):
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             break
@@ -84,7 +84,7 @@ def create_new_folder(folder: Path) -> Path:
 
 @contextmanager
 def ending_reservation() -> Iterator[None]:
-    """Release the run folder at the end of a run; leave it as it was if the run is refused."""
+    """Release the run folder at the end of a run, and restore it if the run is rejected."""
     global current
     try:
         yield

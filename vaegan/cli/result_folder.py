@@ -18,8 +18,8 @@ MAX_DEPTH = 5  # RUN/export/DATE_TIME/export/model.safetensors
 def result_folder(run: RunConfig, default: Path) -> Path:
     """Return the folder of a command that does not set hydra.run.dir.
 
-    The results of `stage=sample ckpt=RUN` are written to RUN/sample/DATE_TIME. A model that is not
-    in a run folder, or in one that cannot be written to, has its results in the default folder.
+    The results of `stage=sample ckpt=RUN` are written to RUN/sample/DATE_TIME. If the model is not
+    in a run folder, or the run folder is not writable, they are written to the default folder.
 
     Args:
         run: Config of the command.
@@ -36,7 +36,7 @@ def result_folder(run: RunConfig, default: Path) -> Path:
 
 
 def find_run_folder(path: Path) -> Path | None:
-    """Return the folder of the training run that a path is in, or None."""
+    """Return the folder of the training run that contains a path, or None."""
     for folder in (path, *path.parents[:MAX_DEPTH]):
         stages = (folder / stage / "checkpoints" for stage in ("vae", "gan"))
         if (folder / CONFIG_FILE).is_file() and any(stage.is_dir() for stage in stages):

@@ -27,11 +27,11 @@ NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
 
 class CheckRun(Callback):
-    """Check the config and the folder of a run, so that a refused command writes nothing.
+    """Check the config and the folder of a run, so that a rejected command writes nothing.
 
-    `~` in hydra.run.dir is the home folder. A folder named by the time is always a new one. Results
-    about a trained model are by default in its run folder. Of the processes that torchrun or SLURM
-    start for one run, only the first writes Hydra's files.
+    `~` in hydra.run.dir is the home folder. A folder with the time in its name is always new. The
+    results of a trained model are written to its run folder by default. Of the processes that
+    torchrun or SLURM start for one run, only the first writes Hydra's files.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class CheckRun(Callback):
 
 
 def without_hydra_node(config: DictConfig) -> DictConfig:
-    """Return a composed config without the `hydra` node, which ${hydra:...} still reads."""
+    """Return a composed config without the `hydra` node; ${hydra:...} can still be resolved."""
     HydraConfig.instance().set_config(config)
     config = copy.deepcopy(config)
     with open_dict(config):

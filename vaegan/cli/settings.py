@@ -180,7 +180,7 @@ class Settings:
                 summary = one.comment or self.group_base(group).summary
                 yield Setting(prefix + one.name, default, summary)
             elif nested in self.uses:
-                continue  # has a section of its own
+                continue  # has its own section
             elif nested is not None:
                 defaults = self.factory(one)[1]
                 yield from self.expand(self.reader.fields(nested), f"{prefix}{one.name}.", defaults)

@@ -1,4 +1,4 @@
-"""Explain a command line that does not compose, and suggest the nearest known key or choice."""
+"""Explain why Hydra cannot compose a command line, and suggest known keys and choices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HYDRA_PLUGINS = {  # Hydra's plugins and the extras that install them
 DEFAULT_STAGE = "pipeline"
 
 
-SYNONYMS = {  # what newcomers type: key, or the end of one
+SYNONYMS = {  # name that newcomers type: key, or last part of a key
     "epochs": "trainer.max_epochs",
     "epoch": "trainer.max_epochs",
     "num_epochs": "trainer.max_epochs",
@@ -139,10 +139,10 @@ def explain_value(message: str, cause: str) -> str:
 
 
 def explain_comma(word: str) -> str:
-    """Return the message for a value with a comma in a command that is no sweep."""
+    """Return the message for a value with a comma in a command that is not a sweep."""
     key, _, value = word.partition("=")
     return (
-        f"{word} has a comma: for a sweep over these values, add -m; for one text with a comma, "
+        f"{word} has a comma: for a sweep over these values, add -m; for one value with a comma, "
         f"write {shell_word(key, quote_for_hydra(value))}; for a list, write '{key}=[{value}]'"
     )
 
@@ -150,13 +150,13 @@ def explain_comma(word: str) -> str:
 def explain_unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
     """Return the message for a component, a stage or an experiment that does not exist."""
     near = did_you_mean(name.lower().replace("-", "_"), known)
-    plugins = ". For a component of your own, add plugins=[MODULE]"
+    plugins = ". To use your own component, add plugins=[MODULE]"
     if group == "stage" and (not near or name.lower() in ("train", "training", "fit")):
-        near = " Stages that train are vae, gan, and pipeline, which is both."
+        near = " The training stages are vae, gan, and pipeline, which trains both."
     if group == "dataset":
         plugins = (
-            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; for a data "
-            "set of your own, add plugins=[MODULE]"
+            ". For a folder of images, write dataset=image_folder dataset.root=FOLDER; to use your "
+            "own data set, add plugins=[MODULE]"
         )
     return f"{group}={name} is not a known choice.{near} Known choices: {', '.join(known)}{plugins}"
 
@@ -180,7 +180,7 @@ def explain_unknown_key(key: str, stage: str) -> str:
         return f"{key} is a key of {group}={names[0]}{also}, which is not selected; {remedy}"
     near = suggest_key(key, known)
     elsewhere = [name for name in STAGES if key in key_owners(stage_config(name))]
-    if elsewhere and not keys_named(key, known):
+    if elsewhere and not matching_keys(key, known):
         near = f" It is a key of stage={' and stage='.join(elsewhere)}."
     return (
         f"unknown key {key} for stage={stage}.{near} "
@@ -195,13 +195,13 @@ def known_keys(stage: str) -> list[str]:
 
 def suggest_key(key: str, known: Sequence[str]) -> str:
     """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
-    if found := keys_named(key, known):
+    if found := matching_keys(key, known):
         return f" Did you mean {' or '.join(found[:3])}?"
     return did_you_mean(key, known)
 
 
-def keys_named(key: str, known: Sequence[str]) -> list[str]:
-    """Return the known keys that a typed key, or the key that it is a synonym of, is the end of."""
+def matching_keys(key: str, known: Sequence[str]) -> list[str]:
+    """Return the known keys that end with a typed key, or with the key that it is a synonym of."""
     target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
     if target in known:
         return [target]
@@ -210,7 +210,7 @@ def keys_named(key: str, known: Sequence[str]) -> list[str]:
 
 
 def choices_with(group: str, key: str) -> list[str]:
-    """Return the choices of a group that have a key, the most common data set first."""
+    """Return the choices of a group that have a key, with dataset=image_folder first."""
     field = key.rpartition(".")[2]
     names = [
         name

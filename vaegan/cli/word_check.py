@@ -1,4 +1,4 @@
-"""Words of the command line that Hydra would refuse in its own terms, checked before it starts."""
+"""Check the words of the command line before Hydra, whose own error messages would be unclear."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from vaegan.cli.path_words import parse, read_path
 from vaegan.cli.suggestions import (
     DEFAULT_STAGE,
-    keys_named,
     known_keys,
+    matching_keys,
     selected_stage,
     suggest_key,
 )
@@ -18,7 +18,7 @@ from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.stage_table import STAGES
 
 SELECTED_ONCE = ("stage", "experiment", *GROUPS)
-OPTIONS = {  # of Hydra; True for those with a value in the next word
+OPTIONS = {  # Hydra's options; True if the next word is the value of the option
     **dict.fromkeys(
         ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False
     ),
@@ -35,8 +35,8 @@ def check_words(words: Sequence[str]) -> None:
     """Check the form of each word, before Hydra parses the command line.
 
     Raises:
-        ValueError: A word is no setting, or selects something that cannot be selected this way. The
-            message shows what to write instead.
+        ValueError: A word is not a setting, or selects something that cannot be selected this way.
+            The message shows what to write instead.
     """
     stage = selected_stage(words)
     keys = known_keys(stage)
@@ -59,7 +59,7 @@ def check_option(word: str) -> None:
     option = word.partition("=")[0]
     if option not in OPTIONS:
         near = did_you_mean(option, OPTIONS)
-        if keys := keys_named(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
+        if keys := matching_keys(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
             near = f" Did you mean {' or '.join(keys[:3])}?"
         raise ValueError(
             f"unknown option {option}: settings are written without dashes, as KEY=VALUE.{near}"
@@ -67,7 +67,7 @@ def check_option(word: str) -> None:
 
 
 def check_option_value(option: str, value: str) -> None:
-    """Check the value of an option, as far as Hydra's own message would not be clear."""
+    """Check the value of an option if Hydra's own message would be unclear."""
     if option in ("--cfg", "-c") and value not in CFG_CHOICES:
         raise ValueError(f"{option} {value}: expected one of {', '.join(CFG_CHOICES)}")
     if option in ("--config-dir", "-cd") and not os.path.isdir(value):
@@ -95,7 +95,7 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
     check_section(name, value, stage, keys)
     if parse(value) is None:
         raise ValueError(
-            f"{word}: the value has characters with a special meaning; to use it as a text, write "
+            f"{word}: the value has characters with a special meaning; to use it as it is, write "
             f"{shell_word(key, quote_for_hydra(value))}"
         )
 
@@ -139,6 +139,6 @@ def explain_bare_word(word: str) -> str:
         return f"{word}: write KEY=VALUE with an equals sign: {key}={value.strip() or 'VALUE'}"
     if os.path.exists(os.path.expanduser(word)):
         root = shell_word("dataset.root", word)
-        return f"{word} is no setting; for a folder of images, write dataset=image_folder {root}"
+        return f"{word} is not a setting; for a folder of images, write dataset=image_folder {root}"
     near = suggest_key(word, known_keys(DEFAULT_STAGE))
-    return f"{word} is no setting: settings are written as KEY=VALUE.{near}"
+    return f"{word} is not a setting: settings are written as KEY=VALUE.{near}"

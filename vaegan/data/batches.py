@@ -46,7 +46,7 @@ class ShuffledBatches(Sampler[BatchIndices]):
 
     Every rank draws the same global batches and takes its share of each of them, so a training
     step does not depend on the number of devices. The last, incomplete batch of an epoch is
-    dropped. An epoch of fewer images than a batch repeats them to fill one batch.
+    dropped. If an epoch has fewer images than a batch, images are repeated to fill one batch.
 
     Args:
         num_images: Number of images in the split.

@@ -54,7 +54,7 @@ class ImageDataModule(pl.LightningDataModule):
         if skipped:
             path, reason = skipped[0]
             warn = rank_zero_only(log.warning)
-            warn("%d files are skipped; the first is %r: %s", len(skipped), path, reason)
+            warn("skipped files: %d; the first is %r: %s", len(skipped), path, reason)
         size = list(source.image_shape[1:])
         self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])
@@ -147,7 +147,7 @@ class ImageDataModule(pl.LightningDataModule):
     def fingerprint(self) -> list[int | str]:
         """Split sizes, and the fingerprint of the training images and their order.
 
-        Kept, because a data set without a cache decodes images for it.
+        The value is cached, because a data set without an image cache decodes images to compute it.
         """
         sizes = [len(split) for split in self.splits.values()]
         train_images = self.splits["train"].images

@@ -63,12 +63,12 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
     CLASSIFIER: ClassVar[str | None] = None  # digits_cnn weights for these classes, if any
     LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of the images
-    # True for photos, drawings and the like, which have other defaults of the GAN and the duration
+    # True for photos, drawings and similar images: other defaults for the GAN and the duration
     IS_NATURAL: ClassVar[bool] = False
     DEFAULT_ROOT: ClassVar[str | None] = None  # folder of the data files if `root` is null
-    # True to repeat images in a batch that is larger than the training split, False to refuse it
+    # True to repeat images in a batch that is larger than the training split, False to reject it
     REPEATS_IMAGES: ClassVar[bool] = False
-    LICENSE: ClassVar[str | None] = None  # of the images, for the model card; None if unknown
+    LICENSE: ClassVar[str | None] = None  # license of the images, for model cards; None if unknown
     class_names: Sequence[str] | None = None  # name of each label; None if unknown
     is_prepared = False  # True after `prepare_once`
 
@@ -80,7 +80,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         def resolve_defaults(self) -> Self:
             """Return the config with the defaults that depend on the machine filled in.
 
-            Saved configs have them, so that a model is used with the images it was trained on.
+            Saved configs contain the resolved values, which hold on any machine.
             """
             return self
 
@@ -94,7 +94,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
     @property
     def min_training_images(self) -> int:
-        """Training images that the default duration covers at least, counting repeated uses."""
+        """Minimum number of training images of the default duration, counting repeats."""
         return 128_000 if self.IS_NATURAL else 0
 
     @abc.abstractmethod
@@ -117,10 +117,10 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         return []
 
     def prepare_once(self) -> Sequence[SkippedFile]:
-        """Call `prepare` if it has not been called by this method.
+        """Call `prepare`, unless an earlier call of this method has done so.
 
         Returns:
-            Broken files that this call has found, which are not used.
+            Broken files found by this call, which are not used.
         """
         if self.is_prepared:
             return []

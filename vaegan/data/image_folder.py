@@ -34,7 +34,7 @@ from vaegan.runtime.paths import cache_home
 
 log = logging.getLogger(__name__)
 CACHE_FORMAT = 4  # increase when the decoder or the cache layout changes: starts new caches
-MIN_IMAGES = 50  # that can be divided by default fractions
+MIN_IMAGES = 50  # smallest number of images that default fractions can divide
 CROP_MARGIN = 8  # crop=random stores images that are larger than the crop by one eighth
 
 
@@ -68,7 +68,7 @@ class ImageFolder(NaturalImageSource):
         # null: they are splits if one for training and one for val or test lie at the same depth
         split_folders: bool | None = None
         # fraction of the images used for validation if there is no folder for it, in (0, 1); null:
-        # 0.1, or as much as 100 images need, at most 0.2
+        # 0.1, or more if needed to get 100 images, at most 0.2
         val_fraction: float | None = None
         # fraction of the images used for testing if there is no folder for it, in (0, 1); null: as
         # for val_fraction
@@ -110,7 +110,7 @@ class ImageFolder(NaturalImageSource):
         self.paths: dict[str, list[str]] = {}  # image paths of each split, in order
         self.splits: dict[str, Split] = {}
         self.images: dict[str, MemmapImages | ImagesOnDemand] = {}  # of each split
-        self.fractions: dict[str, float] = {}  # of the training images, taken for a split
+        self.fractions: dict[str, float] = {}  # fraction of the training images taken for a split
         self.traits: dict[str, ImageTraits] = {}  # by path
         self.broken_files: BrokenFileLimit | None = None
         self.left_out: list[LeftOutFile] = []  # files that look like images but are not used
@@ -151,7 +151,7 @@ class ImageFolder(NaturalImageSource):
         if not self.root.is_dir():
             raise ValueError(
                 f"dataset.root={self.config.root} is not a folder; set it to the folder of your "
-                "images (also for a trained model, whose images have moved)"
+                "images (also if the images of a trained model have moved)"
             )
         found = scan(self.root)
         num_files = len(found.files) + len(found.unreadable)
@@ -211,7 +211,7 @@ class ImageFolder(NaturalImageSource):
         class_indices = {name: i for i, name in enumerate(class_names)}
         self.class_names = class_names if any(class_names) else None
         self.paths = {name: [] for name in SPLIT_NAMES}
-        # The order by content makes the first images of a split a random sample of its classes.
+        # Sorting by content hash makes the first images of a split a random sample of its classes.
         for path, digest in sorted(digests.items(), key=lambda item: (item[1], item[0])):
             split = labels[path].split
             if split is None or split == "train":
@@ -242,9 +242,9 @@ class ImageFolder(NaturalImageSource):
         fractions = {name: value for name, value in fractions.items() if name not in has_folder}
         if None in fractions.values() and len(paths) < MIN_IMAGES:
             raise ValueError(
-                f"dataset.root={self.config.root} contains only {len(paths)} usable images; at "
-                f"least {MIN_IMAGES} are needed, because with fewer no score means anything and a "
-                "model only repeats its training images"
+                f"dataset.root={self.config.root} has too few usable images ({len(paths)}); at "
+                f"least {MIN_IMAGES} are needed, because with fewer images scores are meaningless "
+                "and a model only memorizes its training images"
             )
         default = default_fraction(num_images)
         self.fractions = {

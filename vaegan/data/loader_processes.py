@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, ignore_signals, interruptible
 
-CHECK_SECONDS = 1.0  # time between two checks of the processes that a batch is awaited from
-# Checks without progress before the run ends: 10 minutes. Counting checks instead of seconds makes
-# a suspended run continue.
+CHECK_SECONDS = 1.0  # time between two checks of the processes that load the next batch
+# Checks without progress before the run ends: 10 minutes. Checks are counted instead of seconds, so
+# that a suspended run can continue.
 STALLED_CHECKS = 600
 SECONDS_AFTER_SIGNAL = 10.0  # time that processes get to deliver a batch after a signal
 # torch's messages about processes that died, or batches that cannot be passed on
@@ -37,7 +37,7 @@ NO_IMAGES = (torch.empty(0, 1, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=to
 
 
 class ImageLoader(DataLoader[Any]):
-    """Data loader that can be waited for with `wait_for_batches`.
+    """Data loader whose batches are awaited with `wait_for_batches`.
 
     Args:
         dataset: Data set.
@@ -136,7 +136,7 @@ class LoaderWatch:
             minutes = STALLED_CHECKS * CHECK_SECONDS / 60
             raise ChildProcessError(
                 f"the data loader processes neither read nor computed anything for {minutes:.0f} "
-                "minutes, while a batch was awaited. Check the storage of the images, and "
+                "minutes, while a batch was needed. Check the storage of the images, and "
                 f"{shared_memory_advice()}"
             )
 

@@ -1,7 +1,7 @@
 """Color images that torchvision downloads: CIFAR, SVHN, STL-10, CelebA.
 
-torchvision compares every data file with a known MD5 checksum before it reads it, so that the
-pickles of CIFAR are those of its authors. The JPEG files of CelebA are not compared.
+torchvision compares every data file with a known MD5 checksum before it reads it, so that only the
+original pickles of CIFAR are loaded. The JPEG files of CelebA are not compared.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class CelebA(ImageFolder):
         splits = {path: self.SPLITS[number] for path, number in map(str.split, lines)}
         num_missing = len(splits.keys() - set(paths))
         expected = f"all images that are listed in {self.folder / 'list_eval_partition.txt'}"
-        require(num_missing == 0, str(self.root), expected, f"{num_missing} images too few")
+        require(num_missing == 0, str(self.root), expected, f"{num_missing} missing")
         labels = {path: FolderLabels(splits[path], "") for path in paths if path in splits}
         left_out = [LeftOutFile(path, OUTSIDE_SPLITS) for path in paths if path not in splits]
         return Layout(labels, left_out)

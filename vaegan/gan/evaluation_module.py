@@ -26,7 +26,7 @@ class ScoringModule(pl.LightningModule, abc.ABC):
         scorer: Scorer of generated images; `scorer.compute()` returns the scores.
 
     Attributes:
-        draw: Index of the latents' draw (`draw_latents`); training uses the first one, 0.
+        draw: Index of the draw of latents (see `draw_latents`); training uses 0.
     """
 
     def __init__(self, scorer: Scorer) -> None:

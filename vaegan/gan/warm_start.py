@@ -21,7 +21,7 @@ from vaegan.vae.model import VAE
 
 log = logging.getLogger(__name__)
 LAYER_CHOICES = ("all", "first", "last", "none")
-MIN_IMAGES_PER_DIM = 4  # training images per latent dimension to fit the aggregate posterior to
+MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
 # Tuned on clip art. Without the reconstruction loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
 

@@ -53,7 +53,7 @@ def check_format(file_format: str) -> None:
     """Check that the packages for a format are installed.
 
     Raises:
-        ValueError: One is missing.
+        ValueError: A package is missing.
     """
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if file_format == "onnx" and missing:
@@ -87,7 +87,7 @@ def make_graphs(checkpoint: Checkpoint) -> list[Graph]:
     if checkpoint.stage == "gan":
         graphs.append(Graph("generator", checkpoint.build_generator(), z, "z", outputs, decoding))
     if isinstance(vae.encode(images[:1]), NormalizingFlow):
-        log.warning("the encoder is not exported, because q(z|x) is a flow without moments")
+        log.warning("the encoder is not exported: q(z|x) is a flow without closed-form moments")
         return graphs
     encoding = metadata | {"input": "images", "preprocessing": vae.likelihood.preprocessing}
     encoding |= {"output": "mean and standard deviation of q(z|x), (batch, latent_dim)"}
@@ -161,7 +161,7 @@ def run_onnx(path: Path, inputs: Tensor) -> Any:
 def to_program(graph: Graph) -> torch.export.ExportedProgram:
     """Return the network as a torch.export program with a dynamic batch size."""
     dynamic = ({0: torch.export.Dim("batch", min=1)},)
-    example = graph.inputs[:3]  # a batch of 1 would be taken for a constant
+    example = graph.inputs[:3]  # a batch size of 1 would be treated as a constant
     return torch.export.export(graph.module, (example,), dynamic_shapes=dynamic)
 
 

@@ -1,4 +1,4 @@
-"""Convert images of the usual types and layouts to the image convention."""
+"""Convert images of common types and layouts to float images (B, C, H, W) in [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = "tensor or array of float values in [0, 1] or of uint8 values, or PIL
 def training_decoder(checkpoint: Checkpoint) -> ImageDecoder:
     """Return the decoder of image files that the model of a checkpoint was trained with.
 
-    For a data set without image files: a center crop and a white background.
+    If the data set has no image files, the decoder crops the center and uses a white background.
     """
     dataset = checkpoint.vae["dataset"]
     if dataset.get("name") == ImageFolder.Config.name:
@@ -54,7 +54,7 @@ def as_images(images: Any, image_shape: ImageShape, decoder: ImageDecoder) -> Te
         decoder: Converts PIL images, which may have any size and mode, as in training.
 
     Raises:
-        ValueError: The images have another shape or type, or values outside [0, 1].
+        ValueError: The images have an unsupported shape or type, or values outside [0, 1].
     """
     if isinstance(images, Image.Image):
         pixels = torch.from_numpy(decoder.convert(images))
@@ -96,7 +96,7 @@ def to_batch(images: Tensor, image_shape: ImageShape) -> Tensor:
     """Return images as (B, C, H, W), from the layouts that `as_images` lists.
 
     Raises:
-        ValueError: The shape is none of these.
+        ValueError: The images have another shape.
     """
     channels, height, width = image_shape
     shape = tuple(images.shape)

@@ -38,7 +38,7 @@ def invert_generator(
         start: First latents, (B, latent_dim).
         num_steps: Adam steps, >= 0.
         lr: Learning rate of the latents.
-        num_layers: Last layers of the generator that are optimized for each image separately.
+        num_layers: Number of the generator's last layers to optimize, separately for each image.
 
     Source: Zhu et al. 2016, arXiv:1609.03552 (start at an encoder); Roich et al. 2021,
     arXiv:2106.05744 (weights).
@@ -50,14 +50,14 @@ def invert_generator(
     require(lr > 0, "lr", "positive", lr)
     size = 1 if num_layers else len(targets)
     parts = [
-        search(generator, target, first, num_steps, lr, num_layers)
+        invert_batch(generator, target, first, num_steps, lr, num_layers)
         for target, first in zip(targets.split(size), start.split(size), strict=True)
     ]
     return Inversion(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.enable_grad()
-def search(
+def invert_batch(
     generator: Generator, target: Tensor, start: Tensor, num_steps: int, lr: float, num_layers: int
 ) -> Inversion:
     """Invert a batch of images with one copy of the generator."""
@@ -74,7 +74,7 @@ def search(
     )
     for step in range(num_steps + 1):
         images = generator(z)
-        best = better_images(best, z.detach(), images.detach(), psnr(images.detach(), target))
+        best = select_better(best, z.detach(), images.detach(), psnr(images.detach(), target))
         if step < num_steps:
             optimizer.zero_grad()
             (images - target).square().mean((1, 2, 3)).sum().backward()
@@ -82,8 +82,8 @@ def search(
     return best
 
 
-def better_images(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
-    """Return the better one of two results for each image."""
+def select_better(best: Inversion, z: Tensor, images: Tensor, ratio: Tensor) -> Inversion:
+    """Return the better of two results for each image."""
     is_better = ratio > best.psnr_after
     return Inversion(
         z=torch.where(is_better.unsqueeze(1), z, best.z),

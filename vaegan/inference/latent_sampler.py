@@ -1,9 +1,9 @@
 """Latents as a function of a random seed, and paths between the latents of two seeds.
 
-A latent is the image of standard normal noise under a map that belongs to the latent distribution.
-Temperature scales this noise, and an interpolation moves along a great circle of it. Every point of
-a path is therefore about as probable under the latent distribution as a random latent, for learned
-distributions too. A straight line between latents would pass through values that are not.
+A latent is a function of standard normal noise; the function depends on the latent distribution.
+Temperature scales this noise, and an interpolation follows an arc between two noise vectors. Every
+point of a path is therefore about as probable under the latent distribution as a random latent, for
+learned distributions too. A straight line between latents would pass through improbable values.
 
     normal    z = m + S e
     mixture   z = m_k + S_k e, with a component k per seed; a path moves m_k and S_k linearly, which
@@ -122,8 +122,8 @@ class GenericSampler(LatentSampler):
         if temperature != 1:
             raise ValueError(
                 f"temperature must be 1 for this latent distribution "
-                f"({type(self.distribution).__name__}), which is not a map of normal noise; got "
-                f"{temperature}"
+                f"({type(self.distribution).__name__}), which is not a function of normal noise; "
+                f"got {temperature}"
             )
         latents = []
         for seed in seeds:

@@ -55,7 +55,7 @@ def read_images(path: str, key: str, checkpoint: Checkpoint) -> NamedImages:
         names.append(content.file.path)
         pixels.append(torch.from_numpy(content.pixels))
     if not names:
-        raise ValueError(f"{key}={path}: none of the {len(files)} files can be used; {reason}")
+        raise ValueError(f"{key}={path}: no usable image files (tried: {len(files)}); {reason}")
     return NamedImages(names, decoded_to_images(torch.stack(pixels), checkpoint.image_shape))
 
 

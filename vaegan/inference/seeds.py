@@ -1,4 +1,4 @@
-"""Lists of random seeds, as the command line writes them."""
+"""Parse lists of random seeds from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse_seeds(value: Any, key: str) -> list[int]:
         key: Key of the setting, for error messages.
 
     Raises:
-        ValueError: The value is no such list.
+        ValueError: The value has another form.
     """
     seeds: list[int] = []
     for part in value if isinstance(value, list) else str(value).split(","):

@@ -56,7 +56,8 @@ class TrainedGAN(TrainedModel):
             images: Images, as in `TrainedVAE.images`.
             num_steps: Adam steps per image, >= 0.
             lr: Learning rate.
-            num_layers: Last layers of the generator to optimize too, for each image separately.
+            num_layers: Number of the generator's last layers to optimize too, separately for each
+                image.
         """
         vae = self.vae.to(self.device)
         real = vae.images(images)
@@ -66,5 +67,5 @@ class TrainedGAN(TrainedModel):
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(TrainedVAE, name):
-            raise AttributeError(f"a GAN has no {name}; use that of its VAE, model.vae.{name}")
+            raise AttributeError(f"a GAN has no {name}; use its VAE: model.vae.{name}")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")

@@ -22,7 +22,7 @@ from vaegan.gan.latents import Latents
 from vaegan.images import ImageShape
 from vaegan.inference.latent_sampler import make_sampler
 
-BLOCK_SIZE = 16  # images generated at once; part of the definition of the image of a seed
+BLOCK_SIZE = 16  # images generated at once; another size changes images by rounding
 DECODE_BATCH_SIZE = 100  # latents decoded at once by `decode`
 
 
@@ -38,7 +38,7 @@ class TrainedModel(abc.ABC):
     Attributes:
         image_shape: (C, H, W).
         latent_dim: Dimensions of the latents.
-        class_names: Names of the classes of the training images; None if there are none.
+        class_names: Names of the classes of the training images; None if they have no classes.
         device: Device of the networks.
     """
 
@@ -73,7 +73,7 @@ class TrainedModel(abc.ABC):
 
     @abc.abstractmethod
     def _generate(self, z: Tensor) -> Tensor:
-        """Return the mean of p(x | z), (B, C, H, W), of latents (B, latent_dim) on the device."""
+        """Return the mean of p(x | z), (B, C, H, W), for latents (B, latent_dim) on the device."""
 
     @torch.no_grad()
     def decode(self, z: Any) -> Tensor:
@@ -138,7 +138,7 @@ class TrainedModel(abc.ABC):
     ) -> Iterator[Tensor]:
         """Iterate over the images of random seeds, (C, H, W) each; see `sample`.
 
-        The result of a network depends on the other images of a batch by rounding. Images are
+        The other images of a batch change the output of a network by rounding. Images are
         therefore generated in fixed blocks of seeds: 0 to 15, 16 to 31, and so on.
 
         Args:

@@ -50,14 +50,14 @@ class TrainedVAE(TrainedModel):
         return torch.stack(images).clamp(0, 1).to(self.device)
 
     def images(self, images: Any) -> Tensor:
-        """Return images in the image convention, (B, C, H, W) in [0, 1], on the device.
+        """Return images as float32 in [0, 1], (B, C, H, W), on the device of the model.
 
         Args:
             images: Float images in [0, 1] or uint8 images, (B, C, H, W) or (B, H, W, C), as a
                 tensor or an array; PIL images of any size; or a list of these.
 
         Raises:
-            ValueError: The images have another shape or type, or values outside [0, 1].
+            ValueError: The images have an unsupported shape or type, or values outside [0, 1].
         """
         decoder = training_decoder(self.checkpoint)
         return as_images(images, self.image_shape, decoder).to(self.device)
@@ -84,8 +84,8 @@ class TrainedVAE(TrainedModel):
 
         Args:
             images: Images, see `images`.
-            num_samples: Importance samples per image. The estimate increases with their number, to
-                log p(x).
+            num_samples: Importance samples per image. On average, the estimate increases with
+                their number and converges to log p(x).
             seed: Random seed of the samples.
             target_seed: Random seed of binarization or dequantization, if the likelihood uses one.
 
@@ -117,8 +117,8 @@ class TrainedVAE(TrainedModel):
     ) -> ImageScores:
         """Return all terms behind `log_prob` and `elbo`, in nats per image.
 
-        The random numbers are those of stage=evaluate with its default batch size, if the images
-        are those that it evaluates.
+        For the images that stage=evaluate scores, the random numbers are the same as in that stage
+        with its default batch size.
         """
         require(num_samples >= 1, "num_samples", "at least 1", num_samples)
         likelihood = self.module.likelihood

@@ -15,10 +15,10 @@ MAX_DEVIATION = 3.0  # a traversal covers the mean +- 3 standard deviations
 
 
 def latent_activity(model: TrainedModel) -> Tensor:
-    """Return the mean squared change of the pixels when one latent is exchanged, (latent_dim,).
+    """Return the mean squared change of the pixels when one latent is replaced, (latent_dim,).
 
     Each latent in turn takes the value of another random sample. A latent that the model ignores
-    has activity 0. This needs no images and works for a GAN as for a VAE.
+    has activity 0. This needs no images and works for GANs and VAEs.
     """
     z = model.sample_latents(range(NUM_ACTIVITY_SAMPLES))
     images = model.decode(z)
@@ -40,7 +40,7 @@ def traverse(model: TrainedModel, seed: int, latents: Sequence[int], num_steps: 
         num_steps: Values of each latent, from -3 to +3 standard deviations around its mean.
 
     Returns:
-        Images, (len(latents) * num_steps, C, H, W); the values of a latent follow each other.
+        Images, (len(latents) * num_steps, C, H, W); those of one latent are consecutive.
     """
     samples = model.sample_latents(range(NUM_MOMENT_SAMPLES))
     deviations = torch.linspace(-MAX_DEVIATION, MAX_DEVIATION, num_steps)

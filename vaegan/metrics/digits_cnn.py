@@ -1,13 +1,13 @@
 """Features of 28 x 28 gray images for scores: a small classifier, and pixel statistics per cell.
 
     penultimate  64  hidden layer of the classifier: shape and class
-    intensity    16  mean intensity in each cell of a 4 x 4 grid: place and tone
+    intensity    16  mean intensity in each cell of a 4 x 4 grid: position and intensity
     edges        16  mean gradient norm in each cell of the grid: texture and noise
     sharpness     4  largest squared gradient in each quadrant: blur, contrast and stray pixels
 
-The classifier is trained to ignore shifts and does not see the tone of an image, so it alone would
-score real digits that are shifted or darkened as nearly perfect. The pixel statistics see both, and
-are insensitive to the classes. docs/metrics.md has the measurements.
+The classifier is trained to ignore shifts and is insensitive to intensity, so on its own it would
+score real digits that are shifted or darkened as nearly perfect. The pixel statistics detect both,
+but do not distinguish classes. docs/metrics.md has the measurements.
 
 The features need about 1/1000 of the compute of InceptionV3. The scores are comparable only with
 each other, not with published FIDs.
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 DATASETS = ("mnist", "fashion_mnist")  # data sets with shipped weights
-GRID = 4  # the cells of the pixel statistics: 4 x 4 of 7 x 7 pixels
+GRID = 4  # cells per side for the pixel statistics; a cell has 7 x 7 pixels
 
 
 class FeatureGroup(NamedTuple):
@@ -71,9 +71,8 @@ class DigitsCnn(nn.Module):
     units and gives the 64 hidden features similar scales.
 
     Attributes:
-        scales: Factors of the features, (NUM_FEATURES,), equal within each of FEATURE_GROUPS. A
-            factor of its own for each feature would let the cells dominate that are almost always
-            black.
+        scales: Factors of the features, (NUM_FEATURES,), equal within each of FEATURE_GROUPS. With
+            a separate factor for each feature, cells that are almost always black would dominate.
     """
 
     NUM_HIDDEN: ClassVar[int] = FEATURE_GROUPS["penultimate"].size

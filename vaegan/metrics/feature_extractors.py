@@ -175,13 +175,13 @@ class PyramidExtractor(FeatureExtractor):
     """Local means of color and of edge strength at several scales, without trained weights.
 
     On a 4 x 4 grid: the mean of each channel, and for each level of a Laplacian pyramid with at
-    least 16 pixels the mean over channels of the absolute values. These features see colors,
-    layout, blur, noise and grids, but not what an image shows.
+    least 16 pixels the mean over channels of the absolute values. These features capture colors,
+    layout, blur, noise and grids, but not the content of an image.
     """
 
     GRID = 4  # cells per side
     MIN_SIZE = 16  # pixels, smallest height or width of a level
-    SCALES = (10.0, 40.0)  # of colors and edges, which vary about a quarter as much
+    SCALES = (10.0, 40.0)  # factors of colors and edges; edges vary about a quarter as much
 
     scales: Tensor
 
@@ -195,7 +195,7 @@ class PyramidExtractor(FeatureExtractor):
         ratio = min(height, width) // self.MIN_SIZE
         self.num_levels = ratio.bit_length()  # 1 at 16 to 31 pixels, 2 at 32 to 63, ...
         self.num_features = self.GRID**2 * (channels + self.num_levels)
-        self.register_buffer("scales", torch.tensor(self.SCALES))  # part of the key of the cache
+        self.register_buffer("scales", torch.tensor(self.SCALES))  # part of the cache key
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.float()

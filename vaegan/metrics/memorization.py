@@ -10,7 +10,7 @@ from torch import Tensor
 from vaegan.config import require
 from vaegan.metrics.sample_scores import check_pair, iterate_distances
 
-NUM_SEARCHED = 1000  # generated and held-out images that are searched, at most
+NUM_SEARCHED = 1000  # largest number of generated and of held-out images that are compared
 HELD_OUT_SHARE = 0.05  # fraction of the held-out images within the distance that counts as a copy
 
 
@@ -27,7 +27,7 @@ def find_memorized(fake: Tensor, held_out: Tensor, train: Tensor) -> Memorizatio
     """Return the fraction of generated images that are unusually close to a training image.
 
     A generated image counts if its distance to the nearest training image is no larger than that
-    of the closest 5 % of held-out images, which the model cannot have copied. Every second held-out
+    of the closest 5% of held-out images, which the model cannot have copied. Every second held-out
     image defines this distance, and the others give the baseline, about 0.05. A generator that does
     not copy has about this fraction or, if its images are poor, less.
 

@@ -61,7 +61,7 @@ GAN_METRICS = (
     Metric("inception_score", "Diversity of confident class predictions.", "max", "classes"),
     Metric(
         "memorized_fraction",
-        "Fake images closer to a training image than 95 % of held-out images are.",
+        "Fake images closer to a training image than 95% of held-out images are.",
         "min",
         "fraction of fake images",
     ),

@@ -1,7 +1,7 @@
 """Feature extractors trained on many photographs: CLIP and DINOv2.
 
-Their features follow what an image shows more closely than those of InceptionV3 (Stein et al. 2023,
-arXiv:2306.04675). Weights are read from a file or downloaded. Nothing that is downloaded is
+Their features represent the content of an image better than those of InceptionV3 (Stein et al.
+2023, arXiv:2306.04675). Weights are read from a file or downloaded. Nothing that is downloaded is
 executed: torch-fidelity would run the code of the DINOv2 repository, so the network is built from
 torchvision here.
 """
@@ -143,8 +143,8 @@ def build_dinov2(weights: dict[str, Tensor], num_heads: int = 6) -> nn.Module:
     """Return torchvision's vision transformer with the weights of DINOv2; it maps to class tokens.
 
     The two networks differ in two ways, which are folded into the weights: DINOv2 multiplies the
-    output of each residual branch by a learned scale, and its position embeddings belong to images
-    of 518 x 518 pixels.
+    output of each residual branch by a learned scale, and its position embeddings are for images of
+    518 x 518 pixels.
 
     Args:
         weights: State dict of the DINOv2 repository.
@@ -158,7 +158,7 @@ def build_dinov2(weights: dict[str, Tensor], num_heads: int = 6) -> nn.Module:
 
     width, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
     num_layers = sum(key.endswith(".ls1.gamma") for key in weights)
-    with torch.random.fork_rng(devices=[]):  # the initialization must not advance the run's
+    with torch.random.fork_rng(devices=[]):  # keep the random state of the run
         net = VisionTransformer(
             image_size=DinoV2Extractor.SIZE,
             patch_size=patch_size,

@@ -25,7 +25,7 @@ from vaegan.config import require
 from vaegan.metrics.metric_table import Metric, register_metric
 
 NUM_NEIGHBORS = 5  # k of the k-nearest-neighbor balls
-MAX_PIXEL_IMAGES = 1024  # images whose pixels are kept for scores of pixels
+MAX_PIXEL_IMAGES = 1024  # images whose pixels are kept for pixel-based scores
 # Rows of a distance matrix in memory at a time: fits one core's cache; 20 MB at 10,000 columns.
 CHUNK_ROWS = 256
 

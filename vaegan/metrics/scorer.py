@@ -20,8 +20,8 @@ from vaegan.metrics.scores import compute_scores
 from vaegan.runtime.collectives import is_rank_zero
 
 log = logging.getLogger(__name__)
-# Images per feature from which on the Frechet distance is the monitor: with fewer, its bias is
-# larger than the differences between good checkpoints.
+# Fewest images per feature for the Frechet distance as monitor: with fewer, its bias is larger than
+# the differences between good checkpoints.
 MIN_IMAGES_PER_FEATURE = 10
 
 
@@ -59,7 +59,7 @@ class Scorer:
     Args:
         network: Feature extractor.
         data: Real images; the train split provides the real-data baseline.
-        splits: Splits to score against; the size of the first one decides about the monitor.
+        splits: Splits to score against; the size of the first one determines the monitor.
 
     Attributes:
         monitor: Name of the metric that selects the best checkpoint and is reported first:

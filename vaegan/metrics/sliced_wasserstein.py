@@ -1,8 +1,8 @@
 """Sliced Wasserstein distance of image patches in a Laplacian pyramid.
 
 It is computed from pixels, without a trained network, and compares the distributions of small
-patches in each frequency band. It therefore sees textures and artifacts, such as a dot grid, that
-features of a network can be blind to. It does not see the arrangement of a whole image.
+patches in each frequency band. It therefore detects wrong textures and artifacts, such as a dot
+grid, that features of a network can miss. It does not measure the composition of an image.
 
 Source: Karras et al. 2018, arXiv:1710.10196, section 5, with fewer patches and projections.
 """
@@ -28,7 +28,7 @@ NUM_PATCHES = 8_192  # patches per level and set of images
 NUM_PROJECTIONS = 128  # random directions
 SCALE = 1000.0  # factor in the reported distance, as in the source
 CHUNK_IMAGES = 128  # images whose pyramid is in memory at a time
-MIN_STD = 1e-6  # standard deviation that the patches are divided by, at least
+MIN_STD = 1e-6  # smallest standard deviation that the patches are divided by
 
 
 @sample_score(METRICS["sliced_wasserstein"], needs_images=True)
@@ -40,7 +40,7 @@ def sliced_wasserstein(real: FeatureBatch, fake: FeatureBatch) -> float:
     level with the largest distance counts, because a mean over levels hides a defect of one band.
     """
     assert real.images is not None and fake.images is not None
-    expected = f"of shape {tuple(real.images.shape[1:])}, as the real images are"
+    expected = f"of shape {tuple(real.images.shape[1:])}, like the real images"
     is_match = real.images.shape[1:] == fake.images.shape[1:]
     require(is_match, "fake images", expected, tuple(fake.images.shape[1:]))
     pairs = zip(projections_of(real), projections_of(fake), strict=True)
@@ -86,9 +86,9 @@ def extract_patches(images: Tensor) -> list[Tensor]:
     chunks: list[list[Tensor]] = []
     for start in range(0, len(images), CHUNK_IMAGES):
         chunk = to_float(images[start : start + CHUNK_IMAGES])
-        is_here = (start <= image_indices) & (image_indices < start + len(chunk))
-        here = (image_indices[is_here] - start, positions[is_here])
-        chunks.append([cut_patches(level, *here) for level in iterate_levels(chunk)])
+        is_in_chunk = (start <= image_indices) & (image_indices < start + len(chunk))
+        chunk_patches = (image_indices[is_in_chunk] - start, positions[is_in_chunk])
+        chunks.append([cut_patches(level, *chunk_patches) for level in iterate_levels(chunk)])
     return [normalize(torch.cat(parts)).flatten(1) for parts in zip(*chunks, strict=True)]
 
 

@@ -99,7 +99,7 @@ def average_pool(size: tuple[int, int]) -> nn.AvgPool2d:
 def interpolate(size: tuple[int, int]) -> nn.Upsample:
     """Build a layer that enlarges images to the given height and width by bilinear interpolation.
 
-    The result contains no checkerboard pattern, whatever the layers before it compute.
+    Unlike a transposed convolution, it adds no checkerboard pattern for any input.
 
     Source: Odena et al. 2016, Deconvolution and Checkerboard Artifacts, doi:10.23915/distill.00003.
     """

@@ -1,4 +1,4 @@
-"""Model card of an export: a README.md that model hubs show."""
+"""Model card of an export: a README.md that model hubs display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaegan.reports.tables import format_number, markdown_table
 from vaegan.runtime.atomic_files import read_json
 
 TITLES = {"vae": "Variational autoencoder", "gan": "GAN started from a variational autoencoder"}
-UNKNOWN_LICENSE = "not known to vaegan: check the license of the images before you publish this"
+UNKNOWN_LICENSE = "unknown; check the license of the images before you publish this model"
 COMPONENTS = ("likelihood", "prior", "posterior", "encoder", "decoder", "objective")
 GAN_COMPONENTS = ("discriminator", "adversarial_loss", "gradient_penalty", "augmentation")
 
@@ -26,7 +26,7 @@ def model_card(checkpoint: Checkpoint, files: Mapping[str, str]) -> str:
 
     Args:
         checkpoint: The exported model.
-        files: Exported files with a description each.
+        files: Exported files, with a description of each.
     """
     dataset = str(checkpoint.vae["dataset"]["name"])
     channels, height, width = checkpoint.image_shape
@@ -100,8 +100,8 @@ def metrics_text(checkpoint: Checkpoint) -> str:
             real = result["real_vs_real"].get(tag)
             rows.append([tag, format_number(value), "" if real is None else format_number(real)])
     except (ValueError, KeyError, TypeError, AttributeError):  # no result, or a damaged one
-        return "The metrics are not known: the export was made outside of a finished run folder."
-    text = "For the best checkpoint, and for the scores of a GAN the same score of real images:"
+        return "The metrics are unknown, because the model is not from a finished run folder."
+    text = "Metrics of the best checkpoint, and for the scores of a GAN those of real images:"
     names = ["metric", "value", "real images"]
     return "\n".join([text, "", *markdown_table(names, rows, right_aligned=names[1:])])
 

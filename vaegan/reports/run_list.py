@@ -11,7 +11,7 @@ from vaegan.reports.tables import format_number
 from vaegan.runtime.atomic_files import read_json
 
 COLUMNS = ("run", "started", "stage", "dataset", "status", "metrics")
-# the first one in a result is shown
+# the first of these metrics that a result contains is shown
 KEY_METRICS = {
     "vae": ("test/elbo", "test/iw_bound", "val/elbo", "val/iw_bound"),
     "gan": tuple(f"{split}/{name}" for name in MONITORS for split in ("test", "val")),
@@ -54,11 +54,11 @@ def list_runs(root: Path) -> list[RunEntry]:
 
 
 def read_run_entry(path: Path) -> RunEntry | None:
-    """Return the run with this config.json; None if it is damaged or of another program."""
+    """Return the run with this config.json; None if it is damaged or from another program."""
     try:
         saved = read_json(path)
         stages = STAGES_OF[saved["stage"]]
-        dataset = (saved["config"].get("dataset") or {}).get("name", "as its VAE")
+        dataset = (saved["config"].get("dataset") or {}).get("name", "same as VAE")
         metrics: dict[str, float] = {}
         finished = []
         for stage in stages:

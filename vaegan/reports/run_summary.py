@@ -55,7 +55,7 @@ def print_metrics(metrics: dict[str, float], report: dict[str, Any], folder: Pat
     images = f"{number} {report['split']} images of {report['dataset']}"
     details = []
     if report["stage"] == "vae":
-        details += [f"{images}, {report['num_samples']} importance samples per image"]
+        details += [f"{images}, importance samples per image: {report['num_samples']}"]
         settings = f"likelihood={report['likelihood']}, target_seed={report['target_seed']}"
         details += [f"{settings}; KL: {report['kl']}"]
         if is_part and not report["evaluation"]["full"]:

@@ -11,7 +11,7 @@ SECONDS_WITHOUT_DATA = 60.0  # longest wait for a server's next bytes
 
 @contextmanager
 def download_timeout() -> Iterator[None]:
-    """Limit the time that downloads in the context wait for data; by default they never stop.
+    """Limit the time that downloads in the context wait for data; by default they wait forever.
 
     A server that sends nothing causes a TimeoutError, which is an OSError.
     """

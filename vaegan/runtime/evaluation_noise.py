@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaegan.runtime.seeding import BatchNoise, derive_seed, mix_bits
 
-NUM_LEVELS = 2**24  # different uniform random numbers, as many as float32 represents in [0, 1)
+NUM_LEVELS = 2**24  # number of distinct uniform random numbers, all exact in float32
 
 
 class PerImageNoise(BatchNoise):

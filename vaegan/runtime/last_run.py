@@ -26,7 +26,7 @@ def run_files(pattern: str) -> list[Path]:
 
 
 def newest_checkpoint(stages: Sequence[str]) -> Path | None:
-    """Return the newest best checkpoint of the given stages below outputs/; None without one."""
+    """Return the newest best.ckpt of the given stages below outputs/; None if there is none."""
     files = [path for stage in stages for path in run_files(f"{stage}/checkpoints/best.ckpt")]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
@@ -39,7 +39,7 @@ def find_last_checkpoint(key: str, stages: Sequence[str]) -> Path:
         stages: Accepted stages, "vae" and "gan".
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such checkpoint.
     """
     newest = newest_checkpoint(stages)
     if newest is None:
@@ -56,7 +56,7 @@ def find_last_run(key: str) -> Path:
     """Return the folder of the newest training run below outputs/.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no training run.
     """
     # An export has a config.json too, in the folder export of a run.
     files = [path for path in run_files("config.json") if path.parent.name != EXPORT]
@@ -71,7 +71,7 @@ def find_last_run(key: str) -> Path:
 
 
 def link_latest(folder: Path) -> None:
-    """Point outputs/latest to a run folder below outputs/, where the file system has links."""
+    """Point outputs/latest to a run folder below outputs/, if the file system supports links."""
     root = Path(OUTPUTS).resolve()
     folder = folder.resolve()
     if root not in folder.parents:

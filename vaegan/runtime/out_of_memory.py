@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Messages of torch, and of cuBLAS and cuDNN, which allocate memory of their own.
+# Messages of torch, and of cuBLAS and cuDNN, which allocate their own memory.
 OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|CU[A-Z]+_(STATUS_)?(\w+_)?ALLOC(ATION)?_FAILED"
 )

@@ -28,7 +28,7 @@ class ProgressLines:
         self.next_line = self.start + FIRST_SECONDS
 
     def update(self, num_done: int, note: str = "") -> None:
-        """Log a line if one is due. `note` is added to it."""
+        """Log a line if one is due, with `note` appended."""
         now = time.monotonic()
         if now < self.next_line or not num_done:
             return

@@ -67,7 +67,7 @@ def drawing_noise() -> Iterator[None]:
     """Make the noise drawn in the context independent of the number of devices.
 
     Noise with a batch dimension must be drawn in this context in training steps. The context
-    is narrow because, inside of it, each call of a torch function is intercepted in Python.
+    is narrow because each call of a torch function inside it is intercepted in Python.
     """
     if step_noise is None:
         yield

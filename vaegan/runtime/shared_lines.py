@@ -14,8 +14,9 @@ from vaegan.runtime.collectives import broadcast, is_rank_zero
 class SharedLines:
     """Append-only list of lines that all processes of a run on one machine share.
 
-    All ranks create the object together. Copies in forked or spawned processes belong to the same
-    list. It is a temporary file, which exists from the first line until rank 0 drops the object.
+    All ranks create the object together. Copies in forked or spawned processes refer to the same
+    list. The list is a temporary file that exists from the first line until rank 0 drops the
+    object.
     """
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ HANG_UP_SIGNALS = existing_signals("SIGHUP")  # stays ignored under nohup
 
 
 class Interrupted(BaseException):
-    """Raised to end a run after a signal. Like KeyboardInterrupt, it is no `Exception`.
+    """Raised to end a run after a signal. Like KeyboardInterrupt, it is not an `Exception`.
 
     Args:
         signum: Number of the signal.
@@ -79,7 +79,7 @@ SIGNAL_STATE = SignalState()
 def catch_signals() -> Iterator[None]:
     """Record the first termination signal in `SIGNAL_STATE`; a second Ctrl-C aborts at once.
 
-    Does nothing if nested, or outside of the main thread: other threads receive no signals.
+    Does nothing if nested, or outside the main thread: other threads receive no signals.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     if SIGNAL_STATE.is_catching or not is_main_thread:
@@ -117,7 +117,7 @@ def catch_signals() -> Iterator[None]:
 
 
 def signals_to_catch() -> list[signal.Signals]:
-    """Return the signals to catch: not those that a launcher handles, or SIGHUP under nohup."""
+    """Return the signals to catch, except those that a launcher handles and SIGHUP under nohup."""
     signums = list(TERMINATION_SIGNALS)
     for signum in HANG_UP_SIGNALS:
         if signal.getsignal(signum) == signal.SIG_IGN:
@@ -135,7 +135,7 @@ def raise_if_interrupted() -> None:
 def raise_if_late() -> None:
     """Raise `Interrupted` if a signal arrived during a validation that takes long to finish."""
     if time.monotonic() - SIGNAL_STATE.received_at > SECONDS_TO_VALIDATE:
-        message = "stopped during a validation; the newest checkpoint is older"
+        message = "stopped during a validation; the newest checkpoint is from before it"
         raise Interrupted(SIGNAL_STATE.signum, message)
 
 
@@ -172,7 +172,7 @@ def announce(signum: int) -> None:
     message = "finishing the current batch, then stopping; press Ctrl-C again to abort"
     if SIGNAL_STATE.is_immediate:
         message = "stopping"
-    with suppress(OSError):  # the terminal may be gone
+    with suppress(OSError):  # the terminal may be closed
         os.write(2, f"\n{signal.Signals(signum).name}: {message}\n".encode())
 
 

@@ -32,7 +32,7 @@ from vaegan.vae.reconstruction import psnr
 
 log = logging.getLogger(__name__)
 NUM_SHOWN = 32  # images in the grid of reconstructions
-NUM_LISTED = 5  # rows of the table that is printed: images with the highest NLL or lowest PSNR
+NUM_LISTED = 5  # rows of the printed table: images with the highest NLL or the lowest PSNR
 
 
 def encode(run: EncodeRun, output_dir: Path) -> None:
@@ -92,7 +92,7 @@ def encode_with_vae(
 def rank_in_test_split(model: TrainedVAE, nll: Tensor, run: EncodeRun) -> Tensor:
     """Return the fraction of test images that have a lower NLL than each image, in [0, 1].
 
-    NaN if the data set of the training is not available.
+    NaN if the data set of the model is not available.
     """
     unknown = torch.full_like(nll, torch.nan)
     if run.num_ranked == 0:
@@ -103,7 +103,7 @@ def rank_in_test_split(model: TrainedVAE, nll: Tensor, run: EncodeRun) -> Tensor
         source.prepare()
         images = ImageDataset(source.split("test"), list(source.image_shape[1:])).images
     except (ValueError, OSError) as error:
-        log.warning("no ranks, because the images of the training are not available: %s", error)
+        log.warning("no ranks, because the data set of the model is not available: %s", error)
         return unknown
     num = min(run.num_ranked, len(images))
     indices = torch.linspace(0, len(images) - 1, num).long()
@@ -125,7 +125,7 @@ def invert_gan(
     np.savez_compressed(folder / "latents.npz", files=names, mean=result.z.cpu().numpy())
     write_pairs(files.images, result.images, folder)
     before, after = result.psnr_before.cpu(), result.psnr_after.cpu()
-    text = "PSNR %.2f dB at the encoder's latents, %.2f dB after %d steps (means over %d images)"
+    text = "mean PSNR %.2f dB at the encoder's latents, %.2f dB at step %d (number of images: %d)"
     print_lines("", text % (before.mean(), after.mean(), run.inversion_steps, len(names)))
     return ["psnr", "psnr_before"], [after, before]
 
@@ -144,7 +144,7 @@ def print_rows(
     worst = sorted(rows, key=lambda row: sign * float(row[1]))[:NUM_LISTED]
     print_lines(
         "",
-        f"{len(rows)} images, {checkpoint.stage} {display_path(checkpoint.path)}; worst first:",
+        f"images: {len(rows)}, {checkpoint.stage} {display_path(checkpoint.path)}; worst first:",
         *text_table(names, worst, right_aligned=names[1:]),
         "",
         f"saved to {display_path(folder)}: images.csv, latents.npz, reconstructions.png",

@@ -95,7 +95,7 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
 
 
 def memory_advice(run: EvaluateRun) -> str:
-    """Return the settings to lower when the memory does not suffice."""
+    """Return the settings to lower if there is not enough memory."""
     smaller = max(1, run.batch_size // 2)
     return (
         f"batch_size={smaller} (now {run.batch_size}), for a VAE chunk_size={smaller} (now "
@@ -166,7 +166,7 @@ def select_images(split: Split, run: EvaluateRun, stage: str) -> Split:
 def evaluate_vae(
     run: EvaluateRun, vae: VAE, data: ImageDataModule, trainer: pl.Trainer
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the likelihood and latent-space metrics of a VAE, and how they are computed."""
+    """Return the likelihood and latent-space metrics of a VAE, and details of the computation."""
     num_samples = run.samples_per_image()
     module = EvaluationModule(vae, num_samples, run.chunk_size, run.target_seed)
     trainer.test(module, data, verbose=False)

@@ -96,7 +96,7 @@ def check_run_folder(run: TrainingRun, stage: str, path: Path) -> dict[str, Any]
         Plain config of the new run, as config.json keeps it.
 
     Raises:
-        ValueError: The folder contains another run, or a run that is not to be resumed.
+        ValueError: The folder contains another run, or `resume` is not set.
     """
     # A resumed run must have the same config as an uninterrupted one.
     config = to_plain(replace(run, resume=False))
@@ -142,9 +142,9 @@ def check_same_run(
 
 
 def hint_about_duration(differing: list[str], stage: str, path: Path) -> str:
-    """Return how to train a model of a run further, if settings of its duration differ.
+    """Return advice for training a model further, if settings of its duration differ.
 
-    The learning rates depend on the duration, so that a run that is resumed with a longer one would
+    The learning rates depend on the duration, so a run that is resumed with a longer duration would
     not equal an uninterrupted run.
     """
     if not any("max_epochs" in key or "max_images" in key for key in differing):

@@ -248,7 +248,7 @@ def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDa
 
 
 def check_sweep_metric(tag: str, scorer: Scorer) -> None:
-    """Check that training a GAN ends with a value of `sweep_metric`.
+    """Check that training a GAN computes the metric `sweep_metric`.
 
     Raises:
         ValueError: It is a val metric that does not select the best checkpoint, or it needs more

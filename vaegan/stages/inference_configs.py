@@ -22,9 +22,9 @@ class SampleRun(RunConfig):
     # number of images, >= 1, with the random seeds seed, seed + 1, ...; null: 64
     num_images: int | None = None
     # random seeds of the images: a seed, a range such as 0-63, or a list such as [0,7,10-20]; null:
-    # num_images seeds from seed on. An image depends on its own seed only
+    # num_images consecutive seeds, starting at seed. An image depends only on its own seed
     seeds: Any = None
-    # output: png (a file for each image), grid (one PNG file) or npz (uint8 images and latents)
+    # output: png (one file per image), grid (one PNG file) or npz (uint8 images and latents)
     format: str = "png"
     # factor of the noise of the latents, >= 0; 1: the model's distribution; below 1: more typical
     # and less varied images
@@ -35,7 +35,7 @@ class SampleRun(RunConfig):
     # and a WebP file; null: none
     interpolation: Any = None
     num_steps: int = 16  # images from one seed of the interpolation to the next, >= 2
-    # true: write an image grid in which the most active latents of the first seed vary, one a row
+    # true: write an image grid in which the most active latents of the first seed vary, one per row
     traversal: bool = False
     # device to run on: auto, cpu, cuda, cuda:1 or mps; auto prefers a GPU
     device: str = "auto"
@@ -80,7 +80,8 @@ class EncodeRun(RunConfig):
     target_seed: int = 0
     inversion_steps: int = 200  # optimization steps of the latents of an image, >= 0 (GAN only)
     inversion_lr: float = 0.05  # learning rate of the latents, > 0 (GAN only)
-    # last layers of the generator to optimize too, for each image by itself, >= 0 (GAN only)
+    # number of the generator's last layers to optimize too, separately for each image, >= 0 (GAN
+    # only)
     inversion_layers: int = 0
     # device to run on: auto, cpu, cuda, cuda:1 or mps; auto prefers a GPU
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""Start a training from the weights of an earlier model of the same stage."""
+"""Start training from the weights of an earlier model of the same stage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:
     if not run.init:
         return []
     checkpoint = load_vae_checkpoint(run.init, "init")
-    state = entries(checkpoint.state, VAE_PREFIX)
+    state = without_prefix(checkpoint.state, VAE_PREFIX)
     return [copy_layers(vae, state, "VAE", str(checkpoint.path), run.init_mismatch)]
 
 
@@ -62,12 +62,12 @@ def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> l
     }
     transfers = []
     for name, network in networks.items():
-        state = entries(checkpoint.state, f"{name}.")
+        state = without_prefix(checkpoint.state, f"{name}.")
         transfers.append(copy_layers(network, state, name, str(checkpoint.path), init_mismatch))
     return transfers[:2]  # the EMA generator has the layers of the generator
 
 
-def entries(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the entries of a state dict that start with a prefix, without the prefix."""
     names = [name for name in state if name.startswith(prefix)]
     return {name.removeprefix(prefix): state[name] for name in names}
@@ -98,7 +98,7 @@ def copy_layers(
             misfits[key.rpartition(".")[0]] = f"{key} has the shape {shapes}"
     if misfits and init_mismatch == "error":
         raise ValueError(
-            f"init: {len(misfits)} layers of the {name} do not fit {source}: "
+            f"init: layers of the {name} do not fit {source} ({len(misfits)} in total): "
             f"{'; '.join(list(misfits.values())[:3])}. Use the settings of the earlier model, or "
             "init_mismatch=fresh to train these layers from fresh weights"
         )

@@ -51,7 +51,7 @@ def pack(run: PackRun, output_dir: Path) -> None:
         for name in splits:
             write_split(source, name, f"{output}/{name}", run)
     except BaseException:
-        for name in splits:  # an unfinished output could be taken for a complete one
+        for name in splits:  # an unfinished output could be mistaken for a complete one
             if not is_url:
                 shutil.rmtree(Path(output, name), ignore_errors=True)
         raise
@@ -61,7 +61,7 @@ def pack(run: PackRun, output_dir: Path) -> None:
     if height != width:
         size = f"'dataset.image_size=[{height},{width}]'"
     command = f"python train.py dataset=streaming {root} dataset.channels={channels} {size}"
-    print(f"\n{len(skipped)} files skipped. To train on the chunks:")
+    print(f"\nskipped files: {len(skipped)}. To train on the chunks:")
     print(f"  {shell_command(command, run.plugins)}")
 
 

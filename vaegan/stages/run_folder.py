@@ -71,7 +71,7 @@ class RunFolder:
             link_latest(self.path)
 
     def prepare_resume(self, signum: int) -> None:
-        """After a signal, make the run resumable, and requeue its SLURM job if asked for."""
+        """After a signal, make the run resumable, and requeue its SLURM job if requested."""
         if is_rank_zero():
             self.write_config()  # missing if the data set was still being prepared
             if signum in REQUEUE_SIGNALS:

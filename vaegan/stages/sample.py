@@ -100,7 +100,7 @@ def write_samples(model: TrainedModel, seeds: Sequence[int], run: SampleRun, fol
 def write_interpolation(
     model: TrainedModel, ends: Sequence[int], run: SampleRun, folder: Path
 ) -> None:
-    """Write a strip with a row for each pair of seeds, and animations there and back."""
+    """Write a strip with a row for each pair of seeds, and animations forward and backward."""
     rows: list[Tensor] = []
     for start, end in pairwise(ends):
         rows.append(model.interpolate(start, end, run.num_steps, run.temperature))
@@ -121,8 +121,8 @@ def write_traversal(model: TrainedModel, seed: int, folder: Path) -> dict[str, A
 
 
 def describe(run: SampleRun, model: TrainedModel) -> dict[str, Any]:
-    """Return the content of samples.json that allows to generate the same images again."""
-    path = model.checkpoint.path.resolve()  # outputs/latest is a link to another run later
+    """Return the content of samples.json that is needed to reproduce the images."""
+    path = model.checkpoint.path.resolve()  # outputs/latest may later point to another run
     versions = {"vaegan": __version__, "torch": version("torch")}
     return {
         "stage": model.checkpoint.stage,

@@ -41,9 +41,8 @@ class SampleEvaluation:
     monitor: str  # metric that is reported first
     feature_extractor: str
     scores: dict[str, float] = field(default_factory=dict)  # means over draws of the latents
-    standard_errors: dict[str, float] = field(
-        default_factory=dict
-    )  # of these means; 2 draws or more
+    # standard errors of these means; empty for a single draw
+    standard_errors: dict[str, float] = field(default_factory=dict)
     real_vs_real: dict[str, float] = field(default_factory=dict)  # real-data baseline
     memorization: dict[str, Any] | None = None  # the closest pairs; None without a search
 

@@ -115,8 +115,8 @@ class ExportRun(RunConfig):
     # run folder, checkpoint or export of a VAE or a GAN; in a folder with both, the VAE is used;
     # last: the newest model in outputs/
     ckpt: str = ""
-    # files to write: safetensors (loaded by vaegan), onnx or pt2 (torch.export; both for programs
-    # without vaegan)
+    # files to write: safetensors (can be loaded by vaegan), or for other programs onnx or pt2
+    # (torch.export)
     format: str = "safetensors"
 
     def __post_init__(self) -> None:

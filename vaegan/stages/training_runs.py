@@ -61,9 +61,9 @@ class InitialWeights:
     """Earlier model of the same stage to start from."""
 
     # run folder or checkpoint of an earlier model of the same stage whose weights training starts
-    # from; last: the newest one in outputs/; empty: fresh weights, for a GAN those of its VAE
+    # from; last: the newest one in outputs/; empty: fresh weights, or for a GAN those of its VAE
     init: str = ""
-    # layers that do not fit the earlier model: error, or fresh to keep their fresh weights
+    # what to do with layers that do not fit the earlier model: error, or fresh (keep fresh weights)
     init_mismatch: str = "error"
 
     def __post_init__(self) -> None:

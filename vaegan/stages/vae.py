@@ -105,7 +105,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource | None = Non
 
 
 def evaluation_batches(run: VAERun) -> LoaderConfig:
-    """Return the data loading in which an evaluation decodes at most as many latents as a step."""
+    """Return the loader config with which an evaluation batch needs no more memory than a step."""
     loader = run.loader
     if run.objective.build().num_samples == 1:
         return loader
@@ -143,7 +143,7 @@ def report_overfitting(
     train_elbo = float(torch.cat(elbos).mean())
     gap = (train_elbo - test_elbo) / images[0].numel()
     is_large = gap > MAX_OVERFITTING
-    advice = "; more images, or a smaller decoder.width or latent_dim, reduce this over-fitting"
+    advice = "; more images, or a smaller decoder.width or latent_dim, reduce overfitting"
     if is_rank_zero():
         log.log(
             logging.WARNING if is_large else logging.INFO,

@@ -76,27 +76,27 @@ def run_unless_finished(
         message = str(error) if is_known else f"{type(error).__name__}: {error}"
         log.error("this sweep job failed: %s", message, exc_info=not is_known)
         Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
-        stop_without_gpu(folder.parent)
+        stop_if_gpu_is_unusable(folder.parent)
         return None
     outcome = make_outcome(result, overrides, config, tag)
     outcome.write(folder)
     return outcome.value
 
 
-def stop_without_gpu(sweep_folder: Path) -> None:
-    """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, cannot be undone.
+def stop_if_gpu_is_unusable(sweep_folder: Path) -> None:
+    """Stop the sweep if a CUDA error, such as a failed assertion in a kernel, is permanent.
 
     Every later use of the GPU by this process would fail too.
 
     Raises:
-        SystemExit: The GPU cannot be used any more.
+        SystemExit: This process can no longer use the GPU.
     """
     if not torch.cuda.is_initialized():
         return
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        message = "the GPU cannot be used any more by this process; for the remaining jobs, repeat "
+        message = "this process can no longer use the GPU; to run the remaining jobs, repeat "
         log.error(message + "the command with %s", path_override("hydra.sweep.dir", sweep_folder))
         raise SystemExit(1) from error
 

@@ -15,8 +15,8 @@ BACKEND = "inductor"
 class CompiledNetworks:
     """Networks that are compiled in place, and that run compiled only inside `compiled()`.
 
-    Validation, tests and exports therefore use the networks as they are. The batch size is
-    constant, so that each shape gets a graph of its own.
+    Validation, tests and exports therefore use the uncompiled networks. Shapes are static, so each
+    batch size gets its own graph.
 
     Args:
         networks: Networks to compile when they first run.

@@ -35,7 +35,7 @@ IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
 def cluster_environment() -> ClusterEnvironment:
     """Return the launcher that started this process, as Lightning would detect it, but never MPI.
 
-    Lightning initializes MPI wherever mpi4py is installed, which can hang outside of `mpirun`.
+    Lightning initializes MPI wherever mpi4py is installed, which can hang outside `mpirun`.
     """
     for environment in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment):
         if environment.detect():
@@ -57,7 +57,7 @@ def set_up_devices(config: DeviceConfig) -> None:
     """
     silence_warnings()
     if config.accelerator == "cpu" or torch.cuda.device_count() == 0:
-        # Lightning sets it to 1. Each optimizer step then asks the driver for GPUs, for 0.2 ms.
+        # Lightning sets it to 1. Each optimizer step then queries the driver, which takes 0.2 ms.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     options = device_options(config)
     try:

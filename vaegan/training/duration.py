@@ -12,7 +12,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.training.trainer_config import TrainerConfig
 
 DEFAULT_EPOCHS = 5
-NUM_VALIDATIONS = 20  # most validations of a training run whose duration is given in images
+NUM_VALIDATIONS = 20  # largest number of validations if the duration is a number of images
 FEW_STEPS = 500  # training steps below which a warning is logged
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,12 @@ class Duration:
 
     @property
     def num_images(self) -> int:
-        """Number of training images, counted once for each time that they are used."""
+        """Number of training images, counting repeats."""
         return self.num_steps * self.batch_size
 
     @property
     def log_interval(self) -> int:
-        """Largest number of steps between two logged steps that logs before each validation."""
+        """Largest interval between logged steps with a logged step before each validation."""
         return self.val_interval or self.steps_per_epoch
 
     @property
@@ -90,12 +90,12 @@ def resolve_duration(
     val_interval: int | None
     if num_images is not None:
         num_steps, num_epochs = math.ceil(num_images / batch_size), None
-        usual_interval = min(num_steps, int(steps_per_epoch * config.val_check_interval))
-        val_interval = max(1, num_steps // NUM_VALIDATIONS, usual_interval)
+        default_interval = min(num_steps, int(steps_per_epoch * config.val_check_interval))
+        val_interval = max(1, num_steps // NUM_VALIDATIONS, default_interval)
     else:
         assert num_epochs is not None
         num_steps = num_epochs * steps_per_epoch
-        # A validation follows at least one batch, also if an epoch is a single batch.
+        # At least one batch precedes a validation, even if an epoch is a single batch.
         val_interval = None if steps_per_epoch * config.val_check_interval >= 1 else 1
     if score_every_n_images is not None:
         total = num_steps * batch_size
@@ -121,8 +121,8 @@ def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
 def log_duration(duration: Duration, stage: str) -> None:
     """Log the duration of a training run, with a warning if its images will be poor."""
     log.info(
-        "%s: training for %s images (%s steps of %d, %.3g passes over the training set); to change "
-        "this, set %s",
+        "%s: training for %s images (steps: %s, batch size: %d, passes over the training set: "
+        "%.3g); to change this, set %s",
         stage,
         f"{duration.num_images:,}",
         f"{duration.num_steps:,}",
@@ -132,7 +132,7 @@ def log_duration(duration: Duration, stage: str) -> None:
     )
     if duration.num_steps < FEW_STEPS:
         log.warning(
-            "%s: only %d training steps, so expect poor images; for %d steps, set %s",
+            "%s: few training steps (%d), so expect poor images; for %d steps, set %s",
             stage,
             duration.num_steps,
             FEW_STEPS,
@@ -141,5 +141,5 @@ def log_duration(duration: Duration, stage: str) -> None:
 
 
 def duration_setting(stage: str, num_images: int | str) -> str:
-    """Return the words that set the duration of a stage on the command line."""
+    """Return the settings that determine the duration of a stage, as typed by the user."""
     return f"trainer.max_images={num_images} (in the pipeline {stage}.trainer.max_images)"

@@ -159,13 +159,13 @@ def standard_callbacks(
 
 @contextmanager
 def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
-    """Explain a lack of memory and failures of data loader processes."""
+    """Explain out-of-memory errors and failures of data loader processes."""
     with explain_out_of_memory(memory_advice(module, loader)), explain_loader_failures():
         yield
 
 
 def memory_advice(module: pl.LightningModule, loader: LoaderConfig) -> str:
-    """Return the settings to change when the memory does not suffice."""
+    """Return the settings to change if there is not enough memory."""
     accumulation = ""
     if not module.automatic_optimization:
         accumulation = ", gradient_accumulation=2 (same batch, computed in two parts)"

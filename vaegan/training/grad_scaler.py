@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 class GradScaler(torch.amp.GradScaler):
     """Gradient scaler that accepts steps without gradients and then keeps its scale.
 
-    Torch's scaler raises "No inf checks were recorded" there: after a skipped step
+    Torch's scaler raises "No inf checks were recorded" in such steps: after a skipped step
     (`NonFiniteGuard`), and while all layers are frozen.
     """
 

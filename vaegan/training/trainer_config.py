@@ -33,10 +33,10 @@ class DeviceConfig:
 class TrainerConfig(DeviceConfig):
     """Devices and duration of training, with the option names of Lightning's Trainer."""
 
-    # passes over the training set, >= 1; null: 5, or as many as give 128,000 natural images
+    # passes over the training set, >= 1; null: 5, or more if needed to process 128,000 natural
+    # images
     max_epochs: int | None = None
-    # training images after which training ends, each counted every time it is used, >= 1; null: use
-    # max_epochs
+    # number of training images to process, counting repeats, >= 1; null: use max_epochs
     max_images: int | None = None
     limit_train_batches: float = 1.0  # fraction of the batches to use in each epoch, in (0, 1]
     # fraction of an epoch between validations, which also log image grids, in (0, 1]; there are at
@@ -52,8 +52,8 @@ class TrainerConfig(DeviceConfig):
     benchmark: bool = False
     # use only deterministic operations, so that a GPU repeats and resumes runs bit for bit; slower
     deterministic: bool = False
-    # run the networks of training steps compiled by torch.compile, which takes a minute or more at
-    # the start; gradient penalties and evaluations stay uncompiled
+    # compile the networks with torch.compile in training steps, which takes a minute or more at the
+    # start; gradient penalties and evaluations stay uncompiled
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 def compare_reconstructions(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return PSNR and SSIM by the names in RECONSTRUCTION_SCORES, (B,) each.
 
-    Images that are smaller than the window of SSIM have no SSIM, (0,).
+    SSIM is empty, (0,), if the images are smaller than its window.
     """
     has_window = min(targets.shape[-2:]) >= SSIM_WINDOW
     similarity = ssim(images, targets) if has_window else targets.new_empty(0)

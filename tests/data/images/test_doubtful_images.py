@@ -25,12 +25,12 @@ def test_full_range_gives_no_warning(num_bits):
 
 def test_clipped_levels_give_a_warning():
     (warning,) = warnings_for([12] * 9 + [16], bit_depth=12)
-    assert "1 of the 10 16-bit images have levels above 4095" in warning
+    assert "16-bit images with levels above 4095, which are clipped: 1 of 10" in warning
 
 
 def test_stacks_are_counted():
     (warning,) = describe_doubtful_traits([ImageTraits(0, True)] * 3 + [ImageTraits()], 16)
-    assert warning.startswith("3 TIFF files have several pages")
+    assert warning.startswith("multi-page TIFF files: 3")
 
 
 class Sample:
@@ -49,6 +49,6 @@ def test_nearly_constant_images_give_a_warning():
     assert "64 of 64" in describe_constant_images(Sample(images // 8))
     color = torch.tensor([255, 0, 90], dtype=torch.uint8).view(1, 3, 1, 1).expand(3, 3, 8, 8)
     warning = describe_constant_images(Sample(color))
-    assert "3 of 3 training images looked at are nearly constant" in warning
+    assert "3 of 3 sampled training images are nearly constant" in warning
     assert describe_constant_images(Sample(torch.cat([color, images[:9]]))) is None
     assert describe_constant_images(Sample(images[:0])) is None

@@ -3,10 +3,10 @@ from vaegan.data.images.left_out import UNREAD_SUFFIXES, LeftOutFile, summarize
 
 
 def test_summary_is_one_line_by_reason_and_suffix():
-    files = [LeftOutFile(f"a/{i}.heic", "formats that are not read") for i in range(3)]
-    files += [LeftOutFile("b/1.SVG", "formats that are not read")]
+    files = [LeftOutFile(f"a/{i}.heic", "unsupported formats") for i in range(3)]
+    files += [LeftOutFile("b/1.SVG", "unsupported formats")]
     files += [LeftOutFile(".thumbnails/1.jpg", "thumbnails")]
-    expected = "formats that are not read: 4 (.heic 3, .svg 1); thumbnails: 1 (.jpg 1)"
+    expected = "unsupported formats: 4 (.heic 3, .svg 1); thumbnails: 1 (.jpg 1)"
     assert summarize(files) == expected
     assert summarize([]) == ""
 

@@ -97,9 +97,9 @@ def test_unreadable_folder_is_skipped(tmp_path, monkeypatch):
         ("cat/.ipynb_checkpoints/1-checkpoint.png", "hidden files and folders"),
         ("cat/.git/1.gif", "hidden files and folders"),
         (".1.png", "hidden files and folders"),
-        ("cat/1.heic", "formats that are not read"),
-        ("1.SVG", "formats that are not read"),
-        ("scan.dcm", "formats that are not read"),
+        ("cat/1.heic", "unsupported formats"),
+        ("1.SVG", "unsupported formats"),
+        ("scan.dcm", "unsupported formats"),
     ],
 )
 def test_files_that_are_not_part_of_the_data_set_are_left_out(tmp_path, path, reason):

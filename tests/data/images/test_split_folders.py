@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaegan.data.images.split_folders import FolderLabels, read_layout, usual_split
+from vaegan.data.images.split_folders import FolderLabels, common_split, read_layout
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from vaegan.data.images.split_folders import FolderLabels, read_layout, usual_sp
     ],
 )
 def test_usual_names_of_splits(split, names):
-    assert {name: usual_split(name) for name in names} == dict.fromkeys(names, split)
+    assert {name: common_split(name) for name in names} == dict.fromkeys(names, split)
 
 
 def test_accents_may_be_separate_characters():
-    assert usual_split(unicodedata.normalize("NFD", "entraînement")) == "train"
+    assert common_split(unicodedata.normalize("NFD", "entraînement")) == "train"
 
 
 LAYOUTS = {
@@ -167,5 +167,5 @@ def test_each_image_has_one_split_or_is_left_out_and_no_test_image_is_trained_on
         "splits by folder and by content hash are mixed"
     )
     for path, labels in layout.labels.items():
-        if "test" in map(usual_split, path.split("/")):
+        if "test" in map(common_split, path.split("/")):
             assert labels.split in ("val", "test")

@@ -174,7 +174,7 @@ def has_16_bits(image: Image.Image) -> bool:
 
 
 def known_bit_depth(image: Image.Image) -> int | None:
-    """Return the bits of the levels of a 16-bit image, if the file format says so."""
+    """Return the bits of the levels of a 16-bit image if the file states them; else None."""
     if image.format != "TIFF":
         return None
     num_bits = int(image.getexif().get(TIFF_BITS_PER_SAMPLE, 16))
@@ -198,7 +198,7 @@ def to_opaque_8_bit(
     Args:
         image: Loaded image.
         background: Color behind transparent pixels.
-        bit_depth: Bits of the levels of a 16-bit image, unless its file format says so.
+        bit_depth: Bits of the levels of a 16-bit image, unless the file states them.
     """
     if has_16_bits(image):
         levels = np.asarray(image)

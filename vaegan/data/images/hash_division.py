@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-SHARE = 0.1  # of the images that val and test each get by default
-MIN_IMAGES_PER_SPLIT = 100  # in small folders, the share rises to this number of images
-MAX_SHARE = 0.2  # up to which the share rises
+SHARE = 0.1  # default fraction of the images for val, and for test
+MIN_IMAGES_PER_SPLIT = 100  # in small folders, the fraction rises to reach this number of images
+MAX_SHARE = 0.2  # upper limit of the default fraction
 
 
 def default_fraction(num_images: int) -> float:
     """Return the default fraction of images for val, and for test, in (0, 1).
 
-    It is 10 percent, or as much as 100 images need, but at most 20 percent.
+    It is 10 percent, or more if needed to get 100 images, but at most 20 percent.
     """
     return min(max(SHARE, MIN_IMAGES_PER_SPLIT / max(1, num_images)), MAX_SHARE)
 

@@ -1,8 +1,8 @@
 """Files of an image folder that are left out on purpose, and the reasons.
 
 Operating systems, file managers and network storage leave copies, thumbnails and deleted images in
-hidden folders. Such files are not part of the data set. Files of image formats that are not read
-are listed too. All other files, such as notes and labels, are not mentioned.
+hidden folders. Such files are not part of the data set. Files in unsupported image formats are
+listed too. All other files, such as notes and labels, are not mentioned.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ THUMBNAILS = "thumbnails"
 TRASH = "trash and system folders"
 HIDDEN = "hidden files and folders"
 RUN_FOLDERS = "run folders of vaegan"
-UNREAD_FORMAT = "formats that are not read"
-OUTSIDE_SPLITS = "outside of the split folders"
+UNREAD_FORMAT = "unsupported formats"
+OUTSIDE_SPLITS = "outside the split folders"
 TEST_IN_TRAINING = "test folders among the training images"
 EXPECTED_REASONS = (APPLE_DOUBLE, THUMBNAILS, TRASH, HIDDEN, RUN_FOLDERS)  # never meant to be used
 
@@ -62,7 +62,7 @@ def folder_reason(name: str) -> str | None:
 
 
 def file_reason(name: str) -> str | None:
-    """Return why a file is left out; None for an image file, and for files not mentioned at all."""
+    """Return why a file is left out; None for an image file, and for files not to be mentioned."""
     if not is_like_image(name):
         return None
     if name.startswith("._"):
@@ -73,7 +73,7 @@ def file_reason(name: str) -> str | None:
 
 
 def is_like_image(name: str) -> bool:
-    """True if the name has the suffix of an image format, whether it is read or not."""
+    """True if the name has the suffix of an image format, supported or not."""
     return suffix(name) in SUFFIXES or suffix(name) in UNREAD_SUFFIXES
 
 
@@ -85,7 +85,7 @@ def suffix(name: str) -> str:
 def summarize(files: Iterable[LeftOutFile]) -> str:
     """Describe left-out files in one line by reason and suffix; empty if there are none.
 
-    For example "formats that are not read: 120 (.heic 80, .svg 40); thumbnails: 3 (.jpg 3)".
+    For example "unsupported formats: 120 (.heic 80, .svg 40); thumbnails: 3 (.jpg 3)".
     """
     suffixes: dict[str, Counter[str]] = {}
     for path, reason in files:

@@ -66,7 +66,7 @@ class MemmapImages:
         return self.array.pixels.index_select(0, self.rows[index]).permute(0, 3, 1, 2)
 
     def sample(self, num_images: int) -> Tensor:
-        """Return about `num_images` images at equal distances."""
+        """Return about `num_images` evenly spaced images."""
         return self[torch.arange(0, len(self), max(1, len(self) // num_images))]
 
 

@@ -58,7 +58,7 @@ def check_files(
 class ImagesOnDemand:
     """Images decoded at each access: `images[index]` is uint8, (n, C, H, W).
 
-    The memory format is channels-last, as in `MemmapImages`, so that results do not depend on it.
+    The memory format is channels-last, as in `MemmapImages`: results do not depend on the cache.
     A missing or broken file is replaced by the next good file of its class.
 
     Args:
@@ -94,7 +94,7 @@ class ImagesOnDemand:
         return self._stack(self._map(self._read, indices))
 
     def sample(self, num_images: int) -> Tensor:
-        """Return about `num_images` images at equal distances, without those that are broken."""
+        """Return about `num_images` evenly spaced images, without broken ones."""
         step = max(1, len(self) // num_images)
         decoded = self._map(self._try_to_read, range(0, len(self), step))
         return self._stack([pixels for pixels in decoded if pixels is not None])

@@ -47,9 +47,8 @@ def scan(root: Path) -> FolderScan:
     """
     found = FolderScan([], [], [])
     visited: set[tuple[int, int]] = set()
-    folders: list[tuple[str, str | None]] = [
-        ("", None)
-    ]  # with the reason to leave them out, if any
+    # folders to search, with the reason to leave out their files, if any
+    folders: list[tuple[str, str | None]] = [("", None)]
     links: list[tuple[str, str | None]] = []
     while folders or links:
         folder, reason = folders.pop() if folders else links.pop(0)
@@ -97,7 +96,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def add_file(
     found: FolderScan, entry: os.DirEntry[str], path: str, folder_reason: str | None
 ) -> None:
-    """Add a file that looks like an image to the list where it belongs."""
+    """Add a file that looks like an image to the list that it belongs to."""
     reason = folder_reason or file_reason(entry.name)
     if reason:
         found.left_out.append(LeftOutFile(path, reason))

@@ -1,18 +1,18 @@
 """Splits and classes of images, from the names of the folders that contain them.
 
-A folder is a split folder if its name is usual for a split, such as train, Training, val2017 or
+A folder is a split folder if it has a common name of a split, such as train, Training, val2017 or
 test_images, and if a folder for training and one for val or test lie at the same depth. Names that
-differ only in the word, such as DIV2K_train_HR and DIV2K_valid_HR, count too.
+differ only in the word for the split, such as DIV2K_train_HR and DIV2K_valid_HR, count too.
 
     photos/train/cat/1.png         split train, class cat
     photos/test/cat/2.png          split test, class cat
-    samples/3.png                  outside of the split folders, not used
+    samples/3.png                  outside the split folders, not used
 
     cat/train/1.png                split train, class cat
     cat/test/2.png                 split test, class cat
 
-A single training folder is a split too. Any other layout with a folder whose name is usual for val
-or test is refused, so that no images of a test split are trained on.
+A single training folder is a split too. Any other layout with a folder that has a common name of a
+val or test split is rejected, so that no images of a test split are trained on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SPLIT_BY_WORD = {
 WORD = "|".join(SPLIT_BY_WORD)
 NOUN = "set|split|data|dataset|img|imgs|image|images|集|数据|数据集|データ"
 SEPARATOR = "[-_. ]?"
-USUAL_NAME = re.compile(  # in lower case: train, training_set, images-val, test2017, 01_train
+COMMON_NAME = re.compile(  # in lower case: train, training_set, images-val, test2017, 01_train
     rf"(\d+{SEPARATOR})?({NOUN})?{SEPARATOR}({WORD}){SEPARATOR}({NOUN})?{SEPARATOR}\d*"
 )
 WORD_IN_NAME = re.compile(  # not in lower case: DIV2K_train_HR, trainA, horsesTest
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
 
     labels: dict[str, FolderLabels]  # by path, of the images that are used
     left_out: list[LeftOutFile]  # all other images
-    warning: str = ""  # how an unclear layout was read; empty for a clear one
+    warning: str = ""  # how an ambiguous layout was read; empty for a clear one
 
 
 def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
@@ -74,8 +74,8 @@ def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
 
     Args:
         paths: Paths of all images, separated by "/".
-        split_folders: True if each folder with a usual name of a split is one, False if none is.
-            None to decide by the layout.
+        split_folders: True if each folder with a common name of a split is a split, False if none
+            is. None to decide by the layout.
 
     Raises:
         ValueError: It is unclear whether a folder is a val or test split.
@@ -94,19 +94,19 @@ def read_layout(paths: Sequence[str], split_folders: bool | None) -> Layout:
     check_for_held_out_folders(folders)
     shared = common_folders(names for names in folders.values() if names)
     for depth, name in enumerate(shared):
-        if usual_split(name) == "train":
+        if common_split(name) == "train":
             return label_splits(folders, depth, {name: "train"})
     return label_classes(folders)
 
 
-def usual_split(name: str) -> str | None:
-    """Return the split that a folder name is usual for; None for any other name."""
-    match = USUAL_NAME.fullmatch(normalize(name).casefold())
+def common_split(name: str) -> str | None:
+    """Return the split that a folder name commonly denotes; None for any other name."""
+    match = COMMON_NAME.fullmatch(normalize(name).casefold())
     return SPLIT_BY_WORD[match[3]] if match else None
 
 
-def worded_split(name: str) -> str | None:
-    """Return the split that the first word for a split in a folder name stands for, if any."""
+def split_in_name(name: str) -> str | None:
+    """Return the split denoted by the first word for a split in a folder name, or None."""
     match = WORD_IN_NAME.search(normalize(name))
     return SPLIT_BY_WORD[match[1].casefold()] if match else None
 
@@ -120,13 +120,13 @@ def find_split_folders(names: Iterable[str]) -> dict[str, str]:
     """Return the splits of the split folders at one depth, by folder name.
 
     The result is empty unless there is a folder for training and one for val or test. Both must
-    have usual names, or names that differ only in the word for the split.
+    have common names of splits, or names that differ only in the word for the split.
     """
     groups: dict[str, dict[str, str]] = {}  # splits of names that differ only in the word
     for name in names:
-        split = usual_split(name) or worded_split(name)
+        split = common_split(name) or split_in_name(name)
         if split:
-            rest = "" if usual_split(name) else WORD_IN_NAME.sub("*", normalize(name)).casefold()
+            rest = "" if common_split(name) else WORD_IN_NAME.sub("*", normalize(name)).casefold()
             groups.setdefault(rest, {})[name] = split
     found: dict[str, str] = {}
     for split_by_name in groups.values():
@@ -148,32 +148,35 @@ def label_splits(
     above = {path: folders[path][:depth] for path in splits}
     is_below = len(common_folders(above.values())) == depth
     class_names = {path: folder_below(folders[path], depth) for path in splits}
-    return finish(folders, splits, class_names if is_below else first_differing(above))
+    return make_layout(folders, splits, class_names if is_below else folders_below_shared(above))
 
 
 def folder_below(names: Sequence[str], depth: int) -> str:
-    """Return the folder below a split folder, which archives often repeat: train/train/cat/."""
+    """Return the folder below a split folder; skip repetitions, as of train in train/train/cat/."""
     below = itertools.dropwhile(lambda name: name == names[depth], names[depth + 1 :])
     return next(below, "")
 
 
 def label_by_names(folders: Mapping[str, list[str]]) -> Layout:
-    """Label images by the outermost folder named as a split. The rest trains if no folder does."""
+    """Label images by the outermost folder named as a split.
+
+    If no folder is named for training, all other images are training images.
+    """
     splits = {}
     for path, names in folders.items():
-        found = [split for name in names if (split := usual_split(name) or worded_split(name))]
+        found = [split for name in names if (split := common_split(name) or split_in_name(name))]
         if found:
             splits[path] = found[0]
     if "train" not in splits.values():
         splits = {path: splits.get(path, "train") for path in folders}
-    others = {path: [name for name in folders[path] if not worded_split(name)] for path in splits}
-    return finish(folders, splits, first_differing(others))
+    others = {path: [name for name in folders[path] if not split_in_name(name)] for path in splits}
+    return make_layout(folders, splits, folders_below_shared(others))
 
 
 def label_classes(folders: Mapping[str, list[str]]) -> Layout:
     """Label images by their outermost folder, below the folders that contain all images."""
-    class_names = first_differing(folders)
-    training = sorted({name for name in class_names.values() if usual_split(name) == "train"})
+    class_names = folders_below_shared(folders)
+    training = sorted({name for name in class_names.values() if common_split(name) == "train"})
     warning = ""
     if training:
         warning = (
@@ -184,15 +187,15 @@ def label_classes(folders: Mapping[str, list[str]]) -> Layout:
     return Layout(labels, [], warning)
 
 
-def finish(
+def make_layout(
     folders: Mapping[str, list[str]], splits: Mapping[str, str], class_names: Mapping[str, str]
 ) -> Layout:
-    """Return the layout of images with known splits. No image in a test folder is trained on."""
+    """Return the layout of images with known splits, without test folders in training folders."""
     layout = Layout({}, [])
     for path, names in folders.items():
         if path not in splits:
             layout.left_out.append(LeftOutFile(path, OUTSIDE_SPLITS))
-        elif splits[path] == "train" and "test" in map(usual_split, names):
+        elif splits[path] == "train" and "test" in map(common_split, names):
             layout.left_out.append(LeftOutFile(path, TEST_IN_TRAINING))
         else:
             layout.labels[path] = FolderLabels(splits[path], class_names[path])
@@ -202,13 +205,14 @@ def finish(
 def check_for_held_out_folders(folders: Mapping[str, list[str]]) -> None:
     """Raise a ValueError if a folder may be a val or test split.
 
-    Its name is a usual one, or contains a word for the split while another contains one for train.
+    Such a folder has a common name of a split, or its name contains a word for val or test while
+    the name of another folder contains a word for train.
     """
-    has_training = any("train" in map(worded_split, names) for names in folders.values())
+    has_training = any("train" in map(split_in_name, names) for names in folders.values())
     held_out = set()
     for names in folders.values():
         for depth, name in enumerate(names, 1):
-            split = usual_split(name) or (worded_split(name) if has_training else None)
+            split = common_split(name) or (split_in_name(name) if has_training else None)
             if split in ("val", "test"):
                 held_out.add("/".join(names[:depth]) + "/")
                 break
@@ -232,7 +236,7 @@ def common_folders(folders: Iterable[list[str]]) -> list[str]:
     return list(os.path.commonprefix(list(folders)))
 
 
-def first_differing(folders: Mapping[str, list[str]]) -> dict[str, str]:
+def folders_below_shared(folders: Mapping[str, list[str]]) -> dict[str, str]:
     """Return the outermost folder of each image below the shared ones; empty if there is none."""
     depth = len(common_folders(folders.values()))
     return {path: "".join(names[depth : depth + 1]) for path, names in folders.items()}

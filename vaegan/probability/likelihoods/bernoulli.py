@@ -27,7 +27,7 @@ class Bernoulli(Likelihood):
     """
 
     support = constraints.boolean
-    preprocessing = "binarize at random: 1 with the value of the pixel as probability"
+    preprocessing = "binarize at random: 1 with a probability equal to the pixel value"
 
     @dataclass
     class Config(Likelihood.Config):
