@@ -39,6 +39,11 @@ def test_commands_that_select_a_data_set_are_not_changed(words):
     assert expand_dataset(words, CONF) == words
 
 
+def test_the_empty_vae_ckpt_of_a_resumed_run_is_no_checkpoint(gan_result):
+    words = ["stage=gan", f"init={gan_result[0]}", "vae_ckpt=''", "dataset.num_test=32"]
+    assert "dataset=shapes" in expand_dataset(words, CONF)
+
+
 def test_a_missing_checkpoint_is_reported(train):
     exit_code, _, _ = train("stage=evaluate", "ckpt=missing", "dataset.root=x")
     assert "ckpt=missing does not exist" in exit_code

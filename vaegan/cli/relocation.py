@@ -33,14 +33,15 @@ def expand_dataset(words: Sequence[str], conf: Path) -> list[str]:
             sets.
     """
     keys = [word.partition("=")[0].lstrip("+") for word in words]
-    checkpoints = [
-        (key, word) for key, word in zip(keys, words, strict=True) if key in CHECKPOINT_STAGES
+    checkpoints = [  # a resumed run also has the empty ones
+        (key, paths)
+        for key, word in zip(keys, words, strict=True)
+        if key in CHECKPOINT_STAGES and any(paths := read_paths(word))
     ]
     has_dataset_key = any(key.startswith("dataset.") for key in keys)
     if not checkpoints or not has_dataset_key or "dataset" in keys or selects_dataset(words, conf):
         return list(words)
-    key, word = checkpoints[-1]
-    dataset = trained_dataset(key, read_paths(word))
+    dataset = trained_dataset(*checkpoints[-1])
     added = assignments("dataset", {name: dataset[name] for name in dataset if name != "name"})
     missing = [word for word in added if word.partition("=")[0] not in keys]
     given = [
