@@ -13,7 +13,7 @@ from vaegan.stages.stage_table import run_stage
 
 def make_run(folder, stage, age, dataset="mnist", results=()):
     """Write the files of a run; `results` has the metrics of its finished stages."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config = {"dataset": {"name": dataset} if dataset else None}
     path = folder / "config.json"
     path.write_text(json.dumps({"stage": stage, "config": config}))
@@ -65,6 +65,14 @@ def test_listing_runs_writes_nothing(tmp_path, train):
     assert status is None and "vae/a" in out
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"vae"}
+
+
+def test_listing_runs_in_the_folder_of_a_running_run_writes_nothing(tmp_path, train):
+    make_run(tmp_path, "vae", 0)
+    with FileLock(tmp_path / ".lock"):
+        status, out, _ = train("stage=runs", "folder=.")
+    assert status is None and "running" in out
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", ".lock"}
 
 
 def test_a_gan_without_a_frechet_distance_shows_its_kernel_distance():

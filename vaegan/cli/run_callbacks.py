@@ -21,7 +21,7 @@ from vaegan.runtime.paths import absolute_path
 from vaegan.stages.execute import num_processes
 from vaegan.stages.folder_access import CONFIG_FILE, check_run_folder, check_unlocked
 from vaegan.stages.run_config import RunConfig, TrainingRun
-from vaegan.stages.stage_table import stage_of
+from vaegan.stages.stage_table import STAGES, stage_of
 
 NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 
@@ -40,7 +40,7 @@ class CheckRun(Callback):
             rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
             if rank != "0" and is_launched_externally() and num_processes(run) > 1:
                 set_hydra(config, folder=".", output_subdir=None, job_logging=NO_LOGGING)
-            else:
+            elif STAGES[stage_of(run)].writes_files:
                 reserve_folder(config, run)
 
 
