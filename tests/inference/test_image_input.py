@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.untrained import component, make_run, save_vae
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.config import to_plain
 from vaegan.data.images.decoding import ImageDecoder
-from vaegan.inference.image_input import as_images
+from vaegan.inference.image_input import as_images, training_decoder
 
 GRAY, COLOR = (1, 6, 8), (3, 6, 8)
 
@@ -52,6 +55,16 @@ def test_pil_images_are_cropped_and_resized_as_in_training():
         images = convert(image, shape)
         assert images.shape == (1, *shape)
         assert images[0, 0, :, 2:6].max() < 0.1 and images[0, 0, :, 0].min() > 0.5
+
+
+@pytest.mark.parametrize("name", ["image_folder", "celeba"])
+def test_image_files_are_decoded_as_in_training(tmp_path, name):
+    run = make_run(COLOR, network="mlp")
+    dataset = component("dataset", name, root=str(tmp_path), image_size=[6, 8], crop="none")
+    path = save_vae(tmp_path / "best.ckpt", run)
+    checkpoint = load_checkpoint(path)
+    checkpoint.vae["dataset"] = to_plain(dataset)
+    assert training_decoder(checkpoint) == dataset.build().decoder
 
 
 def test_gradients_are_not_kept():

@@ -13,6 +13,7 @@ from torch import Tensor
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.config import from_plain
 from vaegan.data.crops import CenteredImages
+from vaegan.data.dataset import ImageSource
 from vaegan.data.image_folder import ImageFolder
 from vaegan.data.images.decoding import MAX_PIXELS, ImageDecoder
 from vaegan.images import ImageShape, to_float
@@ -26,8 +27,9 @@ def training_decoder(checkpoint: Checkpoint) -> ImageDecoder:
     If the data set has no image files, the decoder crops the center and uses a white background.
     """
     dataset = checkpoint.vae["dataset"]
-    if dataset.get("name") == ImageFolder.Config.name:
-        source = from_plain(ImageFolder.Config, dataset, "dataset").build()
+    component = ImageSource.choices.get(dataset.get("name"))
+    if component is not None and issubclass(component, ImageFolder):
+        source = from_plain(ImageSource.Config, dataset, "dataset").build()
         assert isinstance(source, ImageFolder)
         return source.decoder
     channels, height, width = checkpoint.image_shape
