@@ -1,8 +1,10 @@
 import gc
+import io
 import os
 
 import pytest
 
+from vaegan.runtime import shared_lines
 from vaegan.runtime.shared_lines import SharedLines
 
 
@@ -25,6 +27,23 @@ def test_incomplete_line_is_read_later():
     with open(lines.path, "ab") as file:
         file.write(b" a line\n")
     assert lines.read_new() == ["half a line"]
+
+
+def test_reading_in_two_threads_skips_no_line(monkeypatch):
+    lines = SharedLines()
+    lines.append("a")
+    found = []
+
+    class SlowFile(io.FileIO):
+        def read(self, *args):
+            monkeypatch.undo()
+            found.extend(lines.read_new())  # by another thread
+            return super().read(*args)
+
+    monkeypatch.setattr(shared_lines, "open", SlowFile, raising=False)
+    found += lines.read_new()
+    lines.append("b")
+    assert {*found, *lines.read_new()} == {"a", "b"}
 
 
 def test_file_is_private_and_removed_with_the_object():

@@ -35,15 +35,19 @@ class SharedLines:
             os.close(file)
 
     def read_new(self) -> list[str]:
-        """Return the lines that were added since the last call in this process."""
+        """Return the lines that were added since the last call in this process.
+
+        Threads that call it at the same time may get the same lines.
+        """
+        start = self.position
         try:
             with open(self.path, "rb") as file:
-                file.seek(self.position)
+                file.seek(start)
                 content = file.read()
         except FileNotFoundError:
             return []
         content = content[: content.rfind(b"\n") + 1]  # another process may be writing a line
-        self.position += len(content)
+        self.position = start + len(content)  # not +=, as another thread may have added it too
         return content.decode().splitlines()
 
 
