@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vaegan.cli import main
+from vaegan.stages.training_runs import PipelineRun
 
 
 @pytest.mark.parametrize("given, expected", [(None, "passive"), ("active", "active")])
@@ -27,3 +28,12 @@ def test_process_that_starts_workers_does_not_initialize_cuda(train, monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     exit_code, out, err = train("stage=vae", "trainer.devices=2", "dataset=shapes")
     assert started == [2], (exit_code, out, err)
+
+
+def test_without_words_the_pipeline_is_trained_on_mnist(train, monkeypatch):
+    started = []
+    monkeypatch.setattr("vaegan.cli.hydra_app.execute", lambda run, folder: started.append(run))
+    exit_code, out, err = train()
+    assert exit_code is None, (exit_code, out, err)
+    (run,) = started
+    assert isinstance(run, PipelineRun) and run.dataset.name == "mnist"

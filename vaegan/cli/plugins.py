@@ -10,6 +10,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def find_plugins(args: Sequence[str], conf: Path) -> list[str]:
 def config_dirs(args: Sequence[str]) -> list[Path]:
     """Return the folders given by `--config-dir FOLDER` or `--config-dir=FOLDER`."""
     folders = []
-    for arg, next_arg in zip(args, [*args[1:], ""], strict=True):
+    for arg, next_arg in pairwise([*args, ""]):
         option, _, value = arg.partition("=")
         if option in CONFIG_DIR_OPTIONS:
             folders.append(Path(value or next_arg).expanduser())
