@@ -152,3 +152,9 @@ def test_a_composed_config_has_the_keys_of_the_help():
     for stage in STAGES:
         flat = to_plain(compose(f"stage={stage}", *STAGE_WORDS.get(stage, [])))
         assert {key.partition(".")[0] for key in help_keys(stage)} == flat.keys()
+
+
+@pytest.mark.parametrize("options", [["-m"], ["--config-dir", "conf/"], ["-cd=conf"]])
+def test_options_are_no_words_to_search_for(options):
+    text = help_text(SETTINGS, CONF, [*options, "stage=vae"])
+    assert text.startswith("stage=vae: ")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from vaegan.cli.plugins import CONFIG_DIR_OPTIONS, config_dirs, find_plugins, load_plugins
 from vaegan.cli.settings import Section, Setting, Settings
 from vaegan.metrics.metric_table import METRICS
 
-CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 WIDTH = 100
 COLUMN = 36  # where descriptions start
 INTRODUCTION = """\
@@ -49,8 +50,6 @@ def settings_with_plugins(words: Sequence[str], conf: Path) -> Settings:
     """
     if not any(word.lstrip("+").startswith(("plugins=", "experiment=")) for word in words):
         return Settings()
-    from vaegan.cli.plugins import find_plugins, load_plugins
-
     plugins = find_plugins(words, conf)
     if not plugins:
         return Settings()
@@ -85,24 +84,18 @@ def help_text(settings: Settings, conf: Path, words: Sequence[str]) -> str:
         settings: All settings.
         conf: Folder of the configs.
         words: The command line without `--help`. `stage=NAME` limits the text to a stage; a word
-            without `=`, to the settings and components that mention it.
+            without `=`, to the settings and components that mention it. Other options are ignored.
 
     Raises:
         ValueError: There is no such stage, or no setting with that word.
     """
     stages = [word.removeprefix("stage=") for word in words if word.startswith("stage=")]
-    folders = [conf]
-    if any(word.partition("=")[0] in CONFIG_DIR_OPTIONS for word in words):
-        from vaegan.cli.plugins import config_dirs
-
-        folders += config_dirs(words)
-    options = {*CONFIG_DIR_OPTIONS, *map(str, folders[1:])}
-    filters = [word for word in words if "=" not in word and word not in options]
     if stages and stages[0] not in settings.stages:
         raise ValueError(f"stage={stages[0]}: known stages are {', '.join(settings.stages)}")
     stage = stages[0] if stages else None
-    if filters:
+    if filters := filter_words(words):
         return "\n".join(matching_lines(settings, stage, filters[0]))
+    folders = [conf, *config_dirs(words)]
     lines = [] if stage else [*INTRODUCTION.splitlines(), "", *overview_lines(settings, folders)]
     if stage:
         lines += [f"stage={stage}: {settings.stages[stage].summary}", ""]
@@ -112,6 +105,15 @@ def help_text(settings: Settings, conf: Path, words: Sequence[str]) -> str:
         lines.append("")
     lines += component_lines(settings, stage)
     return "\n".join(lines).rstrip()
+
+
+def filter_words(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line that are neither settings nor options."""
+    return [
+        word
+        for previous, word in pairwise(["", *words])
+        if "=" not in word and not word.startswith("-") and previous not in CONFIG_DIR_OPTIONS
+    ]
 
 
 def overview_lines(settings: Settings, folders: Sequence[Path]) -> Iterator[str]:

@@ -14,8 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 
@@ -72,6 +70,8 @@ def config_dirs(args: Sequence[str]) -> list[Path]:
 
 def experiment_plugins(experiment: str, folders: Sequence[Path]) -> list[str]:
     """Return the plugins of an experiment; the first folder that contains its file is used."""
+    from omegaconf import OmegaConf  # imported late, for --help and tab completion
+
     for folder in folders:
         path = folder / "experiment" / f"{experiment.removesuffix('.yaml')}.yaml"
         if path.is_file():
