@@ -145,7 +145,7 @@ class InceptionExtractor(FeatureExtractor):
         )
         path = to_path(config.path)
         if path is not None:
-            check_weights_file(path, remedy)
+            read_weights_file(path, remedy)  # torch-fidelity would unpickle any object
         try:
             with download_timeout():
                 self.net = FeatureExtractorInceptionV3(
@@ -161,10 +161,7 @@ class InceptionExtractor(FeatureExtractor):
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = to_uint8(images)
-        if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, 3, -1, -1)
-        return self.net(pixels)[0]
+        return self.net(to_color(images))[0]
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits (B, 1008) without bias, as in the original Inception score."""
@@ -237,8 +234,14 @@ def to_path(text: str | None) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
-def check_weights_file(path: Path, remedy: str) -> None:
-    """Check that a file contains only tensors, because torch-fidelity would unpickle any object.
+def to_color(images: Tensor) -> Tensor:
+    """Convert images in [0, 1], (B, C, H, W), to uint8 with three channels, (B, 3, H, W)."""
+    pixels = to_uint8(images)
+    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+
+
+def read_weights_file(path: Path, remedy: str) -> dict[str, Tensor]:
+    """Return the tensors of a weights file, on the CPU, without executing anything in it.
 
     Raises:
         ValueError: The file is missing, damaged, or contains anything but a dict of tensors.
@@ -254,6 +257,7 @@ def check_weights_file(path: Path, remedy: str) -> None:
         ) from error
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"feature_extractor.path={path} must contain a dict of tensors; {remedy}")
+    return content
 
 
 def build_feature_extractor(

@@ -19,18 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaegan.config import require
-from vaegan.images import to_uint8
-from vaegan.metrics.feature_extractors import FeatureExtractor, check_weights_file, to_path
+from vaegan.metrics.feature_extractors import (
+    FeatureExtractor,
+    read_weights_file,
+    to_color,
+    to_path,
+)
 from vaegan.runtime.downloads import download_timeout
 from vaegan.vae.model import VAE
 
 INSTALL = "Install it with: uv sync --extra inception, or pip install '.[inception]'"
-
-
-def to_color(images: Tensor) -> Tensor:
-    """Convert images in [0, 1], (B, C, H, W), to uint8 with three channels, (B, 3, H, W)."""
-    pixels = to_uint8(images)
-    return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
 
 class ClipExtractor(FeatureExtractor):
@@ -134,9 +132,7 @@ def load_weights(path: Path | None, url: str, remedy: str) -> dict[str, Tensor]:
                 url, map_location="cpu", progress=False, weights_only=True
             )
         return weights
-    check_weights_file(path, remedy)
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+    return read_weights_file(path, remedy)
 
 
 def build_dinov2(weights: dict[str, Tensor], num_heads: int = 6) -> nn.Module:
