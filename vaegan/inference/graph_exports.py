@@ -17,12 +17,12 @@ from zuko.distributions import NormalizingFlow
 
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.gan.generator import Generator
+from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import VAE
 
 log = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4  # largest accepted difference from PyTorch
 NUM_CHECKED = 100  # inputs that are compared
-FORMATS = ("onnx", "pt2")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -68,11 +68,9 @@ def make_graphs(checkpoint: Checkpoint) -> list[Graph]:
     vae = checkpoint.build_vae()
     latents = checkpoint.build_latents()
     shape = list(checkpoint.image_shape)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
+    with torch.no_grad(), seeded("export"):
         z = latents().sample(torch.Size([NUM_CHECKED]))
-    images = torch.rand(NUM_CHECKED, *shape, generator=generator)
+        images = torch.rand(NUM_CHECKED, *shape)
     metadata = {
         "vaegan_stage": checkpoint.stage,
         "image_shape": shape,

@@ -124,7 +124,7 @@ class TrainedVAE(TrainedModel):
         likelihood = self.module.likelihood
         scores = []
         is_cuda = self.device.type == "cuda"
-        with torch.random.fork_rng([self.device] if is_cuda else [], enabled=True):
+        with torch.random.fork_rng([self.device] if is_cuda else []):
             all_images = self.images(images)
             size = images_per_batch(BATCH_SIZE, num_samples)
             indices = torch.arange(len(all_images), device=self.device).split(size)
