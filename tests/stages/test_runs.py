@@ -75,6 +75,17 @@ def test_listing_runs_in_the_folder_of_a_running_run_writes_nothing(tmp_path, tr
     assert {path.name for path in tmp_path.iterdir()} <= {"config.json", ".lock"}
 
 
+def test_runs_of_other_users_are_listed(tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    make_run(tmp_path / "a", "vae", 0)
+    (tmp_path / "a" / ".lock").touch()
+    run_stage(compose("stage=runs", f"folder={tmp_path}"), tmp_path)
+    assert "failed" in capsys.readouterr().out
+
+
 def test_a_gan_without_a_frechet_distance_shows_its_kernel_distance():
     metrics = {"test/recall": 0.5, "val/kernel_distance": 0.3, "test/kernel_distance": 0.2}
     assert key_metric("gan", metrics) == {"test/kernel_distance": 0.2}

@@ -76,11 +76,13 @@ def check_unlocked(folder: Path) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    """True if a run is writing to a folder."""
+    """True if a run is writing to a folder; False if only other users may write to it."""
     try:
         check_unlocked(folder)
     except ValueError:
         return True
+    except OSError:
+        return False
     return False
 
 
