@@ -61,6 +61,11 @@ def test_experiments_of_a_config_folder_are_completed(candidates, tmp_path):
     assert candidates("vaegan --config-dir mine experiment=b")[0] == "experiment=birds"
 
 
+def test_paths_with_brackets_are_completed(candidates, tmp_path):
+    (tmp_path / "[a].png").touch()
+    assert candidates("vaegan stage=encode images=[a]") == ["images=[a].png"]
+
+
 def test_other_shells_are_refused():
     with pytest.raises(ValueError, match="tab completion supports only bash: -sc install=bash"):
         complete(["-sc", "install=fish"], CONF)

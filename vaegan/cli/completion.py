@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import sys
@@ -108,7 +109,7 @@ def find_paths(key: str, start: str) -> Iterator[str]:
         yield "last"
     folder, _, name = start.rpartition("/")
     head = start[: len(start) - len(name)]
-    for path in Path(os.path.expanduser(head) or ".").glob(f"{name}*" if name else "*"):
+    for path in Path(os.path.expanduser(head) or ".").glob(f"{glob.escape(name)}*"):
         is_hidden = path.name.startswith(".") and not name.startswith(".")
         if not is_hidden:
             yield f"{head}{path.name}{'/' * path.is_dir()}"
