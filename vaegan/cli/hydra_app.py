@@ -78,6 +78,24 @@ def without_output_folder(words: Sequence[str]) -> list[str]:
     return list(words)
 
 
+def prepare_words(words: Sequence[str], conf: Path) -> list[str]:
+    """Load the plugins of a command line, check its words, and return them as Hydra reads them.
+
+    Args:
+        words: The command line.
+        conf: Folder of the project's configs.
+
+    Raises:
+        ValueError: A plugin cannot be imported, a word is invalid, or a run or a checkpoint that
+            the command line names cannot be read.
+    """
+    load_plugins(find_plugins(words, conf))
+    register()
+    words = quote_paths(words)
+    check_words(words)
+    return expand_dataset(expand_resume(words), conf)
+
+
 def compose_and_run(conf: Path) -> None:
     """Run the command line in sys.argv.
 
@@ -85,10 +103,6 @@ def compose_and_run(conf: Path) -> None:
         conf: Folder of the project's configs.
     """
     with readable_errors():
-        load_plugins(find_plugins(sys.argv[1:], conf))
-        register()
-        check_words(quote_paths(sys.argv[1:]))
-        words = expand_dataset(expand_resume(quote_paths(sys.argv[1:])), conf)
-        words = without_output_folder(words)
+        words = without_output_folder(prepare_words(sys.argv[1:], conf))
         sys.argv[1:] = with_absolute_config_path(words)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()

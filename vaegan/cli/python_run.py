@@ -13,16 +13,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaegan.cli.hydra_app import prepare_words
 from vaegan.cli.main import CONF
-from vaegan.cli.path_words import quote_paths
-from vaegan.cli.plugins import find_plugins, load_plugins
-from vaegan.cli.registration import register, to_run_config
-from vaegan.cli.relocation import expand_dataset
+from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import ending_reservation
-from vaegan.cli.resume import expand_resume
 from vaegan.cli.run_callbacks import reserve_folder, without_hydra_node
 from vaegan.cli.suggestions import explain, explain_null_component
-from vaegan.cli.word_check import check_words
 from vaegan.config import require
 from vaegan.stages.execute import execute
 from vaegan.stages.run_config import RunConfig
@@ -49,13 +45,9 @@ def run(*words: str) -> StageResult | None:
     """
     options = [word for word in words if word.startswith("-")]
     require(not options, "vaegan.run", "given settings KEY=VALUE, not options", options)
-    load_plugins(find_plugins(words, CONF))
-    register()
-    check_words(quote_paths(words))
     with ending_reservation():
         with separate_hydra():
-            expanded = expand_dataset(expand_resume(quote_paths(words)), CONF)
-            run_config, folder = prepare_run(expanded)
+            run_config, folder = prepare_run(prepare_words(words, CONF))
         return execute(run_config, folder)
 
 

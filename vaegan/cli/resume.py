@@ -15,6 +15,7 @@ from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.last_run import find_last_run
 from vaegan.runtime.paths import LAST, path_override, quote_for_hydra
+from vaegan.stages.folder_access import CONFIG_FILE
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_table import STAGES
 
@@ -59,11 +60,11 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
             f"resume={folder} is the folder of a sweep. To resume the sweep, repeat its command "
             f"with {path_override('hydra.sweep.dir', folder)}"
         )
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(
-            f"resume={folder} does not contain a run: config.json is missing. Set it to the folder "
-            "of a stage=vae, stage=gan or stage=pipeline run"
+            f"resume={folder} does not contain a run: {CONFIG_FILE} is missing. Set it to the "
+            "folder of a stage=vae, stage=gan or stage=pipeline run"
         )
     saved = read_json(path)
     try:

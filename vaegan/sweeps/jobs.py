@@ -16,6 +16,7 @@ from vaegan.runtime.paths import path_override
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals
 from vaegan.stages.config_diff import diff_configs
 from vaegan.stages.execute import execute
+from vaegan.stages.folder_access import CONFIG_FILE
 from vaegan.stages.run_config import RunConfig, TrainingRun
 from vaegan.sweeps.outcome import ConfigMismatch, Outcome, find_finished_outcome, is_finite
 from vaegan.training.stage_result import StageResult
@@ -122,7 +123,7 @@ def make_outcome(
 
 def is_started(folder: Path, config: Mapping[str, Any]) -> bool:
     """True if training with the same settings was started in the folder."""
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     return path.exists() and not diff_configs(read_json(path)["config"], config)
 
 
@@ -131,7 +132,7 @@ def archive_attempt(folder: Path) -> None:
     leftovers = []
     for path in folder.iterdir():
         is_stage = path.is_dir() and not path.name.startswith((".", ATTEMPT_PREFIX))
-        if is_stage or path.name == "config.json":
+        if is_stage or path.name == CONFIG_FILE:
             leftovers.append(path)
     if leftovers:
         number = len(list(folder.glob(f"{ATTEMPT_PREFIX}*"))) + 1
