@@ -61,6 +61,7 @@ MESSAGES = [
     ("-e 10", "unknown option -e"),
     ("--multi-run", "unknown option --multi-run.*"),
     ("--cfg foo", "--cfg foo: expected one of job, hydra, all"),
+    ("likelihood=null", "likelihood=null: to use the default, omit likelihood; if an experiment"),
     ("--config-dir /no/such", "--config-dir /no/such is not a folder"),
     ("dataset=MNIST", "Did you mean mnist?"),
     ("dataset=fashion-mnist", "Did you mean fashion_mnist?"),

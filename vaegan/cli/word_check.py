@@ -86,6 +86,10 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
         raise ValueError(f"{word!r}: write KEY=VALUE without spaces around the equals sign")
     if key.startswith("+") and name in SELECTED_ONCE:
         raise ValueError(f"write {name}={value} without +, because {name} has a default")
+    if name in GROUPS and value == "null":
+        raise ValueError(
+            f"{word}: to use the default, omit {name}; if an experiment selects it, write ~{name}"
+        )
     if name == "dataset" and is_path(value):
         root = shell_word("dataset.root", value)
         raise ValueError(
