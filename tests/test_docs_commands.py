@@ -16,6 +16,7 @@ SETUP_OPTIONS = ("--help", "--version", "--cfg", "-sc")
 NEVER_RUN = (
     *("plugins=[", "streaming", "=inception"),  # need a file, a data set or weights of the user
     *("devices=", "hydra/", "experiment=tune_"),  # run in test_launch.py and test_sweep.py
+    "trainer.compile=true",  # compiles for minutes; run in test_step_options.py
     *("stage=pack", "ckpt=FOLDER"),  # run in test_streaming.py and test_export.py
     *("format=onnx", "=last", "stage=runs"),  # run in test_graph_exports.py and test_runs.py
     *(" init=", " inversion_"),  # run in test_initial_weights.py and test_encode.py

@@ -16,7 +16,7 @@ from vaegan import __version__
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 ROOT = Path(__file__).parents[1]
 SHORT = [f"{stage}.trainer.max_epochs=1" for stage in ("vae", "gan")]
-SHORT += [f"dataset.{split}=64" for split in ("num_train", "num_val", "num_test")]
+SHORT += ["dataset.num_train=128", "dataset.num_val=64", "dataset.num_test=64"]
 SHORT += [f"{network}.width=4" for network in ("encoder", "decoder", "discriminator")]
 SHORT += ["gan.discriminator_warmup=0", "gan.trainer.val_check_interval=1.0", "latent_dim=4"]
 SHORT += ["feature_extractor=vae_encoder", "trainer.accelerator=cpu"]
