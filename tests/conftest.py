@@ -9,6 +9,8 @@ from pathlib import Path
 
 if hasattr(signal, "SIGHUP"):  # ignored under nohup, which the tests of signals must not inherit
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.dont_write_bytecode = False  # or each process of these tests compiles torch's modules again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # one test per core: threads would only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
