@@ -62,7 +62,7 @@ def kill_and_resume(folder, num_kills, overrides):
 
 @pytest.mark.parametrize(
     "num_kills, overrides",
-    [(20, []), (4, ["vae.loader.num_workers=2", "gan.loader.num_workers=2"]), (4, TWO_PROCESSES)],
+    [(8, []), (4, ["vae.loader.num_workers=2", "gan.loader.num_workers=2"]), (4, TWO_PROCESSES)],
     ids=["1 process", "2 workers", "2 processes"],
 )
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, num_kills, overrides):
