@@ -104,7 +104,17 @@ SETUPS = {  # words of the command line
         "gan.discriminator_warmup=0",
         "gan.trainer.val_check_interval=1.0",
     ],
-    "r3gan_64": ["experiment=r3gan_64", "dataset.num_train=6400", "gan.discriminator_warmup=0"],
+    "r3gan_64": [  # on synthetic images
+        "experiment=r3gan",
+        "dataset=shapes",
+        "dataset.channels=3",
+        "dataset.height=64",
+        "dataset.width=64",
+        "dataset.num_train=6400",
+        "likelihood=gaussian",
+        "gradient_penalty.gamma=0.5",
+        "gan.discriminator_warmup=0",
+    ],
 }
 SMALL = [  # runs of a second
     "dataset=shapes",

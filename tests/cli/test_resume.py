@@ -19,13 +19,11 @@ COMMANDS = [
     [*SMALL_GAN, "vae_ckpt=x"],
     ["dataset=image_folder", "dataset.root=a"],
 ]
+NEED_ROOT = ("folder", "r3gan_64")
 COMMANDS += [
-    [f"experiment={name}", "dataset.root=a"] for name in EXPERIMENTS if name.startswith("folder")
-]
-COMMANDS += [
-    [f"experiment={name}"]
+    [f"experiment={name}", *(["dataset.root=a"] if name.startswith(NEED_ROOT) else [])]
     for name in EXPERIMENTS
-    if not name.startswith("folder") and name != "tune_gan"
+    if name != "tune_gan"
 ]
 
 

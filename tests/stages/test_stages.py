@@ -554,7 +554,7 @@ def test_every_experiment_composes_and_has_a_summary_and_a_command(path):
     _, summary, command = path.read_text().splitlines()[:3]
     assert summary.startswith("# ") and len(summary) <= 92
     assert f"python train.py experiment={path.stem}" in command
-    needed = ["dataset.root=images"] if path.stem.startswith("folder") else []
+    needed = ["dataset.root=images"] if path.stem.startswith(("folder", "r3gan_64")) else []
     if path.stem.startswith("tune"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra `sweep`")
         needed = ["vae_ckpt=vae"] if path.stem == "tune_gan" else []
