@@ -14,7 +14,7 @@ from vaegan.metrics.feature_extractors import (
     build_feature_extractor,
 )
 from vaegan.metrics.real_statistics import compute_real_statistics, content_hash, load_features
-from vaegan.metrics.scores import FeatureBatch, frechet_distance
+from vaegan.metrics.scores import FeatureBatch, frechet_distance, kernel_distance
 from vaegan.vae.model import VAE
 
 CPU = torch.device("cpu")
@@ -222,3 +222,13 @@ def test_pyramid_sees_blur_and_a_dot_grid_on_blurred_images():
     halves = frechet_distance(FeatureBatch(real.features[:300]), FeatureBatch(real.features[300:]))
     assert frechet_distance(real, clean) > 3 * halves
     assert frechet_distance(clean, damaged) > 3 * halves
+
+
+def test_blur_of_images_on_white_costs_more_kernel_distance_than_a_slightly_darker_tone():
+    source = Shapes.Config(channels=3, height=32, width=32).build()
+    images = 1 - to_float(source.split("train").images[:600])
+    extractor = build_feature_extractor(None, VAE((3, 32, 32)), classifier=None)
+    blurred = avg_pool2d(images[300:], 3, stride=1, padding=1, count_include_pad=False)
+    darker = (images[300:] - 0.02).clamp(min=0)
+    real, blurred, darker = (FeatureBatch(extractor(x)) for x in (images[:300], blurred, darker))
+    assert kernel_distance(real, blurred) > kernel_distance(real, darker)

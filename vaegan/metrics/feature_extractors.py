@@ -178,9 +178,12 @@ class PyramidExtractor(FeatureExtractor):
 
     GRID = 4  # cells per side
     MIN_SIZE = 16  # pixels, smallest height or width of a level
+    # subtracted from colors: the kernel distance depends on the origin, and far from it mostly
+    # compares the mean color
+    MIDDLE_GRAY = 0.5
     SCALES = (10.0, 40.0)  # factors of colors and edges; edges vary about a quarter as much
 
-    scales: Tensor
+    constants: Tensor
 
     @dataclass
     class Config(FeatureExtractor.Config):
@@ -192,12 +195,13 @@ class PyramidExtractor(FeatureExtractor):
         ratio = min(height, width) // self.MIN_SIZE
         self.num_levels = ratio.bit_length()  # 1 at 16 to 31 pixels, 2 at 32 to 63, ...
         self.num_features = self.GRID**2 * (channels + self.num_levels)
-        self.register_buffer("scales", torch.tensor(self.SCALES))  # part of the cache key
+        constants = torch.tensor([self.MIDDLE_GRAY, *self.SCALES])
+        self.register_buffer("constants", constants)  # a buffer is part of the cache key
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.float()
-        color_scale, edge_scale = self.scales
-        features = [color_scale * adaptive_avg_pool2d(x, self.GRID)]
+        middle, color_scale, edge_scale = self.constants
+        features = [color_scale * adaptive_avg_pool2d(x - middle, self.GRID)]
         for _ in range(self.num_levels):
             smaller = avg_pool2d(x, 2)
             blurred = interpolate(smaller, size=x.shape[2:], mode="bilinear", align_corners=False)
