@@ -13,7 +13,7 @@ import torch
 from tests.conftest import SMALL_GAN, compose
 from tests.image_files import fill
 from tests.runtime.test_safe_load import Call
-from vaegan.cli.errors import escape
+from vaegan.cli.error_text import escape
 from vaegan.stages.stage_table import run_stage
 
 ROOT = Path(__file__).parents[1]

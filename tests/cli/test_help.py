@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import CONF, TRAIN, compose
 from vaegan.cli.help import help_text, markdown_page
+from vaegan.cli.hydra_errors import key_owners
 from vaegan.cli.settings import Settings
-from vaegan.cli.suggestions import key_owners
 from vaegan.config import GROUPS, to_plain
 from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS

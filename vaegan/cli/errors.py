@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from vaegan.cli.suggestions import explain, explain_null_component
-from vaegan.runtime.program import with_program_name
+from vaegan.cli.error_text import SHOW_TRACEBACK, error_exit
+from vaegan.cli.hydra_errors import explain
 from vaegan.runtime.signals import Interrupted
 
-SHOW_TRACEBACK = "HYDRA_FULL_ERROR"  # environment variable of Hydra; 1: raise errors
-NULL_ACCESS = "Unexpected type for root: NoneType"  # OmegaConf's error for a key below a null value
 OPTUNA_NO_TRIAL = ("Record does not exist.", "No trials are completed yet.")
 is_active = False  # True inside `readable_errors`
 
@@ -47,15 +42,14 @@ def readable_errors() -> Iterator[None]:
         print(interruption, file=sys.stderr)
         raise SystemExit(interruption.status) from interruption
     except Exception as error:
-        message = describe(error)
+        message = describe(error, sys.argv[1:])
         if message is None:
             raise
     finally:
         is_active = was_active
         if not is_active:
             del os.environ[SHOW_TRACEBACK]
-    message = with_program_name(escape(message))
-    raise SystemExit(f"error: {message}\n(set {SHOW_TRACEBACK}=1 to see the traceback)")
+    raise error_exit(message)
 
 
 @contextmanager
@@ -73,12 +67,10 @@ def exit_on_errors() -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def describe(error: Exception) -> str | None:
+def describe(error: Exception, words: Sequence[str]) -> str | None:
     """Return the message for an error that the user can fix, or None for any other error."""
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error, sys.argv[1:])
-    if isinstance(error, AssertionError) and NULL_ACCESS in str(error):
-        return explain_null_component(sys.argv[1:])
+    if (message := explain(error, words)) is not None:
+        return message
     if isinstance(error, ChildProcessError):
         return str(error)
     if isinstance(error, OSError):
@@ -91,8 +83,3 @@ def describe(error: Exception) -> str | None:
             return "every trial of the study failed; see the log above and the outcome.json files"
         return str(error)
     return None
-
-
-def escape(message: str) -> str:
-    """Escape control characters, because a message may quote the content of a file."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in message)

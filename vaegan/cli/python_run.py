@@ -9,16 +9,14 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from vaegan.cli.hydra_app import prepare_words
+from vaegan.cli.hydra_errors import explain
 from vaegan.cli.main import CONF
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.run_callbacks import reserve_folder, without_hydra_node
-from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require
 from vaegan.stages.execute import execute
 from vaegan.stages.run_config import RunConfig
@@ -61,10 +59,10 @@ def prepare_run(words: Sequence[str]) -> tuple[RunConfig, Path]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", list(words), return_hydra_config=True)
             run = to_run_config(without_hydra_node(config))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error, words)) from error
-    except AssertionError as error:
-        raise ValueError(explain_null_component(words)) from error
+    except Exception as error:
+        if (message := explain(error, words)) is not None:
+            raise ValueError(message) from error
+        raise
     if STAGES[stage_of(run)].writes_files:
         reserve_folder(config, run)
         record_words(config, words)

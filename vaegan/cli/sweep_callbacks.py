@@ -10,14 +10,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vaegan.cli.errors import describe
 from vaegan.cli.registration import to_run_config
 from vaegan.cli.reservation import create_new_folder
 from vaegan.cli.run_callbacks import is_named_by_time
-from vaegan.cli.suggestions import explain, explain_null_component
 from vaegan.config import require, to_plain
 from vaegan.runtime.launch import is_launched_externally
 from vaegan.runtime.paths import quote_for_hydra
@@ -59,10 +58,10 @@ class CheckSweep(Callback):
                 if is_basic:
                     check_unlocked(folder)
                     find_finished_outcome(folder, to_plain(run))
-            except (HydraException, ValueError) as error:
-                raise job_error(explain(error, job), job) from error
-            except AssertionError as error:
-                raise job_error(explain_null_component(job), job) from error
+            except Exception as error:
+                if (message := describe(error, job)) is not None:
+                    raise job_error(message, job) from error
+                raise
         # Created now, because the database of an optuna study may be stored in this folder.
         folder = sweep_dir
         if is_named_by_time(config.hydra.sweep):

@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from vaegan.cli.hydra_errors import known_keys
 from vaegan.cli.path_words import parse, read_path
-from vaegan.cli.suggestions import (
-    DEFAULT_STAGE,
-    known_keys,
-    matching_keys,
-    selected_stage,
-    suggest_key,
-)
+from vaegan.cli.suggestions import DEFAULT_STAGE, matching_keys, selected_stage, suggest_key
 from vaegan.config import GROUPS, did_you_mean
 from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.stage_table import STAGES
