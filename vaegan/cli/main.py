@@ -1,6 +1,6 @@
 """The command line: `vaegan`, `python -m vaegan` and `python train.py`, which are equivalent.
 
-`--help`, `--version` and tab completion do not import torch.
+`--help`, `--version`, tab completion and the answer to a misspelled setting do not import torch.
 """
 
 from __future__ import annotations
@@ -42,9 +42,26 @@ def run_command(words: list[str]) -> None:
     elif any(option in words for option in HELP_OPTIONS):
         print_help([word for word in words if word not in HELP_OPTIONS])
     else:
+        reject_misspelling(words)
         from vaegan.cli.hydra_app import compose_and_run
 
         compose_and_run(CONF)
+
+
+def reject_misspelling(words: list[str]) -> None:
+    """Exit with a message if a key or a choice does not exist.
+
+    A program that has imported torch is not checked: it may have registered its own components.
+    """
+    from vaegan.cli.error_text import SHOW_TRACEBACK, error_exit
+    from vaegan.cli.spelling import check_spelling
+
+    if "torch" in sys.modules or os.environ.get(SHOW_TRACEBACK) == "1":
+        return
+    try:
+        check_spelling(words, CONF)
+    except ValueError as error:
+        raise error_exit(str(error)) from error
 
 
 def print_completions(words: list[str]) -> None:

@@ -45,6 +45,7 @@ class Choice(NamedTuple):
     name: str
     summary: str
     settings: list[Setting]
+    config: ClassSource
 
 
 class Group(NamedTuple):
@@ -160,8 +161,28 @@ class Settings:
             name_field = fields.pop("name")
             if name_field.owner == config and name_field.default is not None:
                 settings = list(self.expand(fields, f"{name}."))
-                choices.append(Choice(literal_text(name_field.default), source.summary, settings))
+                choice = literal_text(name_field.default)
+                choices.append(Choice(choice, source.summary, settings, config))
         return Group(name, base.summary, sorted(choices))
+
+    def key_owners(self, config: ClassSource, owner: str = "") -> dict[str, list[str]]:
+        """Return all dotted keys of a config class, with the choices that have each of them.
+
+        The keys of all choices of a group are included: {"prior.hidden_dim": ["prior=flow"]}. The
+        list is empty for keys outside components.
+        """
+        owners: dict[str, list[str]] = {}
+        for one in self.reader.fields(config).values():
+            owners[one.name] = [owner] if owner else []
+            inner = self.nested_class(one)
+            nested = [] if inner is None else [(inner, owner)]
+            if (group := self.group_of(one)) is not None:
+                choices = self.groups[group].choices
+                nested = [(choice.config, f"{group}={choice.name}") for choice in choices]
+            for inner_config, inner_owner in nested:
+                for key, found in self.key_owners(inner_config, inner_owner).items():
+                    owners.setdefault(f"{one.name}.{key}", []).extend(found)
+        return owners
 
     def expand(
         self, fields: dict[str, Field], prefix: str, given: dict[str, str] | None = None
