@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vaegan.runtime.last_run import newest_checkpoint
+from vaegan.runtime.last_run import newest_best_checkpoint
 from vaegan.runtime.paths import LAST, absolute_path
 from vaegan.stages.folder_access import CONFIG_FILE
 from vaegan.stages.run_config import RunConfig, TrainingRun
@@ -28,7 +28,7 @@ def result_folder(run: RunConfig, default: Path) -> Path:
     ckpt = getattr(run, "ckpt", "")
     if isinstance(run, TrainingRun) or not ckpt or "://" in ckpt:
         return default
-    path = newest_checkpoint(["vae", "gan"]) if ckpt == LAST else Path(absolute_path(ckpt))
+    path = newest_best_checkpoint(["vae", "gan"]) if ckpt == LAST else Path(absolute_path(ckpt))
     run_folder = None if path is None else find_run_folder(path.resolve())
     if run_folder is None or not os.access(run_folder, os.W_OK):
         return default

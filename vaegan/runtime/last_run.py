@@ -25,7 +25,7 @@ def run_files(pattern: str) -> list[Path]:
     return sorted(own, key=lambda path: path.stat().st_mtime)
 
 
-def newest_checkpoint(stages: Sequence[str]) -> Path | None:
+def newest_best_checkpoint(stages: Sequence[str]) -> Path | None:
     """Return the newest best.ckpt of the given stages below outputs/; None if there is none."""
     files = [path for stage in stages for path in run_files(f"{stage}/checkpoints/best.ckpt")]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)
@@ -41,7 +41,7 @@ def find_last_checkpoint(key: str, stages: Sequence[str]) -> Path:
     Raises:
         ValueError: There is no such checkpoint.
     """
-    newest = newest_checkpoint(stages)
+    newest = newest_best_checkpoint(stages)
     if newest is None:
         raise ValueError(
             f"{key}={LAST}: there is no finished stage={' or stage='.join(stages)} run below "

@@ -35,7 +35,7 @@ from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
 from vaegan.stages.initial_weights import init_gan, starting_checkpoint
-from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
+from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
 from vaegan.stages.training_runs import GANRun, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
@@ -87,7 +87,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder, source: ImageSource | None = Non
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
-    result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
+    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}

@@ -156,7 +156,7 @@ def has_checkpoints(folder: Path) -> bool:
     return (folder / "checkpoints" / "last.ckpt").exists() or bool(periodic_checkpoints(folder))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def find_resume_checkpoint(folder: Path) -> Path | None:
     """Find the newest intact checkpoint of a stage, and truncate the logs to its position.
 
     Returns:

@@ -22,7 +22,7 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.initial_weights import init_vae
-from vaegan.stages.run_folder import RunFolder, locked_run_folder, newest_checkpoint
+from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
@@ -50,9 +50,12 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     """
     set_up_devices(run.trainer)
     with locked_run_folder(run, "vae", output_dir) as run_folder:
-        result = fit_vae(replace(run, resume=False), run_folder)
+        source = run.dataset.build()
+        result = fit_vae(replace(run, resume=False), run_folder, source)
         if run.sweep_metric == "val/nll":
-            result.metrics["val/nll"] = validation_nll(run, run_folder.path)
+            source.prepare_once()  # not yet done if the run had finished before
+            num_images = min(NUM_NLL_IMAGES, len(source.split("val").images))
+            result.metrics["val/nll"] = validation_nll(run, run_folder.path, num_images)
     commands = [
         f"python train.py stage=sample {path_override('ckpt', run_folder.path)}",
         f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}",
@@ -62,18 +65,17 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
     return result
 
 
-def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource | None = None) -> StageResult:
+def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageResult:
     """Train a VAE in the subfolder vae of a run folder, or return the result if it exists.
 
     Args:
         run: Settings.
         run_folder: Run folder, locked by this process.
-        source: Data set of the run, if it is already in use; None: build it.
+        source: Data set of the run.
     """
     result = run_folder.finished_result("vae")
     if result is not None:
         return result
-    source = source or run.dataset.build()
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     duration = resolve_duration(run.trainer, data)
     run = run.resolve_schedule(duration.epochs)
@@ -98,7 +100,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource | None = Non
     if patience is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
     folder = run_folder.open_stage("vae")
-    result = fit(module, data, folder, settings, newest_checkpoint(folder), callbacks)
+    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
     report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
     run_folder.finish_stage(result)
     return result
@@ -170,20 +172,19 @@ def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
     return to_float(train.images[chosen])
 
 
-def validation_nll(run: VAERun, folder: Path) -> float:
+def validation_nll(run: VAERun, folder: Path, num_images: int) -> float:
     """Return the importance-weighted NLL of the best checkpoint on the val split, for sweeps.
 
-    The unit is nats per image, averaged over the first `NUM_NLL_IMAGES` images of the split.
+    The unit is nats per image, averaged over the first `num_images` images of the split.
     """
     from vaegan.stages.evaluate import evaluate
 
     if is_rank_zero():
         shutil.rmtree(folder / "evaluate", ignore_errors=True)  # left by a run stopped here
-    num_available = len(run.dataset.build().split("val").images)
     evaluation = EvaluateRun(
         ckpt=str(folder),
         split="val",
-        num_images=min(NUM_NLL_IMAGES, num_available),
+        num_images=num_images,
         num_samples=NUM_NLL_SAMPLES,
         num_draws=0,
         seed=run.seed,
