@@ -15,6 +15,7 @@ COMMAND = re.compile(r"(?<![\w`$(])`?python train\.py([^`#\n]*)")
 SETUP_OPTIONS = ("--help", "--version", "--cfg", "-sc")
 NEVER_RUN = (
     *("plugins=[", "streaming", "=inception"),  # need a file, a data set or weights of the user
+    ",gpu]",  # needs a GPU
     *("devices=", "hydra/", "experiment=tune_"),  # run in test_launch.py and test_sweep.py
     "trainer.compile=true",  # compiles for minutes; run in test_step_options.py
     *("stage=pack", "ckpt=FOLDER"),  # run in test_streaming.py and test_export.py

@@ -15,7 +15,10 @@ MESSAGES = [
         "experiment=smoke sets vae, which stage=vae does not have; the experiment is for "
         "stage=pipeline",
     ),
-    ("trainer=gpu", "such as trainer.accelerator=gpu"),
+    (
+        "trainer=gpu",
+        "such as trainer.accelerator=gpu. For large networks on a GPU, add experiment=gpu",
+    ),
     ("stage=vae trainer=gpu", "trainer is a section of settings"),
     ("vae.trainer=gpu", "such as vae.trainer.accelerator=gpu"),
     ("stage=vae loader=64", "loader is a section of settings"),

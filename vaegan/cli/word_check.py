@@ -104,9 +104,10 @@ def check_section(name: str, value: str, stage: str, keys: Sequence[str]) -> Non
     nested = [key for key in keys if key.startswith(f"{name}.")]
     if nested and name not in GROUPS and not value.startswith("{"):
         start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{nested[0]}=VALUE"
+        preset = " For large networks on a GPU, add experiment=gpu." if value == "gpu" else ""
         raise ValueError(
             f"{name} is a section of settings, not a setting; write one of its keys, such as "
-            f"{start}. To list them: python train.py stage={stage} --help {name}."
+            f"{start}.{preset} To list them: python train.py stage={stage} --help {name}."
         )
 
 
