@@ -153,7 +153,8 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
                 f"{MAX_LIST_LENGTH} of them"
             )
             require(is_plain(value), path, expected, got)
-        require(value != MISSING, path, f"set, such as {path}=VALUE", MISSING)
+        if value == MISSING:
+            raise ValueError(f"{path} must be set, such as {path}=VALUE")
         has_fields = nested is not None and value is not None
         values[name] = from_plain(nested, value, path) if has_fields else value
     try:

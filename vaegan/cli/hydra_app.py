@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 from vaegan.cli.errors import readable_errors
 from vaegan.cli.output import set_up_log_handlers
 from vaegan.cli.path_words import quote_paths
-from vaegan.cli.plugins import CONFIG_DIR_OPTIONS, find_plugins, load_plugins
+from vaegan.cli.plugins import find_plugins, load_plugins
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.relocation import expand_dataset
 from vaegan.cli.reservation import ending_reservation
 from vaegan.cli.resume import expand_resume
-from vaegan.cli.word_check import check_words
+from vaegan.cli.word_check import FOLDER_OPTIONS, check_words, move_options_to_end
+from vaegan.runtime.out_of_memory import explain_out_of_memory
 from vaegan.runtime.paths import absolute_path, shell_command
 from vaegan.runtime.signals import Interrupted
 from vaegan.stages.execute import execute
@@ -29,7 +30,6 @@ from vaegan.stages.stage_table import STAGES
 from vaegan.sweeps.jobs import run_job
 
 NO_OUTPUT_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
-FOLDER_OPTIONS = ("--config-path", "-cp", *CONFIG_DIR_OPTIONS)
 
 
 def run(config: DictConfig) -> float | None:
@@ -40,7 +40,8 @@ def run(config: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:
         return run_job(lambda: to_run_config(config), list(job.overrides.task), folder)
     run_config = to_run_config(config)
-    with readable_errors(), suggest_restart(), ending_reservation():
+    advice = "a smaller latent_dim, smaller networks or smaller batches"
+    with readable_errors(), suggest_restart(), ending_reservation(), explain_out_of_memory(advice):
         result = execute(run_config, folder)
     return None if result is None else result.metrics[run_config.sweep_metric or result.tag]
 
@@ -93,7 +94,7 @@ def prepare_words(words: Sequence[str], conf: Path) -> list[str]:
     register()
     words = quote_paths(words)
     check_words(words)
-    return expand_dataset(expand_resume(words), conf)
+    return move_options_to_end(expand_dataset(expand_resume(words), conf))
 
 
 def compose_and_run(conf: Path) -> None:

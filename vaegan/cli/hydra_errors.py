@@ -57,11 +57,22 @@ def explain(error: Exception, args: Sequence[str]) -> str | None:
     if config_file := re.match(r"In '(\w+)/([^']+)': .*\n", message):
         return explain_config_file(config_file[1], config_file[2], message[config_file.end() :])
     if override := re.search(r"Could not override '([^']+)'", message):
-        keys = {name: key_owners(stage.config) for name, stage in STAGES.items()}
-        return explain_unknown_key(override[1], selected_stage(args), keys)
+        inner = re.search(r"full_key: (\S+)", message)  # of a value such as {lr:1}
+        key = inner[1] if inner and inner[1].startswith(override[1]) else override[1]
+        return explain_missing_key(key, selected_stage(args))
     if ambiguous := re.search(r"Ambiguous value for argument '(.*?)'\n", message):
         return explain_comma(ambiguous[1])
+    if existing := re.search(r"An item is already at '([^']+)'", message):
+        return f"{existing[1]} is a known key: write it without +"
+    if missing := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
+        return explain_missing_key(missing[1], selected_stage(args))
     return explain_value(message, cause or message)
+
+
+def explain_missing_key(key: str, stage: str) -> str:
+    """Return the message for a key that the composed config of a stage does not have."""
+    keys = {name: key_owners(entry.config) for name, entry in STAGES.items()}
+    return explain_unknown_key(key, stage, keys)
 
 
 def explain_config_file(group: str, name: str, message: str) -> str:
@@ -87,6 +98,10 @@ def explain_value(message: str, cause: str) -> str:
     key = re.search(r"full_key: (\S+)", message)
     if not key:
         return message
+    if re.search("is not Optional|NoneType is not a subclass", reason):
+        return f"{key[1]} must not be null; to use the default, omit it"
+    if re.search("is not a ListConfig|Cannot merge DictConfig with ListConfig", reason):
+        return f"{key[1]} must be a list, such as '{key[1]}=[VALUE]'"
     typed = re.search(r"could not be converted to (\w+)", reason)
     if not typed:
         return f"{key[1]}: {reason}"

@@ -51,7 +51,7 @@ def find_plugins(args: Sequence[str], conf: Path) -> list[str]:
         key, _, value = arg.partition("=")
         values = [part.strip(" '\"") for part in value.strip("[]").split(",")]
         if key.lstrip("+") == "plugins":
-            names += [name for name in values if name]
+            names += [name for name in values if name not in ("", "null")]
         elif key.lstrip("+") == "experiment":
             for experiment in values:
                 names += experiment_plugins(experiment, folders)

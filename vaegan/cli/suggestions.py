@@ -131,7 +131,7 @@ def suggest_key(key: str, known: Sequence[str]) -> str:
 
 def matching_keys(key: str, known: Sequence[str]) -> list[str]:
     """Return the known keys that end with a typed key, or with the key that it is a synonym of."""
-    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key))
+    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key.lower()))
     if target in known:
         return [target]
     found = [name for name in known if name.endswith(f".{target}")]

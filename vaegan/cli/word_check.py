@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-from vaegan.cli.hydra_errors import known_keys
+from vaegan.cli.hydra_errors import explain_missing_key, known_keys
 from vaegan.cli.path_words import parse, read_path
+from vaegan.cli.plugins import CONFIG_DIR_OPTIONS
 from vaegan.cli.suggestions import DEFAULT_STAGE, matching_keys, selected_stage, suggest_key
 from vaegan.config import GROUPS, did_you_mean
 from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.stage_table import STAGES
 
 SELECTED_ONCE = ("stage", "experiment", *GROUPS)
+NEVER_EMPTY = {  # keys that neither null nor an empty value selects anything for: what to write
+    "stage": "write stage=NAME, or omit it to train a VAE and then a GAN",
+    "experiment": "to use no experiment, omit experiment",
+    "arm": "write arm=NAME, or omit arm",
+    "resume": "write resume=FOLDER, resume=last, resume=true or resume=false",
+    "hydra.run.dir": "write hydra.run.dir=FOLDER, or omit it for a new folder below outputs/",
+    "hydra.sweep.dir": "write hydra.sweep.dir=FOLDER, or omit it for a new folder below multirun/",
+    "hydra/launcher": "to run the jobs one after another, omit hydra/launcher",
+    "hydra/sweeper": "to run all combinations of the values, omit hydra/sweeper",
+    **{
+        group: f"to use the default, omit {group}; if an experiment selects it, write ~{group}"
+        for group in GROUPS
+    },
+}
 OPTIONS = {  # Hydra's options; True if the next word is the value of the option
     **dict.fromkeys(
         ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"), False
@@ -22,6 +39,8 @@ OPTIONS = {  # Hydra's options; True if the next word is the value of the option
     **dict.fromkeys(("--config-name", "-cn", "--config-dir", "-cd"), True),
     **dict.fromkeys(("--experimental-rerun",), True),
 }
+FOLDER_OPTIONS = ("--config-path", "-cp", *CONFIG_DIR_OPTIONS)
+KEY = re.compile(r"\+{0,2}\w[\w@./$-]*")
 CFG_CHOICES = ("job", "hydra", "all")
 INFO_CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -35,23 +54,34 @@ def check_words(words: Sequence[str]) -> None:
     """
     stage = selected_stage(words)
     keys = known_keys(stage)
-    previous = ""
-    for word in words:
+    for previous, word in pairwise(["", *words]):
         if word.startswith("-"):
             check_option(word)
         elif OPTIONS.get(previous):
             check_option_value(previous, word)
-        elif previous in ("--info", "-i") and word in INFO_CHOICES:
-            pass
-        else:
+        elif not is_of_option(word, previous):
             check_setting(word, stage, keys)
-        previous = word
     check_repeated(words)
+
+
+def move_options_to_end(words: Sequence[str]) -> list[str]:
+    """Return a command line with all options after the settings, as Hydra's parser requires."""
+    pairs = list(pairwise(["", *words]))
+    settings = [word for previous, word in pairs if not is_of_option(word, previous)]
+    return [*settings, *(word for previous, word in pairs if is_of_option(word, previous))]
+
+
+def is_of_option(word: str, previous: str) -> bool:
+    """True if a word is an option of Hydra, or the value of the option before it."""
+    is_info = previous in ("--info", "-i") and word in INFO_CHOICES
+    return word.startswith("-") or OPTIONS.get(previous, False) or is_info
 
 
 def check_option(word: str) -> None:
     """Check that an option is one of Hydra's."""
-    option = word.partition("=")[0]
+    option, equals, value = word.partition("=")
+    if equals:
+        check_option_value(option, value)
     if option not in OPTIONS:
         near = did_you_mean(option, OPTIONS)
         if keys := matching_keys(option.lstrip("-").replace("-", "_"), known_keys(DEFAULT_STAGE)):
@@ -65,7 +95,7 @@ def check_option_value(option: str, value: str) -> None:
     """Check the value of an option if Hydra's own message would be unclear."""
     if option in ("--cfg", "-c") and value not in CFG_CHOICES:
         raise ValueError(f"{option} {value}: expected one of {', '.join(CFG_CHOICES)}")
-    if option in ("--config-dir", "-cd") and not os.path.isdir(value):
+    if option in FOLDER_OPTIONS and not os.path.isdir(value):
         raise ValueError(f"{option} {value} is not a folder")
 
 
@@ -73,18 +103,18 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
     """Check a word that should be a setting `KEY=VALUE`."""
     key, equals, value = word.partition("=")
     name = key.lstrip("+~")
-    if not equals:
-        if not key.startswith("~"):
-            raise ValueError(explain_bare_word(word))
+    if key.startswith("~"):
+        check_removal(word, name, keys)
         return
+    if not equals:
+        raise ValueError(explain_bare_word(word))
     if not name.strip() or name != name.strip():
         raise ValueError(f"{word!r}: write KEY=VALUE without spaces around the equals sign")
     if key.startswith("+") and name in SELECTED_ONCE:
         raise ValueError(f"write {name}={value} without +, because {name} has a default")
-    if name in GROUPS and value == "null":
-        raise ValueError(
-            f"{word}: to use the default, omit {name}; if an experiment selects it, write ~{name}"
-        )
+    values = [part.strip(" '\"").lower() for part in value.split(",")]  # several in a sweep
+    if name in NEVER_EMPTY and ("" in values or "null" in values):
+        raise ValueError(f"{word}: {NEVER_EMPTY[name]}")
     if name == "dataset" and is_path(value):
         root = shell_word("dataset.root", value)
         raise ValueError(
@@ -92,6 +122,8 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
             f"dataset=image_folder {root}"
         )
     check_section(name, value, stage, keys)
+    if KEY.fullmatch(key) is None:
+        raise ValueError(explain_missing_key(name, stage))
     if parse(value) is None:
         raise ValueError(
             f"{word}: the value has characters with a special meaning; to use it as it is, write "
@@ -99,11 +131,22 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
         )
 
 
+def check_removal(word: str, name: str, keys: Sequence[str]) -> None:
+    """Check a word `~NAME`, which removes a component that an experiment selects."""
+    if name == "stage":
+        raise ValueError(f"{word}: {NEVER_EMPTY[name]}")
+    if name in keys and name not in (*GROUPS, "experiment"):
+        raise ValueError(
+            f"{word}: only a component can be removed; to use the default, omit {name}"
+        )
+
+
 def check_section(name: str, value: str, stage: str, keys: Sequence[str]) -> None:
     """Check that a key is not a section of settings, such as `trainer`."""
     nested = [key for key in keys if key.startswith(f"{name}.")]
     if nested and name not in GROUPS and not value.startswith("{"):
-        start = f"{name}.accelerator={value}" if name.endswith("trainer") else f"{nested[0]}=VALUE"
+        is_device = name.endswith("trainer") and value not in ("", "null")
+        start = f"{name}.accelerator={value}" if is_device else f"{nested[0]}=VALUE"
         preset = " For large networks on a GPU, add experiment=gpu." if value == "gpu" else ""
         raise ValueError(
             f"{name} is a section of settings, not a setting; write one of its keys, such as "
@@ -140,5 +183,8 @@ def explain_bare_word(word: str) -> str:
     if os.path.exists(os.path.expanduser(word)):
         root = shell_word("dataset.root", word)
         return f"{word} is not a setting; for a folder of images, write dataset=image_folder {root}"
-    near = suggest_key(word, known_keys(DEFAULT_STAGE))
-    return f"{word} is not a setting: settings are written as KEY=VALUE.{near}"
+    keys = known_keys(DEFAULT_STAGE)
+    if word in keys:
+        return f"{word} has no value: write {word}=VALUE, without spaces"
+    near = suggest_key(word, keys)
+    return f"{word or repr(word)} is not a setting: settings are written as KEY=VALUE.{near}"
