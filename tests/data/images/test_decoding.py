@@ -263,6 +263,16 @@ def test_bit_depth_of_the_file_format_takes_precedence():
     assert decoder.check(packed_tiff(levels)).num_bits == 0
 
 
+@pytest.mark.parametrize("bit_depth, expected", [(16, 155), (12, 95)])
+def test_level_0_of_a_16_bit_tiff_may_be_white(bit_depth, expected):
+    level = 100 << 8 if bit_depth == 16 else 160 << 4
+    content = encode(Image.fromarray(np.full((8, 8), level, np.uint16)), "TIFF")
+    black_is_zero, white_is_zero = (struct.pack("<HHIHH", 262, 3, 1, i, 0) for i in (1, 0))
+    assert content.count(black_is_zero) == 1
+    content = content.replace(black_is_zero, white_is_zero)
+    assert (replace(GRAY, bit_depth=bit_depth)(content) == expected).all()
+
+
 def packed_tiff(levels):
     """Return a TIFF of 8 x 8 gray levels with 12 bits each."""
     packed = bytearray()

@@ -39,6 +39,7 @@ MAX_BYTES_PER_PIXEL = 16  # of an accepted file: 4 uncompressed channels of 32 b
 LARGE_IMAGE_PIXELS = 16_000_000  # larger ones may need a gigabyte each: decoded one at a time
 LARGE_IMAGE_LOCK = threading.Lock()
 TIFF_BITS_PER_SAMPLE = 258  # TIFF tag
+TIFF_PHOTOMETRIC = 262  # TIFF tag: 0 if level 0 is white, 1 if it is black
 EXIF_ORIENTATION = 0x0112  # EXIF tag: the rotation or mirroring that makes the image upright
 UPRIGHT_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -181,6 +182,11 @@ def known_bit_depth(image: Image.Image) -> int | None:
     return num_bits if 8 <= num_bits < 16 else None
 
 
+def is_white_zero(image: Image.Image) -> bool:
+    """True for a TIFF in which level 0 is white. Pillow inverts only those with 8 bits or fewer."""
+    return image.format == "TIFF" and image.getexif().get(TIFF_PHOTOMETRIC) == 0
+
+
 def read_traits(image: Image.Image) -> ImageTraits:
     """Return the traits of an image. A 16-bit image must be loaded, or is loaded here."""
     num_bits = 0
@@ -203,7 +209,8 @@ def to_opaque_8_bit(
     if has_16_bits(image):
         levels = np.asarray(image)
         shift = (known_bit_depth(image) or bit_depth) - 8
-        high_bytes = Image.fromarray(np.minimum(levels >> shift, 255).astype(np.uint8))
+        scaled = np.minimum(levels >> shift, 255).astype(np.uint8)
+        high_bytes = Image.fromarray(255 - scaled if is_white_zero(image) else scaled)
         if "transparency" not in image.info:
             return high_bytes
         is_opaque = levels != image.info["transparency"]
