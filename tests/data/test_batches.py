@@ -23,6 +23,16 @@ def test_small_data_set_is_repeated_to_fill_one_batch(num_images, batch_size):
     assert counts.max() - counts.min() <= 1
 
 
+def test_repetitions_of_an_image_in_a_batch_have_different_crops():
+    (batch,) = ShuffledBatches(3, 8, seed=0, is_augmented=True)
+    assert len(set(map(tuple, batch.crop_randoms.tolist()))) == 8
+    ranks = [ShuffledBatches(3, 8, 0, rank, 2, is_augmented=True) for rank in (0, 1)]
+    parts = [list(part)[0] for part in ranks]
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.indices, batch.indices[rank::2])
+        assert torch.equal(part.crop_randoms, batch.crop_randoms[rank::2])
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     sampler = ShuffledBatches(50, 10, seed=0)
     first = torch.cat(batch_indices(sampler))

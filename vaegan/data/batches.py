@@ -54,7 +54,8 @@ class ShuffledBatches(Sampler[BatchIndices]):
         seed: Random seed of the order and of the augmentation.
         rank: Rank of this process.
         world_size: Number of processes.
-        is_augmented: True to draw `crop_randoms`, a function of the seed, the epoch and the image.
+        is_augmented: True to draw `crop_randoms`, a function of the seed, the epoch and the image,
+            and of the number of the repetition if a batch repeats images.
     """
 
     def __init__(
@@ -93,18 +94,18 @@ class ShuffledBatches(Sampler[BatchIndices]):
     def __iter__(self) -> Iterator[BatchIndices]:
         rng = make_generator(self.seed, "order", self.epoch)
         num_passes = math.ceil(self.batch_size / self.num_images)  # above 1 in a small data set
-        order = torch.cat(
-            [torch.randperm(self.num_images, generator=rng) for _ in range(num_passes)]
-        )
+        passes = [torch.randperm(self.num_images, generator=rng) for _ in range(num_passes)]
+        order = torch.cat(passes)
         crop_randoms = None
         if self.is_augmented:
             rng = make_generator(self.seed, "views", self.epoch)
-            crop_randoms = torch.rand(self.num_images, 3, generator=rng)
-        num_used = len(self) * self.batch_size
-        batches = order[:num_used].split(self.batch_size)
+            by_image = [torch.rand(self.num_images, 3, generator=rng) for _ in passes]
+            crop_randoms = torch.cat([x[i] for x, i in zip(by_image, passes, strict=True)])
+        batches = torch.arange(len(self) * self.batch_size).split(self.batch_size)
         for batch in batches[self.batches_done :]:
-            indices = batch[self.rank :: self.world_size]
-            yield BatchIndices(indices, None if crop_randoms is None else crop_randoms[indices])
+            positions = batch[self.rank :: self.world_size]
+            augmentation = None if crop_randoms is None else crop_randoms[positions]
+            yield BatchIndices(order[positions], augmentation)
 
 
 class SequentialBatches(Sampler[BatchIndices]):
