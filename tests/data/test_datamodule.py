@@ -53,6 +53,16 @@ def test_batch_size_above_the_number_of_images_raises():
         ImageDataModule(SOURCE, LoaderConfig(batch_size=41), seed=0)
 
 
+def test_more_devices_than_images_to_evaluate_are_refused():
+    data = ImageDataModule(SOURCE, LoaderConfig(batch_size=8), seed=0)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=11)
+    message = "trainer.devices [*] trainer.num_nodes must be at most 10, the number of test images"
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+    data.trainer.world_size = 10
+    data.setup("fit")
+
+
 def test_small_image_folder_repeats_images_in_a_batch(tmp_path, caplog):
     source = image_folder(tmp_path, num=60).build()
     data = ImageDataModule(source, LoaderConfig(batch_size=128), seed=0)

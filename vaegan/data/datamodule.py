@@ -80,6 +80,15 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the first `num` images of the val split, in [0, 1], (num, C, H, W)."""
         return to_float(self.splits["val"].images[:num])
 
+    def setup(self, stage: str) -> None:
+        _, world_size = self._rank_and_world_size()
+        name = min(SPLIT_NAMES[1:], key=lambda name: len(self.splits[name]))
+        num_images = len(self.splits[name])
+        expected = f"at most {num_images}, the number of {name} images"
+        require(
+            world_size <= num_images, "trainer.devices * trainer.num_nodes", expected, world_size
+        )
+
     def train_dataloader(self) -> Iterable[Any]:
         rank, world_size = self._rank_and_world_size()
         source_loader = self.source.train_loader(
