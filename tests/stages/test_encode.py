@@ -11,6 +11,7 @@ import vaegan
 from tests.conftest import compose
 from tests.untrained import make_run, save_gan, save_vae
 from vaegan.images import to_uint8
+from vaegan.stages.encode import print_rows
 from vaegan.stages.stage_table import run_stage
 
 
@@ -125,3 +126,11 @@ def test_invalid_settings_are_rejected(paths, words, message, tmp_path):
 def test_layers_to_optimize_must_exist(paths, tmp_path):
     with pytest.raises(ValueError, match=r"inversion_layers must be at most \d, the number"):
         encode(paths, "gan", tmp_path, "inversion_layers=10")
+
+
+def test_an_image_without_a_score_is_listed_first(paths, tmp_path, capsys):
+    checkpoint = vaegan.load(paths["vae"]).checkpoint
+    rows = [["a.png", "7"], ["b.png", "9"], ["c.png", ""]]
+    print_rows(checkpoint, ["file", "nll"], rows, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:6]] == ["c.png", "b.png", "a.png"]

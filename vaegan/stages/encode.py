@@ -6,6 +6,7 @@ With a VAE, each image is encoded and scored. With a GAN, the generator is inver
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def print_rows(
 ) -> None:
     """Print the files and the rows of the images that fit the model worst."""
     sign = -1 if checkpoint.stage == "vae" else 1  # highest NLL, or lowest PSNR
-    worst = sorted(rows, key=lambda row: sign * float(row[1]))[:NUM_LISTED]
+    badness = [sign * float(row[1]) if row[1] else -math.inf for row in rows]  # NaN comes first
+    order = sorted(range(len(rows)), key=badness.__getitem__)
+    worst = [rows[i] for i in order[:NUM_LISTED]]
     print_lines(
         "",
         f"images: {len(rows)}, {checkpoint.stage} {display_path(checkpoint.path)}; worst first:",
