@@ -190,3 +190,12 @@ def test_the_package_imports_fast():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vaegan.nonsense
+
+
+def test_an_error_while_the_vae_of_a_gan_is_built_is_not_hidden(paths, monkeypatch):
+    def fail(self, checkpoint):
+        raise AttributeError("the cause")
+
+    monkeypatch.setattr("vaegan.inference.trained_gan.TrainedVAE.__init__", fail)
+    with pytest.raises(AttributeError, match="the cause"):
+        _ = vaegan.load(paths["gan"]).vae

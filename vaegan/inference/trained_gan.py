@@ -66,6 +66,6 @@ class TrainedGAN(TrainedModel):
         return invert_generator(self.module, real, start, num_steps, lr, num_layers)
 
     def __getattr__(self, name: str) -> Any:
-        if hasattr(TrainedVAE, name):
+        if hasattr(TrainedVAE, name) and not hasattr(type(self), name):
             raise AttributeError(f"a GAN has no {name}; use its VAE: model.vae.{name}")
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return super().__getattribute__(name)  # raises, also the error raised inside a property
