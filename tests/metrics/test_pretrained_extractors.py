@@ -119,6 +119,17 @@ def test_failed_downloads_are_reported(monkeypatch):
             build(name)
 
 
+def test_a_damaged_download_is_reported(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / "dinov2_vits14_pretrain.pth"
+    path.parent.mkdir()
+    for content in (b"<html>", b""):
+        path.write_bytes(content)
+        message = f"downloaded to {path.parent} are damaged; delete them .*, or download https"
+        with pytest.raises(ValueError, match=message):
+            build("dinov2")
+
+
 def test_clip_reads_only_the_published_file(tmp_path):
     path = tmp_path / "ViT-B-32.pt"
     with pytest.raises(ValueError, match="path=.* cannot be read; download https://"):

@@ -24,7 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import to_uint8
 from vaegan.metrics.digits_cnn import DigitsCnn, load_digits_cnn
-from vaegan.runtime.downloads import download_timeout
+from vaegan.runtime.downloads import downloading_weights
 from vaegan.vae.model import VAE
 
 
@@ -146,19 +146,18 @@ class InceptionExtractor(FeatureExtractor):
         path = to_path(config.path)
         if path is not None:
             read_weights_file(path, remedy)  # torch-fidelity would unpickle any object
-        try:
-            with download_timeout():
+        with downloading_weights("feature_extractor=inception", remedy):
+            try:
                 self.net = FeatureExtractorInceptionV3(
                     "inception-v3-compat", ["2048"], None if path is None else str(path)
                 )
-        except OSError as error:
-            raise ValueError(
-                f"feature_extractor=inception: cannot download the weights ({error}); {remedy}"
-            ) from error
-        except RuntimeError as error:
-            raise ValueError(
-                f"feature_extractor.path={path} must contain the weights of InceptionV3; {remedy}"
-            ) from error
+            except RuntimeError as error:
+                if path is None:
+                    raise
+                raise ValueError(
+                    f"feature_extractor.path={path} must contain the weights of InceptionV3; "
+                    f"{remedy}"
+                ) from error
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(to_color(images))[0]

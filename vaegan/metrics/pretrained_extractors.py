@@ -25,7 +25,7 @@ from vaegan.metrics.feature_extractors import (
     to_color,
     to_path,
 )
-from vaegan.runtime.downloads import download_timeout
+from vaegan.runtime.downloads import downloading_weights
 from vaegan.vae.model import VAE
 
 INSTALL = "Install it with: uv sync --extra inception, or pip install '.[inception]'"
@@ -58,16 +58,10 @@ class ClipExtractor(FeatureExtractor):
         path = to_path(config.path)
         if path is not None:
             check_sha256(path, library.MODEL_METADATA[self.NETWORK]["hash"], remedy)
-        try:
-            with download_timeout():
-                network = library.FeatureExtractorCLIP(
-                    self.NETWORK, ["clip"], None if path is None else str(path)
-                )
-        except OSError as error:
-            raise ValueError(
-                f"feature_extractor=clip: cannot download the weights ({error}); {remedy}"
-            ) from error
-        self.net = network
+        with downloading_weights("feature_extractor=clip", remedy):
+            self.net = library.FeatureExtractorCLIP(
+                self.NETWORK, ["clip"], None if path is None else str(path)
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(to_color(images))[0]
@@ -97,12 +91,7 @@ class DinoV2Extractor(FeatureExtractor):
         super().__init__()
         remedy = f"download {self.URL} and set feature_extractor.path to it"
         path = to_path(config.path)
-        try:
-            weights = load_weights(path, self.URL, remedy)
-        except OSError as error:
-            raise ValueError(
-                f"feature_extractor=dinov2: cannot download the weights ({error}); {remedy}"
-            ) from error
+        weights = load_weights(path, self.URL, remedy)
         try:
             self.net = build_dinov2(weights)
         except (KeyError, RuntimeError) as error:
@@ -123,11 +112,11 @@ def load_weights(path: Path | None, url: str, remedy: str) -> dict[str, Tensor]:
     """Return the tensors of a weights file, or of the file at a URL; nothing is executed.
 
     Raises:
-        OSError: The download failed.
-        ValueError: The file is missing, damaged, or contains anything but a dict of tensors.
+        ValueError: The download failed, or the file is missing, damaged, or contains anything but a
+            dict of tensors.
     """
     if path is None:
-        with download_timeout():
+        with downloading_weights("feature_extractor=dinov2", remedy):
             weights: Any = torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", progress=False, weights_only=True
             )
