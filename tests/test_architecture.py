@@ -21,7 +21,7 @@ LIBRARIES = {
         *("training.image_grids", "metrics.pretrained_extractors"),
     ),
     "PIL": (
-        *("data.images.decoding", "reports.figures"),
+        *("data.images.decoding", "data.images.pixel_formats", "reports.figures"),
         *("reports.image_files", "inference.image_input"),
     ),
     "filelock": ("data.images", "stages.folder_access"),

@@ -33,7 +33,7 @@ from vaegan.data.images.split_table import format_split_table
 from vaegan.runtime.paths import cache_home
 
 log = logging.getLogger(__name__)
-CACHE_FORMAT = 4  # increase when the decoder or the cache layout changes: starts new caches
+CACHE_FORMAT = 5  # increase when the decoder or the cache layout changes: starts new caches
 MIN_IMAGES = 50  # smallest number of images that default fractions can divide
 CROP_MARGIN = 8  # crop=random stores images that are larger than the crop by one eighth
 

@@ -145,6 +145,18 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def tiff(pixels, **tags):
+    """Return a TIFF of 8 x 8 pixels with 8 bits per channel and additional tags, such as tag_277=4.
+
+    The default is gray (tag 262 is 1) with one channel (tag 277).
+    """
+    values = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 512, 277: 1, 278: 8, 279: len(pixels)}
+    values |= {int(name.removeprefix("tag_")): value for name, value in tags.items()}
+    entries = (struct.pack("<HHIHH", tag, 3, 1, values[tag], 0) for tag in sorted(values))
+    start = struct.pack("<2sHIH", b"II", 42, 8, len(values)) + b"".join(entries) + bytes(4)
+    return start.ljust(512, b"\0") + pixels
+
+
 @pytest.mark.parametrize(
     "broken, message",
     [
@@ -162,6 +174,7 @@ def png_header(width, height):
         (encode(Image.new("F", (8, 8)), "TIFF"), "32-bit pixel values"),
         (b"Pf\n8 8\n-1.0\n" + bytes(256), "32-bit pixel values"),
         (encode(Image.new("I", (8, 8), 70_000), "TIFF"), "32-bit pixel values"),
+        (tiff(bytes(64), tag_339=2), "signed or 32-bit pixel values"),
     ],
     ids=str,
 )
@@ -169,6 +182,17 @@ def test_broken_images_raise_with_a_reason(broken, message):
     silence_warnings()
     with pytest.raises(BrokenImage, match=message):
         COLOR(broken)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith("png")])
+def test_flipped_bits_of_a_png_are_found(kind):
+    png = content(kind)
+    start = png.index(b"IDAT")
+    for position in range(start + 4, len(png) - 16, 1 + len(png) // 20):
+        damaged = bytearray(png)
+        damaged[position] ^= 4
+        with pytest.raises(BrokenImage, match="broken PNG file"):
+            COLOR(bytes(damaged))
 
 
 def test_check_reads_only_the_header():
@@ -302,3 +326,9 @@ def test_bitmap_with_unused_alpha_is_opaque(alpha, level):
     start = 14 + len(header)
     bitmap = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + pixels
     assert np.abs(COLOR(bitmap).astype(int) - level).max() <= 1
+
+
+@pytest.mark.parametrize("tags, level", [({}, 100), ({"tag_338": 0}, 100), ({"tag_338": 2}, 255)])
+def test_unnamed_fourth_channel_of_zeros_in_a_tiff_is_no_alpha(tags, level):
+    file = tiff(bytes([100, 100, 100, 0]) * 64, tag_262=2, tag_277=4, **tags)
+    assert (COLOR(file) == level).all()

@@ -279,7 +279,7 @@ def test_row_layout_belongs_to_the_cache_format(tmp_path):
     image.putpixel((0, 0), (7, 8, 9))
     (root / "a.png").write_bytes(encode(image))
     build(tmp_path, root)
-    assert CACHE_FORMAT == 4 and array_path(tmp_path).read_bytes()[:9] == bytes(
+    assert CACHE_FORMAT == 5 and array_path(tmp_path).read_bytes()[:9] == bytes(
         [7, 8, 9, 1, 2, 3, 1, 2, 3]
     )
 

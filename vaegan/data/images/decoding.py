@@ -20,6 +20,14 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from vaegan.data.images.pixel_formats import (
+    has_16_bits,
+    has_unused_alpha,
+    is_signed,
+    is_white_zero,
+    known_bit_depth,
+)
+
 SUFFIXES_BY_FORMAT = {  # only Pillow's decoders of these formats run
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -38,8 +46,6 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_BYTES_PER_PIXEL = 16  # of an accepted file: 4 uncompressed channels of 32 bits
 LARGE_IMAGE_PIXELS = 16_000_000  # larger ones may need a gigabyte each: decoded one at a time
 LARGE_IMAGE_LOCK = threading.Lock()
-TIFF_BITS_PER_SAMPLE = 258  # TIFF tag
-TIFF_PHOTOMETRIC = 262  # TIFF tag: 0 if level 0 is white, 1 if it is black
 EXIF_ORIENTATION = 0x0112  # EXIF tag: the rotation or mirroring that makes the image upright
 UPRIGHT_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,6 +110,8 @@ class ImageDecoder:
         """
         with convert_decoder_errors():
             image = self._open(content)
+            if image.format == "PNG":
+                check_png_checksums(content)
             is_large = image.width * image.height > LARGE_IMAGE_PIXELS
             with LARGE_IMAGE_LOCK if is_large else nullcontext():
                 return self._decode(image)
@@ -126,7 +134,7 @@ class ImageDecoder:
             size = f"{image.width} x {image.height}"
             limit = f"dataset.max_pixels={self.max_pixels}"
             raise BrokenImage(f"the image has {size} pixels, more than {limit}")
-        if image.mode in ("I", "F") and not has_16_bits(image):
+        if (image.mode in ("I", "F") and not has_16_bits(image)) or is_signed(image):
             raise BrokenImage("the range of its signed or 32-bit pixel values is unknown")
         return image
 
@@ -169,22 +177,9 @@ def convert_decoder_errors() -> Iterator[None]:
         raise BrokenImage(describe_error(error)) from error
 
 
-def has_16_bits(image: Image.Image) -> bool:
-    """True for a gray image of unsigned 16-bit levels. Pillow scales those of a PGM to 16 bits."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
-
-
-def known_bit_depth(image: Image.Image) -> int | None:
-    """Return the bits of the levels of a 16-bit image if the file states them; else None."""
-    if image.format != "TIFF":
-        return None
-    num_bits = int(image.getexif().get(TIFF_BITS_PER_SAMPLE, 16))
-    return num_bits if 8 <= num_bits < 16 else None
-
-
-def is_white_zero(image: Image.Image) -> bool:
-    """True for a TIFF in which level 0 is white. Pillow inverts only those with 8 bits or fewer."""
-    return image.format == "TIFF" and image.getexif().get(TIFF_PHOTOMETRIC) == 0
+def check_png_checksums(content: bytes) -> None:
+    """Raise an error if a PNG is damaged: Pillow decodes it to wrong pixels without an error."""
+    Image.open(io.BytesIO(content), formats=("PNG",)).verify()
 
 
 def read_traits(image: Image.Image) -> ImageTraits:
@@ -224,12 +219,6 @@ def to_opaque_8_bit(
         result.alpha_composite(image.convert("RGBA"))
         return result
     return image
-
-
-def has_unused_alpha(image: Image.Image) -> bool:
-    """True for a 32-bit BMP whose alpha is 0 everywhere: its writer did not set the fourth byte."""
-    is_bitmap = image.format == "BMP" and image.mode == "RGBA"
-    return is_bitmap and image.getchannel("A").getextrema() == (0, 0)
 
 
 def read_orientation(image: Image.Image) -> int:
