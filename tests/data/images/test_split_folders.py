@@ -78,6 +78,14 @@ LAYOUTS = {
         ["train/cat/test/a.png", "train/cat/b.png", "test/cat/c.png"],
         [None, ("train", "cat"), ("test", "cat")],
     ),
+    "val split with folders of its own": (
+        ["a/train/1.png", "a/test/2.png", "val/train/3.png", "val/test/4.png"],
+        [("train", "a"), ("test", "a"), None, ("test", "val")],
+    ),
+    "data set in a folder with the name of a val split": (
+        ["dev/train/cat/1.png", "dev/test/dog/2.png", "3.png"],
+        [("train", "cat"), ("test", "dog"), None],
+    ),
     "class with the name of a val split": (
         ["train/valid/a.png", "train/invalid/b.png", "val/valid/c.png"],
         [("train", "valid"), ("train", "invalid"), ("val", "valid")],
@@ -143,6 +151,7 @@ FOLDERS = [
     "test",
     "test2017",
     "imagesTs",
+    "dev",
     "cat",
     "dog",
     "my_test",
@@ -154,7 +163,9 @@ FOLDERS = [
     st.lists(st.lists(st.sampled_from(FOLDERS), max_size=4), unique_by=tuple),
     st.sampled_from([None, True]),
 )
-def test_each_image_has_one_split_or_is_left_out_and_no_test_image_is_trained_on(folders, setting):
+def test_each_image_has_one_split_or_is_left_out_and_no_held_out_image_is_trained_on(
+    folders, setting
+):
     paths = ["/".join([*names, "a.png"]) for names in folders]
     try:
         layout = read_layout(paths, setting)
@@ -166,6 +177,14 @@ def test_each_image_has_one_split_or_is_left_out_and_no_test_image_is_trained_on
     assert len({labels.split is None for labels in layout.labels.values()}) < 2, (
         "splits by folder and by content hash are mixed"
     )
-    for path, labels in layout.labels.items():
-        if "test" in map(common_split, path.split("/")):
-            assert labels.split in ("val", "test")
+    splits = {path: list(map(common_split, path.split("/"))) for path in layout.labels}
+    divided = [path for path, labels in layout.labels.items() if labels.split is None]
+    assert not any({"val", "test"} & set(splits[path]) for path in divided)
+    trained = [path for path, labels in layout.labels.items() if labels.split == "train"]
+    for path in trained:
+        assert "test" not in splits[path]
+        if (
+            next(filter(None, splits[path]), None) == "val"
+        ):  # allowed if all training images are in it
+            folder = path.split("/")[: splits[path].index("val") + 1]
+            assert all(other.split("/")[: len(folder)] == folder for other in trained)

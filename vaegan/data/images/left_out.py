@@ -21,7 +21,7 @@ HIDDEN = "hidden files and folders"
 RUN_FOLDERS = "run folders of vaegan"
 UNREAD_FORMAT = "unsupported formats"
 OUTSIDE_SPLITS = "outside the split folders"
-TEST_IN_TRAINING = "test folders among the training images"
+HELD_OUT_IN_TRAINING = "val or test folders among the training images"
 EXPECTED_REASONS = (APPLE_DOUBLE, THUMBNAILS, TRASH, HIDDEN, RUN_FOLDERS)  # never meant to be used
 
 FOLDER_REASONS = {  # lower case

@@ -24,7 +24,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vaegan.data.images.left_out import OUTSIDE_SPLITS, TEST_IN_TRAINING, LeftOutFile
+from vaegan.data.images.left_out import HELD_OUT_IN_TRAINING, OUTSIDE_SPLITS, LeftOutFile
 
 SPLIT_WORDS = {
     "train": "train training trn trainval imagestr",
@@ -190,16 +190,29 @@ def label_classes(folders: Mapping[str, list[str]]) -> Layout:
 def make_layout(
     folders: Mapping[str, list[str]], splits: Mapping[str, str], class_names: Mapping[str, str]
 ) -> Layout:
-    """Return the layout of images with known splits, without test folders in training folders."""
+    """Return the layout of images with known splits, without held-out training images."""
     layout = Layout({}, [])
+    training = [names for path, names in folders.items() if splits.get(path) == "train"]
+    num_shared = len(common_folders(training))
     for path, names in folders.items():
         if path not in splits:
             layout.left_out.append(LeftOutFile(path, OUTSIDE_SPLITS))
-        elif splits[path] == "train" and "test" in map(common_split, names):
-            layout.left_out.append(LeftOutFile(path, TEST_IN_TRAINING))
+        elif splits[path] == "train" and is_held_out(names, num_shared):
+            layout.left_out.append(LeftOutFile(path, HELD_OUT_IN_TRAINING))
         else:
             layout.labels[path] = FolderLabels(splits[path], class_names[path])
     return layout
+
+
+def is_held_out(names: Sequence[str], num_shared: int) -> bool:
+    """True if an image in a training folder may belong to a val or test split.
+
+    It does if one of its folders is named for test, or if the outermost one named as a split is
+    for val, except for the first `num_shared` folders, which contain all training images.
+    """
+    splits = [common_split(name) for name in names]
+    outermost = next(filter(None, splits[num_shared:]), None)
+    return "test" in splits or ("train" not in splits[:num_shared] and outermost == "val")
 
 
 def check_for_held_out_folders(folders: Mapping[str, list[str]]) -> None:
