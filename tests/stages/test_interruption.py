@@ -1,5 +1,6 @@
 """A signal stops every kind of work at once; training runs can be resumed."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import pytest
 
 from tests.conftest import SMALL_NETS, compose
 from tests.image_files import fill
+from tests.untrained import make_run, save_gan, save_vae
 from vaegan.data.images.decoding import ImageDecoder
 from vaegan.runtime import launch as launch_module
 from vaegan.runtime.signals import Interrupted
@@ -119,6 +121,51 @@ def test_signal_stops_an_evaluation(vae_result, tmp_path, monkeypatch, signum):
         execute(compose(*words, "batch_size=10"), tmp_path / "run")
     assert caught.value.status == 128 + signum and len(calls) == 3
     assert not (tmp_path / "run" / "evaluate" / "evaluation.json").exists()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Return the checkpoints of an untrained VAE and of a GAN from it."""
+    folder = tmp_path_factory.mktemp("models")
+    run = make_run()
+    return {"vae": save_vae(folder / "vae.ckpt", run), "gan": save_gan(folder / "gan.ckpt", run)}
+
+
+@pytest.mark.parametrize(
+    "stage, model, function, words",
+    [
+        ("sample", "gan", "sample.write_animation", ["interpolation=0-1", "num_steps=2"]),
+        ("encode", "vae", "encode.write_pairs", ["images=IMAGES", "num_ranked=0"]),
+        ("export", "gan", "export.write_card", []),
+        ("evaluate", "gan", "sample_evaluation.save_pairs", ["num_draws=1", "num_images=10"]),
+    ],
+)
+def test_stopped_command_can_be_repeated_in_its_folder(
+    models, tmp_path, monkeypatch, stage, model, function, words
+):
+    fill(tmp_path / "images", 2)
+    words = [word.replace("IMAGES", str(tmp_path / "images")) for word in words]
+    run = compose(f"stage={stage}", f"ckpt={models[model]}", *words)
+    module, _, name = function.partition(".")
+    owner = importlib.import_module(f"vaegan.stages.{module}")
+    interrupt_in_call(monkeypatch, owner, name, signal.SIGTERM, number=1)
+    with pytest.raises(Interrupted) as caught:
+        execute(run, tmp_path / "run")
+    assert caught.value.status == 143
+    execute(run, tmp_path / "run")
+    assert any((tmp_path / "run" / stage).iterdir())
+
+
+def test_stopped_command_keeps_earlier_results(models, tmp_path, monkeypatch):
+    from vaegan.stages import sample
+
+    run = compose("stage=sample", f"ckpt={models['vae']}", "num_images=1")
+    execute(run, tmp_path)
+    names = sorted(path.name for path in (tmp_path / "sample").iterdir())
+    interrupt_in_call(monkeypatch, sample, "load_model", signal.SIGTERM, number=1)
+    with pytest.raises(Interrupted):
+        execute(run, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "sample").iterdir()) == names
 
 
 def test_signal_stops_a_comparison(tmp_path, monkeypatch):

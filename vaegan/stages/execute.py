@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from vaegan.runtime.launch import launch
 from vaegan.runtime.paths import path_override, shell_command
-from vaegan.runtime.signals import catch_signals, interruptible
-from vaegan.stages.run_config import RunConfig
-from vaegan.stages.stage_table import run_stage
+from vaegan.runtime.signals import Interrupted, catch_signals, interruptible
+from vaegan.stages.run_config import RunConfig, TrainingRun
+from vaegan.stages.stage_table import run_stage, stage_of
 from vaegan.training.stage_result import StageResult
 
 
 def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     """Execute a run in one process per device; return the result of rank 0.
 
+    If a signal stops a run that cannot be resumed, its unfinished results are removed, so that the
+    same command can be repeated in the same folder.
+
     Raises:
         Exception: See `vaegan.runtime.launch.launch`.
     """
+    results = output_dir / stage_of(run)
+    is_removable = not isinstance(run, TrainingRun) and not results.exists()
     num_devices, num_nodes = device_counts(run)
     resume_command = shell_command(
         f"python train.py {path_override('resume', output_dir)}", run.plugins
@@ -27,7 +33,12 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
         with catch_signals(), interruptible():
             return run_stage(run, output_dir)
 
-    return launch(run_in_this_process, num_devices, num_nodes, resume_command)
+    try:
+        return launch(run_in_this_process, num_devices, num_nodes, resume_command)
+    except Interrupted:
+        if is_removable:
+            shutil.rmtree(results, ignore_errors=True)
+        raise
 
 
 def device_counts(run: RunConfig) -> tuple[int, int]:
