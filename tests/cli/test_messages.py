@@ -82,6 +82,7 @@ MESSAGES = [
     ("latent_dim=null", "latent_dim must not be null; to use the default, omit it"),
     ("callbacks={a:1}", "callbacks must be a list, such as 'callbacks=[VALUE]'"),
     ("callbacks=[null]", "callbacks[0] must not be null"),
+    ("vae.trainer.benchmark=maybe", "vae.trainer.benchmark must be true or false"),
     ("~seed", "only a component can be removed; to use the default, omit seed"),
     ("~nothing", "unknown key nothing"),
     ("+seed=2", "seed is a known key: write it without +"),

@@ -266,6 +266,7 @@ def test_empty_folder_does_not_clear_the_cache(tmp_path):
         ("max_pixels", 10**9),
         ("on_error", "ignore"),
         ("max_broken", 1.5),
+        ("cache", ""),
         ("val_fraction", 0.0),
         ("test_fraction", 1.0),
         ("test_fraction", 0.95),

@@ -32,7 +32,7 @@ HYDRA_PLUGINS = {  # Hydra's plugins and the extras that install them
     "ray": "ray",
 }
 NULL_ACCESS = "Unexpected type for root: NoneType"  # OmegaConf's error for a key below a null value
-TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 
 
 def explain(error: Exception, args: Sequence[str]) -> str | None:
@@ -102,7 +102,7 @@ def explain_value(message: str, cause: str) -> str:
         return f"{key[1]} must not be null; to use the default, omit it"
     if re.search("is not a ListConfig|Cannot merge DictConfig with ListConfig", reason):
         return f"{key[1]} must be a list, such as '{key[1]}=[VALUE]'"
-    typed = re.search(r"could not be converted to (\w+)", reason)
+    typed = re.search(r"(?:could not be converted to|is not a valid) (\w+)", reason)
     if not typed:
         return f"{key[1]}: {reason}"
     return f"{key[1]} must be {TYPE_NAMES.get(typed[1], typed[1])}: {reason}"

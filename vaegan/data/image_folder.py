@@ -93,6 +93,7 @@ class ImageFolder(NaturalImageSource):
             is_depth = 8 <= self.bit_depth <= 16
             require(is_depth, "bit_depth", "from 8 to 16", self.bit_depth)
             require(self.on_error in ("skip", "fail"), "on_error", "skip or fail", self.on_error)
+            require(self.cache != "", "cache", "auto, a folder, or null", self.cache)
             require(0 <= self.max_broken <= 1, "max_broken", "in [0, 1]", self.max_broken)
             total = 0.0
             for key in ("val_fraction", "test_fraction"):

@@ -178,8 +178,11 @@ def convert_decoder_errors() -> Iterator[None]:
 
 
 def check_png_checksums(content: bytes) -> None:
-    """Raise an error if a PNG is damaged: Pillow decodes it to wrong pixels without an error."""
-    Image.open(io.BytesIO(content), formats=("PNG",)).verify()
+    """Raise BrokenImage for a damaged PNG. Pillow would decode it to wrong pixels."""
+    try:
+        Image.open(io.BytesIO(content), formats=("PNG",)).verify()
+    except SyntaxError as error:  # Pillow's error for a wrong checksum
+        raise BrokenImage(f"damaged: {error}") from error
 
 
 def read_traits(image: Image.Image) -> ImageTraits:
