@@ -9,6 +9,8 @@ MESSAGES = [
     ("dataset=./pics", "write dataset=image_folder dataset.root=./pics"),
     ("+experiment=smoke", "write experiment=smoke without +"),
     ("+likelihood=gaussian", "write likelihood=gaussian without +"),
+    ("experiment=[r3gan,gpus]", "experiment=gpus is not a known choice. Did you mean gpu?"),
+    ("prior=[flow,vamp_prior]", "select one prior; for a sweep, write -m prior=flow,vamp_prior"),
     ("experiment=smok", "experiment=smok is not a known choice. Did you mean smoke?"),
     (
         "stage=vae experiment=smoke",

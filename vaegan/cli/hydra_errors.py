@@ -20,6 +20,7 @@ from vaegan.cli.suggestions import (
     suggest_key,
 )
 from vaegan.config import GROUPS, ComponentConfig, did_you_mean
+from vaegan.runtime.bundled_files import bundled_folder
 from vaegan.runtime.paths import quote_for_hydra, shell_word
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES
@@ -50,10 +51,8 @@ def explain(error: Exception, args: Sequence[str]) -> str | None:
             f"{plugin[1]}={plugin[2]} needs a plugin that is not installed. Install it with: "
             f"uv sync --extra {extra}, or pip install '.[{extra}]'"
         )
-    if choice := re.search(r"Could not find '([\w/]+)/([^/']+)'", message):
-        return explain_unknown_choice(
-            choice[1], choice[2], re.findall(r"^\t(\w+)$", message, re.MULTILINE)
-        )
+    if choice := re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", message):
+        return explain_unknown_choice(choice[1], choice[2], known_choices(choice[1], message))
     if config_file := re.match(r"In '(\w+)/([^']+)': .*\n", message):
         return explain_config_file(config_file[1], config_file[2], message[config_file.end() :])
     if override := re.search(r"Could not override '([^']+)'", message):
@@ -67,6 +66,14 @@ def explain(error: Exception, args: Sequence[str]) -> str | None:
     if missing := re.search(r"Could not delete from config\. '([^']+)' does not exist", message):
         return explain_missing_key(missing[1], selected_stage(args))
     return explain_value(message, cause or message)
+
+
+def known_choices(group: str, message: str) -> list[str]:
+    """Return the names of a group, which Hydra's message lists unless the command has a list."""
+    if group in GROUPS:
+        return sorted(GROUPS[group].choices)
+    listed = re.findall(r"^\t(\w+)$", message, re.MULTILINE)
+    return listed or sorted(path.stem for path in bundled_folder("conf").glob(f"{group}/*.yaml"))
 
 
 def explain_missing_key(key: str, stage: str) -> str:

@@ -115,6 +115,9 @@ def check_setting(word: str, stage: str, keys: Sequence[str]) -> None:
     values = [part.strip(" '\"").lower() for part in value.split(",")]  # several in a sweep
     if name in NEVER_EMPTY and ("" in values or "null" in values):
         raise ValueError(f"{word}: {NEVER_EMPTY[name]}")
+    if name in ("stage", *GROUPS) and value.startswith("["):
+        choices = value.strip("[] ")
+        raise ValueError(f"{word}: select one {name}; for a sweep, write -m {name}={choices}")
     if name == "dataset" and is_path(value):
         root = shell_word("dataset.root", value)
         raise ValueError(
