@@ -383,8 +383,9 @@ def crash_cases():
 
     def choices(groups):
         for group in groups:
+            chosen = getattr(default, group)  # None if the data set chooses
             for choice in GROUPS[group].choices:
-                if choice != getattr(default, group).name:
+                if chosen is None or choice != chosen.name:
                     words = f"{group}={choice}"
                     yield words + NEEDS.get(words, "")
 

@@ -39,6 +39,7 @@ from vaegan.data.mnist import Mnist
 from vaegan.gan.ema import GeneratorEMA
 from vaegan.images import to_float, to_uint8
 from vaegan.stages import gan, vae
+from vaegan.stages.gan_components import build_components
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.image_grids import make_image_grids
 from vaegan.training.per_step_seeding import PerStepSeeding
@@ -143,7 +144,9 @@ def time_plain_gan(run, data):
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     model = checkpoint.build_vae().requires_grad_(False)
     run = gan.resolve_training(run, data, model)
-    parts, _ = gan.build_components(run, run.warm_start, model, checkpoint.build_vae, data, 0)
+    parts, _ = build_components(
+        run, run.warm_start, model, checkpoint.build_vae, data, 0, torch.device("cpu")
+    )
     generator = parts.generator.to(memory_format=torch.channels_last)
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)
     ema = GeneratorEMA(generator, run.ema_half_life, run.ema_rampup, run.loader.batch_size)

@@ -13,7 +13,8 @@ from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.gan.steps import reconstruction_loss
 from vaegan.gan.training_config import resolve_data_defaults
-from vaegan.stages.gan import build_components, build_scorer
+from vaegan.stages.gan import build_scorer
+from vaegan.stages.gan_components import build_components
 from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.vae.model import VAE
@@ -39,7 +40,13 @@ def make_module(*overrides):
     vae = VAE(SOURCE.image_shape, vae_run)
     data = ImageDataModule(SOURCE, run.loader, seed=0)
     components, _ = build_components(
-        run, run.warm_start, vae, lambda: VAE(SOURCE.image_shape, vae_run), data, seed=0
+        run,
+        run.warm_start,
+        vae,
+        lambda: VAE(SOURCE.image_shape, vae_run),
+        data,
+        seed=0,
+        device=torch.device("cpu"),
     )
     return GANModule(components, build_scorer(run.feature_extractor, vae, data), run, {})
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_NETS, compose
-from vaegan.gan.latents import AggregatePosterior, Latents
+from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
 from vaegan.gan.warm_start import (
     WarmStartConfig,
     init_discriminator,
@@ -20,6 +20,10 @@ SHAPE = (1, 12, 12)
 def make_vae(*overrides, seed=0):
     torch.manual_seed(seed)
     return VAE(SHAPE, compose("stage=vae", *SMALL_NETS, *overrides))
+
+
+def build_nothing():
+    raise AssertionError("a fresh VAE was built, although all layers are copied")
 
 
 def make_discriminator(*overrides):
@@ -40,7 +44,7 @@ def make_discriminator(*overrides):
 def test_generator_copies_the_selected_layers(part, num_layers, copied):
     vae, fresh = make_vae(seed=1), make_vae(seed=2)
     generator, transfer = init_generator(
-        vae, fresh, WarmStartConfig(generator=part, num_layers=num_layers)
+        vae, lambda: fresh, WarmStartConfig(generator=part, num_layers=num_layers)
     )
     names = list(named_layers(vae.decoder))
     assert transfer.copied == [names[i] for i in copied]
@@ -58,7 +62,7 @@ def test_generator_copies_the_selected_layers(part, num_layers, copied):
 def test_transfer_describes_the_copied_layers():
     vae = make_vae()
     _, transfer = init_generator(
-        vae, make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
+        vae, lambda: make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
     )
     assert str(transfer).startswith("generator: 2 of 4 layers (")
     assert str(transfer).endswith(" weights) from the VAE's decoder; fresh: net.5, net.7")
@@ -66,7 +70,7 @@ def test_transfer_describes_the_copied_layers():
 
 def test_generator_shares_no_weights_with_the_vae():
     vae = make_vae()
-    generator, _ = init_generator(vae, make_vae(seed=1), WarmStartConfig())
+    generator, _ = init_generator(vae, build_nothing, WarmStartConfig())
     torch.nn.init.zeros_(generator.decoder.net[0].weight)
     assert vae.decoder.net[0].weight.abs().sum() > 0
 
@@ -201,7 +205,7 @@ def test_more_layers_than_the_decoder_has_are_rejected(values):
         ValueError,
         match=r"warm_start.*_layers must be at most 4, the number of .* \(net.0, net.2, net.5",
     ):
-        init_generator(make_vae(), make_vae(), WarmStartConfig(**values))
+        init_generator(make_vae(), build_nothing, WarmStartConfig(**values))
 
 
 def test_reconstruction_weight_falls_linearly_to_zero():
@@ -213,7 +217,7 @@ def test_aggregate_posterior_has_the_moments_of_the_latents():
     vae = make_vae("likelihood=gaussian")
     images = torch.rand(4000, *SHAPE)
     aggregate = AggregatePosterior(8)
-    aggregate.fit(vae, images)
+    aggregate.fit(vae, images.split(500))
     with torch.no_grad():
         posterior = vae.encode(vae.likelihood.target(images))
         mean = posterior.mean.mean(0)
@@ -229,7 +233,7 @@ def test_aggregate_posterior_rejects_too_few_images():
     with pytest.raises(
         ValueError, match="number of training images must be above latent_dim=8 .*; got 8"
     ):
-        AggregatePosterior(8).fit(make_vae(), torch.rand(8, *SHAPE))
+        check_num_images(8, latent_dim=8)
 
 
 @pytest.mark.parametrize(

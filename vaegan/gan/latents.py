@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
@@ -34,6 +36,17 @@ def draw_latents(latents: Distribution, num_latents: int, seed: int, draw: int =
     return torch.cat(blocks)[:num_latents]
 
 
+def check_num_images(num_images: int, latent_dim: int) -> None:
+    """Check that an aggregate posterior can be fitted: the covariance must not be singular.
+
+    Raises:
+        ValueError: `num_images` <= `latent_dim`.
+    """
+    expected = f"above latent_dim={latent_dim} with warm_start.aggregate_posterior=true"
+    is_valid = num_images > latent_dim
+    require(is_valid, "the number of training images", expected, num_images)
+
+
 class AggregatePosterior(nn.Module):
     """Multivariate normal with the mean and covariance of the aggregate posterior.
 
@@ -52,28 +65,23 @@ class AggregatePosterior(nn.Module):
         self.register_buffer("scale_tril", torch.eye(latent_dim))
 
     @torch.no_grad()
-    def fit(self, vae: VAE, images: Tensor, batch_size: int = 500) -> None:
+    def fit(self, vae: VAE, batches: Iterable[Tensor]) -> None:
         """Set mean and covariance to those of one posterior sample z ~ q(z|x) per image.
 
         The samples come from torch's global generator.
 
         Args:
-            vae: Trained VAE, on the device of the images.
-            images: Training images in [0, 1], (N, C, H, W).
-            batch_size: Number of images encoded at once.
-
-        Raises:
-            ValueError: N <= latent_dim, so that the covariance is singular.
+            vae: Trained VAE.
+            batches: Training images in [0, 1], (B, C, H, W), on any device; more than latent_dim
+                images in total (`check_num_images`).
         """
+        device = next(vae.parameters()).device
         samples = []
-        for batch in images.split(batch_size):
-            target = vae.likelihood.target(batch)
+        for batch in batches:
+            target = vae.likelihood.target(batch.to(device))
             samples.append(vae.encode(target).sample())
         latents = torch.cat(samples).double()
-        num_images, latent_dim = latents.shape
-        has_enough = num_images > latent_dim
-        expected = f"above latent_dim={latent_dim} with warm_start.aggregate_posterior=true"
-        require(has_enough, "the number of training images", expected, num_images)
+        latent_dim = latents.shape[1]
         jitter = COVARIANCE_JITTER * torch.eye(
             latent_dim, dtype=latents.dtype, device=latents.device
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -131,14 +132,17 @@ def describe_transfer(
     return Transfer(network_name, source_name, copied, fresh, num_copied, sum(sizes.values()))
 
 
-def init_generator(vae: VAE, fresh: VAE, config: WarmStartConfig) -> tuple[Generator, Transfer]:
+def init_generator(
+    vae: VAE, build_fresh: Callable[[], VAE], config: WarmStartConfig
+) -> tuple[Generator, Transfer]:
     """Build a generator from layers of a trained decoder and layers with fresh weights.
 
     With `generator=all` the result is the VAE's decoder and the likelihood's mean, bit for bit.
 
     Args:
         vae: Trained VAE.
-        fresh: VAE of the same architecture with fresh weights.
+        build_fresh: Returns a VAE of the same architecture with fresh weights. It is called only
+            if a layer has fresh weights.
         config: Layers to copy.
 
     Raises:
@@ -157,11 +161,12 @@ def init_generator(vae: VAE, fresh: VAE, config: WarmStartConfig) -> tuple[Gener
         "last": names[-config.num_layers :],
         "none": [],
     }[config.generator]
-    decoder = copy.deepcopy(fresh.decoder)
+    start = vae if copied == names else build_fresh()
+    decoder = copy.deepcopy(start.decoder)
     for name in copied:
         trained = vae.decoder.get_submodule(name)
         decoder.get_submodule(name).load_state_dict(trained.state_dict())
-    likelihood = copy.deepcopy(vae.likelihood if copied else fresh.likelihood)
+    likelihood = copy.deepcopy(vae.likelihood if copied else start.likelihood)
     transfer = describe_transfer(decoder, copied, "generator", "the VAE's decoder")
     return Generator(decoder, likelihood), transfer
 

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.dataset import ArrayLike, ImageSource, SplitName
-from vaegan.gan.components import GANComponents
-from vaegan.gan.latents import AggregatePosterior, Latents
+from vaegan.data.dataset import ImageSource, SplitName
 from vaegan.gan.module import GANModule
 from vaegan.gan.training_config import (
-    GANConfig,
     GANTraining,
     resolve_data_defaults,
 )
-from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
-from vaegan.images import to_float
+from vaegan.gan.warm_start import Transfer
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance
 from vaegan.metrics.scorer import Scorer
-from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
-from vaegan.runtime.seeding import seeded
 from vaegan.stages.data_source import build_source
+from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import init_gan, starting_checkpoint
 from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
 from vaegan.stages.training_runs import GANRun, gan_sweep_tags
@@ -42,11 +38,10 @@ from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
 from vaegan.training.fit import FitSettings, fit
 from vaegan.training.stage_result import StageResult
-from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
+from vaegan.vae.model import VAE
 
 log = logging.getLogger(__name__)
 SCORED_SPLITS: tuple[SplitName, ...] = ("val", "test")
-NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
 T = TypeVar("T", bound=GANTraining)
 
 
@@ -56,21 +51,24 @@ def train_gan(run: GANRun, output_dir: Path) -> StageResult:
     Raises:
         ValueError: A requested option is unavailable. Raised before training starts.
     """
-    set_up_devices(run.trainer)
+    device = set_up_devices(run.trainer)
     with locked_run_folder(run, "gan", output_dir) as run_folder:
-        result = fit_gan(replace(run, resume=False), run_folder)
+        result = fit_gan(replace(run, resume=False), run_folder, device)
     model = path_override("ckpt", run_folder.path)
     commands = [f"python train.py stage={stage} {model}" for stage in ("sample", "evaluate")]
     print_summary("GAN", [result], run_folder.path, commands, run.plugins)
     return result
 
 
-def fit_gan(run: GANRun, run_folder: RunFolder, source: ImageSource | None = None) -> StageResult:
+def fit_gan(
+    run: GANRun, run_folder: RunFolder, device: torch.device, source: ImageSource | None = None
+) -> StageResult:
     """Train a GAN in the subfolder gan of a run folder, or return the result if it exists.
 
     Args:
         run: Settings.
         run_folder: Run folder, locked by this process.
+        device: Device of this process, which encodes the training images before training.
         source: Data set of the run, if it is already in use; None: build it.
     """
     finished = run_folder.finished_result("gan")
@@ -82,7 +80,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder, source: ImageSource | None = Non
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
     run = resolve_training(replace(run, augmentation=augmentation), data, vae)
-    module, transfers = build_module(run, checkpoint, vae, data)
+    module, transfers = build_module(run, checkpoint, vae, data, device)
     scorer = module.scorer
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
@@ -101,7 +99,7 @@ def fit_gan(run: GANRun, run_folder: RunFolder, source: ImageSource | None = Non
 
 
 def build_module(
-    run: GANRun, checkpoint: Checkpoint, vae: VAE, data: ImageDataModule
+    run: GANRun, checkpoint: Checkpoint, vae: VAE, data: ImageDataModule, device: torch.device
 ) -> tuple[GANModule, list[Transfer]]:
     """Build the module of a GAN with its initial weights, and the summaries of copied layers.
 
@@ -109,7 +107,9 @@ def build_module(
         ValueError: A network, the feature extractor or `sweep_metric` does not fit the data.
     """
     build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
-    components, transfers = build_components(run, run.warm_start, vae, build_fresh, data, run.seed)
+    components, transfers = build_components(
+        run, run.warm_start, vae, build_fresh, data, run.seed, device
+    )
     scorer = build_scorer(run.feature_extractor, vae, data)
     check_sweep_metric(run.sweep_metric, scorer)
     scorer.log_small_splits()
@@ -174,69 +174,6 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
     )
 
 
-def build_components(
-    config: GANConfig,
-    warm_start: WarmStartConfig,
-    vae: VAE,
-    build_fresh: Callable[[], VAE],
-    data: ImageDataModule,
-    seed: int,
-) -> tuple[GANComponents, list[Transfer]]:
-    """Build the networks (warm or cold start), losses and augmentation of a GAN.
-
-    A cold generator is initialized like the decoder of a new VAE (`VAE.initialize`).
-
-    Args:
-        config: Components of the GAN.
-        warm_start: Layers and latents to take from the VAE.
-        vae: Trained VAE.
-        build_fresh: Returns a VAE with the architecture of `vae` and newly initialized weights.
-        data: Training images.
-        seed: Random seed of the newly initialized weights.
-
-    Returns:
-        The components, and the transferred layers of the generator and of the discriminator.
-
-    Raises:
-        ValueError: A network does not have the layers that the warm start requires.
-    """
-    images = data.splits["train"].images
-    fresh = initialize_fresh(build_fresh, images, seed)
-    generator, generator_transfer = init_generator(vae, fresh, warm_start)
-    discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
-    components = GANComponents(
-        vae=vae,
-        latents=build_latents(warm_start, vae, images, seed),
-        generator=generator,
-        discriminator=discriminator,
-        loss=config.adversarial_loss.build(),
-        penalty=config.gradient_penalty.build(vae.image_shape),
-        augmentation=config.resolved_augmentation(data.source.IS_NATURAL).build(),
-    )
-    return components, [generator_transfer, discriminator_transfer]
-
-
-def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:
-    """Build a VAE with new weights, initialized to the training images."""
-    with seeded(seed, "init", "cold"):
-        fresh = build_fresh()
-        num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
-        fresh.initialize(to_float(images[:num_images]))
-    return fresh
-
-
-def build_discriminator(
-    config: GANConfig, warm_start: WarmStartConfig, vae: VAE, seed: int
-) -> tuple[Discriminator, Transfer]:
-    """Build the discriminator; spectral norm is applied after the VAE's layers are copied."""
-    with seeded(seed, "init", "discriminator"):
-        discriminator = config.discriminator.build(vae.image_shape)
-        transfer = init_discriminator(vae, discriminator, warm_start)
-        if config.discriminator.spectral_norm:
-            apply_spectral_norm(discriminator)
-    return discriminator, transfer
-
-
 def build_scorer(config: FeatureExtractor.Config | None, vae: VAE, data: ImageDataModule) -> Scorer:
     """Build the scorer of a GAN for the val and test splits.
 
@@ -261,16 +198,6 @@ def check_sweep_metric(tag: str, scorer: Scorer) -> None:
     tags = [name for name in gan_sweep_tags() if name not in missing]
     expected = f"one of {', '.join(tags)} with these numbers of images and features"
     require(tag not in missing, "sweep_metric", expected, tag)
-
-
-def build_latents(config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int) -> Latents:
-    """Build the latent distribution; an aggregate posterior is fitted to training images."""
-    if not config.aggregate_posterior:
-        return Latents(vae, None)
-    aggregate = AggregatePosterior(vae.latent_prior().event_shape[0])
-    with seeded(seed, "aggregate"):
-        aggregate.fit(vae, to_float(images[:NUM_AGGREGATE_IMAGES]))
-    return Latents(vae, aggregate)
 
 
 def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
+from vaegan.gan.latents import check_num_images
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.gan import (
-    build_components,
     build_scorer,
     check_sweep_metric,
     fit_gan,
     resolve_training,
 )
+from vaegan.stages.gan_components import build_components
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
@@ -39,7 +43,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
     with prefix_errors("vae"):
         set_up_devices(run.vae.trainer)
     with prefix_errors("gan"):
-        set_up_devices(run.gan.trainer)
+        device = set_up_devices(run.gan.trainer)
     with locked_run_folder(run, "pipeline", output_dir) as run_folder:
         source = run.dataset.build()
         with prefix_errors("gan"):
@@ -48,7 +52,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
             vae_result = fit_vae(run.vae_run(), run_folder, source)
         with prefix_errors("gan"):
             gan_run = run.gan_run(str(vae_result.checkpoint))
-            gan_result = fit_gan(gan_run, run_folder, source)
+            gan_result = fit_gan(gan_run, run_folder, device, source)
     folder = run_folder.path
     commands = [
         f"python train.py stage=sample {path_override('ckpt', folder / 'gan')}",
@@ -67,7 +71,12 @@ def check_gan(run: PipelineRun, source: ImageSource) -> None:
         vae = VAE(source.image_shape, run)
     training = resolve_training(run.gan, data, vae)
     build_fresh = partial(VAE, source.image_shape, run)
-    build_components(run, training.warm_start, vae, build_fresh, data, run.seed)
+    warm_start = training.warm_start
+    if warm_start.aggregate_posterior:  # checked, but not fitted, which would take long
+        check_num_images(len(data.splits["train"]), run.latent_dim)
+        warm_start = replace(warm_start, aggregate_posterior=False)
+    cpu = torch.device("cpu")
+    build_components(run, warm_start, vae, build_fresh, data, run.seed, cpu)
     check_sweep_metric(run.sweep_metric, build_scorer(run.feature_extractor, vae, data))
 
 

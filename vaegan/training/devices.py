@@ -28,6 +28,7 @@ IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
     ".*your dataloader is not resumable.*",  # the data order is a function of (seed, epoch)
     "Checkpoint directory .* exists and is not empty",  # expected when a run is resumed
     ".*LeafSpec.*",  # raised by Lightning's own use of torch
+    ".*number of training batches.*smaller than the logging interval.*",  # it spans epochs
     "The .grad attribute of a Tensor that is not a leaf.*",  # raised by torch.compile itself
 )
 
@@ -49,8 +50,11 @@ def device_options(config: DeviceConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def set_up_devices(config: DeviceConfig) -> None:
+def set_up_devices(config: DeviceConfig) -> torch.device:
     """Check that the devices are available, and initialize the process group of the run.
+
+    Returns:
+        The device of this process.
 
     Raises:
         ValueError: The devices are unavailable on this machine.
@@ -71,6 +75,7 @@ def set_up_devices(config: DeviceConfig) -> None:
             trainer.strategy.setup_environment()
             if not is_rank_zero():
                 logging.getLogger().setLevel(logging.ERROR)
+        return trainer.strategy.root_device
     except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"trainer: the devices {options} are unavailable on this machine: {error}. Change "
@@ -93,5 +98,6 @@ def silence_warnings() -> None:
     """Silence the Lightning warnings that do not apply here."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.accelerators.cuda").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)

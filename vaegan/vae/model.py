@@ -25,6 +25,7 @@ from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.posteriors import DiagonalNormal, Posterior
 from vaegan.probability.priors import Prior, StandardNormal
 
+VALUES_PER_GROUP = 2**20  # pixels times channels of the images processed at once
 NUM_CONSTANT_IMAGES = 200  # training images to which the initial constant output is fitted
 GRAY_LIKELIHOOD = "bernoulli"  # default for 1-channel images if the data set has no preference
 COLOR_LIKELIHOOD = "gaussian"  # the same for images with several channels
@@ -122,7 +123,8 @@ class VAE(nn.Module):
 def fit_constant_output(likelihood: Likelihood, target: Tensor) -> Tensor:
     """Fit the constant decoder output, (*param_shape), that maximizes the mean log-likelihood.
 
-    60 Adam steps with lr 0.1 start from 0, so the values are in about [-6, 6].
+    60 Adam steps with lr 0.1 start from 0, so the values are in about [-6, 6]. The gradient is
+    summed over groups of images, whose tensors fit in the cache of a CPU.
 
     Args:
         likelihood: The noise model.
@@ -130,9 +132,13 @@ def fit_constant_output(likelihood: Likelihood, target: Tensor) -> Tensor:
     """
     params = torch.zeros(likelihood.param_shape, requires_grad=True)
     optimizer = torch.optim.Adam([params], lr=0.1)
+    groups = target.split(max(1, VALUES_PER_GROUP // target[0].numel()))
     for _ in range(60):
-        loss = -likelihood(params.unsqueeze(0)).log_prob(target).mean()
-        (params.grad,) = torch.autograd.grad(loss, [params])
+        params.grad = torch.zeros_like(params)
+        for group in groups:
+            weight = len(group) / len(target)
+            loss = -weight * likelihood(params.unsqueeze(0)).log_prob(group).mean()
+            params.grad += torch.autograd.grad(loss, [params])[0]
         optimizer.step()
     return params.detach()
 

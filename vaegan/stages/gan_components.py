@@ -1,0 +1,108 @@
+"""Build the components of a GAN from those of a VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.dataset import ArrayLike
+from vaegan.gan.components import GANComponents
+from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
+from vaegan.gan.training_config import GANConfig
+from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
+from vaegan.images import to_float
+from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
+from vaegan.runtime.seeding import seeded
+from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
+
+ENCODED_AT_ONCE = 500  # training images encoded at once to fit the aggregate posterior
+NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
+
+
+def build_components(
+    config: GANConfig,
+    warm_start: WarmStartConfig,
+    vae: VAE,
+    build_fresh: Callable[[], VAE],
+    data: ImageDataModule,
+    seed: int,
+    device: torch.device,
+) -> tuple[GANComponents, list[Transfer]]:
+    """Build the networks (warm or cold start), losses and augmentation of a GAN.
+
+    Args:
+        config: Components of the GAN.
+        warm_start: Layers and latents to take from the VAE.
+        vae: Trained VAE.
+        build_fresh: Returns a VAE with the architecture of `vae` and fresh weights.
+        data: Training images.
+        seed: Random seed of the fresh weights.
+        device: Device on which training images are encoded.
+
+    Returns:
+        The components, and the transferred layers of the generator and of the discriminator.
+
+    Raises:
+        ValueError: A network does not have the layers that the warm start requires.
+    """
+    images = data.splits["train"].images
+    initialize = partial(initialize_fresh, build_fresh, images, seed)
+    generator, transfer = init_generator(vae, initialize, warm_start)
+    discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
+    components = GANComponents(
+        vae=vae,
+        latents=build_latents(warm_start, vae, images, seed, device),
+        generator=generator,
+        discriminator=discriminator,
+        loss=config.adversarial_loss.build(),
+        penalty=config.gradient_penalty.build(vae.image_shape),
+        augmentation=config.resolved_augmentation(data.source.IS_NATURAL).build(),
+    )
+    return components, [transfer, discriminator_transfer]
+
+
+def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:
+    """Build a VAE with fresh weights, initialized to the training images (`VAE.initialize`)."""
+    with seeded(seed, "init", "cold"):
+        fresh = build_fresh()
+        num_images = max(NUM_CONSTANT_IMAGES, fresh.prior.num_initial_images)
+        fresh.initialize(to_float(images[:num_images]))
+    return fresh
+
+
+def build_discriminator(
+    config: GANConfig, warm_start: WarmStartConfig, vae: VAE, seed: int
+) -> tuple[Discriminator, Transfer]:
+    """Build the discriminator; spectral norm is applied after the VAE's layers are copied."""
+    with seeded(seed, "init", "discriminator"):
+        discriminator = config.discriminator.build(vae.image_shape)
+        transfer = init_discriminator(vae, discriminator, warm_start)
+        if config.discriminator.spectral_norm:
+            apply_spectral_norm(discriminator)
+    return discriminator, transfer
+
+
+def build_latents(
+    config: WarmStartConfig, vae: VAE, images: ArrayLike, seed: int, device: torch.device
+) -> Latents:
+    """Build the latent distribution; an aggregate posterior is fitted to training images.
+
+    Raises:
+        ValueError: There are too few training images for an aggregate posterior.
+    """
+    if not config.aggregate_posterior:
+        return Latents(vae, None)
+    (latent_dim,) = vae.latent_prior().event_shape
+    num_images = min(len(images), NUM_AGGREGATE_IMAGES)
+    check_num_images(num_images, latent_dim)
+    aggregate = AggregatePosterior(latent_dim)
+    starts = range(0, num_images, ENCODED_AT_ONCE)
+    slices = (slice(i, min(i + ENCODED_AT_ONCE, num_images)) for i in starts)
+    vae.to(device)
+    with seeded(seed, "aggregate"):
+        aggregate.fit(vae, (to_float(images[each]) for each in slices))
+    vae.cpu()
+    return Latents(vae, aggregate)
