@@ -13,8 +13,8 @@ crash     every component once and many options, on small images: ok, or the exc
 syncs     how often a training step waits for the GPU, by place; the fewer, the better. Of 50 steps,
           one of which is logged.
 repeat    the same run twice, and one that was stopped and resumed: equal bit by bit, or how far off
-speed     milliseconds per training step, images per second, peak memory: medians over blocks of
-          steps, by network and precision
+speed     milliseconds per training step, images per second, TFLOP/s of convolutions and matrix
+          products, peak memory: medians over blocks of steps, by network and precision
 profile   kernels per step, and the share of the time in which the GPU has work: far below 1 means
           that Python and the launches of kernels are the limit. The tables say what Python does.
 numbers   the same images and weights on the CPU and the GPU, in nats; test scores by precision
@@ -60,6 +60,7 @@ from vaegan.cli.registration import register, to_run_config
 from vaegan.config import GROUPS
 from vaegan.data.mnist import Mnist
 from vaegan.gan.augmentation import DiffAugment
+from vaegan.gan.module import GANModule
 from vaegan.images import to_float
 from vaegan.metrics.digits_cnn import load_digits_cnn
 from vaegan.metrics.sample_scores import FeatureBatch
@@ -504,11 +505,11 @@ VARIANTS = {  # settings of timed runs
 SPEED_PLAN = (  # the most important first; compilation takes long
     ("float32", ("default", "color64", "r3gan_64")),
     ("high, compiled", ("default", "color64")),
+    ("bf16-mixed, benchmark", ("r3gan_64",)),
+    ("bf16-mixed, high, benchmark, compiled", ("r3gan_64", "color64")),
     ("bf16-mixed", ("default", "color64", "r3gan_64")),
     ("matmul high", ("color64", "r3gan_64")),
     ("high, benchmark", ("color64", "r3gan_64")),
-    ("bf16-mixed, benchmark", ("r3gan_64",)),
-    ("bf16-mixed, high, benchmark, compiled", ("r3gan_64", "color64")),
     ("bf16-mixed, compiled", ("r3gan_64", "color64")),
 )
 
@@ -529,13 +530,14 @@ def timing_of(setup, stage):
 
 
 def time_steps(run, timing):
-    """Return the milliseconds of a training step, and the peak of the GPU's memory in GiB."""
-    stamps = []
+    """Return the seconds and the FLOPs of a training step, and the GPU's peak memory in GiB."""
+    stamps, flops = [], []
 
     def before_step(i, module):
         if i >= timing.num_warmup and (i - timing.num_warmup) % timing.block == 0:
             synchronize()
             stamps.append(time.perf_counter())
+            flops.append(training_flops(module, i))
 
     gc.collect()  # of earlier runs
     if HAS_GPU:
@@ -547,7 +549,14 @@ def time_steps(run, timing):
     train_steps(run, num_steps, before_step)
     seconds = statistics.median(b - a for a, b in pairwise(stamps)) / timing.block
     peak = torch.cuda.max_memory_allocated() / 2**30 if HAS_GPU else 0.0
-    return 1e3 * seconds, peak
+    return seconds, (flops[-1] - flops[0]) / timing.num_blocks / timing.block, peak
+
+
+def training_flops(module, num_steps):
+    """Return the floating-point operations of `num_steps` training steps."""
+    if isinstance(module, GANModule):
+        return module.progress.flops
+    return 3 * module.flops.counts["forward"] * num_steps  # backward costs twice forward
 
 
 def speed(report):
@@ -561,15 +570,20 @@ def speed(report):
                 continue
             try:
                 run = stage_run(stage, setup_words(setup), *VARIANTS[name])
-                milliseconds, peak = time_steps(run, timing_of(setup, stage))
+                seconds, flops, peak = time_steps(run, timing_of(setup, stage))
             except Exception as error:
                 report.say(f"speed: {title}: CRASH {describe_error(error)}")
                 continue
-            rate = 1e3 * run.loader.batch_size / milliseconds
-            table[title] = {"ms": milliseconds, "images_per_s": rate, "peak_gib": peak}
+            row = {
+                "ms": 1e3 * seconds,
+                "images_per_s": run.loader.batch_size / seconds,
+                "tflop_per_s": flops / seconds / 1e12,
+                "peak_gib": peak,
+            }
+            table[title] = row
             report.say(
-                f"speed: {title:36} {milliseconds:8.2f} ms/step {rate:8.0f} images/s "
-                f"{peak:6.2f} GiB"
+                "speed: {:36} {ms:8.2f} ms/step {images_per_s:8.0f} images/s "
+                "{tflop_per_s:7.2f} TFLOP/s {peak_gib:6.2f} GiB".format(title, **row)
             )
     (report.folder / "speed.json").write_text(json.dumps(table, indent=1))
 

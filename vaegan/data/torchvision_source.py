@@ -67,7 +67,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
     """
 
     TORCHVISION_CLASS: ClassVar[str]  # name in torchvision.datasets
-    LIKELIHOOD: ClassVar[str] = "gaussian"
+    LIKELIHOOD: ClassVar[str] = "laplace"
     IS_NATURAL: ClassVar[bool] = True
     DEFAULT_ROOT: ClassVar[str | None] = "data"
 
