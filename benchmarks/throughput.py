@@ -142,11 +142,12 @@ def time_plain_vae(run, data):
 def time_plain_gan(run, data):
     """Return the milliseconds of an epoch and of a step in a plain loop."""
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
-    model = checkpoint.build_vae().requires_grad_(False)
+    model = checkpoint.build_vae()
     run = gan.resolve_training(run, data, model)
     parts, _ = build_components(
         run, run.warm_start, model, checkpoint.build_vae, data, 0, torch.device("cpu")
     )
+    model.requires_grad_(False)
     generator = parts.generator.to(memory_format=torch.channels_last)
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)
     ema = GeneratorEMA(generator, run.ema_half_life, run.ema_rampup, run.loader.batch_size)

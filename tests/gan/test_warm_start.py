@@ -4,6 +4,7 @@ import torch
 from tests.conftest import SMALL_NETS, compose
 from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
 from vaegan.gan.warm_start import (
+    LAYER_CHOICES,
     WarmStartConfig,
     init_discriminator,
     init_generator,
@@ -73,6 +74,12 @@ def test_generator_shares_no_weights_with_the_vae():
     generator, _ = init_generator(vae, build_nothing, WarmStartConfig())
     torch.nn.init.zeros_(generator.decoder.net[0].weight)
     assert vae.decoder.net[0].weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("part", LAYER_CHOICES)
+def test_generator_of_a_trained_vae_is_in_train_mode(part):
+    generator, _ = init_generator(make_vae().eval(), make_vae, WarmStartConfig(generator=part))
+    assert all(module.training for module in generator.decoder.modules())
 
 
 def perturb(network):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import SMALL_GAN, SMALL_VAE, compose
+from tests.conftest import SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
 from vaegan.stages.run_folder import create_empty_folder
@@ -567,3 +567,18 @@ def test_the_gpu_experiment_is_combined_with_another():
     assert run.vae.trainer.accelerator == run.gan.trainer.accelerator == "gpu"
     assert run.gan.trainer.precision == "bf16-mixed" and run.gan.trainer.benchmark
     assert run.vae.trainer.precision == "32-true"
+
+
+def test_pipeline_rejects_an_aggregate_posterior_of_too_few_images(tmp_path):
+    run = compose(
+        *SMALL_PIPELINE,
+        "dataset=shapes",
+        "dataset.num_train=64",
+        "latent_dim=64",
+        "gan.discriminator_warmup=0",
+        "gan.warm_start.aggregate_posterior=true",
+    )
+    message = "gan: the number of training images must be above latent_dim=64 .*; got 64"
+    with pytest.raises(ValueError, match=message):
+        run_stage(run, tmp_path)
+    assert not (tmp_path / "vae").exists()

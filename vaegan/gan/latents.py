@@ -80,7 +80,7 @@ class AggregatePosterior(nn.Module):
         for batch in batches:
             target = vae.likelihood.target(batch.to(device))
             samples.append(vae.encode(target).sample())
-        latents = torch.cat(samples).double()
+        latents = torch.cat(samples).cpu().double()  # MPS has no float64
         latent_dim = latents.shape[1]
         jitter = COVARIANCE_JITTER * torch.eye(
             latent_dim, dtype=latents.dtype, device=latents.device

@@ -89,6 +89,9 @@ class GANModule(ScoringModule):
         """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
+    def on_fit_start(self) -> None:
+        self.latents.clear()  # with several devices, the buffers are now those of the first rank
+
     @torch.no_grad()
     @in_full_precision()
     def latent_distribution(self) -> Distribution:

@@ -23,7 +23,7 @@ from vaegan.vae.model import VAE
 log = logging.getLogger(__name__)
 LAYER_CHOICES = ("all", "first", "last", "none")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
-# Tuned on clip art. Without the reconstruction loss, the generator loses most colors.
+# Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
 
 
@@ -162,7 +162,7 @@ def init_generator(
         "none": [],
     }[config.generator]
     start = vae if copied == names else build_fresh()
-    decoder = copy.deepcopy(start.decoder)
+    decoder = copy.deepcopy(start.decoder).train()
     for name in copied:
         trained = vae.decoder.get_submodule(name)
         decoder.get_submodule(name).load_state_dict(trained.state_dict())

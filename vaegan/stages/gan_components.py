@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -18,7 +19,8 @@ from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
-ENCODED_AT_ONCE = 500  # training images encoded at once to fit the aggregate posterior
+MAX_ENCODED = 500  # training images encoded at once to fit the aggregate posterior
+MAX_ENCODED_VALUES = 2**21  # their pixels times channels, which limit the memory
 NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
 
 
@@ -99,8 +101,9 @@ def build_latents(
     num_images = min(len(images), NUM_AGGREGATE_IMAGES)
     check_num_images(num_images, latent_dim)
     aggregate = AggregatePosterior(latent_dim)
-    starts = range(0, num_images, ENCODED_AT_ONCE)
-    slices = (slice(i, min(i + ENCODED_AT_ONCE, num_images)) for i in starts)
+    num_values = math.prod(vae.image_shape)
+    size = min(MAX_ENCODED, max(1, MAX_ENCODED_VALUES // num_values))
+    slices = (slice(i, min(i + size, num_images)) for i in range(0, num_images, size))
     vae.to(device)
     with seeded(seed, "aggregate"):
         aggregate.fit(vae, (to_float(images[each]) for each in slices))
