@@ -221,7 +221,8 @@ def build_runs(nets, fraction, folder):
     of_gan = [word for word in nets if word.startswith("discriminator.")]
     vae_words = ["stage=vae", "objective.beta_warmup_epochs=0", *words, *of_vae]
     execute(compose(*vae_words, "trainer.limit_train_batches=0.01"), Path(folder))
-    gan_words = ["stage=gan", f"vae_ckpt={folder}", "discriminator_warmup=0", *words, *of_gan]
+    settings = ["discriminator_warmup=0", "trainer.val_check_interval=1"]
+    gan_words = ["stage=gan", f"vae_ckpt={folder}", *settings, *words, *of_gan]
     return {
         "vae": (compose(*vae_words, fraction), time_plain_vae),
         "gan": (compose(*gan_words, fraction), time_plain_gan),
