@@ -78,6 +78,11 @@ def test_nested_components_are_selected_by_name():
         ),
         (outer(likelihood="???"), "likelihood must be set"),
         (outer(inner={"size": "many"}), r"^inner\..*str"),
+        (outer(inner={"size": 10**20}), r"^inner\.size must be an integer of at most 64 bits"),
+        (
+            outer(likelihood={"name": "gaussian", "scale": float("inf")}),
+            r"^likelihood\.scale must be finite; got inf",
+        ),
     ],
 )
 def test_invalid_plain_config_is_rejected_with_the_full_key(plain, message):

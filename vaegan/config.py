@@ -19,6 +19,7 @@ looked up among the registered choices, never imported: no config or checkpoint 
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -147,12 +148,7 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
             raise ValueError(f"unknown key {path}.{near} Known keys: {', '.join(known)}")
         nested = _dataclass_of(hints[name])
         if nested is None:
-            got = value if isinstance(value, str) else type(value).__name__
-            expected = (
-                "plain data, without ${...}: a number, string, boolean, null, or a list of at most "
-                f"{MAX_LIST_LENGTH} of them"
-            )
-            require(is_plain(value), path, expected, got)
+            check_plain(value, path)
         if value == MISSING:
             raise ValueError(f"{path} must be set, such as {path}=VALUE")
         has_fields = nested is not None and value is not None
@@ -161,6 +157,24 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
         return cast(T, OmegaConf.to_object(OmegaConf.structured(schema(**values))))
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ValueError(f"{key}.{error}".lstrip(".")) from error
+
+
+def check_plain(value: object, key: str) -> None:
+    """Check that a value is plain data (`is_plain`), and if it is a number, that torch can hold it.
+
+    Raises:
+        ValueError: It is not plain data, or infinite, NaN, or an integer of more than 64 bits.
+    """
+    got = value if isinstance(value, str) else type(value).__name__
+    expected = (
+        "plain data, without ${...}: a number, string, boolean, null, or a list of at most "
+        f"{MAX_LIST_LENGTH} of them"
+    )
+    require(is_plain(value), key, expected, got)
+    if isinstance(value, float):
+        require(math.isfinite(value), key, "finite", value)
+    if isinstance(value, int):
+        require(-(2**63) <= value < 2**63, key, "an integer of at most 64 bits", value)
 
 
 def is_plain(value: object) -> bool:

@@ -14,6 +14,8 @@ from torch.utils.data import Sampler
 from vaegan.config import require
 from vaegan.runtime.seeding import make_generator
 
+MAX_WORKERS = 256  # data loader processes per device
+
 
 @dataclass
 class LoaderConfig:
@@ -21,7 +23,8 @@ class LoaderConfig:
 
     batch_size: int = 128  # images per training step, summed over all devices, >= 1
     eval_batch_size: int = 500  # images per device and step in validation and test, >= 1
-    # data loader processes per device; 0: load in the main process, fastest for data in memory
+    # data loader processes per device, in [0, 256]; 0: load in the main process, which is fastest
+    # for data in memory
     num_workers: int = 0
     # maximum fraction of the GPU's free memory that a split may take up to be kept on the GPU, in
     # [0, 1); 0: keep all splits in main memory
@@ -30,7 +33,9 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         require(self.eval_batch_size >= 1, "eval_batch_size", "at least 1", self.eval_batch_size)
-        require(self.num_workers >= 0, "num_workers", "at least 0", self.num_workers)
+        expected = f"in [0, {MAX_WORKERS}]"
+        is_valid = 0 <= self.num_workers <= MAX_WORKERS
+        require(is_valid, "num_workers", expected, self.num_workers)
         require(0 <= self.device_share < 1, "device_share", "in [0, 1)", self.device_share)
 
 
