@@ -344,6 +344,12 @@ def test_jobs_on_several_devices_keep_their_settings_and_mixed_device_counts_are
     )
 
 
+def test_sweep_without_jobs_is_rejected(train, tmp_path):
+    exit_code, out, _ = train("-m", *TINY_VAE, "seed=range(0)")
+    assert exit_code == "error: the sweep has no jobs: a range of values is empty"
+    assert "Launching" not in out
+
+
 def test_sweep_started_by_a_process_launcher_is_rejected(train, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     exit_code, out, _ = train("-m", *TINY_VAE, "seed=0,1")

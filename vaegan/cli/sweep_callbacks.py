@@ -94,6 +94,8 @@ def expand_jobs(config: DictConfig, task: list[str], is_basic: bool) -> list[lis
     parsed = OverridesParser.create().parse_overrides([*param_overrides, *task])
     if is_basic:
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        if not jobs:
+            raise SystemExit("error: the sweep has no jobs: a range of values is empty")
         return jobs
     ends = []
     for index in (0, -1):
