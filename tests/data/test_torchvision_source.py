@@ -165,7 +165,7 @@ def test_svhn_without_scipy_says_so(tmp_path, monkeypatch):
 
 
 def test_the_default_noise_model_fits_color_images():
-    assert TorchvisionSource.LIKELIHOOD == "laplace"
+    assert TorchvisionSource.LIKELIHOOD == "gaussian"
     with pytest.raises(ValueError, match="num_val must be at least 2; got 1"):
         Cifar10.Config(num_val=1)
 
@@ -218,7 +218,7 @@ def test_celeba_has_the_official_splits(celeba):
         assert sorted(means) == pytest.approx(sorted(expected), abs=1)
         assert split.labels.tolist() == [0] * len(expected)
     names = {data.image_name("test", i) for i in range(len(shades["test"]))}
-    assert "000011.jpg" in names and data.LIKELIHOOD == "laplace"
+    assert "000011.jpg" in names and data.LIKELIHOOD == "gaussian"
 
 
 def test_celeba_without_files_or_with_missing_images_raises(celeba, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_pipeline_trains_on_an_image_folder(root, tmp_path, settings):
     run = compose(*SMALL, *FOLDER, f"dataset.root={root}", *settings)
     result = run_stage(run, tmp_path / "run")
     assert result.metrics["test/frechet_distance"] > 0
-    assert run.likelihood.name == "laplace"
+    assert run.likelihood.name == "gaussian"
     for stage in ("vae", "gan"):
         skipped = json.loads((tmp_path / "run" / stage / "skipped_files.json").read_text())
         assert (

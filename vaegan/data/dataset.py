@@ -170,7 +170,7 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 class NaturalImageSource(ImageSource, abc.ABC):
     """Natural images at a configurable size."""
 
-    LIKELIHOOD: ClassVar[str] = "laplace"
+    LIKELIHOOD: ClassVar[str] = "gaussian"
     IS_NATURAL: ClassVar[bool] = True
 
     @dataclass

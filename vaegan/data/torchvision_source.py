@@ -67,7 +67,7 @@ class TorchvisionSource(ImageSource, abc.ABC):
     """
 
     TORCHVISION_CLASS: ClassVar[str]  # name in torchvision.datasets
-    LIKELIHOOD: ClassVar[str] = "laplace"
+    LIKELIHOOD: ClassVar[str] = "gaussian"
     IS_NATURAL: ClassVar[bool] = True
     DEFAULT_ROOT: ClassVar[str | None] = "data"
 

@@ -28,7 +28,7 @@ from vaegan.probability.priors import Prior, StandardNormal
 VALUES_PER_GROUP = 2**20  # pixels times channels of the images processed at once
 NUM_CONSTANT_IMAGES = 200  # training images to which the initial constant output is fitted
 GRAY_LIKELIHOOD = "bernoulli"  # default for 1-channel images if the data set has no preference
-COLOR_LIKELIHOOD = "laplace"  # the same for images with several channels
+COLOR_LIKELIHOOD = "gaussian"  # the same for images with several channels
 
 
 @dataclass
@@ -55,7 +55,7 @@ class VAE(nn.Module):
     Args:
         image_shape: (C, H, W) of the images.
         config: Settings of the model. The default has convolutional networks, 32 latent dimensions
-            with a standard normal prior, and a Bernoulli likelihood (Laplace if C > 1).
+            with a standard normal prior, and a Bernoulli likelihood (Gaussian if C > 1).
 
     Source: Kingma & Welling 2014, arXiv:1312.6114.
     """
