@@ -14,6 +14,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.images import to_float
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
+from vaegan.stages.vae import report_collapse
 from vaegan.training.devices import set_up_devices
 from vaegan.training.fit import flatten
 from vaegan.training.trainer_config import TrainerConfig
@@ -582,3 +583,9 @@ def test_pipeline_rejects_an_aggregate_posterior_of_too_few_images(tmp_path):
     with pytest.raises(ValueError, match=message):
         run_stage(run, tmp_path)
     assert not (tmp_path / "vae").exists()
+
+
+@pytest.mark.parametrize("kl, is_warned", [(0.01, True), (20.0, False)])
+def test_posterior_collapse_is_reported(kl, is_warned, caplog):
+    report_collapse(kl)
+    assert ("posterior collapse: the KL is 0.01 nats" in caplog.text) == is_warned

@@ -38,6 +38,7 @@ from vaegan.vae.module import VAEModule
 log = logging.getLogger(__name__)
 NUM_OVERFITTING_IMAGES = 1000  # training images whose ELBO is compared with that of test images
 MAX_OVERFITTING = 0.1  # nats per pixel value by which the training ELBO may be larger
+MIN_KL = 0.1  # nats per image, below which the posterior has collapsed
 NUM_NLL_IMAGES = 1000  # for sweep_metric=val/nll: enough to rank models within seconds
 NUM_NLL_SAMPLES = 100  # importance samples per image for sweep_metric=val/nll
 
@@ -102,6 +103,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     folder = run_folder.open_stage("vae")
     result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
     report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
+    report_collapse(result.metrics["test/kl"])
     run_folder.finish_stage(result)
     return result
 
@@ -153,6 +155,17 @@ def report_overfitting(
             train_elbo,
             test_elbo,
             advice if is_large else "",
+        )
+
+
+def report_collapse(kl: float) -> None:
+    """Log a warning if the latents hold almost no information; `kl` is in nats per image."""
+    if kl < MIN_KL and is_rank_zero():
+        log.warning(
+            "vae: posterior collapse: the KL is %.2g nats, so images hardly depend on the latents; "
+            "try another likelihood, objective.free_bits=0.1 or a longer training "
+            "(docs/troubleshooting.md)",
+            kl,
         )
 
 
