@@ -5,6 +5,7 @@ from tests.conftest import SMALL_NETS, compose
 from vaegan.gan.generator import Generator
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.priors import Prior
+from vaegan.vae import model
 from vaegan.vae.model import VAE, fit_constant_output, to_full_precision
 
 
@@ -63,6 +64,15 @@ def test_initialize_fits_a_constant_decoder_output_to_training_images(likelihood
         torch.testing.assert_close(
             params.sigmoid(), target.mean(0).clamp(0.02, 0.98), atol=0.03, rtol=0
         )
+
+
+def test_constant_output_does_not_depend_on_the_groups_of_images(monkeypatch):
+    vae = build("likelihood=gaussian")
+    target = vae.likelihood.target(torch.rand(7, *vae.image_shape))
+    expected = fit_constant_output(vae.likelihood, target)
+    monkeypatch.setattr(model, "VALUES_PER_GROUP", 3 * target[0].numel())  # groups of 3, 3 and 1
+    params = fit_constant_output(vae.likelihood, target)
+    torch.testing.assert_close(params, expected, rtol=0, atol=1e-3)
 
 
 def test_initialize_raises_if_targets_lie_outside_the_support():
