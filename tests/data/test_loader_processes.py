@@ -18,7 +18,13 @@ from vaegan.data.loader_processes import (
     kill_loader_processes,
     wait_for_batches,
 )
-from vaegan.runtime.signals import Interrupted, catch_signals, deferred_signals, interruptible
+from vaegan.runtime.signals import (
+    SIGNAL_STATE,
+    Interrupted,
+    catch_signals,
+    deferred_signals,
+    interruptible,
+)
 
 
 class Batches(Dataset):
@@ -126,6 +132,12 @@ def test_signal_ends_the_wait_for_a_validation_batch(monkeypatch):
     with catch_signals(), pytest.raises(Interrupted, match="while waiting for a batch"):
         send_later()
         load_one(lambda: time.sleep(60))
+
+
+def test_death_of_a_process_after_a_signal_is_an_interruption(monkeypatch):
+    monkeypatch.setattr(SIGNAL_STATE, "signum", signal.SIGTERM)
+    with pytest.raises(Interrupted, match="no work is lost"), explain_loader_failures():
+        raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
 
 
 def test_loader_processes_are_killed_although_they_ignore_signals():

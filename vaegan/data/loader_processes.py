@@ -178,12 +178,15 @@ def explain_loader_failures() -> Iterator[None]:
 
     Raises:
         ChildProcessError: A process died, or could not deliver a batch.
+        Interrupted: A process died after a signal, which ends the run.
     """
     try:
         yield
     except RuntimeError as error:
         if not PROCESS_FAILURE.search(str(error)):
             raise
+        if SIGNAL_STATE.signum:
+            raise Interrupted(SIGNAL_STATE.signum, "stopped; no work is lost") from error
         reason = next(line for line in str(error).splitlines() if PROCESS_FAILURE.search(line))
         raise ChildProcessError(
             f"a data loader process failed ({reason.strip()}). If nothing else ended it, "
