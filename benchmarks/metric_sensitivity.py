@@ -1,11 +1,14 @@
-"""Print the Frechet distance of damaged real images as a multiple of the real-data baseline.
+"""Print the scores of damaged real images, and distances as multiples of the real-data baseline.
 
     python benchmarks/metric_sensitivity.py [--dataset mnist] [--root FOLDER] [--num-images 10000]
+    python benchmarks/metric_sensitivity.py --dataset image_folder --root IMAGES [--size 32]
     python benchmarks/metric_sensitivity.py --vae-ckpt RUN    # features of vae_encoder
 
 Each damage is applied to the first training images, which are compared with the test images in the
 same way as generated images. The first row is the real-data baseline: the same training images
-without damage. Clearly visible damage should score several times the baseline.
+without damage. Clearly visible damage should score several times the baseline in one of the
+distances. FD is the Frechet distance, SW the sliced Wasserstein distance, LC the local contrast
+distance; the last two use the first 1,024 images.
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float, to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
+from vaegan.metrics.local_contrast import local_contrast_distance
 from vaegan.metrics.real_statistics import classify, compute_features
-from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.sample_scores import MAX_PIXEL_IMAGES, FeatureBatch
 from vaegan.metrics.scores import frechet_distance, manifold_scores
+from vaegan.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan.runtime.seeding import make_generator
 from vaegan.vae.model import VAE, VAEConfig
 
 CPU = torch.device("cpu")
+DISTANCES = (frechet_distance, sliced_wasserstein, local_contrast_distance)
 
 
 def shift(images: Tensor, pixels: int = 2) -> Tensor:
@@ -88,6 +94,7 @@ DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "a white pixel in each image": add_stray_pixel,
     "1/20 of the images, 20 times": repeat_first,
     "dot grid, 0.1": add_dot_grid,
+    "noise, standard deviation 0.02": lambda images: add_noise(images, 0.02),
     "noise, standard deviation 0.05": lambda images: add_noise(images, 0.05),
     "noise, standard deviation 0.2": lambda images: add_noise(images, 0.2),
     "blurred over 3 x 3 pixels": blur,
@@ -100,12 +107,12 @@ DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def damaged_images(train: Split, num: int) -> dict[str, Tensor]:
     """Return float images (num, C, H, W) by the name of the damage, undamaged ones first."""
-    images = to_float(train.images[:num])
+    images = to_float(train.images[torch.arange(num)])
     damaged = {"real images": images}
     damaged |= {name: damage(images) for name, damage in DAMAGES.items()}
-    candidates = train.images[: 2 * num]
-    is_kept = torch.as_tensor(train.labels[: 2 * num]) != train.labels[0]
-    damaged["one class missing"] = to_float(candidates[is_kept][:num])
+    is_kept = torch.as_tensor(train.labels) != train.labels[0]
+    if is_kept.count_nonzero() >= num:
+        damaged["one class missing"] = to_float(train.images[is_kept.nonzero().squeeze(1)[:num]])
     return damaged
 
 
@@ -118,36 +125,47 @@ def build_extractor(source: ImageSource, vae_ckpt: str | None) -> FeatureExtract
     return build_feature_extractor(None, vae, None)
 
 
+def build_batch(network: FeatureExtractor, images: Tensor) -> FeatureBatch:
+    """Return features, class logits and pixels of images uint8, (N, C, H, W)."""
+    features = compute_features(network, images, len(images), CPU)
+    return classify(network, features, images[:MAX_PIXEL_IMAGES])
+
+
 @torch.no_grad()
 def print_table(network: FeatureExtractor, source: ImageSource, num: int) -> None:
     """Print the scores of each damage as a Markdown table."""
     test_images = source.split("test").images
     num = min(num, len(test_images))
     # The two halves of MNIST's test images were written by different people.
-    real_images = test_images[:: len(test_images) // num]
-    real = classify(network, compute_features(network, real_images, num, CPU))
-    baseline = None
+    step = len(test_images) // num
+    real = build_batch(network, test_images[torch.arange(0, step * num, step)])
     print(f"{source.config.name}, {network.name}, {network.num_features} features, {num} images\n")
-    print("| images | Frechet distance | / baseline | precision | recall |")
-    print("|---|---|---|---|---|")
+    print("| images | FD | / baseline | SW | / baseline | LC | / baseline | precision | recall |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    baseline: list[float] = []
     for name, images in damaged_images(source.split("train"), num).items():
-        fake = FeatureBatch(compute_features(network, to_uint8(images), len(images), CPU))
-        distance = frechet_distance(real, fake)
-        baseline = baseline or distance
+        fake = build_batch(network, to_uint8(images))
+        distances = [score(real, fake) for score in DISTANCES]
+        baseline = baseline or distances
+        pairs = zip(distances, baseline, (2, 1, 3), strict=True)
+        cells = [f"{value:.{digits}f} | {value / base:.1f}" for value, base, digits in pairs]
         manifold = manifold_scores(real, fake)
-        ratio = distance / baseline
-        scores = f"{manifold['precision']:.3f} | {manifold['recall']:.3f}"
-        print(f"| {name} | {distance:.2f} | {ratio:.1f} | {scores} |", flush=True)
+        cells += [f"{manifold['precision']:.3f} | {manifold['recall']:.3f}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=("mnist", "fashion_mnist"), default="mnist")
+    choices = ("mnist", "fashion_mnist", "image_folder")
+    parser.add_argument("--dataset", choices=choices, default="mnist")
     parser.add_argument("--root", help="folder of the data set; default: that of dataset.root")
+    parser.add_argument("--size", type=int, default=32, help="image size of an image folder")
     parser.add_argument("--num-images", type=int, default=10_000)
     parser.add_argument("--vae-ckpt", help="VAE run whose encoder gives the features")
     arguments = parser.parse_args()
-    source = ImageSource.choices[arguments.dataset].Config(root=arguments.root).build()
+    settings = {"image_size": arguments.size} if arguments.dataset == "image_folder" else {}
+    config = ImageSource.choices[arguments.dataset].Config(root=arguments.root, **settings)
+    source = config.build()
     source.prepare()
     print_table(build_extractor(source, arguments.vae_ckpt), source, arguments.num_images)
 

@@ -7,7 +7,8 @@
     density           mean number of real balls around a fake image, / k    fidelity, higher
     coverage          fraction of real balls that contain a fake image      diversity, higher
 
-The sliced Wasserstein distance of pixels is in sliced_wasserstein.py.
+The sliced Wasserstein distance of pixels is in sliced_wasserstein.py, the distance of their local
+contrasts in local_contrast.py.
 
 mu and S are mean and covariance of the features, D is their number. The ball of an image is
 centered at its features; its radius is the distance to the k-th nearest neighbor in the same set.
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
-from vaegan.metrics import sliced_wasserstein  # noqa: F401 (registers its score)
+from vaegan.metrics import local_contrast, sliced_wasserstein  # noqa: F401 (register their scores)
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
     NUM_NEIGHBORS,

@@ -1,0 +1,72 @@
+"""Distance of the distributions of local contrast."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+
+from vaegan.data.shapes import Shapes
+from vaegan.images import to_uint8
+from vaegan.metrics.local_contrast import local_contrast_distance, log_contrasts
+from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.sliced_wasserstein import blur
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["gray", "color"])
+def shapes(request):
+    """Return two sets of real images of colored shapes on flat backgrounds, uint8."""
+    source = Shapes.Config(channels=request.param, height=32, width=32).build()
+    return [source.split(name).images[:200] for name in ("test", "train")]
+
+
+def distance(real, fake):
+    features = torch.zeros(2, 1)
+    return local_contrast_distance(*(FeatureBatch(features, images=x) for x in (real, fake)))
+
+
+def damaged(name, images):
+    x = images / 255
+    if name == "noise":
+        x = x + 5 / 255 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    elif name == "dots":
+        x[..., ::2, ::2] += torch.where(x[..., ::2, ::2] > 0.5, -0.04, 0.04)
+    else:
+        x = blur(x)
+    return to_uint8(x)
+
+
+def test_contrast_is_the_standard_deviation_of_a_window():
+    images = torch.randint(256, (2, 3, 5, 6), dtype=torch.uint8)
+    window = images[1, :, 2:5, 1:4].double().flatten(1)
+    expected = math.log1p(float(window.var(1, correction=0).mean().sqrt()))
+    contrasts = log_contrasts(images)
+    assert contrasts.shape == (2, 3, 4)
+    assert float(contrasts[1, 2, 1]) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 1, 77, 254, 255])
+def test_flat_windows_have_no_contrast(level):
+    assert not log_contrasts(torch.full((1, 3, 8, 8), level, dtype=torch.uint8)).any()
+
+
+def test_largest_contrast_and_tiny_images_are_counted():
+    stripes = torch.tensor([0, 255, 0, 255], dtype=torch.uint8).expand(1, 1, 4, 4)
+    flat = torch.zeros_like(stripes)
+    assert distance(stripes, flat) == pytest.approx(math.log1p(120.2), abs=0.01)
+    assert distance(stripes[..., :2, :1], flat[..., :2, :1]) == 0
+
+
+def test_distance_is_the_wasserstein_distance_of_the_log_contrasts(shapes):
+    real, other = shapes
+    noisy = damaged("noise", other)
+    expected = wasserstein_distance(log_contrasts(real).flatten(), log_contrasts(noisy).flatten())
+    assert distance(real, noisy) == pytest.approx(expected, abs=0.005)
+    assert distance(real, noisy) == distance(noisy, real)
+    assert distance(real, real) == 0
+
+
+@pytest.mark.parametrize("name", ["noise", "dots", "blur"])
+def test_slight_damage_scores_five_times_the_baseline(shapes, name):
+    real, other = shapes
+    assert distance(real, damaged(name, other)) > 5 * distance(real, other)
