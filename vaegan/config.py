@@ -98,9 +98,15 @@ def require(condition: bool, key: str, expected: str, got: object) -> None:
         raise ValueError(f"{key} must be {expected}; got {got!r}")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean x?' for the closest known word, or '' if none is close."""
-    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ' Did you mean x?' for the closest known word, or '' if none is close.
+
+    Args:
+        word: The word.
+        known: Known words.
+        cutoff: Smallest similarity of a close word: 0 for any word, 1 for the same word.
+    """
+    matches = get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" Did you mean {matches[0]}?" if matches else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from vaegan.config import did_you_mean
 
@@ -126,7 +127,15 @@ def suggest_key(key: str, known: Sequence[str]) -> str:
     """Return ' Did you mean ...?' for an unknown key, or '' if no known key is close."""
     if found := matching_keys(key, known):
         return f" Did you mean {' or '.join(found[:3])}?"
-    return did_you_mean(key, known)
+    # The last part counts: the whole key may be close only because of its section.
+    similar = get_close_matches(last_part(key), {last_part(name) for name in known}, n=1)
+    matches = [name for name in known if last_part(name) in similar]
+    return did_you_mean(key, matches, cutoff=0)
+
+
+def last_part(key: str) -> str:
+    """Return the part of a dotted key after the last dot."""
+    return key.rpartition(".")[2]
 
 
 def matching_keys(key: str, known: Sequence[str]) -> list[str]:
