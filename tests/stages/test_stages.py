@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.data.shapes import Shapes
 from vaegan.images import to_float
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
@@ -583,6 +584,13 @@ def test_pipeline_rejects_an_aggregate_posterior_of_too_few_images(tmp_path):
     with pytest.raises(ValueError, match=message):
         run_stage(run, tmp_path)
     assert not (tmp_path / "vae").exists()
+
+
+def test_validation_nll_uses_the_prepared_data(tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(Shapes, "prepare", lambda source: prepared.append(source) or [])
+    run_stage(compose(*SMALL_VAE, "trainer.max_epochs=1", "sweep_metric=val/nll"), tmp_path)
+    assert len(prepared) == 1
 
 
 @pytest.mark.parametrize("kl, is_warned", [(0.01, True), (20.0, False)])

@@ -21,7 +21,7 @@ from vaegan.config import flatten, require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.crops import ImageDataset
 from vaegan.data.datamodule import ImageDataModule
-from vaegan.data.dataset import Split, SplitName
+from vaegan.data.dataset import ImageSource, Split, SplitName
 from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.images import to_float
 from vaegan.metrics.sample_scores import can_estimate_covariance
@@ -55,8 +55,13 @@ from vaegan.vae.model import VAE
 NUM_SPLIT_KL_IMAGES = 1000  # images for the KL split; its cost is quadratic in their number
 
 
-def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
+def evaluate(run: EvaluateRun, output_dir: Path, source: ImageSource | None = None) -> StageResult:
     """Evaluate a trained VAE or GAN: print its metrics and write evaluation.json.
+
+    Args:
+        run: Settings.
+        output_dir: Folder in which the subfolder evaluate is created.
+        source: Data set, if it is already in use; None: build it.
 
     Raises:
         ValueError: A requested option is unavailable. Raised before the evaluation starts.
@@ -64,18 +69,16 @@ def evaluate(run: EvaluateRun, output_dir: Path) -> StageResult:
     set_up_devices(run.trainer)
     checkpoint = load_checkpoint(find_checkpoint(run.ckpt, "ckpt", ["vae", "gan"]))
     run.check_stage(checkpoint.stage)
-    data = load_data(run, checkpoint)
+    data = load_data(run, checkpoint, source)
     generation = build_module(run, checkpoint, data) if run.num_draws else None
     tag = choose_sweep_metric(run, checkpoint.stage, generation)
-    output_dir = broadcast(output_dir)
-    folder = output_dir / "evaluate"
+    folder = broadcast(output_dir) / "evaluate"
     if is_rank_zero():
         create_empty_folder(folder)
-    logger = TensorBoardLogger(output_dir, name=folder.name, version="", default_hp_metric=False)
+    logger = TensorBoardLogger(folder.parent, name=folder.name, version="", default_hp_metric=False)
     trainer = build_trainer(run.trainer, run.seed, logger)
     scores: dict[str, float] = {}
     details: dict[str, Any] = {}
-    samples = None
     with catch_signals(), explain_out_of_memory(memory_advice(run)):
         if checkpoint.stage == "vae":
             scores, details = evaluate_vae(run, checkpoint.build_vae(), data, trainer)
@@ -121,13 +124,15 @@ def choose_sweep_metric(run: EvaluateRun, stage: str, generation: GenerationModu
     return run.sweep_metric or default
 
 
-def load_data(run: EvaluateRun, checkpoint: Checkpoint) -> ImageDataModule:
+def load_data(
+    run: EvaluateRun, checkpoint: Checkpoint, source: ImageSource | None
+) -> ImageDataModule:
     """Return a data module whose test split contains the images to evaluate on.
 
     Raises:
         ValueError: The data set does not fit the checkpoint, or has too few images.
     """
-    source = build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
+    source = source or build_source(run.dataset, checkpoint, f"ckpt={run.ckpt}")
     batch_size = run.batch_size
     if checkpoint.stage == "vae":
         batch_size = images_per_batch(batch_size, run.samples_per_image())

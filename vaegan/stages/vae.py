@@ -54,9 +54,7 @@ def train_vae(run: VAERun, output_dir: Path) -> StageResult:
         source = run.dataset.build()
         result = fit_vae(replace(run, resume=False), run_folder, source)
         if run.sweep_metric == "val/nll":
-            source.prepare_once()  # not yet done if the run had finished before
-            num_images = min(NUM_NLL_IMAGES, len(source.split("val").images))
-            result.metrics["val/nll"] = validation_nll(run, run_folder.path, num_images)
+            result.metrics["val/nll"] = validation_nll(run, run_folder.path, source)
     commands = [
         f"python train.py stage=sample {path_override('ckpt', run_folder.path)}",
         f"python train.py stage=evaluate {path_override('ckpt', run_folder.path)}",
@@ -185,22 +183,23 @@ def initial_images(vae: VAE, data: ImageDataModule) -> Tensor:
     return to_float(train.images[chosen])
 
 
-def validation_nll(run: VAERun, folder: Path, num_images: int) -> float:
+def validation_nll(run: VAERun, folder: Path, source: ImageSource) -> float:
     """Return the importance-weighted NLL of the best checkpoint on the val split, for sweeps.
 
-    The unit is nats per image, averaged over the first `num_images` images of the split.
+    The unit is nats per image, averaged over the first `NUM_NLL_IMAGES` images of the split.
     """
     from vaegan.stages.evaluate import evaluate
 
+    source.prepare_once()  # not yet done if the run had finished before
     if is_rank_zero():
         shutil.rmtree(folder / "evaluate", ignore_errors=True)  # left by a run stopped here
     evaluation = EvaluateRun(
         ckpt=str(folder),
         split="val",
-        num_images=num_images,
+        num_images=min(NUM_NLL_IMAGES, len(source.split("val").images)),
         num_samples=NUM_NLL_SAMPLES,
         num_draws=0,
         seed=run.seed,
         trainer=DeviceConfig(**fields_of(run.trainer, DeviceConfig)),
     )
-    return evaluate(evaluation, folder).metrics["val/nll"]
+    return evaluate(evaluation, folder, source).metrics["val/nll"]
