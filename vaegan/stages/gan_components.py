@@ -98,8 +98,7 @@ def build_latents(
     if not config.aggregate_posterior:
         return Latents(vae, None)
     (latent_dim,) = vae.latent_prior().event_shape
-    num_images = min(len(images), NUM_AGGREGATE_IMAGES)
-    check_num_images(num_images, latent_dim)
+    num_images = count_aggregate_images(len(images), latent_dim)
     aggregate = AggregatePosterior(latent_dim)
     num_values = math.prod(vae.image_shape)
     size = min(MAX_ENCODED, max(1, MAX_ENCODED_VALUES // num_values))
@@ -109,3 +108,18 @@ def build_latents(
         aggregate.fit(vae, (to_float(images[each]) for each in slices))
     vae.cpu()
     return Latents(vae, aggregate)
+
+
+def count_aggregate_images(num_train: int, latent_dim: int) -> int:
+    """Return the number of training images to which the aggregate posterior is fitted.
+
+    Args:
+        num_train: Number of training images.
+        latent_dim: Dimension of the latents.
+
+    Raises:
+        ValueError: There are too few training images.
+    """
+    num_images = min(num_train, NUM_AGGREGATE_IMAGES)
+    check_num_images(num_images, latent_dim)
+    return num_images

@@ -12,7 +12,6 @@ import torch
 
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
-from vaegan.gan.latents import check_num_images
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
@@ -22,7 +21,7 @@ from vaegan.stages.gan import (
     fit_gan,
     resolve_training,
 )
-from vaegan.stages.gan_components import NUM_AGGREGATE_IMAGES, build_components
+from vaegan.stages.gan_components import build_components, count_aggregate_images
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
 from vaegan.stages.vae import fit_vae
@@ -73,8 +72,7 @@ def check_gan(run: PipelineRun, source: ImageSource) -> None:
     build_fresh = partial(VAE, source.image_shape, run)
     warm_start = training.warm_start
     if warm_start.aggregate_posterior:  # checked, but not fitted, which would take long
-        num_images = min(len(data.splits["train"]), NUM_AGGREGATE_IMAGES)
-        check_num_images(num_images, run.latent_dim)
+        count_aggregate_images(len(data.splits["train"]), run.latent_dim)
         warm_start = replace(warm_start, aggregate_posterior=False)
     cpu = torch.device("cpu")
     build_components(run, warm_start, vae, build_fresh, data, run.seed, cpu)
