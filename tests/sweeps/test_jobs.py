@@ -2,11 +2,14 @@
 
 import math
 import os
+import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 
+from vaegan.runtime.paths import shell_command
+from vaegan.runtime.program import with_program_name
 from vaegan.runtime.signals import Interrupted
 from vaegan.stages.run_config import RunConfig
 from vaegan.stages.stage_table import STAGES, Stage
@@ -96,6 +99,18 @@ def test_failed_job_records_its_error_and_returns_none(
     assert outcome.config["lr"] == 1.0 and outcome.metric == "val/elbo"
     (record,) = caplog.records
     assert message in record.getMessage() and bool(record.exc_info) == has_traceback
+
+
+@pytest.mark.parametrize(
+    "program, command",
+    [("train.py", "uv run python train.py stage=vae"), ("vaegan", "uv run vaegan stage=vae")],
+)
+def test_message_of_a_failed_job_names_the_running_program(tmp_path, monkeypatch, program, command):
+    monkeypatch.setenv("UV", "uv")
+    monkeypatch.setattr(sys, "argv", [program])
+    job(tmp_path, ValueError("to train a VAE: python train.py stage=vae"))
+    assert read_outcome(tmp_path).error == f"to train a VAE: {command}"
+    assert with_program_name(shell_command("python train.py stage=vae")) == command
 
 
 def test_invalid_command_line_is_a_failed_job(tmp_path):

@@ -20,6 +20,7 @@ from vaegan.cli.run_callbacks import is_named_by_time
 from vaegan.config import require, to_plain
 from vaegan.runtime.launch import is_launched_externally
 from vaegan.runtime.paths import quote_for_hydra
+from vaegan.runtime.program import with_program_name
 from vaegan.stages.execute import num_processes
 from vaegan.stages.folder_access import check_unlocked
 from vaegan.sweeps.outcome import find_finished_outcome
@@ -129,4 +130,5 @@ def pop_hydra_node(config: DictConfig, number: int) -> str:
 
 def job_error(message: str, job: list[str]) -> SystemExit:
     """Return the error for an invalid job."""
-    return SystemExit(f"error: {message}\nin this job of the sweep: {' '.join(job)}")
+    message = with_program_name(f"error: {message}")
+    return SystemExit(f"{message}\nin this job of the sweep: {' '.join(job)}")

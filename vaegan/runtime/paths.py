@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from vaegan.runtime.program import with_program_name
+from vaegan.runtime.program import SCRIPT, with_launcher, with_program_name
 
 LAST = "last"  # in place of a path: the newest run
 HYDRA_TEXT = re.compile(r"[A-Za-z_./][\w ./:@%+-]*(?<! )", re.ASCII)  # read by Hydra without quotes
@@ -80,5 +80,4 @@ def shell_command(command: str, plugins: Sequence[str] = ()) -> str:
     """
     if plugins and "train.py" in command:
         command += f" plugins=[{','.join(plugins)}]"
-    command = with_program_name(command)
-    return f"uv run {command}" if "UV" in os.environ else command
+    return with_program_name(command) if SCRIPT in command else with_launcher(command)

@@ -13,6 +13,7 @@ import torch
 from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.paths import path_override
+from vaegan.runtime.program import with_program_name
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, catch_signals
 from vaegan.stages.config_diff import diff_configs
 from vaegan.stages.execute import execute
@@ -75,6 +76,7 @@ def run_unless_finished(
     except Exception as error:
         is_known = isinstance(error, ValueError | OSError)
         message = str(error) if is_known else f"{type(error).__name__}: {error}"
+        message = with_program_name(message)
         log.error("this sweep job failed: %s", message, exc_info=not is_known)
         Outcome("failed", overrides, config, tag, None, {}, message).write(folder)
         stop_if_gpu_is_unusable(folder.parent)
