@@ -186,7 +186,8 @@ def explain_loader_failures() -> Iterator[None]:
         if not PROCESS_FAILURE.search(str(error)):
             raise
         if SIGNAL_STATE.signum:
-            raise Interrupted(SIGNAL_STATE.signum, "stopped; no work is lost") from error
+            message = "stopped because a data loader process died; the newest checkpoint is intact"
+            raise Interrupted(SIGNAL_STATE.signum, message) from error
         reason = next(line for line in str(error).splitlines() if PROCESS_FAILURE.search(line))
         raise ChildProcessError(
             f"a data loader process failed ({reason.strip()}). If nothing else ended it, "
