@@ -597,3 +597,8 @@ def test_validation_nll_uses_the_prepared_data(tmp_path, monkeypatch):
 def test_posterior_collapse_is_reported(kl, is_warned, caplog):
     report_collapse(kl)
     assert ("posterior collapse: the KL is 0.01 nats" in caplog.text) == is_warned
+
+
+def test_a_run_with_a_collapsed_posterior_ends_with_a_warning(tmp_path, caplog):
+    run_stage(compose(*SMALL_VAE, "objective.beta=1e4", "objective.beta_warmup_epochs=0"), tmp_path)
+    assert "posterior collapse: the KL is 0." in caplog.text

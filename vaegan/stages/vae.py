@@ -161,8 +161,8 @@ def report_collapse(kl: float) -> None:
     if kl < MIN_KL and is_rank_zero():
         log.warning(
             "vae: posterior collapse: the KL is %.2g nats, so images hardly depend on the latents; "
-            "try another likelihood, objective.free_bits=0.1 or a longer training "
-            "(docs/troubleshooting.md)",
+            "train for longer, lower objective.beta, set objective.free_bits=0.1 (only with "
+            "objective=elbo) or try another likelihood (docs/troubleshooting.md)",
             kl,
         )
 
