@@ -1,6 +1,7 @@
 """Fixtures for all tests: seeds, composed configs, and finished runs of both stages."""
 
 import functools
+import gc
 import os
 import runpy
 import signal
@@ -17,12 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one test per core: threads would only
 import hydra
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 from vaegan.cli.registration import register, to_run_config
-from vaegan.stages.stage_table import run_stage
+from vaegan.config import GROUPS
+from vaegan.stages.stage_table import STAGES, run_stage
 
-register_once = functools.cache(register)
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"
 SMALL_NETS = [
@@ -72,12 +74,33 @@ def cache(tmp_path_factory):
         yield
 
 
+# Hydra copies the store for each command line, but only reads the copy.
+ConfigStore.__deepcopy__ = lambda store, memo: store
+REGISTERED = []
+
+
+def register_once():
+    """Register all stages and components again only if there are others than the last time."""
+    components = [component for base in GROUPS.values() for component in base.choices.values()]
+    known = [*STAGES.items(), *components]
+    if known != REGISTERED:
+        register()
+        compose_with_hydra.cache_clear()
+        REGISTERED[:] = known
+
+
+@functools.cache
+def compose_with_hydra(overrides):
+    """Return the config of a command line as Hydra composes it."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
 def compose(*overrides):
     """Return the typed config of a command line."""
     register_once()
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run_config(hydra.compose("config", list(overrides)))
+    return to_run_config(compose_with_hydra(overrides))
 
 
 @pytest.fixture
@@ -90,6 +113,7 @@ def train(tmp_path, monkeypatch, capfd):
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(TRAIN), *map(str, arguments)])
+        monkeypatch.setattr("vaegan.cli.hydra_app.register", register_once)
         GlobalHydra.instance().clear()
         exit_code = None
         try:
@@ -114,6 +138,11 @@ def gan_result(tmp_path_factory, vae_result):
     """Return the folder and the result of a finished warm-started stage=gan run on shapes."""
     folder = tmp_path_factory.mktemp("gan_run")
     return folder, run_stage(compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}"), folder)
+
+
+def pytest_collection_finish():
+    """Leave modules and tests, which stay until the end, out of each garbage collection."""
+    gc.freeze()
 
 
 SESSION_PROCESS = os.getpid()
