@@ -1,9 +1,7 @@
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from tests.faults import fork, kill, wait, wait_until
 from tests.image_files import draw, encode, fill
 from vaegan.data.image_folder import CACHE_FORMAT
 from vaegan.data.images import cache_index, image_cache, reading
@@ -365,33 +364,26 @@ def test_cache_folder_that_cannot_be_created_raises(tmp_path, folder):
         build(tmp_path, folder)
 
 
-BUILD = """
-import sys, time
-from pathlib import Path
-from vaegan.data.images import image_cache
-from vaegan.data.images.decoding import ImageDecoder
-from vaegan.data.images.image_cache import ImageCache
-from vaegan.data.images.broken_files import BrokenFileLimit
-from vaegan.data.images.scanning import scan
-image_cache.COMMIT_SECONDS = 0.0
-image_cache.COMMIT_SHARE = 1.0
 class SlowDecoder(ImageDecoder):
+    """Slow decoder that prints # for each image."""
+
     def decode(self, content):
         time.sleep(0.02)
-        print(end="x", flush=True)
+        print(end="#", flush=True)
         return super().decode(content)
-root = Path(sys.argv[1])
-files = scan(root).files
-cache = ImageCache(Path(sys.argv[2]), root, SlowDecoder(3, 8, 10, True, (255, 255, 255), 10_000), 1)
-found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
-print("y" * len(found.records), flush=True)
-"""
 
 
-def start_build(tmp_path, root):
-    """Start a slow build in another process."""
-    command = [sys.executable, "-c", BUILD, str(root), str(tmp_path / "cache")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def start_build(tmp_path, root, name="log"):
+    """Start a slow build in another process, whose output goes to a file; return its id."""
+
+    def build_slowly():
+        image_cache.COMMIT_SECONDS, image_cache.COMMIT_SHARE = 0.0, 1.0
+        files = scan(root).files
+        cache = ImageCache(tmp_path / "cache", root, SlowDecoder(*vars(DECODER).values()), 1)
+        found = cache.update(files, BrokenFileLimit(len(files), 0.1, False), True)
+        print("@" * len(found.records), flush=True)
+
+    return fork(tmp_path / name, build_slowly)
 
 
 @pytest.mark.slow
@@ -399,11 +391,13 @@ def test_killed_build_resumes_where_it_stopped(tmp_path):
     root = tmp_path / "images"
     fill(root, 60)
     process = start_build(tmp_path, root)
-    assert process.stdout.read(30) == "x" * 30
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    wait_until(
+        lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text().count("#") >= 30
+    )
+    kill(process)
+    num_decoded = (tmp_path / "log").read_text().count("#")
     _, images, decoded = build(tmp_path, root)
-    assert len(images) == 60 and 30 <= decoded <= 60 - 8
+    assert len(images) == 60 and 60 - num_decoded <= decoded <= 60 - 8
     assert_decoded(root, images)
 
 
@@ -411,10 +405,12 @@ def test_killed_build_resumes_where_it_stopped(tmp_path):
 def test_two_processes_share_the_work_of_one_build(tmp_path):
     root = tmp_path / "images"
     fill(root, 40)
-    processes = [start_build(tmp_path, root) for _ in range(2)]
-    outputs = [process.communicate()[0] for process in processes]
-    assert [output.count("y") for output in outputs] == [40, 40]
-    assert sum(output.count("x") for output in outputs) == 40
+    names = ("first.log", "second.log")
+    processes = [start_build(tmp_path, root, name) for name in names]
+    assert [wait(process) for process in processes] == [0, 0]
+    outputs = [(tmp_path / name).read_text() for name in names]
+    assert [output.count("@") for output in outputs] == [40, 40]
+    assert sum(output.count("#") for output in outputs) == 40
     assert_decoded(root, build(tmp_path, root)[1])
 
 
