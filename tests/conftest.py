@@ -22,6 +22,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 from vaegan.cli.registration import register, to_run_config
+from vaegan.cli.settings import Settings
 from vaegan.config import GROUPS
 from vaegan.stages.stage_table import STAGES, run_stage
 
@@ -87,6 +88,12 @@ def register_once():
         register()
         compose_with_hydra.cache_clear()
         REGISTERED[:] = known
+
+
+@functools.cache
+def read_settings():
+    """Read the settings from the source files once."""
+    return Settings()
 
 
 @functools.cache

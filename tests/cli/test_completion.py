@@ -6,21 +6,16 @@ import sys
 
 import pytest
 
-from tests.conftest import CONF, TRAIN
+from tests.conftest import CONF, TRAIN, read_settings
 from vaegan.cli.completion import complete
-from vaegan.cli.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def settings():
-    """Read the settings from the source files once."""
-    return Settings()
 
 
 @pytest.fixture
-def candidates(tmp_path, monkeypatch, settings):
+def candidates(tmp_path, monkeypatch):
     """Return a function that completes a command line in a folder with files."""
-    monkeypatch.setattr("vaegan.cli.completion.settings_with_plugins", lambda *args: settings)
+    monkeypatch.setattr(
+        "vaegan.cli.completion.settings_with_plugins", lambda *args: read_settings()
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "vae").mkdir(parents=True)
     (tmp_path / "cat.png").touch()

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONF, TRAIN, compose
+from tests.conftest import CONF, TRAIN, compose, read_settings
 from vaegan.cli.help import help_text, markdown_page
 from vaegan.cli.hydra_errors import key_owners
-from vaegan.cli.settings import Settings
 from vaegan.config import GROUPS, to_plain
 from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS
 
-SETTINGS = Settings()
+SETTINGS = read_settings()
 STAGE_WORDS = {
     "gan": ["vae_ckpt=x"],
     "evaluate": ["ckpt=x"],
@@ -112,14 +111,16 @@ def test_the_settings_page_has_the_descriptions_of_the_help():
             assert f"| `{one.key}` | `{one.default}` | {one.description} |" in page
 
 
-def test_the_help_of_a_stage_has_only_its_keys(train):
+def test_the_help_of_a_stage_has_only_its_keys(train, monkeypatch):
+    monkeypatch.setattr("vaegan.cli.help.Settings", read_settings)
     _, out, _ = train("stage=gan", "--help")
     assert "discriminator_warmup=null" in out and "num_samples" not in out
     _, out, _ = train("--help", "stage=pipeline")
     assert "gan.discriminator_warmup=null" in out and "vae.optimizer.lr=0.003" in out
 
 
-def test_the_help_of_a_word_shows_matching_settings(train):
+def test_the_help_of_a_word_shows_matching_settings(train, monkeypatch):
+    monkeypatch.setattr("vaegan.cli.help.Settings", read_settings)
     _, out, _ = train("--help", "free_bits")
     assert "objective.free_bits=0.0" in out and len(out.splitlines()) < 10
     ended, _, _ = train("--help", "nonsense")

@@ -10,16 +10,15 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import CONF, TRAIN, register_once
+from tests.conftest import CONF, TRAIN, read_settings, register_once
 from vaegan.cli import spelling
 from vaegan.cli.hydra_errors import key_owners
 from vaegan.cli.registration import component_fields
-from vaegan.cli.settings import Settings
 from vaegan.cli.spelling import check_spelling
 from vaegan.config import GROUPS, flatten
 from vaegan.stages.stage_table import STAGES
 
-SETTINGS = Settings()
+SETTINGS = read_settings()
 MISSPELLED = [
     "likelyhood=laplace",
     "likelihood=laplas",
