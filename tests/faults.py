@@ -12,11 +12,13 @@ import warnings
 from pathlib import Path
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vaegan.stages.pipeline  # noqa: F401  imported once here instead of in each fork
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.cli.errors import readable_errors
+from vaegan.cli.main import main
 from vaegan.runtime import launch as launch_module
 from vaegan.stages.execute import execute
 
@@ -35,7 +37,19 @@ def start_run(folder, words=()):
 
 def run_in_process(path, function):
     """Call a function in a separate process with output to a file; its exit status must be 0."""
-    assert wait(fork(path, function)) == 0, Path(path).read_text()
+    assert wait(fork(path, function), seconds=300) == 0, Path(path).read_text()
+
+
+def run_command_line(path, folder, words):
+    """Run train.py in a folder, in a separate process with output to a file."""
+
+    def run():
+        os.chdir(folder)
+        sys.argv = ["train.py", *words]
+        GlobalHydra.instance().clear()
+        main()
+
+    run_in_process(path, run)
 
 
 def fork(path, function):

@@ -3,14 +3,13 @@
 import ast
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import SMALL_GAN, compose
+from tests.faults import run_command_line
 from tests.image_files import fill
 from tests.runtime.test_safe_load import Call
 from vaegan.cli.error_text import escape
@@ -181,16 +180,13 @@ def test_malicious_image_names_reach_neither_shell_nor_terminal(tmp_path):
         "trainer.enable_progress_bar=false",
     ]
     words += ["trainer.accelerator=cpu", f"dataset.cache={tmp_path / 'cache'}"]
-    completed = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=work, capture_output=True
-    )
-    assert completed.returncode == 0, completed.stderr.decode()
-    assert b"skipped files: 13" in completed.stdout + completed.stderr
-    assert b"hidden files and folders: 4 (.png 3, .jpg 1)" in completed.stdout + completed.stderr
-    log = (work / "run" / "train.log").read_bytes()
-    assert b"\x1b" not in log + completed.stdout + completed.stderr
+    run_command_line(tmp_path / "output", work, words)
+    output = (tmp_path / "output").read_bytes()
+    assert b"skipped files: 13" in output
+    assert b"hidden files and folders: 4 (.png 3, .jpg 1)" in output
+    assert b"\x1b" not in (work / "run" / "train.log").read_bytes() + output
     assert {path.name for path in work.iterdir()} == {"run"}
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "work", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "work", "cache", "output"}
     assert not list(tmp_path.rglob("executed"))
     text = (work / "run" / "vae" / "skipped_files.json").read_text()
     assert text.isascii() and "\x1b" not in text

@@ -1,9 +1,7 @@
 import json
-import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from tests.faults import (
     fork,
     kill,
     resume_checkpoints,
+    run_command_line,
     run_in_process,
     wait_until,
 )
@@ -25,7 +24,6 @@ from vaegan.data.streaming import StreamedArray, Streaming, pack
 from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
 
-ROOT = Path(__file__).parents[2]
 SPLITS = ("train", "val", "test")
 SHAPE = (3, 6, 8)
 pytestmark = [
@@ -42,26 +40,22 @@ def folder(tmp_path_factory):
     for i, name in enumerate(("cat", "dog")):
         fill(folder / "images" / name, 60, start=60 * i)
     (folder / "images" / "broken.png").write_bytes(b"words")
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "stage=pack",
-        f"output={folder / 'chunks'}",
-        *settings(folder),
-    ]
     for name in ("data", "chunks"):  # litdata works in these by default, and empties them
         (folder / "tmp" / name).mkdir(parents=True)
         (folder / "tmp" / name / "other_file").touch()
-    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
-    completed = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-    assert completed.returncode == 0, completed.stderr
+    words = ["stage=pack", f"output={folder / 'chunks'}", *settings(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder / "tmp"))
+        patch.setattr(tempfile, "tempdir", None)  # read from the variable in the next use
+        run_command_line(folder / "output", folder, words)
+    output = (folder / "output").read_text()
     assert sorted(path.name for path in (folder / "tmp").rglob("*")) == [
         "chunks",
         "data",
         "other_file",
         "other_file",
     ]
-    assert "skipped files: 1." in completed.stdout and "dataset=streaming" in completed.stdout
+    assert "skipped files: 1." in output and "dataset=streaming" in output
     return folder
 
 
