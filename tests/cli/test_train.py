@@ -300,6 +300,7 @@ def test_stage_vae_trains_with_other_networks_and_image_shapes(
     if "mlp" in networks[0]:  # width and hidden_dim are keys of conv networks
         overrides = [word for word in SMALL_VAE if not word.startswith(("encoder", "decoder"))]
     overrides = [*overrides, *networks, f"likelihood={likelihood}"]
+    overrides += ["dataset.num_train=64", "dataset.num_val=16", "dataset.num_test=16"]
     exit_code, _, err = train(*overrides, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert exit_code is None, err
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").is_file()
