@@ -16,23 +16,26 @@ from hydra.core.global_hydra import GlobalHydra
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vaegan.stages.pipeline  # noqa: F401  imported once here instead of in each fork
-from tests.conftest import SMALL_PIPELINE, compose
+from tests.conftest import SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.cli.errors import readable_errors
 from vaegan.cli.main import main
+from vaegan.metrics import sliced_wasserstein
 from vaegan.runtime import launch as launch_module
 from vaegan.stages.execute import execute
 
 SMALL = [*SMALL_PIPELINE, "vae.trainer.val_check_interval=0.5", "trainer.enable_progress_bar=false"]
 SMALL += ["vae.checkpoint.every_n_images=128", "gan.checkpoint.every_n_images=192"]
+SMALL_STAGE = [*SMALL_VAE, "trainer.val_check_interval=0.5", "checkpoint.every_n_images=128"]
 TWO_PROCESSES = ["trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-def start_run(folder, words=()):
-    """Start or resume a small pipeline; return its process id, which leads a new process group."""
-    return fork(
-        f"{folder}.log",
-        lambda: execute(compose(*SMALL, *words, "resume=true"), Path(folder)),
-    )
+def start_run(folder, words=(), small=SMALL):
+    """Start or resume a small pipeline, or another small run; return its process id.
+
+    The process leads a new process group.
+    """
+    run = compose(*small, *words, "resume=true")
+    return fork(f"{folder}.log", lambda: execute(run, Path(folder)))
 
 
 def run_in_process(path, function):
@@ -62,6 +65,7 @@ def fork(path, function):
     status = 1
     try:
         torch.set_num_threads(1)
+        sliced_wasserstein.NUM_PATCHES = 256  # fewer, for speed; only forks are compared
         launch_module.has_computed = False  # the child has no threads that a fork would lose
         # As in multiprocessing.Process: the threads of the parent do not exist in the child.
         multiprocessing.util._run_after_forkers()
@@ -94,13 +98,13 @@ def wait(pid, seconds=60.0):
             if os.WIFEXITED(status):
                 return os.waitstatus_to_exitcode(status)
             return 128 + os.WTERMSIG(status)
-        time.sleep(0.002)
+        time.sleep(0.01)
     return None
 
 
-def run_to_end(folder, words=()):
+def run_to_end(folder, words=(), small=SMALL):
     """Start or resume a run and wait for it; return its folder."""
-    pid = start_run(folder, words)
+    pid = start_run(folder, words, small)
     status = wait(pid)
     if status is None:
         kill(pid)

@@ -13,6 +13,7 @@ from torch.utils.data import get_worker_info
 from tests.conftest import compose
 from tests.faults import (
     SMALL,
+    SMALL_STAGE,
     TWO_PROCESSES,
     assert_same_runs,
     child_pids,
@@ -30,6 +31,7 @@ from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
 
 pytestmark = pytest.mark.slow
+LONGER = ["trainer.max_epochs=5"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,13 @@ def reference(tmp_path_factory):
 def reference_two(tmp_path_factory):
     """Return the folder of an uninterrupted run in two processes."""
     return run_to_end(tmp_path_factory.mktemp("reference") / "run", TWO_PROCESSES)
+
+
+@pytest.fixture(scope="module")
+def vae_reference_two(tmp_path_factory):
+    """Return the folder of an uninterrupted run of the first stage in two processes."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    return run_to_end(folder, TWO_PROCESSES, SMALL_STAGE)
 
 
 def kill_and_resume(folder, num_kills, overrides):
@@ -91,15 +100,10 @@ def test_two_processes_train_to_the_weights_of_one(reference, reference_two):
 
 
 def test_nonlinear_batch_statistics_cover_all_processes(tmp_path):
-    overrides = [
-        "objective.free_bits=0.1",
-        "likelihood=gaussian",
-        "likelihood.scale=optimal",
-        "gan.trainer.max_epochs=1",
-    ]
+    overrides = ["objective.free_bits=0.1", "likelihood=gaussian", "likelihood.scale=optimal"]
     one, two = (
-        run_to_end(tmp_path / "one", overrides),
-        run_to_end(tmp_path / "two", [*overrides, *TWO_PROCESSES]),
+        run_to_end(tmp_path / "one", overrides, SMALL_STAGE),
+        run_to_end(tmp_path / "two", [*overrides, *TWO_PROCESSES], SMALL_STAGE),
     )
     assert_close(one, two, "vae")
 
@@ -129,16 +133,17 @@ def test_signal_stops_a_run_gracefully(reference, tmp_path, signum):
         ("one", signal.SIGUSR1),
     ],
 )
-def test_signal_to_any_process_stops_all_gracefully(reference_two, tmp_path, target, signum):
+def test_signal_to_any_process_stops_all_gracefully(vae_reference_two, tmp_path, target, signum):
     run = tmp_path / "run"
-    pid = start_run(run, TWO_PROCESSES)
+    pid = start_run(run, TWO_PROCESSES, SMALL_STAGE)
     wait_until(lambda: resume_checkpoints(run))
     children = child_pids(pid)
     for process in {"parent": [pid], "one": children[1:], "all": [pid, *children]}[target]:
         os.kill(process, signum)
     assert wait(pid) == 128 + signum, read_log(run)
     assert f"python train.py resume={run}" in read_log(run)
-    assert_same_runs(reference_two, run_to_end(run, TWO_PROCESSES))
+    run_to_end(run, TWO_PROCESSES, SMALL_STAGE)
+    assert_same_runs(vae_reference_two, run, ["vae"])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
@@ -168,15 +173,16 @@ def test_second_interrupt_aborts_a_run(tmp_path):
     assert wait(pid, 5) == 130
 
 
-def test_killed_process_stops_the_others(reference_two, tmp_path):
+def test_killed_process_stops_the_others(vae_reference_two, tmp_path):
     run = tmp_path / "run"
-    pid = start_run(run, TWO_PROCESSES)
+    pid = start_run(run, TWO_PROCESSES, SMALL_STAGE)
     wait_until(lambda: resume_checkpoints(run))
     os.kill(child_pids(pid)[1], signal.SIGKILL)
     assert wait(pid, 10) == 1
     log = read_log(run)
     assert "process 2 of 2 was killed by SIGKILL" in log and "Traceback" not in log
-    assert_same_runs(reference_two, run_to_end(run, TWO_PROCESSES))
+    run_to_end(run, TWO_PROCESSES, SMALL_STAGE)
+    assert_same_runs(vae_reference_two, run, ["vae"])
 
 
 def test_processes_exit_with_their_parent(tmp_path):
@@ -214,13 +220,14 @@ def test_moved_run_folder_stops_a_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def long_reference(tmp_path_factory):
-    """Return the folder of an uninterrupted run with a longer first stage."""
-    return run_to_end(tmp_path_factory.mktemp("reference") / "run", ["vae.trainer.max_epochs=8"])
+    """Return the folder of an uninterrupted run of the first stage with more epochs."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    return run_to_end(folder, LONGER, SMALL_STAGE)
 
 
 def stop_gracefully(run):
     """Start a run and stop it after two resume checkpoints; return the checkpoints."""
-    pid = start_run(run, ["vae.trainer.max_epochs=8"])
+    pid = start_run(run, LONGER, SMALL_STAGE)
     wait_until(lambda: len(resume_checkpoints(run)) == 2)
     os.kill(pid, signal.SIGTERM)
     assert wait(pid) == 143
@@ -242,17 +249,17 @@ def test_damaged_checkpoint_is_skipped(long_reference, tmp_path, kind):
     run = tmp_path / "run"
     newest = stop_gracefully(run)[-1]
     damage(newest, kind)
-    run_to_end(run, ["vae.trainer.max_epochs=8"])
+    run_to_end(run, LONGER, SMALL_STAGE)
     assert f"{newest} is" in read_log(run) and "trying the previous checkpoint" in read_log(run)
     assert {path.name for path in newest.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert_same_runs(long_reference, run)
+    assert_same_runs(long_reference, run, ["vae"])
 
 
 def test_run_without_an_intact_checkpoint_is_not_restarted(tmp_path):
     run = tmp_path / "run"
     for path in stop_gracefully(run):
         damage(path, "empty")
-    assert wait(start_run(run, ["vae.trainer.max_epochs=8"])) == 1
+    assert wait(start_run(run, LONGER, SMALL_STAGE)) == 1
     assert "no checkpoint in" in read_log(run)
     assert "is intact; start a new run with hydra.run.dir set to" in read_log(run)
 
@@ -293,6 +300,7 @@ def test_signal_stops_a_run_whose_loader_process_hangs(tmp_path, monkeypatch):
         return original(self, batch)
 
     monkeypatch.setattr(ImageDataset, "__getitem__", load_or_hang)
+    monkeypatch.setattr("vaegan.data.loader_processes.SECONDS_AFTER_SIGNAL", 1.0)
     run = tmp_path / "run"
     words = ["vae.loader.num_workers=1", "vae.trainer.max_epochs=500"]
     pid = start_run(run, [*words, "vae.early_stopping_patience=null"])
@@ -300,5 +308,5 @@ def test_signal_stops_a_run_whose_loader_process_hangs(tmp_path, monkeypatch):
     (tmp_path / "hang").touch()
     time.sleep(0.5)
     os.kill(pid, signal.SIGTERM)
-    assert wait(pid, 25) == 143, read_log(run)  # at once in training, 10 s later in a validation
+    assert wait(pid, 25) == 143, read_log(run)  # at once in training, later in a validation
     assert f"python train.py resume={run}" in read_log(run)
