@@ -113,6 +113,9 @@ def shorten(words):
     if stage == "evaluate":
         short = [word for word in short if not word.startswith("num_samples=")]
         short.append("num_samples=5")
+    for network in ("encoder", "decoder", "discriminator") if trainings else ():
+        if hasattr(getattr(run, network, None), "width"):
+            short.append(f"{network}.width=8")
     if stage not in ("vae", "pipeline"):
         return short
     if run.dataset.name == "image_folder":
