@@ -32,8 +32,8 @@ def local_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     below one level count as none. A distance of 0.1 thus means that contrasts differ by about 10%.
     """
     assert real.images is not None and fake.images is not None
-    real_cdf, fake_cdf = (log_contrast_cdf(batch.images) for batch in (real, fake))
-    return MAX_LOG_CONTRAST / NUM_BINS * float((real_cdf - fake_cdf).abs().sum())
+    difference = log_contrast_cdf(real.images) - log_contrast_cdf(fake.images)
+    return MAX_LOG_CONTRAST / NUM_BINS * float(difference.abs().sum())
 
 
 def log_contrast_cdf(images: Tensor) -> Tensor:
