@@ -16,6 +16,7 @@ from vaegan.cli.hydra_errors import key_owners
 from vaegan.cli.registration import component_fields
 from vaegan.cli.spelling import check_spelling
 from vaegan.config import GROUPS, flatten
+from vaegan.runtime.program import with_program_name
 from vaegan.stages.stage_table import STAGES
 
 SETTINGS = read_settings()
@@ -111,7 +112,7 @@ def test_the_answer_is_that_of_hydra(train, tmp_path, command):
     with pytest.raises(ValueError) as quick:
         check_spelling(command.split(), CONF)
     exit_code, _, _ = train(*command.split())  # torch is imported: Hydra composes the command
-    assert exit_code.splitlines()[0] == f"error: {quick.value}"
+    assert exit_code.splitlines()[0] == with_program_name(f"error: {quick.value}")
     assert not list(tmp_path.iterdir())
 
 
