@@ -1,6 +1,7 @@
 """`--help` and docs/settings.md: what the source files say is what the dataclasses have."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import typing
@@ -12,6 +13,7 @@ from tests.conftest import CONF, TRAIN, compose, read_settings
 from vaegan.cli.help import help_text, markdown_page
 from vaegan.cli.hydra_errors import key_owners
 from vaegan.config import GROUPS, to_plain
+from vaegan.runtime.program import with_program_name
 from vaegan.stages.stage_table import STAGES
 from vaegan.training.callback_table import CALLBACKS
 
@@ -159,3 +161,17 @@ def test_a_composed_config_has_the_keys_of_the_help():
 def test_options_are_no_words_to_search_for(options):
     text = help_text(SETTINGS, CONF, [*options, "stage=vae"])
     assert text.startswith("stage=vae: ")
+
+
+@pytest.mark.parametrize("launcher", ["", "uv run "])
+def test_commands_of_the_introduction_work_and_are_aligned(monkeypatch, launcher):
+    monkeypatch.delenv("UV", raising=False)
+    if launcher:
+        monkeypatch.setenv("UV", "/bin/uv")
+    monkeypatch.setattr(sys, "argv", [str(TRAIN)])
+    lines = with_program_name(help_text(SETTINGS, CONF, [])).splitlines()
+    commands = lines[2:10]
+    assert commands[0].startswith(f"  {launcher}python train.py ")
+    assert commands[-1].startswith(f"  {launcher}tensorboard --logdir ")
+    aligned = [line for line in commands if "IMAGES" not in line]  # its column is not separated
+    assert len({len(line) - len(re.split(" {2,}", line)[-1]) for line in aligned}) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from vaegan.cli.plugins import CONFIG_DIR_OPTIONS, config_dirs, find_plugins, load_plugins
 from vaegan.cli.settings import Section, Setting, Settings
 from vaegan.metrics.metric_table import METRICS
+from vaegan.runtime.program import with_launcher
 
 WIDTH = 100
 COLUMN = 36  # where descriptions start
@@ -37,6 +38,12 @@ PAGE = """\
 Every stage, component and setting, as `python train.py --help` shows them. This page is generated
 from the source files: `python scripts/write_settings_page.py`.
 """
+
+
+def introduction() -> str:
+    """Return INTRODUCTION; under uv, its command for TensorBoard has the prefix `uv run`."""
+    command = "tensorboard --logdir outputs"
+    return INTRODUCTION.replace(command, with_launcher(command))
 
 
 def settings_with_plugins(words: Sequence[str], conf: Path) -> Settings:
@@ -96,7 +103,7 @@ def help_text(settings: Settings, conf: Path, words: Sequence[str]) -> str:
     if filters := filter_words(words):
         return "\n".join(matching_lines(settings, stage, filters[0]))
     folders = [conf, *config_dirs(words)]
-    lines = [] if stage else [*INTRODUCTION.splitlines(), "", *overview_lines(settings, folders)]
+    lines = [] if stage else [introduction(), *overview_lines(settings, folders)]
     if stage:
         lines += [f"stage={stage}: {settings.stages[stage].summary}", ""]
     for section in sections_of(settings, stage):
