@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
+from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float, to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
@@ -135,7 +136,9 @@ def build_batch(network: FeatureExtractor, images: Tensor) -> FeatureBatch:
 def print_table(network: FeatureExtractor, source: ImageSource, num: int) -> None:
     """Print the scores of each damage as a Markdown table."""
     test_images = source.split("test").images
-    num = min(num, len(test_images))
+    num = min(num, len(test_images), len(source.split("train").images))
+    expected = f"more than {network.num_features}, the number of features"
+    require(num > network.num_features, "number of images", expected, num)
     # The two halves of MNIST's test images were written by different people.
     step = len(test_images) // num
     real = build_batch(network, test_images[torch.arange(0, step * num, step)])

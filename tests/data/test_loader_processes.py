@@ -136,7 +136,10 @@ def test_signal_ends_the_wait_for_a_validation_batch(monkeypatch):
 
 def test_death_of_a_process_after_a_signal_is_an_interruption(monkeypatch):
     monkeypatch.setattr(SIGNAL_STATE, "signum", signal.SIGTERM)
-    with pytest.raises(Interrupted, match="newest checkpoint is intact"), explain_loader_failures():
+    with (
+        pytest.raises(Interrupted, match="written checkpoints are intact"),
+        explain_loader_failures(),
+    ):
         raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
 
 

@@ -8,6 +8,7 @@ from scipy.stats import wasserstein_distance
 
 from vaegan.data.shapes import Shapes
 from vaegan.images import to_uint8
+from vaegan.metrics import local_contrast
 from vaegan.metrics.local_contrast import local_contrast_distance, log_contrasts
 from vaegan.metrics.sample_scores import FeatureBatch
 from vaegan.metrics.sliced_wasserstein import blur
@@ -54,7 +55,23 @@ def test_largest_contrast_and_tiny_images_are_counted():
     stripes = torch.tensor([0, 255, 0, 255], dtype=torch.uint8).expand(1, 1, 4, 4)
     flat = torch.zeros_like(stripes)
     assert distance(stripes, flat) == pytest.approx(math.log1p(120.2), abs=0.01)
-    assert distance(stripes[..., :2, :1], flat[..., :2, :1]) == 0
+    assert distance(stripes[..., :1, :2], flat[..., :1, :2]) == pytest.approx(4.856, abs=0.01)
+    assert distance(stripes[..., :1, :1], flat[..., :1, :1]) == 0
+
+
+def test_result_does_not_depend_on_the_chunks_and_is_computed_once(shapes, monkeypatch):
+    batches = [FeatureBatch(torch.zeros(2, 1), images=images) for images in shapes]
+    expected = local_contrast_distance(*batches)
+    monkeypatch.setattr(local_contrast, "CHUNK_VALUES", 1)
+    assert distance(*shapes) == expected
+    monkeypatch.setattr(local_contrast, "log_contrasts", None)
+    assert local_contrast_distance(*batches) == expected
+
+
+def test_number_of_pixels_is_limited(shapes, monkeypatch):
+    real, other = shapes
+    monkeypatch.setattr(local_contrast, "MAX_PIXELS", 50 * 32 * 32)
+    assert distance(real, other) == distance(real[:50], other[:50])
 
 
 def test_distance_is_the_wasserstein_distance_of_the_log_contrasts(shapes):

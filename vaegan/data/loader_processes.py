@@ -186,7 +186,7 @@ def explain_loader_failures() -> Iterator[None]:
         if not PROCESS_FAILURE.search(str(error)):
             raise
         if SIGNAL_STATE.signum:
-            message = "stopped because a data loader process died; the newest checkpoint is intact"
+            message = "stopped because a data loader process died; written checkpoints are intact"
             raise Interrupted(SIGNAL_STATE.signum, message) from error
         reason = next(line for line in str(error).splitlines() if PROCESS_FAILURE.search(line))
         raise ChildProcessError(

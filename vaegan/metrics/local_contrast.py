@@ -18,9 +18,10 @@ from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import FeatureBatch, sample_score
 
 WINDOW_SIZE = 3  # pixels
-MAX_LOG_CONTRAST = math.log(128)  # > log(1 + c) of any window of levels 0 to 255
+MAX_LOG_CONTRAST = math.log(128)  # > log(1 + c) of 3 x 3 pixels
 NUM_BINS = 1_000
-CHUNK_IMAGES = 128  # images whose windows are in memory at a time
+MAX_PIXELS = 2**24  # pixels per set of images: 1,024 images of 128 x 128
+CHUNK_VALUES = 2**21  # pixel values that are processed at a time
 
 
 @sample_score(METRICS["local_contrast_distance"], needs_images=True)
@@ -29,11 +30,20 @@ def local_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
 
     The contrast c of a window of 3 x 3 pixels is the root mean square over channels of its standard
     deviation, in gray levels of 255. The compared value is log(1 + c): ratios count, and contrasts
-    below one level count as none. A distance of 0.1 thus means that contrasts differ by about 10%.
+    below one level count as none. A distance of 0.1 thus means that contrasts well above one level
+    differ by about 10%.
     """
-    assert real.images is not None and fake.images is not None
-    difference = log_contrast_cdf(real.images) - log_contrast_cdf(fake.images)
+    difference = contrast_cdf_of(real) - contrast_cdf_of(fake)
     return MAX_LOG_CONTRAST / NUM_BINS * float(difference.abs().sum())
+
+
+def contrast_cdf_of(batch: FeatureBatch) -> Tensor:
+    """Return `log_contrast_cdf` of the pixels of a batch, computed once."""
+    if batch.contrast_cdf is None:
+        assert batch.images is not None
+        num_images = max(1, MAX_PIXELS // math.prod(batch.images.shape[-2:]))
+        batch.contrast_cdf = log_contrast_cdf(batch.images[:num_images])
+    return batch.contrast_cdf
 
 
 def log_contrast_cdf(images: Tensor) -> Tensor:
@@ -43,9 +53,9 @@ def log_contrast_cdf(images: Tensor) -> Tensor:
         images: uint8, (N, C, H, W).
     """
     counts = torch.zeros(NUM_BINS, dtype=torch.long, device=images.device)
-    for chunk in images.split(CHUNK_IMAGES):
-        bins = log_contrasts(chunk) * (NUM_BINS / MAX_LOG_CONTRAST)
-        counts += bins.long().flatten().bincount(minlength=NUM_BINS)
+    for chunk in images.split(max(1, CHUNK_VALUES // math.prod(images.shape[1:]))):
+        bins = (log_contrasts(chunk) * (NUM_BINS / MAX_LOG_CONTRAST)).long()
+        counts += bins.clamp(max=NUM_BINS - 1).flatten().bincount(minlength=NUM_BINS)
     cdf = counts.cpu().double().cumsum(0)
     return cdf / cdf[-1]
 
@@ -53,12 +63,12 @@ def log_contrast_cdf(images: Tensor) -> Tensor:
 def log_contrasts(images: Tensor) -> Tensor:
     """Return log(1 + c) of each window, (N, H - 2, W - 2), for images uint8, (N, C, H, W).
 
-    Flat windows have exactly 0, since sums of levels and of their squares are exact in float32.
+    Flat windows have exactly 0, since sums of levels and of their squares are integers below 2^24.
     """
     size = [min(WINDOW_SIZE, length) for length in images.shape[-2:]]
     num_pixels = math.prod(size)
     levels = images.float()
-    sums = F.avg_pool2d(levels, size, stride=1, divisor_override=1)
-    squares = F.avg_pool2d(levels.square(), size, stride=1, divisor_override=1)
+    sums = F.avg_pool2d(levels, size, stride=1, divisor_override=1).round()
+    squares = F.avg_pool2d(levels.square(), size, stride=1, divisor_override=1).round()
     variances = (num_pixels * squares - sums.square()) / num_pixels**2
     return variances.mean(1).sqrt().log1p()

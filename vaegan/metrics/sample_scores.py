@@ -45,6 +45,8 @@ class FeatureBatch:
     images: Tensor | None = None
     # sorted projections of patches of `images`, set by the score that uses them
     projections: list[Tensor] | None = field(default=None, init=False, repr=False)
+    # distribution of the log contrasts of `images`, set by the score that uses it
+    contrast_cdf: Tensor | None = field(default=None, init=False, repr=False)
     _radii: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def radii(self, k: int = NUM_NEIGHBORS) -> Tensor:
