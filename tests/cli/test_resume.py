@@ -70,6 +70,15 @@ def test_resume_rejects_another_stage(run_folder):
     assert arguments[-2:] == ["--cfg", "job"]
 
 
+def test_resume_rejects_another_output_folder(run_folder):
+    with pytest.raises(ValueError, match=r"in its own folder; remove hydra.run.dir=other.*init="):
+        expand_resume([f"resume={run_folder}", "hydra.run.dir=other"])
+    arguments = expand_resume(
+        [f"resume={run_folder}", f"hydra.run.dir={run_folder}/../{run_folder.name}"]
+    )
+    assert "resume=true" in arguments
+
+
 def test_commands_without_a_resume_folder_are_not_changed():
     assert expand_resume(["stage=vae", "resume=true"]) == ["stage=vae", "resume=true"]
 

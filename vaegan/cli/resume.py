@@ -42,11 +42,28 @@ def expand_resume(args: Sequence[str]) -> list[str]:
         raise ValueError(
             f"resume={folder} contains a run of stage={stage}; remove stage=... from the command"
         )
+    check_output_folder(folder, given)
     given_keys = [arg.split("=")[0].lstrip("+~") for arg in given]
     saved = [
         arg for arg in to_overrides(stage, config) if not is_given(arg.split("=")[0], given_keys)
     ]
     return [*saved, f"hydra.run.dir={quote_for_hydra(str(folder))}", "resume=true", *given]
+
+
+def check_output_folder(folder: Path, args: Sequence[str]) -> None:
+    """Check that the arguments do not send the output of a resumed run to another folder.
+
+    Raises:
+        ValueError: `hydra.run.dir` is not the folder of the run.
+    """
+    for arg in args:
+        if arg.startswith("hydra.run.dir="):
+            if Path(read_path(arg)).expanduser().resolve() != folder.resolve():
+                raise ValueError(
+                    f"resume={folder} continues the run in its own folder; remove {arg}. To start "
+                    f"a new run from its weights, set {path_override('init', folder)} instead of "
+                    "resume"
+                )
 
 
 def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
