@@ -218,7 +218,10 @@ def check_model_size(
             num_tensors -= 1
             num_weights -= parameter.numel()
         if num_tensors < 0 or num_weights < 0:
-            raise ValueError("the model has more weights than the file")
+            raise ValueError(
+                "the model has more weights than the file. If an earlier version wrote the file, "
+                "train again with this version"
+            )
 
     with torch.device("meta"), register_module_parameter_registration_hook(count):
         build_vae(run, image_shape)
