@@ -95,6 +95,16 @@ def test_he_initialization_keeps_the_second_moment_of_the_signal():
         assert (layer.bias == 0).all()
 
 
+def test_a_bilinear_decoder_has_a_hidden_convolution_at_the_full_size():
+    decoder = Decoder.choices["conv"].Config(width=8, resampling="bilinear").build(4, (3, 32, 32))
+    channels = []
+    for layer in decoder.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, output: channels.append(output.shape[1:]))
+    decoder(torch.randn(1, 4))
+    assert [tuple(shape) for shape in channels if shape[1] == 32] == [(4, 32, 32), (3, 32, 32)]
+
+
 def test_output_layers_start_small():
     for base, arguments in (
         (Encoder, ((1, 28, 28), 4)),

@@ -67,7 +67,8 @@ class Conv(Decoder):
     """Fully connected layers, then convolutions that double the size; no norm layers.
 
     This is the mirror image of `encoder=conv`. With bilinear resampling, images are interpolated
-    after a convolution and before its activation.
+    after a convolution and before its activation, and one more hidden convolution works at the full
+    size, where details are drawn.
     """
 
     @dataclass
@@ -81,15 +82,17 @@ class Conv(Decoder):
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim, math.prod(first_shape)], "silu")
         layers.append(nn.Unflatten(1, first_shape))
+        full_width = config.full_size_width
         if config.resampling == "bilinear":
-            widths.append(max(1, config.full_size_width // 2))  # layers cost the most at full size
+            widths.append(full_width)
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
             layers.append(nn.SiLU())
         if config.resampling == "bilinear":
-            layers.append(nn.Conv2d(widths[-1], param_shape[0], kernel_size=3, padding=1))
+            layers += [nn.Conv2d(full_width, full_width, kernel_size=3, padding=1), nn.SiLU()]
+            layers.append(nn.Conv2d(full_width, param_shape[0], kernel_size=3, padding=1))
         else:
-            layers.append(upsample(widths[-1], param_shape[0], size_parity(param_shape, 0)))
+            layers.append(upsample(full_width, param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
 
 
