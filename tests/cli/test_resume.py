@@ -70,13 +70,28 @@ def test_resume_rejects_another_stage(run_folder):
     assert arguments[-2:] == ["--cfg", "job"]
 
 
-def test_resume_rejects_another_output_folder(run_folder):
-    with pytest.raises(ValueError, match=r"in its own folder; remove hydra.run.dir=other.*init="):
-        expand_resume([f"resume={run_folder}", "hydra.run.dir=other"])
-    arguments = expand_resume(
-        [f"resume={run_folder}", f"hydra.run.dir={run_folder}/../{run_folder.name}"]
-    )
-    assert "resume=true" in arguments
+@pytest.mark.parametrize(
+    "word",
+    ["hydra.run.dir=other", "++hydra.run.dir=other", "hydra.run.dir='other'", "hydra.run.dir=~/x"]
+    + ["hydra.run.dir=~nosuchuser/x", "hydra.run={dir:other}"],
+)
+def test_resume_rejects_another_output_folder(word, run_folder):
+    with pytest.raises(ValueError, match=r"in its own folder; remove .*copy the folder"):
+        expand_resume([f"resume={run_folder}", word])
+
+
+@pytest.mark.parametrize("path", ["{0}", "{0}/", "'{0}'", "{1}", "./{1}/", "~/{1}"])
+def test_resume_accepts_its_own_output_folder(path, run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder.parent)
+    monkeypatch.setenv("HOME", str(run_folder.parent))
+    path = path.format(run_folder, run_folder.name)
+    assert "resume=true" in expand_resume([f"resume={run_folder}", f"hydra.run.dir={path}"])
+
+
+@pytest.mark.parametrize("word", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
+def test_resume_rejects_sweeps(word, run_folder):
+    with pytest.raises(ValueError, match="resumes a single run; remove"):
+        expand_resume([f"resume={run_folder}", word, "seed=0,1"])
 
 
 def test_commands_without_a_resume_folder_are_not_changed():

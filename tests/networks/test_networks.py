@@ -97,12 +97,12 @@ def test_he_initialization_keeps_the_second_moment_of_the_signal():
 
 def test_a_bilinear_decoder_has_a_hidden_convolution_at_the_full_size():
     decoder = Decoder.choices["conv"].Config(width=8, resampling="bilinear").build(4, (3, 32, 32))
-    channels = []
+    shapes = []
     for layer in decoder.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(lambda _, __, output: channels.append(output.shape[1:]))
+            layer.register_forward_hook(lambda _, __, output: shapes.append(output.shape[1:]))
     decoder(torch.randn(1, 4))
-    assert [tuple(shape) for shape in channels if shape[1] == 32] == [(4, 32, 32), (3, 32, 32)]
+    assert [tuple(shape) for shape in shapes if shape[1] == 32] == [(4, 32, 32), (3, 32, 32)]
 
 
 def test_output_layers_start_small():

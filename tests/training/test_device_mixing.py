@@ -1,7 +1,7 @@
-"""On a GPU, the networks and losses use no tensor on the CPU; checked without a GPU.
+"""On a GPU, the forward passes of networks and losses mix no devices; checked without a GPU.
 
 Fake tensors have a shape and a device, but no memory. Operations on them raise if they mix devices
-or read a value on the host. Only forward passes are checked: a backward pass needs a real GPU.
+or read a value on the host. A backward pass would need a real GPU.
 """
 
 import pytest
@@ -11,12 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaegan.config import GROUPS
 from vaegan.gan import steps
-from vaegan.gan.augmentation import AdaptiveProbability
+from vaegan.gan.augmentation import TRANSFORMATIONS, AdaptiveProbability
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior
 from vaegan.vae.model import VAE, VAEConfig
 
-SHAPE = (1, 28, 28)
+SHAPES = [(1, 28, 28), (3, 32, 32)]
+GRAY_ONLY = ("bernoulli", "digits_cnn")
 VAE_GROUPS = ["likelihood", "prior", "posterior", "encoder", "decoder", "objective"]
 GAN_GROUPS = ["discriminator", "adversarial_loss", "gradient_penalty", "augmentation"]
 DEFAULTS = {"discriminator": "conv", "adversarial_loss": "non_saturating"}
@@ -25,12 +26,14 @@ DOWNLOADED = ("inception", "clip", "dinov2")  # feature extractors without bundl
 
 
 def choices(*groups):
-    """Return a test parameter for each choice of the groups."""
-    return [
-        pytest.param(group, name, id=f"{group}={name}")
+    """Run a test with each choice of the groups, on gray and on color images."""
+    cases = [
+        pytest.param(group, name, shape, id=f"{group}={name}, {shape}")
         for group in groups
-        for name in sorted(GROUPS[group].choices)
+        for name in sorted({*GROUPS[group].choices} - {*DOWNLOADED})
+        for shape in SHAPES[: 1 if name in GRAY_ONLY else 2]
     ]
+    return pytest.mark.parametrize("group, name, shape", cases)
 
 
 def config(group, name=None):
@@ -64,25 +67,25 @@ def real_module(build):
         return build()
 
 
-def images():
-    return torch.empty(4, *SHAPE, device="cuda")
+def images(shape):
+    return torch.empty(4, *shape, device="cuda")
 
 
-@pytest.mark.parametrize("group, name", choices(*VAE_GROUPS))
-def test_vaes_mix_no_devices(group, name, fake_gpu):
+@choices(*VAE_GROUPS)
+def test_vaes_mix_no_devices(group, name, shape, fake_gpu):
     settings = {} if group == "objective" else {group: config(group, name)}
-    vae = real_module(lambda: VAE(SHAPE, VAEConfig(latent_dim=4, **settings)))
+    vae = real_module(lambda: VAE(shape, VAEConfig(latent_dim=4, **settings)))
     objective = config("objective", name if group == "objective" else None).build()
     fake_gpu(vae)
-    output = objective(vae, images(), 0.5)
+    output = objective(vae, images(shape), 0.5)
     assert output.loss.device.type == "cuda"
     with torch.no_grad():
         samples = vae.decode(vae.latent_prior().sample((3,)))
         assert samples.mean.device.type == samples.sample().device.type == "cuda"
 
 
-@pytest.mark.parametrize("group, name", choices(*GAN_GROUPS))
-def test_gan_losses_mix_no_devices(group, name, fake_gpu, monkeypatch):
+@choices(*GAN_GROUPS)
+def test_gan_losses_mix_no_devices(group, name, shape, fake_gpu, monkeypatch):
     def configured(key):
         return config(key, name if key == group else None)
 
@@ -91,43 +94,47 @@ def test_gan_losses_mix_no_devices(group, name, fake_gpu, monkeypatch):
 
     monkeypatch.setattr(torch.autograd, "grad", gradient)
     vae, discriminator, aggregate = real_module(
-        lambda: (VAE(SHAPE), configured("discriminator").build(SHAPE), AggregatePosterior(32))
+        lambda: (VAE(shape), configured("discriminator").build(shape), AggregatePosterior(32))
     )
-    augmentation = configured("augmentation").build()
+    augmentation_config = configured("augmentation")
+    if hasattr(augmentation_config, "policy"):
+        augmentation_config.policy = list(TRANSFORMATIONS)
+    augmentation = augmentation_config.build()
     probability = real_module(lambda: AdaptiveProbability(augmentation.config))
     generator = Generator(vae.decoder, vae.likelihood)
     loss = configured("adversarial_loss").build()
-    penalty = configured("gradient_penalty").build(SHAPE)
+    penalty = configured("gradient_penalty").build(shape)
     fake_gpu(vae, discriminator, aggregate, probability)
 
     def logits(x):
         return discriminator(augmentation(x, probability()))
 
     fakes = generator(aggregate().sample((4,)))
-    terms = steps.discriminator_terms(logits, images(), fakes.detach(), loss, penalty, 1.0)
+    terms = steps.discriminator_terms(logits, images(shape), fakes.detach(), loss, penalty, 1.0)
     assert terms.loss.device.type == terms.accuracy.device.type == "cuda"
-    terms = steps.generator_terms(logits, fakes, images(), loss, vae, generator, 0.1)
+    terms = steps.generator_terms(logits, fakes, images(shape), loss, vae, generator, 0.1)
     assert terms.loss.device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", sorted({*GROUPS["feature_extractor"].choices} - {*DOWNLOADED}))
-def test_feature_extractors_mix_no_devices(name, fake_gpu):
-    vae = real_module(lambda: VAE(SHAPE))
-    extractor = real_module(lambda: config("feature_extractor", name).build(vae, "mnist"))
+@choices("feature_extractor")
+def test_feature_extractors_mix_no_devices(group, name, shape, fake_gpu):
+    vae = real_module(lambda: VAE(shape))
+    extractor = real_module(lambda: config(group, name).build(vae, "mnist"))
     fake_gpu(vae, extractor)
     with torch.no_grad():
-        assert extractor(images()).device.type == "cuda"
+        assert extractor(images(shape)).device.type == "cuda"
 
 
 def test_a_tensor_on_the_cpu_is_detected(fake_gpu):
-    vae = real_module(lambda: VAE(SHAPE))
+    shape = (3, 32, 32)
+    vae = real_module(lambda: VAE(shape))
     fake_gpu(vae)
     objective = config("objective").build()
     vae.decoder.net.append(AddOnes())
     with pytest.raises(RuntimeError, match="(same device|two different devices)"):
-        objective(vae, images(), 1.0)
+        objective(vae, images(shape), 1.0)
 
 
 class AddOnes(nn.Module):
     def forward(self, x):
-        return x + torch.ones(SHAPE)
+        return x + torch.ones(x.shape[1:])

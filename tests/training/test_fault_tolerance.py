@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
+from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 from vaegan.stages.stage_table import run_stage
+from vaegan.training.fit import explain_failures
 from vaegan.training.non_finite_guard import NonFiniteGuard, NonFiniteStep
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stop_on_signal import StopOnSignal
@@ -233,3 +235,12 @@ def test_reported_best_score_is_read_from_the_checkpoint(vae_result, caplog):
     best.best_model_score = torch.tensor(-1.0)
     assert best.saved_score() == pytest.approx(result.metrics["val/elbo"])
     assert "the best checkpoint was saved before the run was interrupted: val/elbo=" in caplog.text
+
+
+def test_weights_of_other_networks_are_explained():
+    module = SimpleNamespace(automatic_optimization=True)
+    with (
+        pytest.raises(ValueError, match="do not fit the networks; .* start a new run"),
+        explain_failures(module, LoaderConfig()),
+    ):
+        torch.nn.Linear(2, 2).load_state_dict({})

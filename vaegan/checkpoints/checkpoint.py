@@ -32,6 +32,7 @@ from vaegan.runtime.safe_load import load_archive
 from vaegan.vae.model import VAE, VAEConfig
 
 FORMAT = 3
+EARLIER_VERSION = "if an earlier version wrote the file, train again with this version"
 VAE_PREFIX = "vae."
 GENERATOR_PREFIX = "ema.module."
 AGGREGATE_PREFIX = "aggregate."
@@ -92,7 +93,8 @@ class Checkpoint:
             module.eval().load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise ValueError(
-                f"the weights in {self.path} do not fit the model that the file describes: {error}"
+                f"the weights in {self.path} do not fit the model that the file describes; "
+                f"{EARLIER_VERSION}: {error}"
             ) from error
         for name in names:
             if not self.state[name].isfinite().all():
@@ -218,10 +220,7 @@ def check_model_size(
             num_tensors -= 1
             num_weights -= parameter.numel()
         if num_tensors < 0 or num_weights < 0:
-            raise ValueError(
-                "the model has more weights than the file. If an earlier version wrote the file, "
-                "train again with this version"
-            )
+            raise ValueError(f"the model has more weights than the file; {EARLIER_VERSION}")
 
     with torch.device("meta"), register_module_parameter_registration_hook(count):
         build_vae(run, image_shape)

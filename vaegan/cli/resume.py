@@ -6,6 +6,7 @@ checks then work as in any other command.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ def expand_resume(args: Sequence[str]) -> list[str]:
     The saved config is validated first, so that a modified file can only select known choices.
 
     Raises:
-        ValueError: The folder does not contain a run that can be resumed.
+        ValueError: The folder does not contain a run that can be resumed, or the arguments ask for
+            another stage, another folder or a sweep.
     """
     folders = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")]
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(args)
     name = read_path(f"resume={folders[-1]}")
-    folder = find_last_run("resume") if name == LAST else Path(name).expanduser()
+    folder = find_last_run("resume") if name == LAST else Path(os.path.expanduser(name))
     stage, config = read_run(folder)
     given = [arg for arg in args if not arg.startswith("resume=")]
     has_stage = any(arg.startswith("stage=") for arg in given)
@@ -54,16 +56,21 @@ def check_output_folder(folder: Path, args: Sequence[str]) -> None:
     """Check that the arguments do not send the output of a resumed run to another folder.
 
     Raises:
-        ValueError: `hydra.run.dir` is not the folder of the run.
+        ValueError: `hydra.run.dir` is not the folder of the run, or the command is a sweep.
     """
     for arg in args:
-        if arg.startswith("hydra.run.dir="):
-            if Path(read_path(arg)).expanduser().resolve() != folder.resolve():
-                raise ValueError(
-                    f"resume={folder} continues the run in its own folder; remove {arg}. To start "
-                    f"a new run from its weights, set {path_override('init', folder)} instead of "
-                    "resume"
-                )
+        key, _, value = arg.lstrip("+").partition("=")
+        if key in ("-m", "--multirun") or (key, value.lower()) == ("hydra.mode", "multirun"):
+            raise ValueError(f"resume={folder} resumes a single run; remove {arg}")
+        if key == "hydra.run.dir":
+            is_other = Path(os.path.expanduser(read_path(arg))).resolve() != folder.resolve()
+        else:
+            is_other = key == "hydra.run"
+        if is_other:
+            raise ValueError(
+                f"resume={folder} continues the run in its own folder; remove {arg}. To continue "
+                "it in another folder, copy the folder and resume the copy"
+            )
 
 
 def read_run(folder: Path) -> tuple[str, dict[str, Any]]:

@@ -61,7 +61,9 @@ def log_contrast_cdf(images: Tensor) -> Tensor:
 
 
 def log_contrasts(images: Tensor) -> Tensor:
-    """Return log(1 + c) of each window, (N, H - 2, W - 2), for images uint8, (N, C, H, W).
+    """Return log(1 + c) of each window of uint8 images (N, C, H, W).
+
+    The shape is (N, H - 2, W - 2); a dimension of less than 3 pixels has one window.
 
     Flat windows have exactly 0, since sums of levels and of their squares are integers below 2^24.
     """

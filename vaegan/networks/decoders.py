@@ -67,8 +67,8 @@ class Conv(Decoder):
     """Fully connected layers, then convolutions that double the size; no norm layers.
 
     This is the mirror image of `encoder=conv`. With bilinear resampling, images are interpolated
-    after a convolution and before its activation, and one more hidden convolution works at the full
-    size, where details are drawn.
+    after a convolution and before its activation, and the full size, where details are drawn, has
+    one more convolution than in the encoder.
     """
 
     @dataclass

@@ -25,8 +25,8 @@ class ConvSizes(ComponentConfig):
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
     # layers that change the image size: bilinear (average pooling and bilinear interpolation; no
-    # checkerboard patterns) or strided (strided and transposed convolutions; larger and slower at
-    # the same width); null: bilinear for color images and above 32 pixels, else strided
+    # checkerboard patterns) or strided (strided and transposed convolutions; more weights at the
+    # same width); null: bilinear for color images and above 32 pixels, else strided
     resampling: str | None = None
 
     def __post_init__(self) -> None:

@@ -159,9 +159,21 @@ def standard_callbacks(
 
 @contextmanager
 def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
-    """Explain out-of-memory errors and failures of data loader processes."""
+    """Explain out-of-memory errors, failures of data loader processes, and misfitting weights.
+
+    Raises:
+        ValueError: One of these failures.
+    """
     with explain_out_of_memory(memory_advice(module, loader)), explain_loader_failures():
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise ValueError(
+                "the weights in the run folder do not fit the networks; if an earlier version "
+                f"wrote them, start a new run: {error}"
+            ) from error
 
 
 def memory_advice(module: pl.LightningModule, loader: LoaderConfig) -> str:
