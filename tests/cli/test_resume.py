@@ -73,7 +73,7 @@ def test_resume_rejects_another_stage(run_folder):
 @pytest.mark.parametrize(
     "word",
     ["hydra.run.dir=other", "++hydra.run.dir=other", "hydra.run.dir='other'", "hydra.run.dir=~/x"]
-    + ["hydra.run.dir=~nosuchuser/x", "hydra.run={dir:other}"],
+    + ["hydra.run.dir=~nosuchuser/x", "hydra.run={dir:other}", "hydra={run:{dir:other}}"],
 )
 def test_resume_rejects_another_output_folder(word, run_folder):
     with pytest.raises(ValueError, match=r"in its own folder; remove .*copy the folder"):
@@ -88,7 +88,9 @@ def test_resume_accepts_its_own_output_folder(path, run_folder, monkeypatch):
     assert "resume=true" in expand_resume([f"resume={run_folder}", f"hydra.run.dir={path}"])
 
 
-@pytest.mark.parametrize("word", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
+@pytest.mark.parametrize(
+    "word", ["-m", "--multirun", "hydra.mode=MULTIRUN", "hydra.mode='MULTIRUN'"]
+)
 def test_resume_rejects_sweeps(word, run_folder):
     with pytest.raises(ValueError, match="resumes a single run; remove"):
         expand_resume([f"resume={run_folder}", word, "seed=0,1"])

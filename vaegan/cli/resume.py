@@ -60,12 +60,13 @@ def check_output_folder(folder: Path, args: Sequence[str]) -> None:
     """
     for arg in args:
         key, _, value = arg.lstrip("+").partition("=")
-        if key in ("-m", "--multirun") or (key, value.lower()) == ("hydra.mode", "multirun"):
+        mode = value.strip("'\" ").lower() if key == "hydra.mode" else ""
+        if key in ("-m", "--multirun") or mode == "multirun":
             raise ValueError(f"resume={folder} resumes a single run; remove {arg}")
         if key == "hydra.run.dir":
             is_other = Path(os.path.expanduser(read_path(arg))).resolve() != folder.resolve()
         else:
-            is_other = key == "hydra.run"
+            is_other = key in ("hydra", "hydra.run")
         if is_other:
             raise ValueError(
                 f"resume={folder} continues the run in its own folder; remove {arg}. To continue "
