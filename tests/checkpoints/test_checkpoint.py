@@ -126,7 +126,7 @@ def test_renamed_weights_are_rejected(vae_result, tmp_path):
     state = {key.replace("decoder", "other"): value for key, value in state.items()}
     path = save_altered(vae_result[1], tmp_path / "other.ckpt", state_dict=state)
     with pytest.raises(
-        ValueError, match="other.ckpt do not fit the model that the file describes; .* train again"
+        ValueError, match="other.ckpt do not fit the model that the file describes .* train again"
     ):
         load_checkpoint(path).build_vae()
 

@@ -240,7 +240,7 @@ def test_reported_best_score_is_read_from_the_checkpoint(vae_result, caplog):
 def test_weights_of_other_networks_are_explained():
     module = SimpleNamespace(automatic_optimization=True)
     with (
-        pytest.raises(ValueError, match="do not fit the networks; .* start a new run"),
+        pytest.raises(ValueError, match="do not fit the networks .*start a new run"),
         explain_failures(module, LoaderConfig()),
     ):
         torch.nn.Linear(2, 2).load_state_dict({})

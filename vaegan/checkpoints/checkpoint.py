@@ -93,8 +93,8 @@ class Checkpoint:
             module.eval().load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise ValueError(
-                f"the weights in {self.path} do not fit the model that the file describes; "
-                f"{EARLIER_VERSION}: {error}"
+                f"the weights in {self.path} do not fit the model that the file describes "
+                f"({EARLIER_VERSION}): {error}"
             ) from error
         for name in names:
             if not self.state[name].isfinite().all():

@@ -171,8 +171,8 @@ def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterat
             if "loading state_dict" not in str(error):
                 raise
             raise ValueError(
-                "the weights in the run folder do not fit the networks; if an earlier version "
-                f"wrote them, start a new run: {error}"
+                "the weights in the run folder do not fit the networks (if an earlier version "
+                f"wrote them, start a new run): {error}"
             ) from error
 
 
