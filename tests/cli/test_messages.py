@@ -55,6 +55,7 @@ MESSAGES = [
     ("stage=vae trainer.gpus=1", "Did you mean trainer.devices?"),
     ("workers=4", "Did you mean vae.loader.num_workers or gan.loader.num_workers?"),
     ("z_dim=16", "Did you mean latent_dim?"),
+    ("posterioor.name=normal", "Did you mean posterior.name?"),  # not label, as for name
     ("prior.latnet=16", "Did you mean latent_dim?"),  # not prior.name, which has the same section
     ("output_dir=x", "Did you mean hydra.run.dir?"),
     ("vae", "to select a stage, write stage=vae"),

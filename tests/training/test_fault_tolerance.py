@@ -1,6 +1,7 @@
 """Non-finite steps and resume checkpoints, tested with small runs in this process."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -240,7 +241,7 @@ def test_reported_best_score_is_read_from_the_checkpoint(vae_result, caplog):
 def test_weights_of_other_networks_are_explained():
     module = SimpleNamespace(automatic_optimization=True)
     with (
-        pytest.raises(ValueError, match="do not fit the networks .*start a new run"),
-        explain_failures(module, LoaderConfig()),
+        pytest.raises(ValueError, match="run/last.ckpt do not fit the networks .*start a new run"),
+        explain_failures(module, LoaderConfig(), Path("run/last.ckpt")),
     ):
         torch.nn.Linear(2, 2).load_state_dict({})

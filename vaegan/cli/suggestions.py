@@ -140,7 +140,10 @@ def last_part(key: str) -> str:
 
 def matching_keys(key: str, known: Sequence[str]) -> list[str]:
     """Return the known keys that end with a typed key, or with the key that it is a synonym of."""
-    target = SYNONYMS.get(key.lower(), SYNONYMS.get(key.lower().rpartition(".")[2], key.lower()))
+    key = key.lower()
+    target = SYNONYMS.get(key, key)
+    if last_part(key) not in map(last_part, known):
+        target = SYNONYMS.get(key, SYNONYMS.get(last_part(key), key))
     if target in known:
         return [target]
     found = [name for name in known if name.endswith(f".{target}")]

@@ -86,7 +86,7 @@ def fit(
     best = BestCheckpoint(folder / "checkpoints", settings.monitor, settings.mode)
     events = EventsLogger(folder)
     trainer = build_trainer(module, data, folder, settings, events, [*callbacks, best])
-    with closing(events), explain_failures(module, settings.loader):
+    with closing(events), explain_failures(module, settings.loader, resume_from):
         if resume_from is None:
             trainer.validate(module, data, verbose=False)  # curves and image grids at step 0
             events.log_config(settings.hparams)
@@ -158,7 +158,9 @@ def standard_callbacks(
 
 
 @contextmanager
-def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterator[None]:
+def explain_failures(
+    module: pl.LightningModule, loader: LoaderConfig, resume_from: Path | None
+) -> Iterator[None]:
     """Explain out-of-memory errors, failures of data loader processes, and misfitting weights.
 
     Raises:
@@ -171,7 +173,7 @@ def explain_failures(module: pl.LightningModule, loader: LoaderConfig) -> Iterat
             if "loading state_dict" not in str(error):
                 raise
             raise ValueError(
-                "the weights in the run folder do not fit the networks (if an earlier version "
+                f"the weights in {resume_from} do not fit the networks (if an earlier version "
                 f"wrote them, start a new run): {error}"
             ) from error
 
