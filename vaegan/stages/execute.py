@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from vaegan.runtime.denormals import denormals_as_zero
 from vaegan.runtime.launch import launch
 from vaegan.runtime.paths import path_override, shell_command
 from vaegan.runtime.signals import Interrupted, catch_signals, interruptible
@@ -30,7 +31,7 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     )
 
     def run_in_this_process() -> StageResult | None:
-        with catch_signals(), interruptible():
+        with catch_signals(), interruptible(), denormals_as_zero():
             return run_stage(run, output_dir)
 
     try:

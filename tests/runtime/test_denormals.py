@@ -1,0 +1,55 @@
+"""Denormal numbers are zero in a run, also in the threads of PyTorch, and only there."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_VAE, compose
+from vaegan.runtime.denormals import denormals_are_zero, denormals_as_zero
+from vaegan.stages import execute as execute_module
+from vaegan.stages.execute import execute
+
+DENORMAL = 1e-39
+
+
+@pytest.fixture(autouse=True)
+def unchanged():
+    assert not denormals_are_zero()
+    yield
+    assert not denormals_are_zero()
+
+
+def test_denormals_are_zero_in_the_context():
+    with denormals_as_zero():
+        assert (torch.full((8,), DENORMAL) * 0.5).count_nonzero() == 0
+        with denormals_as_zero():
+            assert denormals_are_zero()
+        assert denormals_are_zero()
+    assert (torch.full((8,), DENORMAL) * 0.5).count_nonzero() == 8
+
+
+def test_the_setting_is_restored_after_an_error():
+    with pytest.raises(ZeroDivisionError), denormals_as_zero():
+        raise ZeroDivisionError
+
+
+def test_threads_that_start_in_the_context_treat_denormals_as_zero():
+    code = (
+        "import torch; from vaegan.runtime.denormals import denormals_as_zero\n"
+        "torch.set_num_threads(2)\n"
+        "with denormals_as_zero():\n"
+        "    print((torch.full((1_000_000,), 1e-37) * 1e-3).count_nonzero().item())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout.strip() == "0", ended.stderr
+
+
+def test_denormals_are_zero_in_a_run(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        execute_module, "run_stage", lambda run, folder: seen.append(denormals_are_zero())
+    )
+    execute(compose(*SMALL_VAE), tmp_path)
+    assert seen == [True]
