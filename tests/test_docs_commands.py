@@ -102,7 +102,7 @@ def shorten(words):
     """Return a command with little data and short trainings."""
     run = compose(*[word for word in words if not word.startswith("resume=")])
     stage = stage_of(run)
-    dropped = re.compile(r"hydra\.|resume=|num_images=|(\w+\.)?trainer\.max_images=")
+    dropped = re.compile(r"hydra\.|resume=|seed=|num_images=|(\w+\.)?trainer\.max_(images|epochs)=")
     short = [word for word in words if not dropped.match(word)]
     trainings = {"vae": [""], "gan": [""], "pipeline": ["vae.", "gan."]}.get(stage, [])
     for training in trainings:

@@ -8,14 +8,16 @@ from hydra.core.global_hydra import GlobalHydra
 from matplotlib import pyplot as plt
 
 from tests.conftest import TRAIN
+from vaegan.data.dataset import Split
+from vaegan.data.mnist import Mnist
 from vaegan.probability.likelihoods.likelihood import Likelihood
 
 FOLDER = TRAIN.parent / "examples"
 MAX_BYTES = 300_000
 SHORT = {  # values for the parameters cell
-    "digits_in_five_minutes": {"FRACTION": 0.01, "WIDTH": 2, "HIDDEN_DIM": 16},
+    "digits_in_five_minutes": {"FRACTION": 0.2, "WIDTH": 2, "HIDDEN_DIM": 16},
     "your_own_images": {"NUM_DRAWINGS": 100, "VAE_EPOCHS": 1, "GAN_EPOCHS": 1},
-    "your_own_noise_model": {"FRACTION": 0.01, "BUILT_IN": [], "WIDTH": 2},
+    "your_own_noise_model": {"FRACTION": 0.2, "BUILT_IN": [], "WIDTH": 2},
 }
 
 
@@ -23,6 +25,18 @@ def read_cells(name):
     """Return the code cells of a notebook."""
     notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """Shorten the splits of MNIST."""
+    original = Mnist.split
+
+    def split(self, name):
+        images, labels, _ = original(self, name)
+        return Split(images[:1000], labels[:1000])
+
+    monkeypatch.setattr(Mnist, "split", split)
 
 
 def is_parameters(cell):
@@ -35,7 +49,7 @@ def test_every_notebook_is_tested():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
-def test_notebooks_run(name, tmp_path, monkeypatch):
+def test_notebooks_run(name, tmp_path, monkeypatch, few_digits):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Likelihood, "choices", dict(Likelihood.choices))
     matplotlib.use("agg")

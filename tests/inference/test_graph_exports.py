@@ -1,6 +1,7 @@
 """ONNX and torch.export files equal the model."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
@@ -16,14 +17,20 @@ SHAPES = {"gray": (1, 28, 28), "color": (3, 64, 64)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["conv", "resnet", "mlp"])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("file_format", ["pt2", "onnx"])
-def test_networks_differ_by_less_than_1e_5_on_100_inputs(shape, network, file_format, tmp_path):
+@pytest.mark.parametrize(
+    "file_format, network, shape",
+    [
+        *product(["pt2"], ["conv", "resnet", "mlp"], SHAPES),
+        ("onnx", "conv", "gray"),
+        ("onnx", "resnet", "color"),
+        ("onnx", "mlp", "gray"),
+    ],
+)
+def test_networks_differ_by_less_than_1e_5_on_100_inputs(file_format, network, shape, tmp_path):
     if file_format == "onnx":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    checkpoint = load_checkpoint(save_gan(tmp_path / "gan.ckpt", make_run(shape, network)))
+    checkpoint = load_checkpoint(save_gan(tmp_path / "gan.ckpt", make_run(SHAPES[shape], network)))
     graphs = make_graphs(checkpoint)
     assert [graph.name for graph in graphs] == ["decoder", "generator", "encoder"]
     for graph in graphs[1:]:
