@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from tests.untrained import component, make_run, save_gan
 from vaegan.checkpoints.checkpoint import (
     FORMAT,
     build_vae,
@@ -252,6 +253,36 @@ def test_minimal_checkpoint_is_valid(tmp_path):
     assert all(
         torch.equal(value, vae.state_dict()[key]) for key, value in loaded.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("network", ["conv", "resnet"])
+@pytest.mark.parametrize(
+    "setting, shape, resampling",
+    [
+        ({}, (3, 8, 8), "strided"),
+        ({"resampling": None}, (1, 32, 32), "strided"),
+        ({"resampling": None}, (1, 33, 28), "bilinear"),
+        ({"resampling": None}, (3, 8, 8), "bilinear"),
+    ],
+)
+def test_models_of_earlier_versions_are_the_same(tmp_path, network, setting, shape, resampling):
+    sizes = {"width": 4, "hidden_dim": 8, "resampling": resampling}
+    nets = {name: component(name, network, **sizes) for name in ("encoder", "decoder")}
+    path = save_gan(tmp_path / "gan.ckpt", make_run(shape, **nets))
+    z, x = torch.randn(2, 4), torch.rand(2, *shape)
+
+    def outputs():
+        vae = load_checkpoint(path).build_vae()
+        return vae.encode(x).mean, vae.decode(z).mean, load_checkpoint(path).build_generator()(z)
+
+    expected = outputs()
+    content = torch.load(path, weights_only=True)
+    for name in ("encoder", "decoder"):
+        part = content["vaegan"]["vae"][name]
+        del part["resampling"]
+        part |= setting
+    torch.save(content, path)
+    assert all(torch.equal(*pair) for pair in zip(outputs(), expected, strict=True))
 
 
 @pytest.mark.parametrize("other", [1, FORMAT - 1, FORMAT + 1])

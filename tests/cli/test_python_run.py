@@ -31,6 +31,16 @@ def test_a_stage_writes_to_the_folder_of_the_command_line(folder):
     assert (folder / "here" / "sample" / "000000.png").exists()
 
 
+def test_the_images_are_those_of_the_command_line(folder, train):
+    words = ["stage=sample", f"ckpt={save_vae(folder / 'vae.ckpt', make_run())}", "num_images=2"]
+    vaegan.run(*words, "device=cpu", "hydra.run.dir=python")
+    exit_code, _, err = train(*words, "device=cpu", "hydra.run.dir=shell")
+    assert exit_code is None, err
+    for name in ("000000.png", "000001.png"):
+        first, second = (folder / run / "sample" / name for run in ("python", "shell"))
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_paths_and_folders_are_those_of_the_command_line(folder, monkeypatch):
     monkeypatch.setattr(python_run, "execute", lambda run, folder: folder)
     assert vaegan.run("stage=vae", "hydra.run.dir=lr=0.1 (a)").name == "lr=0.1 (a)"

@@ -110,6 +110,10 @@ def test_commands_without_a_resume_folder_are_not_changed():
             {"stage": "vae", "config": {"likelihood": {"name": "os.system"}}},
             "unknown likelihood 'os.system'",
         ),
+        (
+            {"stage": "vae", "config": {"encoder": {"name": "conv", "resampling": None}}},
+            "got None; if an earlier version started this run, start a new one",
+        ),
         ({"stage": "os.system", "config": {}}, "is damaged"),
     ],
 )

@@ -84,11 +84,11 @@ from vaegan.stages.execute import execute
             "objective.num_samples must be at least 1; got 0",
         ),
         (
-            ["stage=vae", "objective.beta_warmup_epochs=6"],
+            ["stage=vae", "dataset=shapes", "objective.beta_warmup_epochs=6"],
             "objective.beta_warmup_epochs must be at most 5, the number of epochs; got 6.0",
         ),
         (
-            ["objective.beta_warmup_epochs=6"],
+            ["dataset=shapes", "objective.beta_warmup_epochs=6"],
             "objective.beta_warmup_epochs must be at most 5, the number of epochs",
         ),
         (
@@ -186,7 +186,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["gan.warm_start.generator=first", "gan.warm_start.num_layers=9"],
-            "num_layers must be at most 4, the number of",
+            "num_layers must be at most 6, the number of",
         ),
         (
             ["gan.warm_start.generator=frist"],

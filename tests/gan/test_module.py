@@ -357,7 +357,7 @@ def test_first_layers_are_frozen_for_freeze_images():
 
     fit(module, 2, [Recorder()])
     assert all(is_unchanged[0])
-    assert is_unchanged[1] == is_unchanged[2] == [True] * 4 + [False] * 4
+    assert is_unchanged[1] == is_unchanged[2] == [True] * 4 + [False] * 8
     assert not any(is_unchanged[3])
 
 

@@ -35,11 +35,11 @@ def make_discriminator(*overrides):
 @pytest.mark.parametrize(
     "part, num_layers, copied",
     [
-        ("all", 1, [0, 1, 2, 3]),
+        ("all", 1, [0, 1, 2, 3, 4, 5]),
         ("none", 1, []),
         ("first", 1, [0]),
         ("first", 3, [0, 1, 2]),
-        ("last", 2, [2, 3]),
+        ("last", 2, [4, 5]),
     ],
 )
 def test_generator_copies_the_selected_layers(part, num_layers, copied):
@@ -65,8 +65,10 @@ def test_transfer_describes_the_copied_layers():
     _, transfer = init_generator(
         vae, lambda: make_vae(seed=1), WarmStartConfig(generator="first", num_layers=2)
     )
-    assert str(transfer).startswith("generator: 2 of 4 layers (")
-    assert str(transfer).endswith(" weights) from the VAE's decoder; fresh: net.5, net.7")
+    assert str(transfer).startswith("generator: 2 of 6 layers (")
+    assert str(transfer).endswith(
+        " weights) from the VAE's decoder; fresh: net.5, net.8, net.11, net.13"
+    )
 
 
 def test_generator_shares_no_weights_with_the_vae():
@@ -111,7 +113,7 @@ def test_discriminator_copies_the_encoder_trunk(network, activation):
     "encoder, discriminator, message",
     [
         ("conv", ["discriminator.activation=leaky_relu"], "activation=leaky_relu, encoder activ"),
-        ("conv", ["discriminator.width=4"], r"has widths=\[4, 8\], encoder widths=\[8, 16\]"),
+        ("conv", ["discriminator.width=4"], r"has widths=\[2, 4\], encoder widths=\[4, 8\]"),
         ("conv", ["discriminator=resnet"], "has network=resnet, encoder network=conv"),
         (
             "resnet",
@@ -205,12 +207,12 @@ def test_invalid_config_is_rejected(values, message):
 
 
 @pytest.mark.parametrize(
-    "values", [{"generator": "last", "num_layers": 5}, {"freeze_layers": 5, "freeze_images": 9}]
+    "values", [{"generator": "last", "num_layers": 7}, {"freeze_layers": 7, "freeze_images": 9}]
 )
 def test_more_layers_than_the_decoder_has_are_rejected(values):
     with pytest.raises(
         ValueError,
-        match=r"warm_start.*_layers must be at most 4, the number of .* \(net.0, net.2, net.5",
+        match=r"warm_start.*_layers must be at most 6, the number of .* \(net.0, net.2, net.5",
     ):
         init_generator(make_vae(), build_nothing, WarmStartConfig(**values))
 

@@ -13,29 +13,31 @@ from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
-from vaegan.networks.sizes import ConvSizes, MlpSizes
+from vaegan.networks.sizes import RESAMPLINGS, ConvSizes, MlpSizes
 
 SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
+NETWORKS = [("mlp", {})]
+NETWORKS += [(name, {"resampling": r}) for name in ("conv", "resnet") for r in RESAMPLINGS]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", sorted(Encoder.choices))
-def test_encoders_map_images_to_features(name, shape):
-    encoder = Encoder.choices[name].Config().build(shape, num_features=6)
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_encoders_map_images_to_features(name, settings, shape):
+    encoder = Encoder.choices[name].Config(**settings).build(shape, num_features=6)
     assert encoder(torch.rand(3, *shape)).shape == (3, 6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", sorted(Decoder.choices))
-def test_decoders_map_latents_to_parameters(name, shape):
-    decoder = Decoder.choices[name].Config().build(latent_dim=5, param_shape=shape)
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_decoders_map_latents_to_parameters(name, settings, shape):
+    decoder = Decoder.choices[name].Config(**settings).build(latent_dim=5, param_shape=shape)
     assert decoder(torch.randn(3, 5)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", sorted(Discriminator.choices))
-def test_discriminator_logit_depends_on_its_own_image_only(name, shape):
-    discriminator = Discriminator.choices[name].Config().build(shape)
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_discriminator_logit_depends_on_its_own_image_only(name, settings, shape):
+    discriminator = Discriminator.choices[name].Config(**settings).build(shape)
     images = torch.rand(4, *shape)
     logits = discriminator(images)
     assert logits.shape == (4,)
@@ -169,12 +171,19 @@ def test_residual_blocks_start_as_the_identity(normalization):
 
 
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
-@pytest.mark.parametrize("normalization, factor", [("none", 6**-0.5), ("group", 1)])
-def test_fixup_scales_the_first_convolution_of_blocks_without_a_norm(base, normalization, factor):
-    """The factor is L^(-1/2) with L = 3 sizes * 2 blocks."""
+@pytest.mark.parametrize(
+    "normalization, resampling, factor",
+    [("none", "strided", 6**-0.5), ("none", "bilinear", 4**-0.5), ("group", "bilinear", 1)],
+)
+def test_fixup_scales_the_first_convolution_of_blocks_without_a_norm(
+    base, normalization, resampling, factor
+):
+    """The factor is L^(-1/2), with L = 2 blocks * 3 sizes (strided) or 2 sizes (bilinear)."""
     shape = (1, 28, 28)
     arguments = {Encoder: (shape, 6), Decoder: (6, shape), Discriminator: (shape,)}[base]
-    config = base.choices["resnet"].Config(num_blocks=2, normalization=normalization)
+    config = base.choices["resnet"].Config(
+        num_blocks=2, normalization=normalization, resampling=resampling
+    )
     network = config.build(*arguments)
     for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
         he_std = math.sqrt(2 / (9 * block.first.in_channels))
@@ -283,9 +292,12 @@ def test_spectral_norm_does_not_change_nonzero_initial_weights():
 @pytest.mark.parametrize("normalization", ["none", "group"])
 def test_resnets_have_blocks_at_every_image_size(base, normalization):
     arguments = ((1, 28, 28), 6) if base is Encoder else (6, (1, 28, 28))
-    config = base.choices["resnet"].Config(width=8, num_blocks=2, normalization=normalization)
-    network = config.build(*arguments)
-    assert len([layer for layer in network.modules() if isinstance(layer, ResidualBlock)]) == 3 * 2
+    for resampling, num_sizes in (("strided", 3), ("bilinear", 2)):  # none at the full size
+        config = base.choices["resnet"].Config(
+            width=8, num_blocks=2, normalization=normalization, resampling=resampling
+        )
+        blocks = [m for m in config.build(*arguments).modules() if isinstance(m, ResidualBlock)]
+        assert len(blocks) == num_sizes * 2
 
 
 @pytest.mark.parametrize(
@@ -297,9 +309,9 @@ def test_invalid_residual_sizes_raise(values, message):
         Encoder.choices["resnet"].Config(**values)
 
 
-@pytest.mark.parametrize("name", sorted(Decoder.choices))
-def test_set_output_sets_the_initial_decoder_output(name):
-    decoder = Decoder.choices[name].Config().build(5, (2, 8, 8))
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_set_output_sets_the_initial_decoder_output(name, settings):
+    decoder = Decoder.choices[name].Config(**settings).build(5, (2, 8, 8))
     params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
     decoder.set_output(params)
     assert (decoder(torch.zeros(1, 5))[0] - params).abs().mean() < 0.5

@@ -1,4 +1,4 @@
-"""Denormal numbers are zero in a run, also in the threads of PyTorch, and only there."""
+"""Denormal numbers are zero in a run, also in the other threads of PyTorch."""
 
 import subprocess
 import sys
@@ -44,6 +44,31 @@ def test_threads_that_start_in_the_context_treat_denormals_as_zero():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.stdout.strip() == "0", ended.stderr
+
+
+def test_no_thread_starts_before_a_run():
+    code = (
+        "import torch; torch.set_num_threads(2)\n"
+        "from vaegan.cli.main import run_command\n"
+        "from vaegan.stages import execute\n"
+        "def count(run, folder):\n"
+        "    print('nonzero:', (torch.full((1_000_000,), 1e-37) * 1e-3).count_nonzero().item())\n"
+        "execute.run_stage = count\n"
+        "run_command(['stage=vae', 'dataset=shapes'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "nonzero: 0" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_the_answer_does_not_depend_on_the_default_dtype():
+    for dtype in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert not denormals_are_zero()
+            with denormals_as_zero():
+                assert denormals_are_zero()
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def test_denormals_are_zero_in_a_run(tmp_path, monkeypatch):

@@ -193,11 +193,25 @@ def build_vae(run: Mapping[str, Any], image_shape: ImageShape) -> VAE:
     """Build an untrained VAE from a run's plain config; keys not in VAEConfig are ignored."""
     names = {field.name for field in fields(VAEConfig)}
     plain = {key: value for key, value in run.items() if key in names}
-    for group in ("encoder", "decoder"):  # checkpoints older than `resampling` do not contain it
+    for group in ("encoder", "decoder"):
         part = plain.get(group)
-        if isinstance(part, Mapping) and part.get("name") in ("conv", "resnet"):
-            plain[group] = {"resampling": "strided", **part}
+        if isinstance(part, Mapping) and needs_resampling(part):
+            plain[group] = {**part, "resampling": earlier_resampling(part, image_shape)}
     return VAE(image_shape, from_plain(VAEConfig, plain))
+
+
+def needs_resampling(network: Mapping[str, Any]) -> bool:
+    """True for the config of an earlier version, which omitted `resampling` or set it to null."""
+    if "resampling" in network:
+        return network["resampling"] is None
+    return network.get("name") in ("conv", "resnet")
+
+
+def earlier_resampling(network: Mapping[str, Any], image_shape: ImageShape) -> str:
+    """Return the resampling of a network whose config does not name it."""
+    channels, *size = image_shape
+    is_strided = "resampling" not in network or (channels == 1 and max(size) <= 32)
+    return "strided" if is_strided else "bilinear"
 
 
 def check_model_size(

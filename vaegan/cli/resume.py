@@ -100,6 +100,10 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
         return stage, to_plain(from_plain(schema, saved["config"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); start a new run") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}; if an earlier version started this run, start a new one"
+        ) from error
 
 
 def is_given(key: str, given_keys: Sequence[str]) -> bool:

@@ -76,7 +76,6 @@ class Conv(Decoder):
         name: str = "conv"
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
-        config = config.resolve_resampling(param_shape)
         widths = conv_widths(param_shape, config)[::-1]
         num_doublings = len(widths)
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
@@ -108,7 +107,6 @@ class Resnet(Decoder):
         name: str = "resnet"
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
-        config = config.resolve_resampling(param_shape)
         widths = [config.full_size_width, *conv_widths(param_shape, config)][::-1]
         if config.resampling == "bilinear":
             widths[-1] = max(1, config.full_size_width // 2)  # layers cost the most at full size
@@ -135,7 +133,7 @@ def doubling_layers(
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        sizes: Sizes of the decoder, with `resampling` set.
+        sizes: Sizes of the decoder.
         param_shape: Shape of the decoder's output.
         level: 1 for the first doubling.
     """

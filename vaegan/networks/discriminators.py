@@ -46,7 +46,7 @@ class Discriminator(Component, nn.Module, group="discriminator"):
 
 
 class Conv(Discriminator):
-    """Strided convolutions, then one hidden layer; no norm layers."""
+    """Convolutions down to about 4 to 7 pixels, then one hidden layer; no norm layers."""
 
     @dataclass
     class Config(ConvSizes, Discriminator.Config):

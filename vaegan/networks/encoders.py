@@ -42,7 +42,7 @@ class Encoder(Component, nn.Module, group="encoder"):
 
 
 class Conv(Encoder):
-    """Strided convolutions down to about 4 to 7 pixels, then one hidden layer; no norm layers."""
+    """Convolutions down to about 4 to 7 pixels, then one hidden layer; no norm layers."""
 
     @dataclass
     class Config(Activation, ConvSizes, Encoder.Config):
@@ -55,7 +55,7 @@ class Conv(Encoder):
 class Resnet(Encoder):
     """Residual blocks at every image size, then one hidden layer.
 
-    Strided convolutions halve the size.
+    With bilinear resampling there are no blocks at the full size.
     """
 
     @dataclass

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 
 from vaegan.config import ComponentConfig, require
-from vaegan.images import ImageShape
 
 RESAMPLINGS = ("strided", "bilinear")
-MAX_STRIDED_SIZE = 32  # pixels, largest height or width of gray images with strided resampling
 
 
 @dataclass
 class ConvSizes(ComponentConfig):
     """Sizes of a convolutional network that repeatedly halves or doubles the image size."""
 
-    # channels at half the image size (resnet: also at the full size), >= 1; doubled at each further
-    # halving; with bilinear resampling, channels at a quarter of the image size
+    # channels at a quarter of the image size, >= 1; half as many at larger sizes, twice as many at
+    # each further halving; strided: channels at half the size (resnet: also at the full size)
     width: int = 32
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
     # layers that change the image size: bilinear (average pooling and bilinear interpolation; no
     # checkerboard patterns) or strided (strided and transposed convolutions; more weights at the
-    # same width); null: bilinear for color images and above 32 pixels, else strided
-    resampling: str | None = None
+    # same width)
+    resampling: str = "bilinear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("width", "max_width", "hidden_dim"):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
-        is_known = self.resampling in (None, *RESAMPLINGS)
-        expected = f"one of {', '.join(RESAMPLINGS)}, or null"
-        require(is_known, "resampling", expected, self.resampling)
-
-    def resolve_resampling(self, image_shape: ImageShape) -> Self:
-        """Return the config with the null value of `resampling` replaced for images (C, H, W)."""
-        if self.resampling is not None:
-            return self
-        channels, height, width = image_shape
-        is_small_and_gray = channels == 1 and max(height, width) <= MAX_STRIDED_SIZE
-        return replace(self, resampling="strided" if is_small_and_gray else "bilinear")
+        is_known = self.resampling in RESAMPLINGS
+        require(is_known, "resampling", f"one of {', '.join(RESAMPLINGS)}", self.resampling)
 
     @property
     def full_size_width(self) -> int:
@@ -56,7 +45,10 @@ NORMALIZATIONS = ("none", "group")
 
 @dataclass
 class ResnetSizes(ConvSizes):
-    """Sizes of a network with residual blocks at every image size, including the full size."""
+    """Sizes of a network with residual blocks at every image size.
+
+    With bilinear resampling there are none at the full size.
+    """
 
     num_blocks: int = 1  # residual blocks at each image size, >= 1
     normalization: str = "none"  # norm layers of the residual blocks: none, or group (GroupNorm)

@@ -48,7 +48,6 @@ class Trunk(nn.Module):
 
 def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Trunk:
     """Build convolutions down to about 4 to 7 pixels, then a hidden layer; no norms."""
-    sizes = sizes.resolve_resampling(image_shape)
     widths = conv_widths(image_shape, sizes)
     layers: list[nn.Module] = []
     for level, (in_channels, out_channels) in enumerate(pairwise([image_shape[0], *widths])):
@@ -75,7 +74,6 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
 
     With bilinear resampling there are no blocks at the full size, where they cost the most.
     """
-    sizes = sizes.resolve_resampling(image_shape)
     widths = [sizes.full_size_width, *conv_widths(image_shape, sizes)]
     layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1)]
     for level, (in_channels, out_channels) in enumerate(pairwise(widths)):

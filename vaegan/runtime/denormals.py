@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 SMALLEST_DENORMAL = 2.0**-149  # of float32
@@ -17,9 +18,12 @@ def denormals_as_zero() -> Iterator[None]:
     Many CPUs are slow to compute with them. A GAN of binary images makes them all the time: where
     the generator's sigmoid is saturated, the gradient of its logit is about exp(-|logit|).
 
-    A thread inherits the setting from the thread that starts it, so the context covers PyTorch's
-    own threads only if nothing was computed in the process before.
+    The setting belongs to a thread. On Linux, new threads inherit it and keep it. The context
+    therefore covers PyTorch's other threads only if nothing was computed before in this process,
+    and these threads keep the setting after it.
     """
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype)  # computed once: NumPy before 2.4 would warn of the setting
     were_zero = denormals_are_zero()
     torch.set_flush_denormal(True)
     try:
@@ -30,4 +34,5 @@ def denormals_as_zero() -> Iterator[None]:
 
 def denormals_are_zero() -> bool:
     """True if the current thread treats denormal numbers as zero."""
-    return not (torch.tensor(SMALLEST_DENORMAL) * 1).item()
+    denormal = torch.tensor(SMALLEST_DENORMAL, dtype=torch.float32, device="cpu")
+    return not (denormal * 1).item()

@@ -170,7 +170,7 @@ def explain_failures(
         try:
             yield
         except RuntimeError as error:
-            if "loading state_dict" not in str(error):
+            if resume_from is None or "loading state_dict" not in str(error):
                 raise
             raise ValueError(
                 f"the weights in {resume_from} do not fit the networks (if an earlier version "

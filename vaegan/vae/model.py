@@ -20,7 +20,6 @@ from vaegan.images import ImageShape
 from vaegan.networks import decoders, encoders
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.encoders import Encoder
-from vaegan.networks.sizes import ConvSizes
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.posteriors import DiagonalNormal, Posterior
 from vaegan.probability.priors import Prior, StandardNormal
@@ -72,10 +71,8 @@ class VAE(nn.Module):
         self.prior: Prior = config.prior.build(config.latent_dim, image_shape)
         self.posterior: Posterior = config.posterior.build(config.latent_dim)
         self.encoder: Encoder = config.encoder.build(image_shape, self.posterior.num_features)
-        decoder = config.decoder
-        if isinstance(decoder, ConvSizes):  # the decoder itself does not know the image shape
-            decoder = decoder.resolve_resampling(image_shape)
-        self.decoder: Decoder = decoder.build(config.latent_dim, self.likelihood.param_shape)
+        param_shape = self.likelihood.param_shape
+        self.decoder: Decoder = config.decoder.build(config.latent_dim, param_shape)
 
     def initialize(self, images: Tensor) -> None:
         """Initialize the prior and the decoder's output bias from training images.
