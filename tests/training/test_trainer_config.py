@@ -5,6 +5,7 @@ import torch
 
 from vaegan.data.batches import LoaderConfig
 from vaegan.gan.training_config import GANTraining, resolve_data_defaults
+from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
@@ -84,6 +85,10 @@ def test_gan_defaults_depend_on_the_data(shape, rates):
     assert training == GANTraining()
     assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == rates
     assert resolved.discriminator_warmup == 1000
+    cold = GANTraining(warm_start=WarmStartConfig(generator="none"))
+    resolved = resolve_data_defaults(cold, shape, 10_000)
+    fresh_rates = (1e-3, 2e-3) if rates == (6e-3, 4e-3) else rates
+    assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == fresh_rates
     given = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
     resolved = resolve_data_defaults(given, shape, 1_000_000)
     assert resolved.generator_optimizer.lr == 0.1 and resolved.discriminator_warmup == 0

@@ -24,8 +24,10 @@ T = TypeVar("T", bound="GANTraining")
 MAX_DEFAULT_WARMUP = 6_400  # images
 MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width of small images
 # Tuned on MNIST (experiment=warm_start_study), and on clip art at 32 and 64 pixels. The learning
-# rates for MNIST produce blank images on the clip art.
+# rates for MNIST produce blank images on the clip art, and with bilinear networks also on MNIST if
+# the generator starts from fresh weights.
 DIGIT_LR = {"generator": 6e-3, "discriminator": 4e-3}
+FRESH_DIGIT_LR = {"generator": 1e-3, "discriminator": 2e-3}
 SMALL_NATURAL_LR = {"generator": 1e-3, "discriminator": 1e-3}
 LARGE_IMAGE_LR = {"generator": 3e-4, "discriminator": 3e-4}
 
@@ -83,10 +85,10 @@ class GANTraining:
     # trainer.val_check_interval
     score_every_n_images: int | None = None
     # optimizer of the generator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural images,
-    # 6e-3 for others
+    # 6e-3 for others (1e-3 with warm_start.generator=none)
     generator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
     # optimizer of the discriminator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural
-    # images, 4e-3 for others
+    # images, 4e-3 for others (2e-3 with warm_start.generator=none)
     discriminator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
@@ -146,7 +148,8 @@ def resolve_data_defaults(
     """
     lr = LARGE_IMAGE_LR
     if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
-        lr = SMALL_NATURAL_LR if is_natural else DIGIT_LR
+        digit_lr = FRESH_DIGIT_LR if training.warm_start.generator == "none" else DIGIT_LR
+        lr = SMALL_NATURAL_LR if is_natural else digit_lr
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
