@@ -1,12 +1,13 @@
 """Denormal numbers are zero in a run, also in the other threads of PyTorch."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from tests.conftest import SMALL_VAE, compose
+from tests.conftest import SMALL_VAE, TRAIN, compose
 from vaegan.runtime.denormals import denormals_are_zero, denormals_as_zero
 from vaegan.stages import execute as execute_module
 from vaegan.stages.execute import execute
@@ -46,18 +47,21 @@ def test_threads_that_start_in_the_context_treat_denormals_as_zero():
     assert ended.stdout.strip() == "0", ended.stderr
 
 
-def test_no_thread_starts_before_a_run():
+def test_no_thread_starts_before_a_run(tmp_path):
     code = (
-        "import torch; torch.set_num_threads(2)\n"
-        "from vaegan.cli.main import run_command\n"
+        "import sys, torch; torch.set_num_threads(2)\n"
+        "from vaegan.cli.main import main\n"
         "from vaegan.stages import execute\n"
         "def count(run, folder):\n"
         "    print('nonzero:', (torch.full((1_000_000,), 1e-37) * 1e-3).count_nonzero().item())\n"
         "execute.run_stage = count\n"
-        "run_command(['stage=vae', 'dataset=shapes'])\n"
+        "sys.argv = ['train.py', 'stage=vae', 'dataset=shapes', 'hydra.run.dir=run']\n"
+        "main()\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "nonzero: 0" in ended.stdout, ended.stdout + ended.stderr
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(TRAIN.parent)}
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "run").is_dir() and "nonzero: 0" in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_the_answer_does_not_depend_on_the_default_dtype():

@@ -78,16 +78,22 @@ def test_batch_size_must_be_divisible_by_the_number_of_devices(training):
     training(loader=LoaderConfig(batch_size=102), trainer=TrainerConfig(devices=3, num_nodes=2))
 
 
-@pytest.mark.parametrize("shape, rates", [((1, 28, 28), (6e-3, 4e-3)), ((3, 48, 64), (3e-4, 3e-4))])
-def test_gan_defaults_depend_on_the_data(shape, rates):
+@pytest.mark.parametrize(
+    "shape, is_natural, rates, fresh_rates",
+    [
+        ((1, 28, 28), False, (6e-3, 4e-3), (1e-3, 2e-3)),
+        ((3, 32, 32), True, (1e-3, 1e-3), (1e-3, 1e-3)),
+        ((3, 48, 64), False, (3e-4, 3e-4), (3e-4, 3e-4)),
+    ],
+)
+def test_gan_defaults_depend_on_the_data(shape, is_natural, rates, fresh_rates):
     training = GANTraining()
-    resolved = resolve_data_defaults(training, shape, 10_000)
+    resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
     assert training == GANTraining()
     assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == rates
     assert resolved.discriminator_warmup == 1000
     cold = GANTraining(warm_start=WarmStartConfig(generator="none"))
-    resolved = resolve_data_defaults(cold, shape, 10_000)
-    fresh_rates = (1e-3, 2e-3) if rates == (6e-3, 4e-3) else rates
+    resolved = resolve_data_defaults(cold, shape, 10_000, is_natural)
     assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == fresh_rates
     given = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
     resolved = resolve_data_defaults(given, shape, 1_000_000)

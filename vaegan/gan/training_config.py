@@ -85,10 +85,10 @@ class GANTraining:
     # trainer.val_check_interval
     score_every_n_images: int | None = None
     # optimizer of the generator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural images,
-    # 6e-3 for others (1e-3 with warm_start.generator=none)
+    # 6e-3 for others (1e-3 unless warm_start.generator=all)
     generator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
     # optimizer of the discriminator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural
-    # images, 4e-3 for others (2e-3 with warm_start.generator=none)
+    # images, 4e-3 for others (2e-3 unless warm_start.generator=all)
     discriminator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
@@ -148,7 +148,7 @@ def resolve_data_defaults(
     """
     lr = LARGE_IMAGE_LR
     if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
-        digit_lr = FRESH_DIGIT_LR if training.warm_start.generator == "none" else DIGIT_LR
+        digit_lr = DIGIT_LR if training.warm_start.generator == "all" else FRESH_DIGIT_LR
         lr = SMALL_NATURAL_LR if is_natural else digit_lr
     warmup = training.discriminator_warmup
     if warmup is None:

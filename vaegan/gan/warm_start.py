@@ -195,7 +195,7 @@ def init_discriminator(vae: VAE, discriminator: Discriminator, config: WarmStart
         if config.discriminator:
             remedy = "use the same settings for both, or set warm_start.discriminator=false"
             raise ValueError(f"{message}; {remedy}")
-        log.warning("%s; its weights are fresh", message)
+        log.warning("%s; its weights are fresh (to copy them, use the same settings)", message)
     return describe_transfer(discriminator, copied, "discriminator", "the VAE's encoder")
 
 

@@ -17,8 +17,9 @@ RESAMPLINGS = ("strided", "bilinear")
 class ConvSizes(ComponentConfig):
     """Sizes of a convolutional network that repeatedly halves or doubles the image size."""
 
-    # channels at a quarter of the image size, >= 1; half as many at larger sizes, twice as many at
-    # each further halving; strided: channels at half the size (resnet: also at the full size)
+    # channels at a quarter of the image size, >= 1; half as many at larger sizes (decoder=resnet: a
+    # quarter at the full size), twice as many at each further halving; strided: channels at half
+    # the size (resnet: also at the full size)
     width: int = 32
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
