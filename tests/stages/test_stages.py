@@ -144,14 +144,13 @@ def test_runs_are_reproducible(finished, vae_result, tmp_path):
 def test_test_metrics_are_those_of_the_best_checkpoint(tmp_path):
     """With a learning rate that is far too high, the best checkpoint is not the last one."""
     settings = [
-        "optimizer.lr=1",
+        "optimizer.lr=0.1",
         "optimizer.lr_warmup=0.5",
         "optimizer.lr_final=1",
         "trainer.max_epochs=6",
     ]
-    result = run_stage(
-        compose(*SMALL_VAE, *settings, "likelihood=gaussian", "likelihood.scale=0.5"), tmp_path
-    )
+    settings += ["likelihood=gaussian", "likelihood.scale=0.5", "likelihood.dequantize=false"]
+    result = run_stage(compose(*SMALL_VAE, *settings), tmp_path)
     steps = [
         torch.load(result.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
         for name in ("best", "last")
@@ -315,11 +314,14 @@ def test_quick_evaluation_says_so(vae_result, tmp_path, capsys, monkeypatch):
     assert (report["num_images"], report["num_available"]) == (32, 64)
 
 
-def test_evaluation_metrics_equal_directly_computed_scores(vae_result, tmp_path):
+def test_evaluation_metrics_equal_directly_computed_scores(tmp_path):
+    """With wide noise, the posterior is close to q(z|x), so estimates of log p(x) vary little."""
+    wide = ["likelihood=gaussian", "likelihood.scale=0.5"]
+    trained = run_stage(compose(*SMALL_VAE, *wide), tmp_path)
     result = run_stage(
-        compose(*SMALL_EVALUATION, f"ckpt={vae_result[0]}", "num_samples=400"), tmp_path
+        compose(*SMALL_EVALUATION, f"ckpt={tmp_path}", "num_samples=400"), tmp_path / "evaluation"
     )
-    vae = load_checkpoint(vae_result[1].checkpoint).build_vae()
+    vae = load_checkpoint(trained.checkpoint).build_vae()
     images = to_float(compose(*SMALL_VAE).dataset.build().split("test").images)
     with torch.no_grad():
         scores = score_images(vae, vae.likelihood.target(images, 0), 400, 2000)
@@ -600,5 +602,6 @@ def test_posterior_collapse_is_reported(kl, is_warned, caplog):
 
 
 def test_a_run_with_a_collapsed_posterior_ends_with_a_warning(tmp_path, caplog):
-    run_stage(compose(*SMALL_VAE, "objective.beta=1e4", "objective.beta_warmup_epochs=0"), tmp_path)
+    settings = ["objective.beta=1e4", "objective.beta_warmup_epochs=0", "trainer.max_epochs=6"]
+    run_stage(compose(*SMALL_VAE, *settings), tmp_path)
     assert "posterior collapse: the KL is 0." in caplog.text
