@@ -144,7 +144,7 @@ def test_runs_are_reproducible(finished, vae_result, tmp_path):
 def test_test_metrics_are_those_of_the_best_checkpoint(tmp_path):
     """With a learning rate that is far too high, the best checkpoint is not the last one."""
     settings = [
-        "optimizer.lr=0.1",
+        "optimizer.lr=2",
         "optimizer.lr_warmup=0.5",
         "optimizer.lr_final=1",
         "trainer.max_epochs=6",
