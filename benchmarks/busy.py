@@ -1,59 +1,135 @@
 """Measure what another busy process costs a training step, by OpenMP's wait policy.
 
-    python benchmarks/busy.py [--rounds 3] [--fraction 0.1]
+    python benchmarks/busy.py [--rounds 6] [--seconds 4]
 
-Each round trains a fraction of an epoch of the default VAE four times, each time in a new process:
-with OMP_WAIT_POLICY=passive, which the command line sets, and with active, alone and next to a
-process that keeps one core busy. A training that loses no more than that core takes C / (C - 1)
-times as long on C cores. The table shows the median milliseconds per step and the ratio busy/alone.
+One process per wait policy trains the default VAE in a plain loop with all threads. They take
+turns: one runs, the others are stopped. In the second half of each round, another process keeps one
+core busy. Turns are short, so that other work on the machine falls on all policies alike.
+
+passive    waiting threads sleep; vaegan sets it on the command line
+default    OMP_WAIT_POLICY is not set: waiting threads spin for a while, then sleep
+active     waiting threads spin
+
+The table shows medians over rounds: milliseconds per step alone; times alone and next to the busy
+process, each divided by those of `passive` in the same round (smallest and largest in parentheses);
+and the ratio busy/alone. A training that loses no more than the busy core takes C / (C - 1) times
+as long on C cores.
 """
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 ENDLESS_LOOP = [sys.executable, "-c", "while True: pass"]
-POLICIES = ("passive", "active")
+POLICIES = ("passive", "default", "active")
+SETTLING_SECONDS = 0.3  # at the start of a turn, not measured
 
 
-def time_step(policy, is_busy, fraction):
-    """Return the milliseconds of a training step in a new process."""
-    environment = os.environ | {"OMP_WAIT_POLICY": policy}
-    command = [sys.executable, __file__, "--worker", "--fraction", str(fraction)]
-    other = subprocess.Popen(ENDLESS_LOOP) if is_busy else None
-    try:
-        ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    finally:
-        if other is not None:
-            other.kill()
-            other.wait()
-    return float(ended.stdout)
+def train(counter):
+    """Train in an endless loop and append a byte to a file after each step."""
+    import torch
+    from throughput import ImageDataModule, Mnist, batches, compose, register
 
-
-def train(fraction):
-    """Train and print the median milliseconds of a step."""
-    from throughput import compose, register, time_vaegan  # imports torch
+    from vaegan.stages import vae
 
     register()
-    words = ["stage=vae", "trainer.max_epochs=1", "objective.beta_warmup_epochs=0"]
-    print(time_vaegan(compose(*words, f"trainer.limit_train_batches={fraction}"))[1])
+    torch.set_flush_denormal(True)
+    run = compose("stage=vae")
+    data = ImageDataModule(Mnist.Config().build(), run.loader, seed=0)
+    model = vae.build_initial_vae(run, data).to(memory_format=torch.channels_last)
+    objective = run.objective.build()
+    optimizer, _ = run.optimizer.build(model.parameters(), lambda: 1)
+    with counter.open("ab", buffering=0) as file:
+        while True:
+            for x in batches(data, 1):
+                loss = objective(model, x, 1.0).loss
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                file.write(b".")
+
+
+@contextmanager
+def running(command, environment=None):
+    """Run a command in the context."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def start(policy, counter, stack):
+    """Return a stopped process that trains with a wait policy, after its first steps."""
+    environment = {name: os.environ[name] for name in os.environ if name != "OMP_WAIT_POLICY"}
+    if policy != "default":
+        environment["OMP_WAIT_POLICY"] = policy
+    counter.touch()
+    command = [sys.executable, __file__, "--worker", str(counter)]
+    process = stack.enter_context(running(command, environment))
+    while counter.stat().st_size < 3:
+        if process.poll() is not None:
+            raise SystemExit(f"the training with {policy} failed")
+        time.sleep(0.1)
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+def take_turn(process, counter, seconds):
+    """Return the milliseconds per step of a process while it runs for the given time."""
+    process.send_signal(signal.SIGCONT)
+    time.sleep(SETTLING_SECONDS)
+    num_steps, started = counter.stat().st_size, time.perf_counter()
+    time.sleep(seconds)
+    num_steps = counter.stat().st_size - num_steps
+    elapsed = time.perf_counter() - started
+    process.send_signal(signal.SIGSTOP)
+    if num_steps == 0:
+        raise SystemExit(f"no step in {seconds} seconds; set --seconds to a larger number")
+    return 1e3 * elapsed / num_steps
+
+
+def measure(rounds, seconds):
+    """Return the milliseconds per step in each round, by policy: alone, next to a busy process."""
+    times = {policy: ([], []) for policy in POLICIES}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        counters = {policy: Path(folder, policy) for policy in POLICIES}
+        processes = {policy: start(policy, counters[policy], stack) for policy in POLICIES}
+        for _ in range(rounds):
+            for policy, (alone, _) in times.items():
+                alone.append(take_turn(processes[policy], counters[policy], seconds))
+            with running(ENDLESS_LOOP):
+                for policy, (_, busy) in times.items():
+                    busy.append(take_turn(processes[policy], counters[policy], seconds))
+    return times
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--fraction", type=float, default=0.1)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        train(args.fraction)
-        return
-    for policy in POLICIES:
-        rounds = [[time_step(policy, i, args.fraction) for i in (0, 1)] for _ in range(args.rounds)]
-        alone, busy = (statistics.median(times) for times in zip(*rounds, strict=True))
-        print(f"{policy:8} alone {alone:8.1f} ms, busy {busy:8.1f} ms, ratio {busy / alone:.2f}")
+        train(args.worker)
+    times = measure(args.rounds, args.seconds)
+    for policy, (alone, busy) in times.items():
+        row = f"{policy:8} alone {statistics.median(alone):7.1f} ms"
+        sides = zip(("alone", "busy"), (alone, busy), times["passive"], strict=True)
+        for name, own, passive in sides:
+            ratios = [a / b for a, b in zip(own, passive, strict=True)]
+            row += f", {name} / passive {statistics.median(ratios):.2f} "
+            row += f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{row}, busy / alone {statistics.median(busy) / statistics.median(alone):.2f}")
 
 
 if __name__ == "__main__":

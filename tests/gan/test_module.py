@@ -144,9 +144,7 @@ def test_no_gradient_reaches_the_other_network(monkeypatch, loss, penalty):
 
 
 def test_warmup_trains_the_discriminator_and_freezes_the_generator():
-    module = make_module(
-        "discriminator_warmup=768", "trainer.max_epochs=4", "discriminator_optimizer.lr=2e-3"
-    )  # three of four epochs
+    module = make_module("discriminator_warmup=768", "trainer.max_epochs=4")  # 3 of 4 epochs
     initial_generator = weights(module.generator.decoder)
     initial_discriminator = weights(module.discriminator)
     losses = []

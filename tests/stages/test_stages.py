@@ -565,6 +565,13 @@ def test_every_experiment_composes_and_has_a_summary_and_a_command(path):
     assert compose(f"experiment={path.stem}", *needed)
 
 
+@pytest.mark.parametrize("name", ["r3gan", "stacked_mnist", "warm_start_study"])
+def test_experiments_with_their_own_optimizers_set_all_that_depends_on_the_data(name):
+    training = compose(f"experiment={name}").gan
+    for adam in (training.generator_optimizer, training.discriminator_optimizer):
+        assert None not in (adam.lr, adam.beta1, adam.lr_warmup)
+
+
 def test_the_gpu_experiment_is_combined_with_another():
     run = compose("experiment=[r3gan_64,gpu]", "dataset.root=images")
     assert run.discriminator.name == "resnet" and run.dataset.image_size == 64

@@ -1,11 +1,12 @@
 """Configs of the trainer and the optimizer, and data-dependent defaults."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vaegan.data.batches import LoaderConfig
 from vaegan.gan.training_config import GANTraining, resolve_data_defaults
-from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
@@ -79,31 +80,48 @@ def test_batch_size_must_be_divisible_by_the_number_of_devices(training):
 
 
 @pytest.mark.parametrize(
-    "shape, is_natural, rates, fresh_rates",
+    "shape, is_natural, generator, discriminator",
     [
-        ((1, 28, 28), False, (6e-3, 4e-3), (1e-3, 2e-3)),
-        ((3, 32, 32), True, (1e-3, 1e-3), (1e-3, 1e-3)),
-        ((3, 48, 64), False, (3e-4, 3e-4), (3e-4, 3e-4)),
+        ((1, 28, 28), False, (3e-3, 0.0, 0.1), (2e-3, 0.0, 0.0)),
+        ((3, 32, 32), False, (3e-3, 0.0, 0.1), (2e-3, 0.0, 0.0)),
+        ((3, 32, 32), True, (1e-3, 0.5, 0.0), (1e-3, 0.5, 0.0)),
+        ((3, 48, 64), False, (3e-4, 0.5, 0.0), (3e-4, 0.5, 0.0)),
+        ((3, 64, 64), True, (3e-4, 0.5, 0.0), (3e-4, 0.5, 0.0)),
     ],
 )
-def test_gan_defaults_depend_on_the_data(shape, is_natural, rates, fresh_rates):
+def test_gan_defaults_depend_on_the_data(shape, is_natural, generator, discriminator):
     training = GANTraining()
     resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
     assert training == GANTraining()
-    assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == rates
+    adam = resolved.generator_optimizer
+    assert (adam.lr, adam.beta1, adam.lr_warmup) == generator
+    adam = resolved.discriminator_optimizer
+    assert (adam.lr, adam.beta1, adam.lr_warmup) == discriminator
     assert resolved.discriminator_warmup == 1000
-    cold = GANTraining(warm_start=WarmStartConfig(generator="none"))
-    resolved = resolve_data_defaults(cold, shape, 10_000, is_natural)
-    assert (resolved.generator_optimizer.lr, resolved.discriminator_optimizer.lr) == fresh_rates
-    given = GANTraining(generator_optimizer=OptimizerConfig(lr=0.1), discriminator_warmup=0)
-    resolved = resolve_data_defaults(given, shape, 1_000_000)
-    assert resolved.generator_optimizer.lr == 0.1 and resolved.discriminator_warmup == 0
     assert resolve_data_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
 
 
-def test_vae_requires_a_learning_rate():
-    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive; got None"):
-        VAETraining(optimizer=OptimizerConfig(lr=None))
+def test_given_settings_of_a_gan_are_kept():
+    adam = OptimizerConfig(lr=0.1, beta1=0.5, lr_warmup=0.0)
+    rate_only = OptimizerConfig(lr=0.1, beta1=None, lr_warmup=0.0)
+    given = GANTraining(
+        generator_optimizer=adam, discriminator_optimizer=rate_only, discriminator_warmup=0
+    )
+    resolved = resolve_data_defaults(given, (1, 28, 28), 1_000_000)
+    assert resolved.generator_optimizer == adam and resolved.discriminator_warmup == 0
+    assert resolved.discriminator_optimizer == replace(rate_only, beta1=0.0)
+
+
+@pytest.mark.parametrize(
+    "key, expected",
+    [("lr", "positive"), ("beta1", r"in \[0, 1\)"), ("lr_warmup", r"in \[0, 1\)")],
+)
+def test_vae_requires_all_settings_of_its_optimizer(key, expected):
+    optimizer = OptimizerConfig(**{key: None})
+    with pytest.raises(ValueError, match=rf"optimizer\.{key} must be {expected}; got None"):
+        VAETraining(optimizer=optimizer)
+    with pytest.raises(ValueError, match=f"all settings .* must be set; got .*{key}=None"):
+        optimizer.build([torch.nn.Parameter(torch.zeros(1))], lambda: 1)
 
 
 def test_timed_convolutions_are_refused_in_deterministic_training():

@@ -20,16 +20,24 @@ from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, check_batch_size
 
 T = TypeVar("T", bound="GANTraining")
+Defaults = dict[str, dict[str, float]]  # settings of the optimizers, by network
 
 MAX_DEFAULT_WARMUP = 6_400  # images
 MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width of small images
-# Tuned on MNIST (experiment=warm_start_study), and on clip art at 32 and 64 pixels. The learning
-# rates for MNIST produce blank images on the clip art, and with bilinear networks also on MNIST if
-# the generator starts from fresh weights.
-DIGIT_LR = {"generator": 6e-3, "discriminator": 4e-3}
-FRESH_DIGIT_LR = {"generator": 1e-3, "discriminator": 2e-3}
-SMALL_NATURAL_LR = {"generator": 1e-3, "discriminator": 1e-3}
-LARGE_IMAGE_LR = {"generator": 3e-4, "discriminator": 3e-4}
+# Settings of the optimizers that depend on the data. Tuned on MNIST, and on clip art at 32 and 64
+# pixels. Without lr_warmup some GANs of digits become black.
+DIGIT_DEFAULTS: Defaults = {
+    "generator": {"lr": 3e-3, "beta1": 0.0, "lr_warmup": 0.1},
+    "discriminator": {"lr": 2e-3, "beta1": 0.0},
+}
+SMALL_NATURAL_DEFAULTS: Defaults = {
+    "generator": {"lr": 1e-3, "beta1": 0.5, "lr_warmup": 0.0},
+    "discriminator": {"lr": 1e-3, "beta1": 0.5},
+}
+LARGE_IMAGE_DEFAULTS: Defaults = {
+    "generator": {"lr": 3e-4, "beta1": 0.5, "lr_warmup": 0.0},
+    "discriminator": {"lr": 3e-4, "beta1": 0.5},
+}
 
 
 @dataclass
@@ -55,9 +63,9 @@ class GANConfig:
         return self.augmentation or default
 
 
-def default_gan_optimizer() -> OptimizerConfig:
-    """Return the default optimizer config of generator and discriminator."""
-    return OptimizerConfig(lr=None, lr_final=0.1, beta1=0.5, beta2=0.99)
+def default_gan_optimizer(lr_warmup: float | None) -> OptimizerConfig:
+    """Return the default optimizer config of generator or discriminator."""
+    return OptimizerConfig(lr=None, lr_warmup=lr_warmup, lr_final=0.1, beta1=None, beta2=0.99)
 
 
 @dataclass
@@ -84,12 +92,14 @@ class GANTraining:
     # images from one validation to the next, at least the batch size; null: use
     # trainer.val_check_interval
     score_every_n_images: int | None = None
-    # optimizer of the generator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural images,
-    # 6e-3 for others (1e-3 unless warm_start.generator=all)
-    generator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
-    # optimizer of the discriminator; lr=null: 3e-4 above 32 x 32 pixels, else 1e-3 for natural
-    # images, 4e-3 for others (2e-3 unless warm_start.generator=all)
-    discriminator_optimizer: OptimizerConfig = field(default_factory=default_gan_optimizer)
+    # optimizer of the generator; the values for null are listed in docs/gan-and-warm-start.md
+    generator_optimizer: OptimizerConfig = field(
+        default_factory=lambda: default_gan_optimizer(lr_warmup=None)
+    )
+    # optimizer of the discriminator; the values for null are listed in docs/gan-and-warm-start.md
+    discriminator_optimizer: OptimizerConfig = field(
+        default_factory=lambda: default_gan_optimizer(lr_warmup=0.0)
+    )
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
     # devices, length of training, validation and logging
@@ -135,7 +145,7 @@ def resolve_data_defaults(
 ) -> T:
     """Return the config with the null values that depend on the data replaced by numbers.
 
-    These are `discriminator_warmup` and the learning rates.
+    These are `discriminator_warmup`, and `lr`, `beta1` and `lr_warmup` of the optimizers.
 
     Args:
         training: Config to resolve; it is not modified.
@@ -146,10 +156,9 @@ def resolve_data_defaults(
     Raises:
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
-    lr = LARGE_IMAGE_LR
+    defaults = LARGE_IMAGE_DEFAULTS
     if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
-        digit_lr = DIGIT_LR if training.warm_start.generator == "all" else FRESH_DIGIT_LR
-        lr = SMALL_NATURAL_LR if is_natural else digit_lr
+        defaults = SMALL_NATURAL_DEFAULTS if is_natural else DIGIT_DEFAULTS
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
@@ -158,13 +167,14 @@ def resolve_data_defaults(
     return replace(
         training,
         discriminator_warmup=warmup,
-        generator_optimizer=with_default_lr(training.generator_optimizer, lr["generator"]),
-        discriminator_optimizer=with_default_lr(
-            training.discriminator_optimizer, lr["discriminator"]
+        generator_optimizer=with_defaults(training.generator_optimizer, defaults["generator"]),
+        discriminator_optimizer=with_defaults(
+            training.discriminator_optimizer, defaults["discriminator"]
         ),
     )
 
 
-def with_default_lr(optimizer: OptimizerConfig, lr: float) -> OptimizerConfig:
-    """Return the optimizer config with its learning rate set to `lr` if it is null."""
-    return replace(optimizer, lr=optimizer.lr or lr)
+def with_defaults(optimizer: OptimizerConfig, defaults: dict[str, float]) -> OptimizerConfig:
+    """Return the optimizer config with its null values replaced."""
+    filled = {key: value for key, value in defaults.items() if getattr(optimizer, key) is None}
+    return replace(optimizer, **filled)

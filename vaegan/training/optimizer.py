@@ -17,20 +17,24 @@ from vaegan.config import require
 class OptimizerConfig:
     """Adam with linear warm-up and cosine decay of the learning rate."""
 
-    # peak learning rate, > 0; null (GAN only): depends on the image size
+    # peak learning rate, > 0; null (GAN only): depends on the data
     lr: float | None = 1e-3
-    beta1: float = 0.9  # decay rate of the running mean of the gradient, in [0, 1)
+    # decay rate of the running mean of the gradient, in [0, 1); null (GAN only): depends on the
+    # data
+    beta1: float | None = 0.9
     beta2: float = 0.999  # decay rate of the running mean of the squared gradient, in [0, 1)
-    # fraction of training during which the learning rate rises linearly from 0, in [0, 1)
-    lr_warmup: float = 0.0
+    # fraction of training during which the learning rate rises linearly from 0, in [0, 1); null
+    # (GAN only): depends on the data
+    lr_warmup: float | None = 0.0
     # learning rate at the end of training as a fraction of lr, in [0, 1]; 1: no decay
     lr_final: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.lr is None or self.lr > 0, "lr", "positive", self.lr)
-        require(0 <= self.beta1 < 1, "beta1", "in [0, 1)", self.beta1)
+        for key in ("beta1", "lr_warmup"):
+            value = getattr(self, key)
+            require(value is None or 0 <= value < 1, key, "in [0, 1)", value)
         require(0 <= self.beta2 < 1, "beta2", "in [0, 1)", self.beta2)
-        require(0 <= self.lr_warmup < 1, "lr_warmup", "in [0, 1)", self.lr_warmup)
         require(0 <= self.lr_final <= 1, "lr_final", "in [0, 1]", self.lr_final)
 
     def build(
@@ -44,21 +48,25 @@ class OptimizerConfig:
                 during training.
 
         Raises:
-            ValueError: `lr` is None.
+            ValueError: `lr`, `beta1` or `lr_warmup` is None.
         """
-        if self.lr is None:
-            raise ValueError("lr must be set before the optimizer is built; got None")
-        optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
+        lr, beta1, lr_warmup = self.lr, self.beta1, self.lr_warmup
+        if lr is None or beta1 is None or lr_warmup is None:
+            settings = f"lr={lr}, beta1={beta1}, lr_warmup={lr_warmup}"
+            raise ValueError(f"all settings of the optimizer must be set; got {settings}")
+        optimizer = Adam(parameters, lr, (beta1, self.beta2), fused=True)
 
         def multiplier(step: int) -> float:
-            return self.lr_multiplier((step + 1) / max(1, num_steps()))
+            progress = (step + 1) / max(1, num_steps())
+            return lr_multiplier(progress, lr_warmup, self.lr_final)
 
         return optimizer, LambdaLR(optimizer, multiplier)
 
-    def lr_multiplier(self, progress: float) -> float:
-        """Return the learning-rate multiplier at a fraction of training, in [0, 1]."""
-        if progress < self.lr_warmup:
-            return progress / self.lr_warmup
-        decay_progress = (min(1.0, progress) - self.lr_warmup) / (1 - self.lr_warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * decay_progress))
-        return self.lr_final + (1 - self.lr_final) * cosine
+
+def lr_multiplier(progress: float, lr_warmup: float, lr_final: float) -> float:
+    """Return the learning rate as a fraction of its peak, at a fraction of training in [0, 1]."""
+    if progress < lr_warmup:
+        return progress / lr_warmup
+    decay_progress = (min(1.0, progress) - lr_warmup) / (1 - lr_warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * decay_progress))
+    return lr_final + (1 - lr_final) * cosine

@@ -26,7 +26,10 @@ class VAETraining:
     early_stopping_patience: int | None = 10
 
     def __post_init__(self) -> None:
-        require(self.optimizer.lr is not None, "optimizer.lr", "positive", self.optimizer.lr)
+        expected = {"lr": "positive", "beta1": "in [0, 1)", "lr_warmup": "in [0, 1)"}
+        for key, values in expected.items():
+            is_set = getattr(self.optimizer, key) is not None
+            require(is_set, f"optimizer.{key}", values, None)
         patience = self.early_stopping_patience
         is_valid = patience is None or patience >= 1
         require(is_valid, "early_stopping_patience", "at least 1, or null", patience)
