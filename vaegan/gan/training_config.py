@@ -63,11 +63,6 @@ class GANConfig:
         return self.augmentation or default
 
 
-def default_gan_optimizer(lr_warmup: float | None) -> OptimizerConfig:
-    """Return the default optimizer config of generator or discriminator."""
-    return OptimizerConfig(lr=None, lr_warmup=lr_warmup, lr_final=0.1, beta1=None, beta2=0.99)
-
-
 @dataclass
 class GANTraining:
     """Training of a GAN."""
@@ -94,11 +89,15 @@ class GANTraining:
     score_every_n_images: int | None = None
     # optimizer of the generator; the values for null are listed in docs/gan-and-warm-start.md
     generator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: default_gan_optimizer(lr_warmup=None)
+        default_factory=lambda: OptimizerConfig(
+            lr=None, lr_warmup=None, lr_final=0.1, beta1=None, beta2=0.99
+        )
     )
     # optimizer of the discriminator; the values for null are listed in docs/gan-and-warm-start.md
     discriminator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: default_gan_optimizer(lr_warmup=0.0)
+        default_factory=lambda: OptimizerConfig(
+            lr=None, lr_warmup=0.0, lr_final=0.1, beta1=None, beta2=0.99
+        )
     )
     # batch sizes and data loading
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(batch_size=64))
