@@ -8,6 +8,7 @@ from scipy import stats
 from torch.distributions import Distribution, constraints
 
 from vaegan.probability.distributions import eight_bit
+from vaegan.probability.leaky_sigmoid import MAX_LOGIT
 from vaegan.probability.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from vaegan.probability.likelihoods.eight_bit import DiscretizedLogisticMixture
 from vaegan.probability.likelihoods.likelihood import Likelihood
@@ -116,6 +117,30 @@ def test_mean_agrees_with_log_prob(config):
         expected = float((pixel_probabilities(distribution, x) * weights * x).sum())
         tolerance = 0.5 / 255 if isinstance(likelihood, DiscretizedLogisticMixture) else 1e-6
         assert distribution.mean.item() == pytest.approx(expected, abs=tolerance)
+
+
+def test_the_image_is_the_mean(config):
+    """Bit for bit, so that a GAN starts with exactly the images of the VAE."""
+    likelihood = config.build((1, 5, 7))
+    params = (10 * torch.randn(4, *likelihood.param_shape)).requires_grad_()
+    assert torch.equal(likelihood.image(params), likelihood(params).mean)
+
+
+@pytest.mark.parametrize("config", [Bernoulli.Config(), Gaussian.Config()])
+@pytest.mark.parametrize("start", [-50.0, 50.0])
+def test_the_gradient_of_a_saturated_image_lets_it_recover(config, start):
+    """From a black or white image, gradient descent gets to gray, and from gray not far beyond."""
+    likelihood = config.build(PIXEL)
+    params = torch.full((1, *likelihood.param_shape), start, requires_grad=True)
+    optimizer = torch.optim.Adam([params], lr=0.5, betas=(0.0, 0.99))
+    for target in (0.5, float(start > 0)):
+        for _ in range(200):
+            loss = (likelihood.image(params) - target).abs().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert abs(likelihood.image(params).item() - target) < 0.2
+    assert params.abs().item() < MAX_LOGIT + 2
 
 
 def test_log_prob_is_summed_over_pixels_only(config):

@@ -24,4 +24,4 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
-        return self.likelihood(to_full_precision(self.decoder(z))).mean
+        return self.likelihood.image(to_full_precision(self.decoder(z)))

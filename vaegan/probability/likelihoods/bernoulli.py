@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from vaegan.images import ImageShape
 from vaegan.probability import distributions
+from vaegan.probability.leaky_sigmoid import leaky_sigmoid
 from vaegan.probability.likelihoods.density import Density
 from vaegan.probability.likelihoods.likelihood import Likelihood
 
@@ -51,6 +52,9 @@ class Bernoulli(Likelihood):
     def forward(self, params: Tensor) -> Distribution:
         pixels = torch.distributions.Bernoulli(logits=params, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
+
+    def image(self, params: Tensor) -> Tensor:
+        return leaky_sigmoid(params)
 
 
 class ContinuousBernoulli(Density):

@@ -77,6 +77,20 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
             and whose `log_prob` is in nats per image.
         """
 
+    def image(self, params: Tensor) -> Tensor:
+        """Return the mean of p(x | z), the image that a GAN's generator makes.
+
+        A likelihood whose mean can saturate may override it with equal values and a gradient that
+        does not vanish, as `leaky_sigmoid` has.
+
+        Args:
+            params: Decoder output, (..., *param_shape).
+
+        Returns:
+            Images in [0, 1], (..., C, H, W).
+        """
+        return self(params).mean
+
     def update_running_scale(self, params: Tensor, target: Tensor) -> None:
         """Update the running statistics of the noise scale. Called on each training batch.
 

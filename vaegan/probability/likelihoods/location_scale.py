@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent
 
 from vaegan.config import require
 from vaegan.images import ImageShape
+from vaegan.probability.leaky_sigmoid import leaky_sigmoid
 from vaegan.probability.likelihoods.density import Density
 from vaegan.probability.noise_scales import SCALE_KINDS, build_scale
 
@@ -70,6 +71,9 @@ class LocationScale(Density, abc.ABC):
         scale = self.scale(params[..., self.image_shape[0] :, :, :])
         pixels = self.family(self.location(params), scale, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
+
+    def image(self, params: Tensor) -> Tensor:
+        return leaky_sigmoid(params[..., : self.image_shape[0], :, :])
 
 
 class Gaussian(LocationScale):
