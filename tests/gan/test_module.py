@@ -120,6 +120,16 @@ def test_cold_generator_outputs_the_mean_image():
     assert images.std(0).mean() < 0.05
 
 
+@pytest.mark.parametrize("override, has_gradient", [((), True), (("saturation_logit=0",), False)])
+def test_a_black_generator_gets_a_gradient(override, has_gradient):
+    module = make_module(*override)
+    decoder = module.generator.decoder
+    decoder.set_output(torch.full(SOURCE.image_shape, -60.0))
+    module.generator(torch.randn(16, 8)).sum().neg().backward()
+    norm = torch.cat([p.grad.flatten() for p in decoder.parameters()]).norm()
+    assert (norm > 0.1) if has_gradient else (norm < 1e-12)
+
+
 @pytest.mark.parametrize("loss", sorted(AdversarialLoss.choices))
 @pytest.mark.parametrize("penalty", sorted(GradientPenalty.choices))
 def test_no_gradient_reaches_the_other_network(monkeypatch, loss, penalty):

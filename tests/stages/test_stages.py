@@ -569,7 +569,8 @@ def test_every_experiment_composes_and_has_a_summary_and_a_command(path):
 def test_experiments_with_their_own_optimizers_set_all_that_depends_on_the_data(name):
     training = compose(f"experiment={name}").gan
     for adam in (training.generator_optimizer, training.discriminator_optimizer):
-        assert None not in (adam.lr, adam.beta1, adam.lr_warmup)
+        assert None not in (adam.lr, adam.beta1)
+    assert training.saturation_logit == 0
 
 
 def test_the_gpu_experiment_is_combined_with_another():

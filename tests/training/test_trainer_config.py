@@ -82,11 +82,11 @@ def test_batch_size_must_be_divisible_by_the_number_of_devices(training):
 @pytest.mark.parametrize(
     "shape, is_natural, generator, discriminator",
     [
-        ((1, 28, 28), False, (3e-3, 0.0, 0.1), (2e-3, 0.0, 0.0)),
-        ((3, 32, 32), False, (3e-3, 0.0, 0.1), (2e-3, 0.0, 0.0)),
-        ((3, 32, 32), True, (1e-3, 0.5, 0.0), (1e-3, 0.5, 0.0)),
-        ((3, 48, 64), False, (3e-4, 0.5, 0.0), (3e-4, 0.5, 0.0)),
-        ((3, 64, 64), True, (3e-4, 0.5, 0.0), (3e-4, 0.5, 0.0)),
+        ((1, 28, 28), False, (3e-3, 0.0), (2e-3, 0.0)),
+        ((3, 32, 32), False, (3e-3, 0.0), (2e-3, 0.0)),
+        ((3, 32, 32), True, (1e-3, 0.5), (1e-3, 0.5)),
+        ((3, 48, 64), False, (3e-4, 0.5), (3e-4, 0.5)),
+        ((3, 64, 64), True, (3e-4, 0.5), (3e-4, 0.5)),
     ],
 )
 def test_gan_defaults_depend_on_the_data(shape, is_natural, generator, discriminator):
@@ -94,16 +94,17 @@ def test_gan_defaults_depend_on_the_data(shape, is_natural, generator, discrimin
     resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
     assert training == GANTraining()
     adam = resolved.generator_optimizer
-    assert (adam.lr, adam.beta1, adam.lr_warmup) == generator
+    assert (adam.lr, adam.beta1) == generator
     adam = resolved.discriminator_optimizer
-    assert (adam.lr, adam.beta1, adam.lr_warmup) == discriminator
+    assert (adam.lr, adam.beta1) == discriminator
     assert resolved.discriminator_warmup == 1000
+    assert resolved.saturation_logit == (0 if is_natural else 8)
     assert resolve_data_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
 
 
 def test_given_settings_of_a_gan_are_kept():
-    adam = OptimizerConfig(lr=0.1, beta1=0.5, lr_warmup=0.0)
-    rate_only = OptimizerConfig(lr=0.1, beta1=None, lr_warmup=0.0)
+    adam = OptimizerConfig(lr=0.1, beta1=0.5)
+    rate_only = OptimizerConfig(lr=0.1, beta1=None)
     given = GANTraining(
         generator_optimizer=adam, discriminator_optimizer=rate_only, discriminator_warmup=0
     )
@@ -114,7 +115,7 @@ def test_given_settings_of_a_gan_are_kept():
 
 @pytest.mark.parametrize(
     "key, expected",
-    [("lr", "positive"), ("beta1", r"in \[0, 1\)"), ("lr_warmup", r"in \[0, 1\)")],
+    [("lr", "positive"), ("beta1", r"in \[0, 1\)")],
 )
 def test_vae_requires_all_settings_of_its_optimizer(key, expected):
     optimizer = OptimizerConfig(**{key: None})

@@ -15,13 +15,18 @@ class Generator(nn.Module):
     Args:
         decoder: Maps latents (B, latent_dim) to likelihood parameters.
         likelihood: Maps the parameters to p(x|z).
+
+    Attributes:
+        saturation_logit: Setting of the same name of `GANTraining`, which changes gradients only.
     """
 
     def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:
         super().__init__()
         self.decoder = decoder
         self.likelihood = likelihood
+        self.saturation_logit = 0.0
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images in [0, 1], (B, C, H, W), from latents (B, latent_dim)."""
-        return self.likelihood.image(to_full_precision(self.decoder(z)))
+        params = to_full_precision(self.decoder(z))
+        return self.likelihood.image(params, self.saturation_logit)

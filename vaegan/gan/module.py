@@ -69,6 +69,7 @@ class GANModule(ScoringModule):
         self.aggregate = components.latents.aggregate
         self.generator = components.generator.to(memory_format=torch.channels_last)
         self.generator.likelihood.requires_grad_(False)  # not trained by the GAN
+        self.generator.saturation_logit = training.saturation_logit or 0.0
         self.discriminator = components.discriminator.to(memory_format=torch.channels_last)
         batch_size = training.loader.batch_size
         self.ema = GeneratorEMA(

@@ -1,4 +1,4 @@
-"""Sigmoid whose gradient does not vanish, for the images that a GAN's generator makes."""
+"""Sigmoid with a gradient that lets saturated values recover, for the generator of a GAN."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Largest |logit| whose gradient is exact: the value is within a tenth of an 8-bit level of 0 or 1.
-MAX_LOGIT = 8.0
-
 
 class LeakySigmoid(torch.autograd.Function):
     """Implementation of `leaky_sigmoid`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, bound: float) -> Tensor:
         """Return sigmoid(logits)."""
         ctx.save_for_backward(logits)
+        ctx.bound = bound
         return logits.sigmoid()
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
-        """Return the gradient with respect to the logits."""
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient with respect to the logits, and None for the bound."""
         (logits,) = ctx.saved_tensors
-        value = logits.clamp(-MAX_LOGIT, MAX_LOGIT).sigmoid()
+        value = logits.clamp(-ctx.bound, ctx.bound).sigmoid()
         grad = grad_output * value * (1 - value)
         # Gradient descent moves a logit against its gradient.
-        moves_outward = (logits.abs() > MAX_LOGIT) & (logits * grad < 0)
-        return grad.masked_fill(moves_outward, 0.0)
+        moves_outward = (logits.abs() > ctx.bound) & (logits * grad < 0)
+        return grad.masked_fill(moves_outward, 0.0), None
 
 
-def leaky_sigmoid(logits: Tensor) -> Tensor:
-    """Return sigmoid(logits), any shape, with a gradient that lets saturated values recover.
+def leaky_sigmoid(logits: Tensor, bound: float) -> Tensor:
+    """Return sigmoid(logits), with a changed gradient where |logit| > bound.
 
-    The derivative of the sigmoid is about exp(-|logit|). A generator whose pixels have all become
-    black or white gets no gradient from the discriminator and stays like that. Here the derivative
-    beyond |logit| = 8 is that at 8, but 0 for a gradient whose descent would enlarge |logit|. Up to
-    8 both the values and the gradients are those of the sigmoid, beyond it only the values.
+    There the derivative is that at the bound, and 0 for a gradient whose descent would enlarge
+    |logit|. The derivative of the sigmoid itself falls like exp(-|logit|), so a generator whose
+    pixels have all become black gets no gradient from the discriminator and stays like that.
+
+    Args:
+        logits: Any shape.
+        bound: |logit| from which on a value counts as saturated; 0: the gradient is not changed.
     """
-    if not logits.requires_grad:
+    if not (bound and logits.requires_grad):
         return logits.sigmoid()
-    return LeakySigmoid.apply(logits)
+    return LeakySigmoid.apply(logits, bound)

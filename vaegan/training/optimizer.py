@@ -23,18 +23,18 @@ class OptimizerConfig:
     # data
     beta1: float | None = 0.9
     beta2: float = 0.999  # decay rate of the running mean of the squared gradient, in [0, 1)
-    # fraction of training during which the learning rate rises linearly from 0, in [0, 1); null
-    # (GAN only): depends on the data
-    lr_warmup: float | None = 0.0
+    # fraction of training during which the learning rate rises linearly from 0, in [0, 1)
+    lr_warmup: float = 0.0
     # learning rate at the end of training as a fraction of lr, in [0, 1]; 1: no decay
     lr_final: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.lr is None or self.lr > 0, "lr", "positive", self.lr)
-        for key in ("beta1", "lr_warmup"):
+        beta1 = self.beta1
+        require(beta1 is None or 0 <= beta1 < 1, "beta1", "in [0, 1)", beta1)
+        for key in ("beta2", "lr_warmup"):
             value = getattr(self, key)
-            require(value is None or 0 <= value < 1, key, "in [0, 1)", value)
-        require(0 <= self.beta2 < 1, "beta2", "in [0, 1)", self.beta2)
+            require(0 <= value < 1, key, "in [0, 1)", value)
         require(0 <= self.lr_final <= 1, "lr_final", "in [0, 1]", self.lr_final)
 
     def build(
@@ -48,17 +48,16 @@ class OptimizerConfig:
                 during training.
 
         Raises:
-            ValueError: `lr`, `beta1` or `lr_warmup` is None.
+            ValueError: `lr` or `beta1` is None.
         """
-        lr, beta1, lr_warmup = self.lr, self.beta1, self.lr_warmup
-        if lr is None or beta1 is None or lr_warmup is None:
-            settings = f"lr={lr}, beta1={beta1}, lr_warmup={lr_warmup}"
+        if self.lr is None or self.beta1 is None:
+            settings = f"lr={self.lr}, beta1={self.beta1}"
             raise ValueError(f"all settings of the optimizer must be set; got {settings}")
-        optimizer = Adam(parameters, lr, (beta1, self.beta2), fused=True)
+        optimizer = Adam(parameters, self.lr, (self.beta1, self.beta2), fused=True)
 
         def multiplier(step: int) -> float:
             progress = (step + 1) / max(1, num_steps())
-            return lr_multiplier(progress, lr_warmup, self.lr_final)
+            return lr_multiplier(progress, self.lr_warmup, self.lr_final)
 
         return optimizer, LambdaLR(optimizer, multiplier)
 

@@ -26,8 +26,7 @@ class VAETraining:
     early_stopping_patience: int | None = 10
 
     def __post_init__(self) -> None:
-        expected = {"lr": "positive", "beta1": "in [0, 1)", "lr_warmup": "in [0, 1)"}
-        for key, values in expected.items():
+        for key, values in {"lr": "positive", "beta1": "in [0, 1)"}.items():
             is_set = getattr(self.optimizer, key) is not None
             require(is_set, f"optimizer.{key}", values, None)
         patience = self.early_stopping_patience

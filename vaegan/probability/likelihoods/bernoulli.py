@@ -53,8 +53,8 @@ class Bernoulli(Likelihood):
         pixels = torch.distributions.Bernoulli(logits=params, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
 
-    def image(self, params: Tensor) -> Tensor:
-        return leaky_sigmoid(params)
+    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
+        return leaky_sigmoid(params, saturation_logit)
 
 
 class ContinuousBernoulli(Density):

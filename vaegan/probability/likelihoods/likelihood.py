@@ -77,14 +77,14 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
             and whose `log_prob` is in nats per image.
         """
 
-    def image(self, params: Tensor) -> Tensor:
+    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
         """Return the mean of p(x | z), the image that a GAN's generator makes.
 
-        A likelihood whose mean can saturate may override it with equal values and a gradient that
-        does not vanish, as `leaky_sigmoid` has.
+        A likelihood whose mean is a sigmoid overrides it with `leaky_sigmoid`.
 
         Args:
             params: Decoder output, (..., *param_shape).
+            saturation_logit: `bound` of `leaky_sigmoid`.
 
         Returns:
             Images in [0, 1], (..., C, H, W).

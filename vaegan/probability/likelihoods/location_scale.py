@@ -72,8 +72,8 @@ class LocationScale(Density, abc.ABC):
         pixels = self.family(self.location(params), scale, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
 
-    def image(self, params: Tensor) -> Tensor:
-        return leaky_sigmoid(params[..., : self.image_shape[0], :, :])
+    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
+        return leaky_sigmoid(params[..., : self.image_shape[0], :, :], saturation_logit)
 
 
 class Gaussian(LocationScale):
