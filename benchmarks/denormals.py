@@ -2,10 +2,10 @@
 
     python benchmarks/denormals.py GAN_RUN [--rounds 9]
 
-Where the sigmoid of a trained generator is saturated, gradients are denormal, and runs of vaegan
-treat these as zero. Each round measures both settings on the CPU, in one thread, on the same
-latents and in alternating order. The ratio is the time without denormal numbers over the time with
-them: median over rounds, smallest and largest.
+Where the sigmoid of a trained generator is saturated, its exact gradients (saturation_logit=0) are
+denormal, and runs of vaegan treat these as zero. Each round measures both settings on the CPU, in
+one thread, on the same latents and in alternating order. The ratio is the time without denormal
+numbers over the time with them: median over rounds, smallest and largest.
 """
 
 import argparse

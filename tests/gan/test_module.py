@@ -130,6 +130,18 @@ def test_a_black_generator_gets_a_gradient(override, has_gradient):
     assert (norm > 0.1) if has_gradient else (norm < 1e-12)
 
 
+def test_the_reconstruction_loss_keeps_exact_gradients():
+    images = SOURCE.split("train").images[:16].float() / 255
+    results = []
+    for saturation_logit in (0, 8):
+        torch.manual_seed(0)
+        module = make_module(f"saturation_logit={saturation_logit}")
+        module.generator.decoder.set_output(torch.full(SOURCE.image_shape, -20.0))
+        reconstruction_loss(module.vae, module.generator, images).backward()
+        results.append(gradients(module.generator.decoder))
+    assert all_equal(*results)
+
+
 @pytest.mark.parametrize("loss", sorted(AdversarialLoss.choices))
 @pytest.mark.parametrize("penalty", sorted(GradientPenalty.choices))
 def test_no_gradient_reaches_the_other_network(monkeypatch, loss, penalty):

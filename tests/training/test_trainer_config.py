@@ -63,6 +63,7 @@ def test_learning_rate_rises_linearly_then_decays_by_a_cosine():
         ),
         (lambda: GANTraining(discriminator_warmup=-1), "discriminator_warmup must be at least 0"),
         (lambda: GANTraining(discriminator_steps=0), "discriminator_steps must be at least 1"),
+        (lambda: GANTraining(saturation_logit=-1.0), "saturation_logit must be at least 0"),
         (lambda: GANTraining(ema_half_life=0.0), "ema_half_life must be positive"),
     ],
 )
@@ -106,9 +107,13 @@ def test_given_settings_of_a_gan_are_kept():
     adam = OptimizerConfig(lr=0.1, beta1=0.5)
     rate_only = OptimizerConfig(lr=0.1, beta1=None)
     given = GANTraining(
-        generator_optimizer=adam, discriminator_optimizer=rate_only, discriminator_warmup=0
+        generator_optimizer=adam,
+        discriminator_optimizer=rate_only,
+        discriminator_warmup=0,
+        saturation_logit=5.0,
     )
     resolved = resolve_data_defaults(given, (1, 28, 28), 1_000_000)
+    assert resolved.saturation_logit == 5
     assert resolved.generator_optimizer == adam and resolved.discriminator_warmup == 0
     assert resolved.discriminator_optimizer == replace(rate_only, beta1=0.0)
 

@@ -24,8 +24,8 @@ Defaults = dict[str, dict[str, float]]  # settings of the optimizers, by network
 
 MAX_DEFAULT_WARMUP = 6_400  # images
 MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width of small images
-# At this |logit| a pixel is a tenth of an 8-bit level from 0 or 1. Tuned on MNIST; on clip art it
-# makes flat areas noisier.
+# At this |logit| a pixel is less than a tenth of an 8-bit level from 0 or 1. Tuned on MNIST; on
+# clip art it makes flat areas noisier.
 DIGIT_SATURATION_LOGIT = 8.0
 # Settings of the optimizers that depend on the data, tuned on MNIST, and on clip art at 32 and 64
 # pixels
@@ -83,9 +83,10 @@ class GANTraining:
     # the batch size per device
     gradient_accumulation: int = 1
     gradient_clip: float | None = None  # maximum gradient norm of a network, > 0; null: no clipping
-    # |logit| above which a pixel of the generator counts as saturated, >= 0; its derivative is then
-    # that at this limit, and 0 for steps away from gray; 0: exact gradients; null: 8, for natural
-    # images 0
+    # |logit| beyond which a pixel of the generator counts as saturated, >= 0; its gradient then
+    # uses the derivative at this limit, and is 0 if the step would move the pixel away from gray;
+    # no effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
+    # 0: exact gradients; null: 8, for natural images 0
     saturation_logit: float | None = None
     # images after which the weight of a past generator in the EMA has halved, > 0
     ema_half_life: float = 10_000.0

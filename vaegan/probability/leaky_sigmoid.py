@@ -22,7 +22,7 @@ class LeakySigmoid(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         """Return the gradient with respect to the logits, and None for the bound."""
         (logits,) = ctx.saved_tensors
-        value = logits.clamp(-ctx.bound, ctx.bound).sigmoid()
+        value = (-logits.abs().clamp(max=ctx.bound)).sigmoid()  # near 0, where it is precise
         grad = grad_output * value * (1 - value)
         # Gradient descent moves a logit against its gradient.
         moves_outward = (logits.abs() > ctx.bound) & (logits * grad < 0)
@@ -32,14 +32,12 @@ class LeakySigmoid(torch.autograd.Function):
 def leaky_sigmoid(logits: Tensor, bound: float) -> Tensor:
     """Return sigmoid(logits), with a changed gradient where |logit| > bound.
 
-    There the derivative is that at the bound, and 0 for a gradient whose descent would enlarge
-    |logit|. The derivative of the sigmoid itself falls like exp(-|logit|), so a generator whose
-    pixels have all become black gets no gradient from the discriminator and stays like that.
+    There the derivative is that at the bound, and the gradient is 0 if descent along it would
+    enlarge |logit|. The derivative of the sigmoid itself falls like exp(-|logit|), so a generator
+    whose pixels have all become black gets no gradient from the discriminator and stays black.
 
     Args:
         logits: Any shape.
-        bound: |logit| from which on a value counts as saturated; 0: the gradient is not changed.
+        bound: |logit| beyond which a value counts as saturated; 0: the gradient is not changed.
     """
-    if not (bound and logits.requires_grad):
-        return logits.sigmoid()
-    return LeakySigmoid.apply(logits, bound)
+    return LeakySigmoid.apply(logits, bound) if bound else logits.sigmoid()

@@ -15,8 +15,9 @@ SMALLEST_DENORMAL = 2.0**-149  # of float32
 def denormals_as_zero() -> Iterator[None]:
     """Treat denormal numbers, in float32 those below 1.2e-38 in magnitude, as zero in the context.
 
-    Many CPUs are slow to compute with them. A GAN of binary images makes them all the time: where
-    the generator's sigmoid is saturated, the gradient of its logit is about exp(-|logit|).
+    Many CPUs are slow to compute with them. A GAN of binary images with exact gradients makes them
+    all the time: where the generator's sigmoid is saturated, the gradient of its logit is about
+    exp(-|logit|).
 
     The setting belongs to a thread. On Linux, new threads inherit it and keep it. The context
     therefore covers PyTorch's other threads only if nothing was computed before in this process,

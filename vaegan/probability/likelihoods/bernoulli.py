@@ -10,7 +10,6 @@ from torch.distributions import Distribution, Independent, constraints
 
 from vaegan.images import ImageShape
 from vaegan.probability import distributions
-from vaegan.probability.leaky_sigmoid import leaky_sigmoid
 from vaegan.probability.likelihoods.density import Density
 from vaegan.probability.likelihoods.likelihood import Likelihood
 
@@ -53,8 +52,8 @@ class Bernoulli(Likelihood):
         pixels = torch.distributions.Bernoulli(logits=params, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
 
-    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
-        return leaky_sigmoid(params, saturation_logit)
+    def mean_logits(self, params: Tensor) -> Tensor:
+        return params
 
 
 class ContinuousBernoulli(Density):

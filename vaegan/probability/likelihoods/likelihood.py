@@ -17,6 +17,7 @@ from torch.distributions.constraints import Constraint
 
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
+from vaegan.probability.leaky_sigmoid import leaky_sigmoid
 from vaegan.runtime.seeding import image_noise, uniform_noise
 
 
@@ -77,19 +78,26 @@ class Likelihood(Component, nn.Module, abc.ABC, group="likelihood"):
             and whose `log_prob` is in nats per image.
         """
 
-    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
-        """Return the mean of p(x | z), the image that a GAN's generator makes.
-
-        A likelihood whose mean is a sigmoid overrides it with `leaky_sigmoid`.
+    def mean_logits(self, params: Tensor) -> Tensor | None:
+        """Return the logits of the mean, (..., C, H, W), if the mean is their sigmoid.
 
         Args:
             params: Decoder output, (..., *param_shape).
-            saturation_logit: `bound` of `leaky_sigmoid`.
+        """
+        return None
+
+    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
+        """Return the mean of p(x | z), the image that a GAN's generator makes.
+
+        Args:
+            params: Decoder output, (..., *param_shape).
+            saturation_logit: `bound` of `leaky_sigmoid`, if the mean is a sigmoid.
 
         Returns:
             Images in [0, 1], (..., C, H, W).
         """
-        return self(params).mean
+        logits = self.mean_logits(params)
+        return self(params).mean if logits is None else leaky_sigmoid(logits, saturation_logit)
 
     def update_running_scale(self, params: Tensor, target: Tensor) -> None:
         """Update the running statistics of the noise scale. Called on each training batch.

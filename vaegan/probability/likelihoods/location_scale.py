@@ -13,7 +13,6 @@ from torch.distributions import Distribution, Independent
 
 from vaegan.config import require
 from vaegan.images import ImageShape
-from vaegan.probability.leaky_sigmoid import leaky_sigmoid
 from vaegan.probability.likelihoods.density import Density
 from vaegan.probability.noise_scales import SCALE_KINDS, build_scale
 
@@ -62,7 +61,7 @@ class LocationScale(Density, abc.ABC):
 
     def location(self, params: Tensor) -> Tensor:
         """Return locations in (0, 1), (..., C, H, W), from decoder output (..., *param_shape)."""
-        return params[..., : self.image_shape[0], :, :].sigmoid()
+        return self.mean_logits(params).sigmoid()
 
     def update_running_scale(self, params: Tensor, target: Tensor) -> None:
         self.scale.update_running_scale(target - self.location(params))
@@ -72,8 +71,8 @@ class LocationScale(Density, abc.ABC):
         pixels = self.family(self.location(params), scale, validate_args=False)
         return Independent(pixels, 3, validate_args=False)
 
-    def image(self, params: Tensor, saturation_logit: float = 0.0) -> Tensor:
-        return leaky_sigmoid(params[..., : self.image_shape[0], :, :], saturation_logit)
+    def mean_logits(self, params: Tensor) -> Tensor:
+        return params[..., : self.image_shape[0], :, :]
 
 
 class Gaussian(LocationScale):
