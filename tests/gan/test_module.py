@@ -123,6 +123,7 @@ def test_cold_generator_outputs_the_mean_image():
 @pytest.mark.parametrize("override, has_gradient", [((), True), (("saturation_logit=0",), False)])
 def test_a_black_generator_gets_a_gradient(override, has_gradient):
     module = make_module(*override)
+    module.generator.saturation_logit = module.training_config.saturation_logit_at(0.1)
     decoder = module.generator.decoder
     decoder.set_output(torch.full(SOURCE.image_shape, -60.0))
     module.generator(torch.randn(16, 8)).sum().neg().backward()
@@ -130,12 +131,28 @@ def test_a_black_generator_gets_a_gradient(override, has_gradient):
     assert (norm > 0.1) if has_gradient else (norm < 1e-12)
 
 
+def test_saturated_pixels_have_exact_gradients_in_the_second_half(monkeypatch):
+    module = make_module("discriminator_warmup=0")
+    step_generator = module.step_generator
+    limits = []
+
+    def record(*args):
+        limits.append(module.generator.saturation_logit)
+        return step_generator(*args)
+
+    monkeypatch.setattr(module, "step_generator", record)
+    fit(module)
+    assert limits == [8, 8, 0, 0]
+    assert module.generator_ema.saturation_logit == 0
+
+
 def test_the_reconstruction_loss_keeps_exact_gradients():
     images = SOURCE.split("train").images[:16].float() / 255
     results = []
     for saturation_logit in (0, 8):
         torch.manual_seed(0)
-        module = make_module(f"saturation_logit={saturation_logit}")
+        module = make_module()
+        module.generator.saturation_logit = saturation_logit
         module.generator.decoder.set_output(torch.full(SOURCE.image_shape, -20.0))
         reconstruction_loss(module.vae, module.generator, images).backward()
         results.append(gradients(module.generator.decoder))

@@ -64,6 +64,7 @@ def test_learning_rate_rises_linearly_then_decays_by_a_cosine():
         (lambda: GANTraining(discriminator_warmup=-1), "discriminator_warmup must be at least 0"),
         (lambda: GANTraining(discriminator_steps=0), "discriminator_steps must be at least 1"),
         (lambda: GANTraining(saturation_logit=-1.0), "saturation_logit must be at least 0"),
+        (lambda: GANTraining(saturation_fraction=1.5), r"saturation_fraction must be in \[0, 1\]"),
         (lambda: GANTraining(ema_half_life=0.0), "ema_half_life must be positive"),
     ],
 )

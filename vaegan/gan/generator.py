@@ -17,7 +17,8 @@ class Generator(nn.Module):
         likelihood: Maps the parameters to p(x|z).
 
     Attributes:
-        saturation_logit: Setting of the same name of `GANTraining`, which changes gradients only.
+        saturation_logit: Current limit of saturated pixels, see `GANTraining`; it changes gradients
+            only.
     """
 
     def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:

@@ -59,8 +59,6 @@ class GANModule(ScoringModule):
         logits = ("train/d_real", "train/d_fake")
         self.progress_bar_tags = ("train/d_loss", *logits, f"val/{scorer.monitor}")
         self.training_config = training
-        warmup, saturation_logit = training.discriminator_warmup, training.saturation_logit
-        assert warmup is not None and saturation_logit is not None  # see resolve_data_defaults
         self.header = header
         self.loss = components.loss
         self.penalty = components.penalty
@@ -71,13 +69,15 @@ class GANModule(ScoringModule):
         self.aggregate = components.latents.aggregate
         self.generator = components.generator.to(memory_format=torch.channels_last)
         self.generator.likelihood.requires_grad_(False)  # not trained by the GAN
-        self.generator.saturation_logit = saturation_logit
         self.discriminator = components.discriminator.to(memory_format=torch.channels_last)
         batch_size = training.loader.batch_size
         self.ema = GeneratorEMA(
             self.generator, training.ema_half_life, training.ema_rampup, batch_size
         )
-        self.warmup = DiscriminatorWarmup(warmup, training.discriminator_warmup_accuracy)
+        assert training.discriminator_warmup is not None, "call resolve_data_defaults first"
+        self.warmup = DiscriminatorWarmup(
+            training.discriminator_warmup, training.discriminator_warmup_accuracy
+        )
         self.progress = TrainingProgress()
         self.flops = FlopCounts()
         self.trained_networks = (self.generator.decoder, self.discriminator)
@@ -135,7 +135,8 @@ class GANModule(ScoringModule):
         g_optimizer, d_optimizer = self.optimizers()  # type: ignore[attr-defined]
         g_schedule, d_schedule = self.lr_schedulers()  # type: ignore[misc]
         logged: dict[str, Tensor] = {}
-
+        fraction = self.progress.discriminator_updates / self.num_discriminator_updates
+        self.generator.saturation_logit = config.saturation_logit_at(fraction)
         for step in range(config.discriminator_steps):
             is_last = step == config.discriminator_steps - 1
             z = self.sample_latents(len(real))

@@ -88,6 +88,8 @@ class GANTraining:
     # no effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
     # 0: exact gradients; null: 8, for natural images 0
     saturation_logit: float | None = None
+    # fraction of training after which gradients are exact for any saturation_logit, in [0, 1]
+    saturation_fraction: float = 0.5
     # images after which the weight of a past generator in the EMA has halved, > 0
     ema_half_life: float = 10_000.0
     # the EMA half-life is at most this fraction of the images so far, >= 0; 0: no ramp-up
@@ -118,6 +120,8 @@ class GANTraining:
         require(self.ema_rampup >= 0, "ema_rampup", "at least 0", self.ema_rampup)
         logit = self.saturation_logit
         require(logit is None or logit >= 0, "saturation_logit", "at least 0, or null", logit)
+        fraction = self.saturation_fraction
+        require(0 <= fraction <= 1, "saturation_fraction", "in [0, 1]", fraction)
         clip = self.gradient_clip
         require(clip is None or clip > 0, "gradient_clip", "positive, or null", clip)
         check_batch_size(self.loader, self.trainer)
@@ -131,6 +135,11 @@ class GANTraining:
         expected = f"a divisor of the {num_local} images per batch and device"
         is_divisor = num_parts >= 1 and num_local % num_parts == 0
         require(is_divisor, "gradient_accumulation", expected, num_parts)
+
+    def saturation_logit_at(self, fraction: float) -> float:
+        """Return `saturation_logit`, or 0 if it is no longer used, after a fraction of training."""
+        assert self.saturation_logit is not None, "call resolve_data_defaults first"
+        return self.saturation_logit if fraction < self.saturation_fraction else 0.0
 
     def _check_warmup(self) -> None:
         warmup = self.discriminator_warmup
