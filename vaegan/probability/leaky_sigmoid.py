@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 
 class LeakySigmoid(torch.autograd.Function):
@@ -22,10 +23,11 @@ class LeakySigmoid(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         """Return the gradient with respect to the logits, and None for the bound."""
         (logits,) = ctx.saved_tensors
-        value = (-logits.abs().clamp(max=ctx.bound)).sigmoid()  # near 0, where it is precise
-        grad = grad_output * value * (1 - value)
+        bound = ctx.bound
+        value = (-logits.abs().clamp(max=bound)).sigmoid()  # near 0, where it is precise
+        grad = torch.ops.aten.sigmoid_backward(grad_output, value)
         # Gradient descent moves a logit against its gradient.
-        moves_outward = (logits.abs() > ctx.bound) & (logits * grad < 0)
+        moves_outward = softshrink(logits, bound) * grad < 0
         return grad.masked_fill(moves_outward, 0.0), None
 
 
