@@ -1,6 +1,6 @@
 """Check correctness and speed of both stages on one GPU.
 
-    python benchmarks/gpu.py fork crash syncs repeat --seconds 240
+    python benchmarks/gpu.py fork crash syncs repeat graphs --seconds 240
     python benchmarks/gpu.py speed profile numbers metrics --seconds 220
 
 Together these two commands take at most about 8 minutes. Nothing new begins after `--seconds`; what
@@ -13,6 +13,7 @@ crash     every component once and many options, on small images: ok, or the exc
 syncs     how often a training step waits for the GPU, by place; the fewer, the better. Of 50 steps,
           one of which is logged.
 repeat    the same run twice, and one that was stopped and resumed: equal bit by bit, or how far off
+graphs    training with CUDA graphs and without: equal bit by bit, or how far off
 speed     milliseconds per training step, images per second, TFLOP/s of convolutions and matrix
           products, peak memory: medians over blocks of steps, by network and precision
 profile   kernels per step, and the share of the time in which the GPU has work: far below 1 means
@@ -334,6 +335,8 @@ PIPELINE_OPTIONS = (
     "encoder=resnet decoder=resnet encoder.normalization=group decoder.normalization=group",
     "encoder=resnet decoder=resnet discriminator=resnet trainer.precision=bf16-mixed",
     "objective.free_bits=0.1 callbacks=[device_stats]",
+    "trainer.cuda_graphs=false",
+    "trainer.compile=true trainer.precision=bf16-mixed",
 )
 GAN_OPTIONS = (
     "augmentation=diff_augment gradient_penalty=none",
@@ -444,6 +447,8 @@ SYNC_CASES = {  # stage and words
     "gan, skip_bad_steps": ("gan", ["gan.trainer.skip_bad_steps=10"]),
     "gan, reconstruction": ("gan", ["gan.warm_start.reconstruction_weight=1.0"]),
     "gan, bf16-mixed": ("gan", ["trainer.precision=bf16-mixed"]),
+    "vae, no CUDA graphs": ("vae", ["trainer.cuda_graphs=false"]),
+    "gan, no CUDA graphs": ("gan", ["trainer.cuda_graphs=false"]),
 }
 
 
@@ -492,25 +497,30 @@ BF16 = ("trainer.precision=bf16-mixed",)
 HIGH = ("trainer.matmul_precision=high",)
 BENCHMARK = ("trainer.benchmark=true",)
 COMPILE = ("trainer.compile=true",)
+NO_GRAPHS = ("trainer.cuda_graphs=false",)
 VARIANTS = {  # settings of timed runs
     "float32": (),
-    "bf16-mixed": BF16,
-    "matmul high": HIGH,
-    "high, benchmark": (*HIGH, *BENCHMARK),
-    "bf16-mixed, benchmark": (*BF16, *BENCHMARK),
+    "float32, no graphs": NO_GRAPHS,
+    "high": HIGH,
     "high, compiled": (*HIGH, *COMPILE),
-    "bf16-mixed, compiled": (*BF16, *COMPILE),
-    "bf16-mixed, high, benchmark, compiled": (*BF16, *HIGH, *BENCHMARK, *COMPILE),
+    "high, compiled, no graphs": (*HIGH, *COMPILE, *NO_GRAPHS),
+    "high, benchmark": (*HIGH, *BENCHMARK),
+    "bf16": BF16,
+    "bf16, benchmark": (*BF16, *BENCHMARK),
+    "bf16, benchmark, no graphs": (*BF16, *BENCHMARK, *NO_GRAPHS),
+    "bf16, benchmark, compiled": (*BF16, *BENCHMARK, *COMPILE),
 }
 SPEED_PLAN = (  # the most important first; compilation takes long
+    ("float32, no graphs", ("default", "color64", "r3gan_64")),
     ("float32", ("default", "color64", "r3gan_64")),
+    ("bf16, benchmark", ("r3gan_64", "color64")),
+    ("bf16, benchmark, no graphs", ("r3gan_64", "color64")),
+    ("bf16", ("r3gan_64", "color64")),
+    ("bf16, benchmark, compiled", ("r3gan_64", "color64")),
     ("high, compiled", ("default", "color64")),
-    ("bf16-mixed, benchmark", ("r3gan_64",)),
-    ("bf16-mixed, high, benchmark, compiled", ("r3gan_64", "color64")),
-    ("bf16-mixed", ("default", "color64", "r3gan_64")),
-    ("matmul high", ("color64", "r3gan_64")),
-    ("high, benchmark", ("color64", "r3gan_64")),
-    ("bf16-mixed, compiled", ("r3gan_64", "color64")),
+    ("high, compiled, no graphs", ("default",)),
+    ("high, benchmark", ("r3gan_64",)),
+    ("high", ("r3gan_64",)),
 )
 
 
@@ -526,7 +536,7 @@ def timing_of(setup, stage):
     if not HAS_GPU:
         return Timing(2, 1, 2)
     is_large = (setup, stage) == ("r3gan_64", "gan")
-    return Timing(4, 4, 3) if is_large else Timing(32, 16, 6)
+    return Timing(12, 4, 3) if is_large else Timing(80, 16, 6)  # CUDA graphs are captured first
 
 
 def time_steps(run, timing):
@@ -582,7 +592,7 @@ def speed(report):
             }
             table[title] = row
             report.say(
-                "speed: {:36} {ms:8.2f} ms/step {images_per_s:8.0f} images/s "
+                "speed: {:40} {ms:8.2f} ms/step {images_per_s:8.0f} images/s "
                 "{tflop_per_s:7.2f} TFLOP/s {peak_gib:6.2f} GiB".format(title, **row)
             )
     (report.folder / "speed.json").write_text(json.dumps(table, indent=1))
@@ -747,6 +757,41 @@ def repeat(report):
                 report.say(f"repeat: {title}: CRASH {describe_error(error)}")
 
 
+GRAPH_CASES = (  # stage and words
+    ("vae", "likelihood=gaussian likelihood.scale=optimal"),
+    ("vae", "likelihood=discretized_logistic_mixture dataset.channels=3"),
+    ("vae", "objective=dreg objective.num_samples=3"),
+    ("vae", "prior=vamp_prior prior.num_pseudo_inputs=20 posterior=full_normal"),
+    ("vae", "prior=flow posterior=flow"),
+    ("gan", "gradient_penalty.interval=2"),
+    ("gan", "gradient_penalty=r1_r2 gradient_penalty.interval=1 adversarial_loss=relativistic"),
+    ("gan", "gradient_penalty=wgan_gp adversarial_loss=wasserstein gan.discriminator_steps=2"),
+    ("gan", "augmentation=diff_augment augmentation.adaptive_target=0.6"),
+    ("gan", "gan.warm_start.reconstruction_weight=1 gan.warm_start.aggregate_posterior=true"),
+    ("gan", "gan.gradient_accumulation=2 gan.gradient_clip=1.0 discriminator.spectral_norm=true"),
+    ("gan", "gan.warm_start.freeze_layers=2 gan.warm_start.freeze_images=512"),
+    ("gan", "gan.trainer.skip_bad_steps=2 trainer.precision=bf16-mixed"),
+)
+
+
+def graphs(report):
+    """Compare the weights after deterministic training with CUDA graphs and without."""
+    words = [*SMALL, "dataset.num_train=1024", "trainer.deterministic=true"]
+    for stage, text in GRAPH_CASES:
+        title = f"{stage}, {text}"
+        if not report.may_begin(title):
+            continue
+        try:
+            run = stage_run(stage, words, *text.split(), f"{stage}.trainer.max_epochs=3")
+            weights = final_weights(run, stage)
+            trainer = replace(run.trainer, cuda_graphs=False)
+            expected = final_weights(replace(run, trainer=trainer), stage)
+            outcome = compare_weights(expected, weights)
+        except Exception as error:
+            outcome = f"CRASH {describe_error(error)}"
+        report.say(f"graphs: {title}: {outcome}")
+
+
 def final_weights(run, stage, stop_after=None):
     """Return the final weights of a run, optionally stopped and resumed."""
     folder = new_folder()
@@ -815,7 +860,7 @@ def time_eigenvalues(num_features):
 
 SECTIONS = {
     section.__name__: section
-    for section in (fork, crash, syncs, repeat, speed, profile, numbers, metrics)
+    for section in (fork, crash, syncs, repeat, graphs, speed, profile, numbers, metrics)
 }
 
 

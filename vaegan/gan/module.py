@@ -16,28 +16,23 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from vaegan.data.datamodule import Batch
-from vaegan.gan import steps
-from vaegan.gan.augmentation import AdaptiveProbability
 from vaegan.gan.components import GANComponents, TrainingProgress
 from vaegan.gan.ema import GeneratorEMA
-from vaegan.gan.evaluation_module import ScoringModule
 from vaegan.gan.generator import Generator
-from vaegan.gan.steps import DiscriminatorTerms
+from vaegan.gan.players import PlayersModule
+from vaegan.gan.steps import DiscriminatorTerms, Fakes, StepVariant
 from vaegan.gan.training_config import GANTraining
 from vaegan.gan.warm_start import named_layers
 from vaegan.gan.warmup import DiscriminatorWarmup
 from vaegan.metrics.sample_scores import NonFiniteError
 from vaegan.metrics.scorer import Scorer
-from vaegan.runtime.seeding import drawing_noise
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import drop_gradients, is_logged, optimizer_step
-from vaegan.vae.model import in_full_precision, to_full_precision
 
 
-class GANModule(ScoringModule):
+class GANModule(PlayersModule):
     """Train a generator and a discriminator against each other.
 
     Args:
@@ -54,22 +49,12 @@ class GANModule(ScoringModule):
         training: GANTraining,
         header: dict[str, Any],
     ) -> None:
-        super().__init__(scorer)
+        super().__init__(components, scorer, training.gradient_accumulation)
         self.automatic_optimization = False
         logits = ("train/d_real", "train/d_fake")
         self.progress_bar_tags = ("train/d_loss", *logits, f"val/{scorer.monitor}")
         self.training_config = training
         self.header = header
-        self.loss = components.loss
-        self.penalty = components.penalty
-        self.augmentation = components.augmentation
-        self.augment_probability = AdaptiveProbability(components.augmentation.config)
-
-        self.vae = components.vae.requires_grad_(False).eval()
-        self.aggregate = components.latents.aggregate
-        self.generator = components.generator.to(memory_format=torch.channels_last)
-        self.generator.likelihood.requires_grad_(False)  # not trained by the GAN
-        self.discriminator = components.discriminator.to(memory_format=torch.channels_last)
         batch_size = training.loader.batch_size
         self.ema = GeneratorEMA(
             self.generator, training.ema_half_life, training.ema_rampup, batch_size
@@ -82,32 +67,14 @@ class GANModule(ScoringModule):
         self.flops = FlopCounts()
         self.trained_networks = (self.generator.decoder, self.discriminator)
         self.terms: dict[str, Tensor] = {}  # loss terms of the current step, for NonFiniteGuard
-        self.latents: dict[torch.device, Distribution] = {}  # by the device of the module
 
     @property
     def generator_ema(self) -> Generator:
         """EMA of the generator, which is evaluated, sampled and saved."""
         return self.ema.module
 
-    def on_fit_start(self) -> None:
-        self.latents.clear()  # with several devices, the buffers are now those of the first rank
-
-    @torch.no_grad()
-    @in_full_precision()
-    def latent_distribution(self) -> Distribution:
-        if self.device not in self.latents:  # built once, because the VAE is frozen
-            prior = self.vae.latent_prior if self.aggregate is None else self.aggregate
-            self.latents[self.device] = prior()
-        return self.latents[self.device]
-
     def generate(self, z: Tensor) -> Tensor:
         return self.generator_ema(z)
-
-    def discriminator_logits(self, images: Tensor) -> Tensor:
-        """Augment images (B, C, H, W) and return their logits, (B,), at least float32."""
-        with drawing_noise():
-            augmented = self.augmentation(images, self.augment_probability())
-        return to_full_precision(self.discriminator(augmented))
 
     def configure_optimizers(self) -> Any:
         config = self.training_config
@@ -135,18 +102,16 @@ class GANModule(ScoringModule):
         g_optimizer, d_optimizer = self.optimizers()  # type: ignore[attr-defined]
         g_schedule, d_schedule = self.lr_schedulers()  # type: ignore[misc]
         logged: dict[str, Tensor] = {}
-        fraction = self.progress.discriminator_updates / self.num_discriminator_updates
-        self.generator.saturation_logit = config.saturation_logit_at(fraction)
         for step in range(config.discriminator_steps):
             is_last = step == config.discriminator_steps - 1
-            z = self.sample_latents(len(real))
-            fakes = self.generate_fakes(z, keep_graph=is_last and self.warmup.is_finished)
+            self.variant = self.next_variant(trains_generator=is_last and self.warmup.is_finished)
             counts_batch = is_last and not self.warmup.is_finished
-            logged |= self.step_discriminator(d_optimizer, real, fakes, counts_batch)
+            fakes, values = self.step_discriminator(d_optimizer, real, counts_batch)
+            logged |= values
             d_schedule.step()
 
         if self.warmup.is_finished:
-            logged |= self.step_generator(g_optimizer, real, z, fakes)
+            logged |= self.step_generator(g_optimizer, real, fakes)
             g_schedule.step()
             self.ema.update(self.generator, self.progress.generator_updates - 1)
 
@@ -155,46 +120,35 @@ class GANModule(ScoringModule):
         if is_logged(self.trainer):
             self.log_dict(logged, sync_dist=True)
 
-    def split_batch(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """Split a batch into `gradient_accumulation` micro-batches along its first dimension."""
-        return batch.chunk(self.training_config.gradient_accumulation)
-
-    def generate_fakes(self, z: Tensor, keep_graph: bool) -> list[Tensor]:
-        """Return the fake images of each micro-batch of latents z (B, latent_dim).
-
-        They keep their autograd graph if `keep_graph` and there is only one micro-batch.
-        """
-        micro_z = self.split_batch(z)
-        with torch.set_grad_enabled(keep_graph and len(micro_z) == 1), self.count_flops("fakes"):
-            return [self.generator(part) for part in micro_z]
-
-    def step_discriminator(
-        self,
-        optimizer: LightningOptimizer,
-        real: Tensor,
-        fakes: list[Tensor],
-        counts_batch: bool,
-    ) -> dict[str, Tensor]:
-        """Update the discriminator on real and fake images; return the values to log by tag."""
+    def next_variant(self, trains_generator: bool) -> StepVariant:
+        """Return the variant of the next discriminator step and, if any, the generator step."""
+        config = self.training_config
         num_updates = self.progress.discriminator_updates
         fraction = num_updates / self.num_discriminator_updates
-        penalty_weight = self.penalty.weight(num_updates, fraction)
+        self.generator.saturation_logit = config.saturation_logit_at(fraction)
+        num_images = self.progress.generator_updates * config.loader.batch_size
+        return StepVariant(
+            trains_generator=trains_generator,
+            penalty_weight=self.penalty.weight(num_updates, fraction) or None,
+            reconstruction_weight=config.warm_start.reconstruction_weight_at(num_images) or None,
+            saturation_logit=self.generator.saturation_logit,
+        )
+
+    def step_discriminator(
+        self, optimizer: LightningOptimizer, real: Tensor, counts_batch: bool
+    ) -> tuple[Fakes, dict[str, Tensor]]:
+        """Update the discriminator; return its fake images and the values to log by tag."""
+        weight = self.variant.penalty_weight
         optimizer.zero_grad()
-        all_terms = []
-        with self.count_flops(f"discriminator, penalty={penalty_weight > 0}"):
-            for x, fake in zip(self.split_batch(real), fakes, strict=True):
-                fake = fake.detach()
-                terms = steps.discriminator_terms(
-                    self.discriminator_logits, x, fake, self.loss, self.penalty, penalty_weight
-                )
-                self.manual_backward(terms.loss / len(fakes))
-                all_terms.append(terms)
-        terms = steps.join_terms(all_terms)
+        with self.count_flops(f"discriminator, penalty={weight is not None}"):
+            fakes, terms = self.compute_gradients(
+                "discriminator", self.discriminator_gradients, self.discriminator, real, weight
+            )
         self.terms = {"train/d_loss": terms.adversarial, "the gradient penalty": terms.penalty}
         grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_batch)
         self.update_adaptive_settings(terms)
         self.progress.discriminator_updates += 1
-        return grad_norm | terms.metrics() if is_logged(self.trainer) else {}
+        return fakes, grad_norm | terms.metrics() if is_logged(self.trainer) else {}
 
     def update_adaptive_settings(self, terms: DiscriminatorTerms) -> None:
         """Adapt the augmentation probability and the warm-up to the discriminator's logits."""
@@ -209,40 +163,31 @@ class GANModule(ScoringModule):
             self.warmup.update_accuracy(float(reduce(terms.accuracy, reduce_op="mean")))
 
     def step_generator(
-        self, optimizer: LightningOptimizer, real: Tensor, z: Tensor, fakes: list[Tensor]
+        self, optimizer: LightningOptimizer, real: Tensor, fakes: Fakes
     ) -> dict[str, Tensor]:
         """Update the generator with a frozen discriminator; return the values to log by tag."""
         config = self.training_config.warm_start
-        num_images = self.progress.generator_updates * self.training_config.loader.batch_size
-        reconstruction_weight = config.reconstruction_weight_at(num_images)
+        decoder = self.generator.decoder
+        weight = self.variant.reconstruction_weight
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            all_terms = []
-            micro_batches = zip(self.split_batch(real), self.split_batch(z), fakes, strict=True)
-            with self.count_flops(f"generator, reconstruction={reconstruction_weight > 0}"):
-                for x, micro_z, micro_fake in micro_batches:
-                    # With several micro-batches the fakes have no autograd graph: regenerate them.
-                    fake = micro_fake if len(fakes) == 1 else self.generator(micro_z)
-                    terms = steps.generator_terms(
-                        self.discriminator_logits,
-                        fake=fake,
-                        real=x,
-                        loss=self.loss,
-                        vae=self.vae,
-                        generator=self.generator,
-                        reconstruction_weight=reconstruction_weight,
-                    )
-                    self.manual_backward(terms.loss / len(fakes))
-                    all_terms.append(terms)
+            with self.count_flops(f"generator, reconstruction={weight is not None}"):
+                terms = self.compute_gradients(
+                    "generator",
+                    lambda *inputs: self.generator_gradients(fakes, *inputs),
+                    decoder,
+                    real,
+                    weight,
+                    fallback=lambda *inputs: self.generator_gradients(fakes.detach(), *inputs),
+                )
+            num_images = self.progress.generator_updates * self.training_config.loader.batch_size
             if num_images < config.freeze_images:
-                decoder_layers = list(named_layers(self.generator.decoder).values())
-                drop_gradients(decoder_layers[: config.freeze_layers])
-            terms = steps.join_terms(all_terms)
+                drop_gradients(list(named_layers(decoder).values())[: config.freeze_layers])
             self.terms = {
                 "train/g_loss": terms.adversarial,
                 "the reconstruction loss": terms.reconstruction,
             }
-            grad_norm = self.apply_step(optimizer, self.generator.decoder, "g", counts_batch=True)
+            grad_norm = self.apply_step(optimizer, decoder, "g", counts_batch=True)
         self.progress.generator_updates += 1
         return {"train/g_loss": terms.adversarial} | grad_norm
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -63,6 +63,32 @@ class GeneratorTerms(NamedTuple):
         return self.adversarial + self.reconstruction
 
 
+class Fakes(NamedTuple):
+    """Fake images of a discriminator step and their latents, by micro-batch."""
+
+    latents: Sequence[Tensor]  # (B, latent_dim) each
+    images: Sequence[Tensor]  # (B, C, H, W) each, in [0, 1]
+
+    def detach(self) -> Fakes:
+        """Return the same images without their autograd graph."""
+        return Fakes(self.latents, [image.detach() for image in self.images])
+
+
+class StepVariant(NamedTuple):
+    """What differs between the steps of a training."""
+
+    trains_generator: bool  # a generator step on the same fake images follows
+    penalty_weight: float | None  # None: no gradient penalty
+    reconstruction_weight: float | None  # None: no reconstruction loss
+    saturation_logit: float  # see `Generator`
+
+    def operations(self) -> tuple[bool | float, ...]:
+        """Return the same value for all steps that execute the same operations."""
+        has_penalty = self.penalty_weight is not None
+        has_reconstruction = self.reconstruction_weight is not None
+        return self.trains_generator, has_penalty, has_reconstruction, self.saturation_logit
+
+
 Terms = TypeVar("Terms", DiscriminatorTerms, GeneratorTerms)
 
 
@@ -72,7 +98,7 @@ def discriminator_terms(
     fake: Tensor,
     loss: AdversarialLoss,
     penalty: GradientPenalty,
-    penalty_weight: float,
+    penalty_weight: Tensor | float | None,
 ) -> DiscriminatorTerms:
     """Return the loss terms of a discriminator step.
 
@@ -82,12 +108,12 @@ def discriminator_terms(
         fake: Fake images in [0, 1], (B, C, H, W), detached from the generator.
         loss: Adversarial loss.
         penalty: Gradient penalty.
-        penalty_weight: Weight of the penalty; 0: the penalty is not computed.
+        penalty_weight: Weight of the penalty; None: the penalty is not computed.
     """
     real_logits, fake_logits = discriminator(torch.cat([real, fake])).chunk(2)
     adversarial = loss.discriminator(real_logits, fake_logits).mean()
     weighted_penalty = torch.zeros_like(adversarial)
-    if penalty_weight:
+    if penalty_weight is not None:
         weighted_penalty = penalty_weight * penalty(discriminator, real, fake).mean()
     return DiscriminatorTerms(adversarial, weighted_penalty, real_logits, fake_logits)
 
@@ -99,7 +125,7 @@ def generator_terms(
     loss: AdversarialLoss,
     vae: VAE,
     generator: Generator,
-    reconstruction_weight: float,
+    reconstruction_weight: Tensor | float | None,
 ) -> GeneratorTerms:
     """Return the loss terms of a generator step.
 
@@ -110,27 +136,44 @@ def generator_terms(
         loss: Adversarial loss.
         vae: VAE whose encoder provides the latents of the reconstruction loss.
         generator: Generator that is updated.
-        reconstruction_weight: Weight of the reconstruction loss; 0: it is not computed.
+        reconstruction_weight: Weight of the reconstruction loss; None: it is not computed.
     """
     fake_logits = discriminator(fake)
     real_logits = discriminator(real) if loss.IS_RELATIVISTIC else torch.zeros_like(fake_logits)
     adversarial = loss.generator(fake_logits, real_logits).mean()
     reconstruction = torch.zeros_like(adversarial)
-    if reconstruction_weight:
+    if reconstruction_weight is not None:
         reconstruction = reconstruction_weight * reconstruction_loss(vae, generator, real)
     return GeneratorTerms(adversarial, reconstruction)
 
 
-def join_terms(terms: Sequence[Terms]) -> Terms:
-    """Return the means of the loss terms, and all logits, of the micro-batches, detached."""
-    joined = {}
-    for name in terms[0]._fields:
-        values = [getattr(micro_terms, name).detach() for micro_terms in terms]
+def accumulate(
+    compute_terms: Callable[..., Terms],
+    micro_batches: Sequence[Sequence[Tensor]],
+    backward: Callable[[Tensor], None],
+) -> Terms:
+    """Accumulate the gradients of the mean loss over micro-batches of the same size.
+
+    Args:
+        compute_terms: Maps the tensors of a micro-batch to its loss terms.
+        micro_batches: The tensors of each micro-batch.
+        backward: Computes the gradients of a loss.
+
+    Returns:
+        Means of the loss terms, and all logits, detached.
+    """
+    all_terms = []
+    for micro_batch in micro_batches:
+        terms = compute_terms(*micro_batch)
+        backward(terms.loss / len(micro_batches))
+        all_terms.append([value.detach() for value in terms])
+    joined: list[Tensor] = []
+    for values in zip(*all_terms, strict=True):
         if len(values) == 1:
-            joined[name] = values[0]
+            joined += values
         else:
-            joined[name] = torch.cat(values) if values[0].dim() else torch.stack(values).mean()
-    return type(terms[0])(**joined)
+            joined.append(torch.cat(values) if values[0].dim() else torch.stack(values).mean())
+    return type(terms)(*joined)
 
 
 def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tensor:

@@ -179,6 +179,9 @@ class SharedTrainerOverrides:
     deterministic: bool | None = None
     # compile the networks with torch.compile; null: as in vae.trainer and gan.trainer
     compile: bool | None = None
+    # launch the kernels of a training step together as CUDA graphs; null: as in vae.trainer and
+    # gan.trainer
+    cuda_graphs: bool | None = None
 
     def apply_to(self, training: Any, stage: str) -> Any:
         """Return the training settings of a stage, with the values that are set here.

@@ -16,8 +16,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from vaegan.config import require
 from vaegan.runtime.collectives import is_rank_zero
-from vaegan.training.trainer_config import DeviceConfig
+from vaegan.training.trainer_config import DeviceConfig, TrainerConfig
 
 IGNORED_WARNINGS = (  # Lightning warnings that do not apply here
     ".*recommended to use `self.log.*sync_dist=True.*",  # scores already cover all devices
@@ -75,12 +76,16 @@ def set_up_devices(config: DeviceConfig) -> torch.device:
             trainer.strategy.setup_environment()
             if not is_rank_zero():
                 logging.getLogger().setLevel(logging.ERROR)
-        return trainer.strategy.root_device
+        device = trainer.strategy.root_device
     except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"trainer: the devices {options} are unavailable on this machine: {error}. Change "
             "trainer.accelerator, trainer.devices or trainer.strategy"
         ) from error
+    if isinstance(config, TrainerConfig) and config.cuda_graphs:
+        expected = "false on a device that is no NVIDIA GPU"
+        require(device.type == "cuda", "trainer.cuda_graphs", f"{expected} ({device})", True)
+    return device
 
 
 def disable_signal_handlers(trainer: pl.Trainer) -> None:

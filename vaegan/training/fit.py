@@ -186,7 +186,8 @@ def memory_advice(module: pl.LightningModule, loader: LoaderConfig) -> str:
     return (
         f"loader.batch_size={max(1, loader.batch_size // 2)} (now {loader.batch_size})"
         f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
-        "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed"
+        "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed or "
+        "trainer.cuda_graphs=false"
     )
 
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from vaegan.training.compilation import CompiledNetworks
+from vaegan.training.step_graphs import StepGraphs
 from vaegan.training.trainer_config import TrainerConfig
 
 
@@ -25,9 +26,10 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 class StepOptions(pl.Callback):
-    """Apply `trainer.matmul_precision` and `trainer.compile` in training steps.
+    """Apply `trainer.matmul_precision`, `compile` and `cuda_graphs` in training steps.
 
-    The module's attribute `trained_networks` lists the networks to compile.
+    The module's attribute `trained_networks` lists the networks to compile. Its attribute
+    `step_graphs` is set if training steps are replayed as CUDA graphs.
     """
 
     def __init__(self, config: TrainerConfig) -> None:
@@ -38,6 +40,8 @@ class StepOptions(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.config.compile:
             self.networks = CompiledNetworks(pl_module.trained_networks)
+        if self.config.uses_cuda_graphs(pl_module.device.type):
+            pl_module.step_graphs = StepGraphs(pl_module.device)
 
     def on_train_batch_start(self, *args: Any) -> None:
         self.active.enter_context(matmul_precision(self.config.matmul_precision))
@@ -46,6 +50,9 @@ class StepOptions(pl.Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.active.close()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.step_graphs = None  # releases their memory
 
     def on_exception(self, *args: Any) -> None:
         self.active.close()

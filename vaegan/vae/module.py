@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from vaegan.data.datamodule import Batch
 from vaegan.training.flops import FlopCounts
 from vaegan.training.gradients import gradient_norm, is_logged
+from vaegan.training.step_graphs import StepGraphs
 from vaegan.vae.model import VAE, in_full_precision
 from vaegan.vae.objectives import Objective, ObjectiveOutput
 from vaegan.vae.training_config import VAETraining
@@ -32,6 +33,7 @@ class VAEModule(pl.LightningModule):
         terms: Loss terms of the next optimizer step by tag, checked by `NonFiniteGuard`.
         progress_bar_tags: Metrics that the progress bar shows.
         trained_networks: Networks that `trainer.compile` compiles.
+        step_graphs: CUDA graphs of the steps, set by `StepOptions`; None: steps are executed.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class VAEModule(pl.LightningModule):
         bound = objective.bound_name
         self.progress_bar_tags = (f"train/{bound}", f"val/{bound}", "val/log_likelihood", "val/kl")
         self.terms: dict[str, Tensor] = {}
+        self.step_graphs: StepGraphs | None = None
 
     def configure_optimizers(self) -> Any:
         num_batches = int(self.trainer.estimated_stepping_batches)
@@ -59,8 +62,11 @@ class VAEModule(pl.LightningModule):
         images, _ = batch
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         beta = self.objective.config.beta_at(epoch)
-        with self.flops.counted("forward"):
-            output = self.objective(self.vae, images, beta)
+        if self.step_graphs is None:
+            output = self.compute_objective(images, beta)
+        else:
+            parameters = list(self.vae.parameters())
+            output = self.step_graphs.run("vae", self.compute_gradients, parameters, images, beta)
         self.terms = {
             "train/log_likelihood": output.elbo.log_likelihood,
             "train/kl": output.elbo.kl,
@@ -71,6 +77,24 @@ class VAEModule(pl.LightningModule):
             metrics["train/loss"] = output.loss.detach()
             self.log_dict(metrics | {"train/beta": beta}, sync_dist=True)
         return output.loss
+
+    def compute_objective(self, images: Tensor, beta: Tensor | float) -> ObjectiveOutput:
+        """Return the loss and the bounds of a training batch."""
+        with self.flops.counted("forward"):
+            return self.objective(self.vae, images, beta)
+
+    def compute_gradients(self, images: Tensor, beta: Tensor | float) -> ObjectiveOutput:
+        """Return the loss and the bounds of a training batch, after the backward pass."""
+        output = self.compute_objective(images, beta)
+        output.loss.backward()
+        return output
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients, unless the training step has computed them."""
+        if self.step_graphs is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            self.step_graphs.restore_gradients()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if is_logged(self.trainer):

@@ -106,7 +106,7 @@ class Objective(Component, abc.ABC, group="objective"):
         self.config = config
 
     @abc.abstractmethod
-    def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
+    def __call__(self, vae: VAE, x: Tensor, beta: Tensor | float) -> ObjectiveOutput:
         """Compute the loss and the bounds of a batch.
 
         Args:
@@ -138,7 +138,7 @@ class ElboObjective(Objective):
             super().__post_init__()
             require(self.free_bits >= 0, "free_bits", "at least 0", self.free_bits)
 
-    def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
+    def __call__(self, vae: VAE, x: Tensor, beta: Tensor | float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
         posterior = vae.encode(target)
         prior = vae.latent_prior()
@@ -193,7 +193,7 @@ class ImportanceWeighted(Objective, abc.ABC):
         self.num_samples = config.num_samples
 
 
-def beta_log_weights(samples: WeightedSamples, beta: float) -> Tensor:
+def beta_log_weights(samples: WeightedSamples, beta: Tensor | float) -> Tensor:
     """Return log p(x|z_k) + beta (log p(z_k) - log q(z_k|x)), (K, B); log w_k for beta = 1."""
     return samples.log_likelihood + beta * (samples.log_prior - samples.log_posterior)
 
@@ -212,7 +212,7 @@ class IwaeObjective(ImportanceWeighted):
     class Config(ImportanceWeighted.Config):
         name: str = "iwae"
 
-    def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
+    def __call__(self, vae: VAE, x: Tensor, beta: Tensor | float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
         posterior = vae.encode(target)
         prior = vae.latent_prior()
@@ -236,7 +236,7 @@ class DregObjective(ImportanceWeighted):
     class Config(ImportanceWeighted.Config):
         name: str = "dreg"
 
-    def __call__(self, vae: VAE, x: Tensor, beta: float) -> ObjectiveOutput:
+    def __call__(self, vae: VAE, x: Tensor, beta: Tensor | float) -> ObjectiveOutput:
         target = vae.likelihood.target(x)
         features = to_full_precision(vae.encoder(target))
         z, _ = rsample_and_log_prob(vae.posterior(features), self.num_samples)

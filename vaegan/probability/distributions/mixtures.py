@@ -10,6 +10,20 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 
+class MixtureWeights(Categorical):
+    """Categorical over the components of a mixture whose samples are functions of uniform noise.
+
+    `torch.multinomial`, which torch's class draws with, cannot be captured in a CUDA graph, and its
+    samples would depend on the number of devices (`vaegan.runtime.seeding`).
+    """
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Return indices of components, (*sample_shape)."""
+        cdf = self.probs.cumsum(-1)
+        noise = torch.rand(*sample_shape, 1, dtype=cdf.dtype, device=cdf.device)
+        return (noise >= cdf[:-1]).sum(-1)
+
+
 class DiagonalNormalMixture(MixtureSameFamily):
     """Mixture of K diagonal normals whose `log_prob` is about ten times as fast as torch's.
 
@@ -50,7 +64,7 @@ def mixture(logits: Tensor, components: Distribution) -> Distribution:
     Returns:
         Distribution with batch shape () and event shape (D,).
     """
-    weights = Categorical(logits=logits, validate_args=False)
+    weights = MixtureWeights(logits=logits, validate_args=False)
     is_normal = isinstance(components, Independent) and isinstance(components.base_dist, Normal)
     family = DiagonalNormalMixture if is_normal else MixtureSameFamily
     return family(weights, components, validate_args=False)

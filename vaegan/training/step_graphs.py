@@ -1,0 +1,203 @@
+"""Replay the forward and backward passes of training steps as CUDA graphs.
+
+The kernels of a small network are faster than Python can launch them. A CUDA graph launches all
+kernels of a pass at once, on the same memory each time. Optimizers, logging and checks of the
+gradients run between the graphs, as always.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+NUM_EAGER = 3  # calls of a function before its capture, in which libraries and compilers set up
+
+
+class CapturedCall:
+    """A call of a function that computes gradients, captured to be replayed with other inputs.
+
+    Args:
+        function: Function of `inputs` that sets the gradients of `parameters`, which are None.
+        inputs: Tensors, numbers or None, with the shapes and types of all later calls.
+        parameters: Parameters whose gradients are computed.
+        capturing: Context in which the call is captured instead of executed.
+        replay: Executes what was captured.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Any],
+        parameters: Sequence[nn.Parameter],
+        capturing: AbstractContextManager[Any],
+        replay: Callable[[], None],
+    ) -> None:
+        self.parameters = parameters
+        self.replay = replay
+        device = parameters[0].device
+        self.inputs = [static_copy(value, device) for value in inputs]
+        with capturing:
+            self.outputs = function(*self.inputs)
+        self.gradients = [parameter.grad for parameter in parameters]
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        """Return the outputs for the inputs, in the same tensors each time."""
+        for static, value in zip(self.inputs, inputs, strict=True):
+            if isinstance(value, Tensor):
+                static.copy_(value, non_blocking=True)
+            elif value is not None:
+                static.fill_(value)
+        self.replay()
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        return self.outputs
+
+
+def static_copy(value: Any, device: torch.device) -> Any:
+    """Return a tensor for an input: a copy, or a scalar for a number."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return None if value is None else torch.tensor(float(value), device=device)
+
+
+class StepGraphs:
+    """Captured forward and backward passes of training steps.
+
+    The first calls of a function are executed; they must not wait for the GPU. All passes run on
+    one stream, because autograd accumulates a gradient on the stream on which its parameter was
+    first used.
+
+    Args:
+        device: A CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+        self.is_enabled = True
+        self.num_calls: Counter[Hashable] = Counter()
+        self.captured: dict[Hashable, CapturedCall] = {}
+        self.gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+
+    def run(
+        self,
+        key: Hashable,
+        function: Callable[..., Any],
+        parameters: Sequence[nn.Parameter],
+        *inputs: Any,
+        fallback: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Return function(*inputs), which sets the gradients of `parameters`.
+
+        A function may use outputs of another one, with their autograd graph, if both are called
+        once per step with keys that change together: they are then captured in the same step.
+
+        Args:
+            key: Everything but the values of the inputs on which the operations depend.
+            function: Function of the inputs; it returns tensors, which a later call overwrites.
+            parameters: Parameters; their old gradients are dropped.
+            inputs: Tensors, numbers or None. When replayed, numbers are scalar tensors.
+            fallback: Used instead of `function` if that cannot be captured, which is logged once;
+                it must not use the autograd graph of another function. None: `function`.
+        """
+        drop_gradients(parameters)
+        key = (key, *map(describe, inputs))
+        self.num_calls[key] += 1
+        if self.is_enabled and self.num_calls[key] > NUM_EAGER and key not in self.captured:
+            try:
+                self.captured[key] = self.capture(function, inputs, parameters)
+            except RuntimeError as error:
+                self.disable(error)
+                drop_gradients(parameters)
+                function = fallback or function
+        if key in self.captured:
+            outputs = self.captured[key](inputs)
+        else:
+            with self.passes():
+                outputs = function(*inputs)
+        self.gradients = [(parameter, parameter.grad) for parameter in parameters]
+        return outputs
+
+    def disable(self, error: RuntimeError) -> None:
+        """Execute all steps from now on, because one of them cannot be captured."""
+        self.reset_generator()
+        self.is_enabled = False
+        self.captured.clear()
+        cause = error.__context__ or error  # the end of a failed capture is an error, too
+        log.warning(
+            "training steps are executed without CUDA graphs, which is slower (%s). A step can be "
+            "captured if it does not wait for the GPU, as .item() does",
+            str(cause).splitlines()[0],
+        )
+
+    def reset_generator(self) -> None:
+        """Replace the state of the GPU's generator, which a failed capture leaves in capture mode.
+
+        The copy draws the same numbers.
+        """
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())
+
+    def restore_gradients(self) -> None:
+        """Set the gradients of the parameters to those of the last call."""
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+
+    def capture(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Any],
+        parameters: Sequence[nn.Parameter],
+    ) -> CapturedCall:
+        """Capture a call without executing it."""
+        graph = torch.cuda.CUDAGraph()
+        return CapturedCall(function, inputs, parameters, self.capturing(graph), graph.replay)
+
+    @contextmanager
+    def capturing(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """Capture the context as a graph. Other threads may use the GPU in the meantime."""
+        capture = torch.cuda.graph(graph, self.pool, self.stream, "thread_local")
+        with capture, uncached_autocast():
+            yield
+
+    @contextmanager
+    def passes(self) -> Iterator[None]:
+        """Execute the context on the stream of the graphs."""
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream), uncached_autocast():
+            yield
+        current.wait_stream(self.stream)
+
+
+@contextmanager
+def uncached_autocast() -> Iterator[None]:
+    """Keep autocast as it is, but cast weights anew at every use.
+
+    A graph with a cached copy of a weight would not see its updates.
+    """
+    is_cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(is_cached)
+
+
+def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Set the gradients of the parameters to None."""
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def describe(value: Any) -> Any:
+    """Return what must not change from call to call of a captured function."""
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else type(value)
