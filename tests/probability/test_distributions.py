@@ -21,6 +21,7 @@ from vaegan.probability.distributions import (
     mean_of,
     mixture,
 )
+from vaegan.runtime.seeding import RankInvariantNoise, seed_global
 
 LEVELS = torch.linspace(0, 1, 256, dtype=torch.float64)
 
@@ -176,6 +177,26 @@ def test_mixture_of_normals_agrees_with_torch():
         ours.log_prob(z).double(), expected.log_prob(z.double()), atol=1e-3, rtol=1e-6
     )
     assert ours.log_prob(z.view(4, 9, 40)).shape == (4, 9)
+
+
+def test_components_of_a_mixture_are_drawn_with_their_weights():
+    logits = torch.tensor([0.0, 1.0, -2.0])
+    weights = mixture(logits, Independent(Normal(torch.zeros(3, 2), 1.0), 1)).mixture_distribution
+    counts = torch.bincount(weights.sample((100_000,)), minlength=3)
+    torch.testing.assert_close(counts / 100_000, logits.softmax(0), atol=0.01, rtol=0)
+    assert weights.sample((2, 3)).shape == (2, 3)
+
+
+def test_mixtures_draw_the_same_latents_on_any_number_of_ranks():
+    normals = Independent(Normal(torch.randn(7, 5), 1.0), 1)
+    latents = mixture(torch.randn(7), normals)
+    seed_global(torch.device("cpu"), 0)
+    expected = latents.sample((8,))
+    shares = []
+    for rank in range(2):
+        with RankInvariantNoise((0,), torch.device("cpu"), rank, 2, 4):
+            shares.append(latents.sample((4,)))
+    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), expected)
 
 
 def test_mixture_of_other_components_uses_torch():

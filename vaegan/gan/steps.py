@@ -75,7 +75,7 @@ class Fakes(NamedTuple):
 
 
 class StepVariant(NamedTuple):
-    """What differs between the steps of a training."""
+    """Properties in which the steps of a training run differ."""
 
     trains_generator: bool  # a generator step on the same fake images follows
     penalty_weight: float | None  # None: no gradient penalty

@@ -11,14 +11,46 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 log = logging.getLogger(__name__)
 
 NUM_EAGER = 3  # calls of a function before its capture, in which libraries and compilers set up
+
+
+class OperationRecorder(TorchDispatchMode):
+    """Record each operation with the shapes of its tensors and with its other arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[tuple[Any, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        shown = [tuple(x.shape) if isinstance(x, Tensor) else x for x in leaves]
+        self.operations.append((str(func), *shown))
+        return func(*args, **(kwargs or {}))
+
+
+def check_equal(calls: Sequence[Sequence[tuple[Any, ...]]]) -> None:
+    """Check that all calls executed the same operations, which a replay repeats.
+
+    Raises:
+        RuntimeError: They did not.
+    """
+    for operations in calls[1:]:
+        for first, other in zip_longest(calls[0], operations):
+            if first != other:
+                raise RuntimeError(
+                    f"{(first or other)[0]} does not have the same arguments in each step. Keep "
+                    "numbers that change from step to step in tensors"
+                )
 
 
 class CapturedCall:
@@ -26,7 +58,7 @@ class CapturedCall:
 
     Args:
         function: Function of `inputs` that sets the gradients of `parameters`, which are None.
-        inputs: Tensors, numbers or None, with the shapes and types of all later calls.
+        inputs: Tensors, floats or None, with the shapes and types of all later calls.
         parameters: Parameters whose gradients are computed.
         capturing: Context in which the call is captured instead of executed.
         replay: Executes what was captured.
@@ -43,7 +75,8 @@ class CapturedCall:
         self.parameters = parameters
         self.replay = replay
         device = parameters[0].device
-        self.inputs = [static_copy(value, device) for value in inputs]
+        tensors = [scalar_tensor(value, device) for value in inputs]
+        self.inputs = [x.clone() if isinstance(x, Tensor) else x for x in tensors]
         with capturing:
             self.outputs = function(*self.inputs)
         self.gradients = [parameter.grad for parameter in parameters]
@@ -61,11 +94,9 @@ class CapturedCall:
         return self.outputs
 
 
-def static_copy(value: Any, device: torch.device) -> Any:
-    """Return a tensor for an input: a copy, or a scalar for a number."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    return None if value is None else torch.tensor(float(value), device=device)
+def scalar_tensor(value: Any, device: torch.device) -> Any:
+    """Return a number as a scalar tensor, and other values unchanged."""
+    return torch.full((), value, device=device) if isinstance(value, float) else value
 
 
 class StepGraphs:
@@ -77,9 +108,13 @@ class StepGraphs:
 
     Args:
         device: A CUDA device.
+        records_operations: Check before a capture that the operations do not change from step to
+            step; not possible with compiled networks.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, records_operations: bool) -> None:
+        self.records_operations = records_operations
+        self.operations: dict[Hashable, list[list[tuple[Any, ...]]]] = {}
         self.stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
         self.is_enabled = True
@@ -104,7 +139,7 @@ class StepGraphs:
             key: Everything but the values of the inputs on which the operations depend.
             function: Function of the inputs; it returns tensors, which a later call overwrites.
             parameters: Parameters; their old gradients are dropped.
-            inputs: Tensors, numbers or None. When replayed, numbers are scalar tensors.
+            inputs: Tensors, floats or None; floats are passed on as scalar tensors.
             fallback: Used instead of `function` if that cannot be captured, which is logged once;
                 it must not use the autograd graph of another function. None: `function`.
         """
@@ -113,6 +148,7 @@ class StepGraphs:
         self.num_calls[key] += 1
         if self.is_enabled and self.num_calls[key] > NUM_EAGER and key not in self.captured:
             try:
+                check_equal(self.operations.pop(key, []))
                 self.captured[key] = self.capture(function, inputs, parameters)
             except RuntimeError as error:
                 self.disable(error)
@@ -121,10 +157,21 @@ class StepGraphs:
         if key in self.captured:
             outputs = self.captured[key](inputs)
         else:
-            with self.passes():
-                outputs = function(*inputs)
+            tensors = [scalar_tensor(value, parameters[0].device) for value in inputs]
+            with self.passes(), self.recording(key):
+                outputs = function(*tensors)
         self.gradients = [(parameter, parameter.grad) for parameter in parameters]
         return outputs
+
+    @contextmanager
+    def recording(self, key: Hashable) -> Iterator[None]:
+        """Record the operations of the executed calls from the second one on."""
+        if not (self.is_enabled and self.records_operations) or self.num_calls[key] == 1:
+            yield
+            return
+        with OperationRecorder() as recorder:
+            yield
+        self.operations.setdefault(key, []).append(recorder.operations)
 
     def disable(self, error: RuntimeError) -> None:
         """Execute all steps from now on, because one of them cannot be captured."""
@@ -133,8 +180,7 @@ class StepGraphs:
         self.captured.clear()
         cause = error.__context__ or error  # the end of a failed capture is an error, too
         log.warning(
-            "training steps are executed without CUDA graphs, which is slower (%s). A step can be "
-            "captured if it does not wait for the GPU, as .item() does",
+            "training steps are executed without CUDA graphs, which is slower: %s",
             str(cause).splitlines()[0],
         )
 

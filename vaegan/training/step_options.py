@@ -41,7 +41,9 @@ class StepOptions(pl.Callback):
         if self.config.compile:
             self.networks = CompiledNetworks(pl_module.trained_networks)
         if self.config.uses_cuda_graphs(pl_module.device.type):
-            pl_module.step_graphs = StepGraphs(pl_module.device)
+            pl_module.step_graphs = StepGraphs(
+                pl_module.device, records_operations=not self.config.compile
+            )
 
     def on_train_batch_start(self, *args: Any) -> None:
         self.active.enter_context(matmul_precision(self.config.matmul_precision))
