@@ -12,8 +12,8 @@ fork      one process per device: the command line leaves CUDA alone until the p
 crash     every component once and many options, on small images: ok, or the exception and its place
 syncs     how often a training step waits for the GPU, by place; the fewer, the better. Of 50 steps,
           one of which is logged.
-repeat    the same run twice, and one that was stopped and resumed: equal bit by bit, or how far off
-graphs    training with CUDA graphs and without: equal bit by bit, or how far off
+repeat    the same run twice, and one that was stopped and resumed: equal bit for bit, or how far off
+graphs    training with CUDA graphs and without: equal bit for bit, or how far off
 speed     milliseconds per training step, images per second, TFLOP/s of convolutions and matrix
           products, peak memory: medians over blocks of steps, by network and precision
 profile   kernels per step, and the share of the time in which the GPU has work: far below 1 means
@@ -808,7 +808,7 @@ def compare_weights(expected, weights):
         float((value.float() - weights[name].float()).abs().max())
         for name, value in expected.items()
     ]
-    return "equal bit by bit" if max(gaps) == 0 else f"off by up to {max(gaps):.2g}"
+    return "equal bit for bit" if max(gaps) == 0 else f"off by up to {max(gaps):.2g}"
 
 
 def metrics(report):

@@ -1,7 +1,6 @@
 """CUDA graphs of training steps, without a GPU: captured calls are executed at each replay."""
 
 import logging
-from collections import Counter
 from contextlib import nullcontext
 
 import lightning.pytorch as pl
@@ -17,7 +16,13 @@ from vaegan.gan.steps import GeneratorTerms
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
-from vaegan.training.step_graphs import NUM_EAGER, CapturedCall, OperationRecorder, StepGraphs
+from vaegan.training.step_graphs import (
+    NUM_EAGER,
+    CapturedCall,
+    OperationRecorder,
+    StepGraphs,
+    uncached_autocast,
+)
 from vaegan.training.step_options import StepOptions
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.model import VAE
@@ -28,12 +33,12 @@ class CPUGraphs(StepGraphs):
     """Step graphs that need no GPU."""
 
     def __init__(self):
-        self.is_enabled = self.records_operations = True
-        self.operations = {}
-        self.num_calls, self.captured, self.gradients = Counter(), {}, []
+        super().__init__(torch.device("cpu"), records_operations=True)
+
+    def prepare(self, device):
         self.passes = nullcontext
 
-    def reset_generator(self):
+    def clean_up(self):
         pass
 
 
@@ -199,7 +204,7 @@ VAE_SETTINGS = (
 GAN_CHOICES = choices("adversarial_loss", "gradient_penalty", "augmentation")
 GAN_SETTINGS = (
     ["warm_start.reconstruction_weight=1", "warm_start.reconstruction_images=160"],
-    ["gradient_penalty=r1_r2", "gradient_penalty.gamma_final=0.1"],
+    ["gradient_penalty=r1_r2", "gradient_penalty.gamma_final=0.1", "gradient_penalty.interval=1"],
     ["gradient_penalty=wgan_gp", "discriminator_steps=2"],
     ["augmentation=diff_augment", "augmentation.adaptive_target=0.6"],
     ["gradient_accumulation=2", "gradient_clip=1.0", "discriminator.spectral_norm=true"],
@@ -216,9 +221,15 @@ def test_vae_steps_repeat_their_operations(words):
 
 @pytest.mark.parametrize("words", [*GAN_CHOICES, *GAN_SETTINGS], ids=" ".join)
 def test_gan_steps_repeat_their_operations(words):
-    if not any(word.startswith("gradient_penalty=") for word in words):
+    has_interval = any(f"gradient_penalty={name}" in words for name in ("r1", "r2", "r1_r2"))
+    if has_interval:
+        words = [*words, "gradient_penalty.interval=1"]
+    elif not any(word.startswith("gradient_penalty=") for word in words):
         words = [*words, "gradient_penalty.interval=2"]
-    check_operations(gan_module, words)
+    operations = check_operations(gan_module, words)
+    if has_interval:
+        calls = [len(calls) for (_, variant), calls in operations.items() if variant[1]]
+        assert max(calls) > 2
 
 
 def check_operations(build, words):
@@ -231,6 +242,7 @@ def check_operations(build, words):
             assert operations == calls[-1], key
     if words in VAE_SETTINGS or words in GAN_SETTINGS:
         assert_equal(weights, train(build(*words), None))
+    return graphs.operations
 
 
 @pytest.mark.parametrize("prior", GROUPS["prior"].choices)
@@ -273,16 +285,34 @@ def test_graphs_are_used_in_training_only(monkeypatch):
     assert module.step_graphs is None
 
 
+def test_autocast_casts_weights_anew_in_every_pass():
+    """A graph with a cached copy of a weight would not see its updates."""
+    layer, x = nn.Linear(3, 1, bias=False), torch.ones(1, 3)
+    nn.init.ones_(layer.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        for num_updates in range(3):
+            with uncached_autocast():
+                assert layer(x).item() == 3 + 3 * num_updates
+            assert torch.is_autocast_cache_enabled()
+            with torch.no_grad():
+                layer.weight.add_(1)
+
+
 def test_the_default_is_one_cuda_device_without_a_gradient_scaler():
-    assert TrainerConfig().uses_cuda_graphs("cuda")
-    assert not TrainerConfig().uses_cuda_graphs("cpu")
-    assert not TrainerConfig(devices=2).uses_cuda_graphs("cuda")
-    assert not TrainerConfig(precision="16-mixed").uses_cuda_graphs("cuda")
-    assert not TrainerConfig(cuda_graphs=False).uses_cuda_graphs("cuda")
+    assert TrainerConfig().uses_cuda_graphs(is_nvidia=True)
+    assert not TrainerConfig().uses_cuda_graphs(is_nvidia=False)
+    for settings in ({"devices": 2}, {"strategy": "ddp"}, {"precision": "16-mixed"}):
+        assert not TrainerConfig(**settings).uses_cuda_graphs(is_nvidia=True)
+    assert not TrainerConfig(cuda_graphs=False).uses_cuda_graphs(is_nvidia=True)
 
 
 @pytest.mark.parametrize(
-    "settings, key", [({"devices": 2}, "devices"), ({"precision": "16-mixed"}, "precision")]
+    "settings, key",
+    [
+        ({"devices": 2}, "devices"),
+        ({"strategy": "ddp"}, "strategy"),
+        ({"precision": "16-mixed"}, "precision"),
+    ],
 )
 def test_settings_that_graphs_do_not_support_are_refused(settings, key):
     with pytest.raises(ValueError, match=f"{key}.* with cuda_graphs=true"):
@@ -290,5 +320,7 @@ def test_settings_that_graphs_do_not_support_are_refused(settings, key):
 
 
 def test_graphs_on_a_cpu_are_refused_before_the_data_is_read(tmp_path):
-    with pytest.raises(ValueError, match="trainer.cuda_graphs must be false on a device that is"):
+    with pytest.raises(
+        ValueError, match="trainer.cuda_graphs must be false on a device that is not"
+    ):
         run_stage(compose(*SMALL_VAE, "trainer.cuda_graphs=true"), tmp_path)

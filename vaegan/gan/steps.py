@@ -85,7 +85,7 @@ class StepVariant(NamedTuple):
     def operations(self) -> tuple[bool | float, ...]:
         """Return the same value for all steps that execute the same operations."""
         has_penalty = self.penalty_weight is not None
-        has_reconstruction = self.reconstruction_weight is not None
+        has_reconstruction = self.trains_generator and self.reconstruction_weight is not None
         return self.trains_generator, has_penalty, has_reconstruction, self.saturation_logit
 
 

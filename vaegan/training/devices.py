@@ -83,9 +83,14 @@ def set_up_devices(config: DeviceConfig) -> torch.device:
             "trainer.accelerator, trainer.devices or trainer.strategy"
         ) from error
     if isinstance(config, TrainerConfig) and config.cuda_graphs:
-        expected = "false on a device that is no NVIDIA GPU"
-        require(device.type == "cuda", "trainer.cuda_graphs", f"{expected} ({device})", True)
+        expected = f"false on a device that is not an NVIDIA GPU ({device})"
+        require(is_nvidia(device), "trainer.cuda_graphs", expected, True)
     return device
+
+
+def is_nvidia(device: torch.device) -> bool:
+    """True for an NVIDIA GPU. AMD GPUs have the device type cuda, too."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def disable_signal_handlers(trainer: pl.Trainer) -> None:

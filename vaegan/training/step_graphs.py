@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import zip_longest
 from typing import Any
 
@@ -57,7 +57,8 @@ class CapturedCall:
     """A call of a function that computes gradients, captured to be replayed with other inputs.
 
     Args:
-        function: Function of `inputs` that sets the gradients of `parameters`, which are None.
+        function: Function of `inputs` that computes the gradients of `parameters`, which are None
+            before the call.
         inputs: Tensors, floats or None, with the shapes and types of all later calls.
         parameters: Parameters whose gradients are computed.
         capturing: Context in which the call is captured instead of executed.
@@ -114,13 +115,17 @@ class StepGraphs:
 
     def __init__(self, device: torch.device, records_operations: bool) -> None:
         self.records_operations = records_operations
-        self.operations: dict[Hashable, list[list[tuple[Any, ...]]]] = {}
-        self.stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
         self.is_enabled = True
         self.num_calls: Counter[Hashable] = Counter()
+        self.operations: dict[Hashable, list[list[tuple[Any, ...]]]] = {}
         self.captured: dict[Hashable, CapturedCall] = {}
         self.gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+        self.prepare(device)
+
+    def prepare(self, device: torch.device) -> None:
+        """Create the stream and the memory pool of the graphs."""
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
 
     def run(
         self,
@@ -143,16 +148,13 @@ class StepGraphs:
             fallback: Used instead of `function` if that cannot be captured, which is logged once;
                 it must not use the autograd graph of another function. None: `function`.
         """
-        drop_gradients(parameters)
+        clear_gradients(parameters)
         key = (key, *map(describe, inputs))
         self.num_calls[key] += 1
         if self.is_enabled and self.num_calls[key] > NUM_EAGER and key not in self.captured:
-            try:
-                check_equal(self.operations.pop(key, []))
-                self.captured[key] = self.capture(function, inputs, parameters)
-            except RuntimeError as error:
-                self.disable(error)
-                drop_gradients(parameters)
+            self.try_capture(key, function, inputs, parameters)
+            if not self.is_enabled:
+                clear_gradients(parameters)
                 function = fallback or function
         if key in self.captured:
             outputs = self.captured[key](inputs)
@@ -173,24 +175,38 @@ class StepGraphs:
             yield
         self.operations.setdefault(key, []).append(recorder.operations)
 
-    def disable(self, error: RuntimeError) -> None:
-        """Execute all steps from now on, because one of them cannot be captured."""
-        self.reset_generator()
-        self.is_enabled = False
-        self.captured.clear()
-        cause = error.__context__ or error  # the end of a failed capture is an error, too
-        log.warning(
-            "training steps are executed without CUDA graphs, which is slower: %s",
-            str(cause).splitlines()[0],
-        )
+    def try_capture(
+        self,
+        key: Hashable,
+        function: Callable[..., Any],
+        inputs: Sequence[Any],
+        parameters: Sequence[nn.Parameter],
+    ) -> None:
+        """Capture a call; if that fails, execute all steps from now on, and log the reason."""
+        try:
+            check_equal(self.operations.pop(key, []))
+            self.captured[key] = self.capture(function, inputs, parameters)
+        except RuntimeError as error:
+            # The end of a failed capture raises another error than the operation that failed.
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            reason = (str(cause) or type(cause).__name__).splitlines()[0]
+            log.warning("training steps are executed without CUDA graphs, slower: %s", reason)
+            self.is_enabled = False
+            self.captured.clear()
+            self.gradients.clear()
+            self.clean_up()
 
-    def reset_generator(self) -> None:
-        """Replace the state of the GPU's generator, which a failed capture leaves in capture mode.
+    def clean_up(self) -> None:
+        """End what a failed capture leaves behind.
 
-        The copy draws the same numbers.
+        The state of the GPU's generator is in capture mode; its copy, which draws the same numbers,
+        is not. The allocator still uses the pool of the graphs, unless the capture has ended.
         """
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        index = self.stream.device.index
+        generator = torch.cuda.default_generators[index]
         generator.graphsafe_set_state(generator.clone_state())
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(index, self.pool)
 
     def restore_gradients(self) -> None:
         """Set the gradients of the parameters to those of the last call."""
@@ -210,9 +226,13 @@ class StepGraphs:
     @contextmanager
     def capturing(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
         """Capture the context as a graph. Other threads may use the GPU in the meantime."""
+        current = torch.cuda.current_stream(self.stream.device)
         capture = torch.cuda.graph(graph, self.pool, self.stream, "thread_local")
-        with capture, uncached_autocast():
-            yield
+        try:
+            with capture, uncached_autocast():
+                yield
+        finally:
+            torch.cuda.set_stream(current)  # a failed capture leaves its own stream
 
     @contextmanager
     def passes(self) -> Iterator[None]:
@@ -238,7 +258,7 @@ def uncached_autocast() -> Iterator[None]:
         torch.set_autocast_cache_enabled(is_cached)
 
 
-def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def clear_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Set the gradients of the parameters to None."""
     for parameter in parameters:
         parameter.grad = None

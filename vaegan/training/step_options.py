@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from vaegan.training.compilation import CompiledNetworks
+from vaegan.training.devices import is_nvidia
 from vaegan.training.step_graphs import StepGraphs
 from vaegan.training.trainer_config import TrainerConfig
 
@@ -40,7 +41,7 @@ class StepOptions(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.config.compile:
             self.networks = CompiledNetworks(pl_module.trained_networks)
-        if self.config.uses_cuda_graphs(pl_module.device.type):
+        if self.config.uses_cuda_graphs(is_nvidia(pl_module.device)):
             pl_module.step_graphs = StepGraphs(
                 pl_module.device, records_operations=not self.config.compile
             )
@@ -54,7 +55,11 @@ class StepOptions(pl.Callback):
         self.active.close()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        pl_module.step_graphs = None  # releases their memory
+        if pl_module.step_graphs is not None:  # release their memory
+            pl_module.step_graphs = None
+            pl_module.terms = {}
+            pl_module.zero_grad()
 
-    def on_exception(self, *args: Any) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        pl_module.step_graphs = None
         self.active.close()

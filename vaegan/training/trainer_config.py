@@ -81,15 +81,17 @@ class TrainerConfig(DeviceConfig):
             num_devices = self.devices * self.num_nodes
             expected = "1 with cuda_graphs=true"
             require(num_devices == 1, "devices and num_nodes", expected, num_devices)
+            expected = "auto with cuda_graphs=true"
+            require(self.strategy == "auto", "strategy", expected, self.strategy)
             expected = "32-true or bf16-mixed with cuda_graphs=true"
             require(self.precision != "16-mixed", "precision", expected, self.precision)
 
-    def uses_cuda_graphs(self, device_type: str) -> bool:
-        """Return `cuda_graphs`, or its default on a device of a type such as cuda or cpu."""
+    def uses_cuda_graphs(self, is_nvidia: bool) -> bool:
+        """Return `cuda_graphs`, or its default on an NVIDIA GPU or on another device."""
         if self.cuda_graphs is not None:
             return self.cuda_graphs
-        is_possible = self.devices * self.num_nodes == 1 and self.precision != "16-mixed"
-        return is_possible and device_type == "cuda"
+        is_single = self.devices * self.num_nodes == 1 and self.strategy == "auto"
+        return is_nvidia and is_single and self.precision != "16-mixed"
 
 
 @dataclass
