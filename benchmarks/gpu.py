@@ -12,8 +12,8 @@ fork      one process per device: the command line leaves CUDA alone until the p
 crash     every component once and many options, on small images: ok, or the exception and its place
 syncs     how often a training step waits for the GPU, by place; the fewer, the better. Of 50 steps,
           one of which is logged.
-repeat    the same run twice, and one that was stopped and resumed: equal bit for bit, or how far off
-graphs    training with CUDA graphs and without: equal bit for bit, or how far off
+repeat    the same run twice, and one that was stopped and resumed: equal, or how far off
+graphs    training with CUDA graphs and without: equal, or how far off
 speed     milliseconds per training step, images per second, TFLOP/s of convolutions and matrix
           products, peak memory: medians over blocks of steps, by network and precision
 profile   kernels per step, and the share of the time in which the GPU has work: far below 1 means
@@ -763,6 +763,7 @@ GRAPH_CASES = (  # stage and words
     ("vae", "objective=dreg objective.num_samples=3"),
     ("vae", "prior=vamp_prior prior.num_pseudo_inputs=20 posterior=full_normal"),
     ("vae", "prior=flow posterior=flow"),
+    ("vae", "prior=flow posterior=flow trainer.precision=bf16-mixed"),
     ("gan", "gradient_penalty.interval=2"),
     ("gan", "gradient_penalty=r1_r2 gradient_penalty.interval=1 adversarial_loss=relativistic"),
     ("gan", "gradient_penalty=wgan_gp adversarial_loss=wasserstein gan.discriminator_steps=2"),

@@ -82,6 +82,11 @@ class PlayersModule(ScoringModule):
         parameters = list(network.parameters())
         return self.step_graphs.run(key, function, parameters, *inputs, fallback=fallback)
 
+    @in_full_precision()
+    def backward_pass(self, loss: Tensor) -> None:
+        """Accumulate gradients outside autocast, which would cast float32 parts to bfloat16."""
+        self.manual_backward(loss)
+
     def split_batch(self, batch: Tensor) -> tuple[Tensor, ...]:
         """Split a batch into micro-batches along its first dimension."""
         return batch.chunk(self.num_micro_batches)
@@ -105,7 +110,7 @@ class PlayersModule(ScoringModule):
             )
 
         micro_batches = list(zip(self.split_batch(real), fakes.images, strict=True))
-        return fakes, steps.accumulate(compute_terms, micro_batches, self.manual_backward)
+        return fakes, steps.accumulate(compute_terms, micro_batches, self.backward_pass)
 
     def generator_gradients(
         self, fakes: Fakes, real: Tensor, reconstruction_weight: Tensor | float | None
@@ -125,4 +130,4 @@ class PlayersModule(ScoringModule):
             )
 
         micro_batches = list(zip(self.split_batch(real), *fakes, strict=True))
-        return steps.accumulate(compute_terms, micro_batches, self.manual_backward)
+        return steps.accumulate(compute_terms, micro_batches, self.backward_pass)

@@ -2,7 +2,7 @@
 
 The kernels of a small network are faster than Python can launch them. A CUDA graph launches all
 kernels of a pass at once, on the same memory each time. Optimizers, logging and checks of the
-gradients run between the graphs, as always.
+gradients run between the graphs, as usual.
 """
 
 from __future__ import annotations
@@ -25,31 +25,46 @@ NUM_EAGER = 3  # calls of a function before its capture, in which libraries and 
 
 
 class OperationRecorder(TorchDispatchMode):
-    """Record each operation with the shapes of its tensors and with its other arguments."""
+    """Record each operation with the shapes of its tensors and with its other arguments.
 
-    def __init__(self) -> None:
+    A kernel on a GPU gets a scalar tensor on the CPU by value, as it gets a number.
+
+    Args:
+        device: Device of the training.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: list[tuple[Any, ...]] = []
+        self.has_gpu = device.type != "cpu"
+        self.operations: list[tuple[str, ...]] = []
+
+    def describe(self, value: Any) -> str:
+        """Return what a replay repeats of an argument."""
+        if not isinstance(value, Tensor):
+            return repr(value)
+        is_passed_by_value = self.has_gpu and value.dim() == 0 and value.device.type == "cpu"
+        return repr(value.item()) if is_passed_by_value else str(tuple(value.shape))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves = tree_leaves((args, kwargs))
-        shown = [tuple(x.shape) if isinstance(x, Tensor) else x for x in leaves]
-        self.operations.append((str(func), *shown))
+        self.operations.append((str(func), *map(self.describe, tree_leaves((args, kwargs)))))
         return func(*args, **(kwargs or {}))
 
 
-def check_equal(calls: Sequence[Sequence[tuple[Any, ...]]]) -> None:
+def check_equal(calls: Sequence[Sequence[tuple[str, ...]]]) -> None:
     """Check that all calls executed the same operations, which a replay repeats.
 
     Raises:
         RuntimeError: They did not.
     """
     for operations in calls[1:]:
-        for first, other in zip_longest(calls[0], operations):
+        for first, other in zip_longest(calls[0], operations, fillvalue=("",)):
+            if first[0] != other[0]:
+                name = first[0] or other[0]
+                raise RuntimeError(f"the operations differ from step to step, at {name}")
             if first != other:
                 raise RuntimeError(
-                    f"{(first or other)[0]} does not have the same arguments in each step. Keep "
-                    "numbers that change from step to step in tensors"
+                    f"the arguments of {first[0]} differ from step to step. Keep numbers that "
+                    "change in buffers, and update these in place"
                 )
 
 
@@ -103,9 +118,9 @@ def scalar_tensor(value: Any, device: torch.device) -> Any:
 class StepGraphs:
     """Captured forward and backward passes of training steps.
 
-    The first calls of a function are executed; they must not wait for the GPU. All passes run on
-    one stream, because autograd accumulates a gradient on the stream on which its parameter was
-    first used.
+    The first calls of a function are executed. A function that waits for the GPU cannot be
+    captured. All passes run on one stream, because autograd accumulates a gradient on the stream on
+    which its parameter was first used.
 
     Args:
         device: A CUDA device.
@@ -114,17 +129,18 @@ class StepGraphs:
     """
 
     def __init__(self, device: torch.device, records_operations: bool) -> None:
+        self.device = device
         self.records_operations = records_operations
         self.is_enabled = True
         self.num_calls: Counter[Hashable] = Counter()
-        self.operations: dict[Hashable, list[list[tuple[Any, ...]]]] = {}
+        self.operations: dict[Hashable, list[list[tuple[str, ...]]]] = {}
         self.captured: dict[Hashable, CapturedCall] = {}
         self.gradients: list[tuple[nn.Parameter, Tensor | None]] = []
-        self.prepare(device)
+        self.prepare()
 
-    def prepare(self, device: torch.device) -> None:
+    def prepare(self) -> None:
         """Create the stream and the memory pool of the graphs."""
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
 
     def run(
@@ -141,9 +157,9 @@ class StepGraphs:
         once per step with keys that change together: they are then captured in the same step.
 
         Args:
-            key: Everything but the values of the inputs on which the operations depend.
+            key: Everything on which the operations depend, except the values of the inputs.
             function: Function of the inputs; it returns tensors, which a later call overwrites.
-            parameters: Parameters; their old gradients are dropped.
+            parameters: Parameters whose gradients `function` computes; old ones are dropped.
             inputs: Tensors, floats or None; floats are passed on as scalar tensors.
             fallback: Used instead of `function` if that cannot be captured, which is logged once;
                 it must not use the autograd graph of another function. None: `function`.
@@ -171,7 +187,7 @@ class StepGraphs:
         if not (self.is_enabled and self.records_operations) or self.num_calls[key] == 1:
             yield
             return
-        with OperationRecorder() as recorder:
+        with OperationRecorder(self.device) as recorder:
             yield
         self.operations.setdefault(key, []).append(recorder.operations)
 
@@ -190,14 +206,14 @@ class StepGraphs:
             # The end of a failed capture raises another error than the operation that failed.
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             reason = (str(cause) or type(cause).__name__).splitlines()[0]
-            log.warning("training steps are executed without CUDA graphs, slower: %s", reason)
+            log.warning("training steps run without CUDA graphs, which is slower: %s", reason)
             self.is_enabled = False
             self.captured.clear()
             self.gradients.clear()
             self.clean_up()
 
     def clean_up(self) -> None:
-        """End what a failed capture leaves behind.
+        """Undo what a failed capture leaves behind.
 
         The state of the GPU's generator is in capture mode; its copy, which draws the same numbers,
         is not. The allocator still uses the pool of the graphs, unless the capture has ended.

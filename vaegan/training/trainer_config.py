@@ -56,7 +56,8 @@ class TrainerConfig(DeviceConfig):
     # start; gradient penalties and evaluations stay uncompiled
     compile: bool = False
     # launch the kernels of a training step's forward and backward passes together as CUDA graphs,
-    # which makes small networks faster; null: true on one NVIDIA GPU, except in 16-mixed
+    # which makes small networks faster; null: true on one NVIDIA GPU, except in 16-mixed or with a
+    # strategy
     cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:

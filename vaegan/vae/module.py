@@ -86,7 +86,8 @@ class VAEModule(pl.LightningModule):
     def compute_gradients(self, images: Tensor, beta: Tensor | float) -> ObjectiveOutput:
         """Return the loss and the bounds of a training batch, after the backward pass."""
         output = self.compute_objective(images, beta)
-        output.loss.backward()
+        with in_full_precision():  # as in Lightning, which leaves autocast before it
+            output.loss.backward()
         return output
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
