@@ -309,7 +309,7 @@ def test_graphs_are_used_in_training_only(monkeypatch):
         assert module.terms == {}
 
 
-def test_autocast_casts_weights_anew_in_every_pass():
+def test_autocast_casts_weights_in_every_pass():
     """A graph with a cached copy of a weight would not see its updates."""
     layer, x = nn.Linear(3, 1, bias=False), torch.ones(1, 3)
     nn.init.ones_(layer.weight)

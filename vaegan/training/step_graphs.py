@@ -262,7 +262,7 @@ class StepGraphs:
 
 @contextmanager
 def uncached_autocast() -> Iterator[None]:
-    """Keep autocast as it is, but cast weights anew at every use.
+    """Keep autocast as it is, but cast weights again at every use.
 
     A graph with a cached copy of a weight would not see its updates.
     """
