@@ -494,6 +494,17 @@ def test_ema_rampup_shortens_the_half_life_at_the_start():
     assert decays == pytest.approx([0, 0.5, 0.5**0.1, 0.5**0.1])
 
 
+def test_backward_passes_run_outside_autocast():
+    """In autocast, float32 parts such as gradient penalties would be differentiated in bfloat16."""
+    module = make_module("discriminator_warmup=0")
+    seen = []
+    for network in (module.generator.decoder, module.discriminator):
+        parameter = next(network.parameters())
+        parameter.register_hook(lambda grad: seen.append(torch.is_autocast_enabled("cpu")))
+    fit(module, precision="bf16-mixed")
+    assert len(seen) >= 8 and not any(seen)
+
+
 def test_flops_count_training_but_not_scoring():
     module = make_module("discriminator_warmup=128", "gradient_penalty.interval=2")
     fit(module)
