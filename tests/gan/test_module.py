@@ -464,7 +464,7 @@ def test_real_and_fake_images_are_augmented_in_both_steps(monkeypatch):
     )
     fit(module)
     for images in inputs:
-        fraction_cut = (images == 0).flatten(1).float().mean(1)
+        fraction_cut = (images == 0.5).flatten(1).float().mean(1)
         assert (fraction_cut >= 0.25 - 1e-6).all()
     # 128: real and fake images in a discriminator step; 64: penalty and generator step
     assert {len(images) for images in inputs} == {128, 64}

@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 
 from vaegan.config import Component, ComponentConfig, require
 
+GRAY = 0.5  # value of pixels without content; 0 in the paper, whose images are in [-1, 1]
 # images (B, C, H, W) -> images (B, C, H, W), with random parameters drawn for each image
 Transformation = Callable[[Tensor], Tensor]
 
@@ -95,26 +96,21 @@ def shift_brightness(images: Tensor) -> Tensor:
 
 
 def scale_contrast(images: Tensor) -> Tensor:
-    """Return c x, c ~ U(0.5, 1.5) per image."""
-    return images * draw_uniform(images, 0.5, 1.5)
+    """Return m + c (x - m), c ~ U(0.5, 1.5) per image, with m the mean of the image."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return mean + draw_uniform(images, 0.5, 1.5) * (images - mean)
 
 
 def scale_saturation(images: Tensor) -> Tensor:
-    """Return gray(x) + s (x - gray(x)), s ~ U(0, 2) per image, of RGB images x (B, 3, H, W).
-
-    gray(x) is the luma of ITU-R BT.601. Images with another number of channels are unchanged.
-    """
-    if images.shape[1] != 3:
-        return images
-    red, green, blue = images.unbind(1)
-    gray = (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
-    return gray + draw_uniform(images, 0, 2) * (images - gray)
+    """Return m + s (x - m), s ~ U(0, 2) per image, with m the mean over the channels of a pixel."""
+    mean = images.mean(1, keepdim=True)
+    return mean + draw_uniform(images, 0, 2) * (images - mean)
 
 
 def translate(images: Tensor) -> Tensor:
     """Shift each image by whole pixels, at most 1/8 of its size in each direction.
 
-    Rows and columns are gathered from the image padded by one pixel of 0 on each side, which is
+    Rows and columns are gathered from the image padded by one gray pixel on each side, which is
     exact in every dtype and, unlike `grid_sample` in torch 2.11, differentiable twice.
     """
     num_channels, height, width = images.shape[1:]
@@ -124,13 +120,13 @@ def translate(images: Tensor) -> Tensor:
     )
     rows = (rows + 1).clamp(0, height + 1)
     columns = (columns + 1).clamp(0, width + 1)
-    padded = pad(images, (1, 1, 1, 1))
+    padded = pad(images, (1, 1, 1, 1), value=GRAY)
     moved = padded.gather(2, rows[:, None, :, None].expand(-1, num_channels, -1, width + 2))
     return moved.gather(3, columns[:, None, None, :].expand(-1, num_channels, height, -1))
 
 
 def cut_out(images: Tensor) -> Tensor:
-    """Set a square with a quarter of the area, at a random position, to 0 in each image."""
+    """Set a square with a quarter of the area, at a random position, to gray in each image."""
     height, width = images.shape[2:]
     side = min(int((height * width / 4) ** 0.5), height, width)
     is_inside = []
@@ -139,7 +135,7 @@ def cut_out(images: Tensor) -> Tensor:
         start = draw_integers(images, 0, size - side)
         is_inside.append((position >= start) & (position < start + side))
     is_cut = is_inside[0][:, None, :, None] & is_inside[1][:, None, None, :]
-    return images.masked_fill(is_cut, 0)
+    return images.masked_fill(is_cut, GRAY)
 
 
 TRANSFORMATIONS: dict[str, Transformation] = {
@@ -155,10 +151,10 @@ class DiffAugment(Augmentation):
     """DiffAugment: a few strong transformations, applied in the order of the policy.
 
     brightness    x + b, b ~ U(-0.25, 0.25)
-    contrast      c x, c ~ U(0.5, 1.5)
-    saturation    gray(x) + s (x - gray(x)), s ~ U(0, 2); only for images with 3 channels
-    translation   shift by whole pixels, at most 1/8 of the image size, padded with 0
-    cutout        set a square with a quarter of the image area to 0
+    contrast      m + c (x - m), c ~ U(0.5, 1.5), m the mean of the image
+    saturation    m + s (x - m), s ~ U(0, 2), m the mean over the channels of a pixel
+    translation   shift by whole pixels, at most 1/8 of the image size, padded with gray
+    cutout        set a square with a quarter of the image area to gray
 
     All random numbers are drawn on the device of the images, and every operation keeps their
     dtype. The result is not clamped, because clamping would stop gradients.
