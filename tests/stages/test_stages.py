@@ -492,6 +492,8 @@ def test_gan_with_all_options_trains_and_loads(vae_result, tmp_path):
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     images = [float(row["val/images"]) for row in rows if row["val/images"]]
     assert images == [0, 128, 256, 384, 512]
+    probabilities = [row["train/augment_probability"] for row in rows]
+    assert all(0 <= float(value) <= 1 for value in probabilities if value) and any(probabilities)
 
 
 def test_final_weights_are_scored_and_can_be_the_best(vae_result, tmp_path):

@@ -148,7 +148,12 @@ class GANModule(PlayersModule):
         grad_norm = self.apply_step(optimizer, self.discriminator, "d", counts_batch)
         self.update_adaptive_settings(terms)
         self.progress.discriminator_updates += 1
-        return fakes, grad_norm | terms.metrics() if is_logged(self.trainer) else {}
+        if not is_logged(self.trainer):
+            return fakes, {}
+        values = grad_norm | terms.metrics()
+        if self.augment_probability.is_adaptive:
+            values["train/augment_probability"] = self.augment_probability()
+        return fakes, values
 
     def update_adaptive_settings(self, terms: DiscriminatorTerms) -> None:
         """Adapt the augmentation probability and the warm-up to the discriminator's logits."""
