@@ -156,8 +156,6 @@ class DiffAugment(Augmentation):
     translation   shift by whole pixels, at most 1/8 of the image size, padded with gray
     cutout        set a square with a quarter of the image area to gray
 
-    The default policy has no cutout, which hides the blur of generated photographs.
-
     All random numbers are drawn on the device of the images, and every operation keeps their
     dtype. The result is not clamped, because clamping would stop gradients.
 
@@ -169,7 +167,7 @@ class DiffAugment(Augmentation):
         name: str = "diff_augment"
         # transformations in order, each at most once: brightness, contrast, saturation,
         # translation, cutout
-        policy: list[str] = field(default_factory=lambda: ["brightness", "translation"])
+        policy: list[str] = field(default_factory=lambda: ["brightness", "translation", "cutout"])
         # probability of applying each transformation to an image, in [0, 1]; the initial value if
         # adaptive_target is set
         probability: float = 1.0
