@@ -75,3 +75,9 @@ def test_vae_step_adds_no_collectives_to_those_of_ddp(collectives, tmp_path):
     run = compose(*SMALL_VAE, *SHORT, *TWO_PROCESSES, "objective.beta_warmup_epochs=0")
     run_in_process(tmp_path / "log", lambda: execute(run, tmp_path / "run"))
     assert unlogged_steps(collectives) == 6 * [[]]
+
+
+def test_ddp_on_one_device_trains_a_gan(tmp_path, vae_result):
+    run = compose(*SMALL_GAN, *SHORT, "trainer.strategy=ddp", f"vae_ckpt={vae_result[0]}")
+    execute(run, tmp_path)
+    assert (tmp_path / "gan" / "checkpoints" / "last.ckpt").exists()

@@ -30,9 +30,15 @@ class UnwrappedDDP(DDPStrategy):
 
 
 def choose_strategy(config: DeviceConfig, module: pl.LightningModule) -> str | DDPStrategy:
-    """Return the strategy that trains a module on the devices of a config."""
-    if config.devices * config.num_nodes == 1 or config.strategy not in ("auto", "ddp"):
+    """Return the strategy that trains a module on the devices of a config.
+
+    On one device, `ddp` is `auto`: its wrapper would refuse the steps of a GAN, in which one of the
+    networks has no gradients.
+    """
+    if config.strategy not in ("auto", "ddp"):
         return config.strategy
+    if config.devices * config.num_nodes == 1:
+        return "auto"
     if not module.automatic_optimization:
         return UnwrappedDDP()
     # All ranks compute the same buffers; by default, DDP broadcasts them in each step.
