@@ -86,6 +86,8 @@ def test_gradients_are_not_kept():
         (torch.rand(2, 1, 6, 8), r"got \(2, 1, 6, 8\)"),
         (np.zeros(3, np.float32), r"got \(3,\)"),
         ([], "images is empty"),
+        (torch.rand(0, 3, 6, 8), "images is empty"),
+        (np.zeros((0, 6, 8, 3), np.uint8), "images is empty"),
         ("cat.png", "images must be a tensor or array .* got str"),
         (None, "got NoneType"),
     ],

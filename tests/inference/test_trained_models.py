@@ -70,6 +70,15 @@ def test_draws_have_the_mean_of_the_likelihood(paths):
     assert (draws - model.sample(16)).mean().abs() < 0.02
 
 
+@pytest.mark.parametrize("stage", ["vae", "gan"])
+def test_images_that_are_not_finite_are_rejected(paths, stage, monkeypatch):
+    model = vaegan.load(paths[stage])
+    monkeypatch.setattr(model, "_generate", lambda z: torch.full((len(z), 1, 28, 28), torch.nan))
+    for call in (lambda: model.sample(2), lambda: model.decode(torch.zeros(1, model.latent_dim))):
+        with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
+            call()
+
+
 def test_attributes(paths):
     for stage in ("vae", "gan"):
         model = vaegan.load(paths[stage])

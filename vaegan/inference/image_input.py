@@ -56,14 +56,15 @@ def as_images(images: Any, image_shape: ImageShape, decoder: ImageDecoder) -> Te
         decoder: Converts PIL images, which may have any size and mode, as in training.
 
     Raises:
-        ValueError: The images have an unsupported shape or type, or values outside [0, 1].
+        ValueError: There are no images, or they have an unsupported shape or type, or values
+            outside [0, 1].
     """
     if isinstance(images, Image.Image):
         pixels = torch.from_numpy(decoder.convert(images))
         return decoded_to_images(pixels.unsqueeze(0), image_shape)
+    if isinstance(images, Sequence | Tensor | np.ndarray) and not len(images):
+        raise ValueError("images is empty; give at least one image")
     if isinstance(images, Sequence) and not isinstance(images, str):
-        if not images:
-            raise ValueError("images is empty; give at least one image")
         return torch.cat([as_images(image, image_shape, decoder) for image in images])
     if not isinstance(images, Tensor | np.ndarray):
         raise ValueError(f"images must be a {EXAMPLES}; got {type(images).__name__}")
@@ -86,7 +87,7 @@ def to_unit_range(images: Tensor) -> Tensor:
             f"images must be float in [0, 1] or uint8 in 0 to 255; got {images.dtype}. Convert "
             "8-bit levels with images.astype('uint8') or images.to(torch.uint8)"
         )
-    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+    if not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"images of float values must be in [0, 1]; got values from {images.min():.4g} to "
             f"{images.max():.4g}. Divide 8-bit levels by 255, or pass them as uint8"

@@ -75,6 +75,20 @@ class TrainedModel(abc.ABC):
     def _generate(self, z: Tensor) -> Tensor:
         """Return the mean of p(x | z), (B, C, H, W), for latents (B, latent_dim) on the device."""
 
+    def _generate_finite(self, z: Tensor) -> Tensor:
+        """Return `_generate(z)`.
+
+        Raises:
+            ValueError: A value is nan or infinite.
+        """
+        images = self._generate(z)
+        if not images.isfinite().all():
+            raise ValueError(
+                f"the images of {self.checkpoint.path} contain nan or inf: either the mean of its "
+                "likelihood is not defined, or its weights are damaged"
+            )
+        return images
+
     @torch.no_grad()
     def decode(self, z: Any) -> Tensor:
         """Return the images of latents: the mean of p(x | z).
@@ -84,11 +98,14 @@ class TrainedModel(abc.ABC):
 
         Returns:
             Images in [0, 1], (B, C, H, W).
+
+        Raises:
+            ValueError: The latents have another shape, or an image contains nan or inf.
         """
         z = torch.as_tensor(z, dtype=torch.float32, device=self.device)
         is_valid = z.dim() == 2 and z.shape[1] == self.latent_dim and len(z) > 0
         require(is_valid, "z", f"latents of shape (B, {self.latent_dim})", tuple(z.shape))
-        return torch.cat([self._generate(batch) for batch in z.split(DECODE_BATCH_SIZE)])
+        return torch.cat([self._generate_finite(batch) for batch in z.split(DECODE_BATCH_SIZE)])
 
     def sample(self, n: int = 1, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """Generate images from random latents.
@@ -158,4 +175,4 @@ class TrainedModel(abc.ABC):
 
     def _sample_block(self, z: Tensor, first_seed: int, draw: bool) -> Tensor:
         """Return the images of the latents of consecutive seeds."""
-        return self._generate(z)
+        return self._generate_finite(z)

@@ -41,7 +41,7 @@ class TrainedVAE(TrainedModel):
 
     def _sample_block(self, z: Tensor, first_seed: int, draw: bool) -> Tensor:
         if not draw:
-            return self._generate(z)
+            return self._generate_finite(z)
         params = self.module.decoder_params(z).cpu()
         images = []
         for i in range(len(z)):  # on the CPU, so that a seed has the same noise on all devices
