@@ -69,7 +69,7 @@ from vaegan.stages.execute import execute
             ["trainer.num_nodes=2"],
             "start one process per device on each node, with torchrun --nnodes=2",
         ),
-        (["resume=nowhere"], "resume=nowhere does not contain a run"),
+        (["resume=nowhere"], "resume=nowhere does not exist"),
         (["stage=vae", "sweep_metric=val/ello"], "sweep_metric must be one of val/elbo, test/elbo"),
         (
             ["stage=vae", "objective=iwae", "sweep_metric=val/elbo"],
