@@ -194,7 +194,9 @@ def test_gan_uses_the_data_set_of_its_vae_by_default(vae_result, gan_result):
 
 def test_images_of_another_shape_are_rejected(vae_result, tmp_path):
     run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
-    message = r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); omit dataset"
+    message = (
+        r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); use the settings"
+    )
     with pytest.raises(ValueError, match=message):
         run_stage(run, tmp_path)
     assert not (tmp_path / "gan").exists()

@@ -10,7 +10,10 @@ from vaegan.config import from_plain, to_plain
 from vaegan.data.dataset import ImageSource
 
 log = logging.getLogger(__name__)
-UNRELATED_KEYS = ("root", "cache", "num_threads")  # settings that do not affect the splits
+# settings that do not affect the splits: location, decoding and training
+LOCATION_KEYS = ("root", "cache", "num_threads")
+DECODING_KEYS = ("image_size", "channels", "crop", "background", "bit_depth", "flip")
+UNRELATED_KEYS = (*LOCATION_KEYS, *DECODING_KEYS, "on_error", "max_broken")
 
 
 def build_source(
@@ -34,10 +37,15 @@ def build_source(
         warn_about_mixed_splits(to_plain(config), trained)
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:
+        advice = (
+            f"omit dataset to use {trained['name']}, which the VAE was trained on, or train a VAE "
+            f"on {config.name}"
+        )
+        if config.name == trained["name"]:
+            advice = "use the settings that the VAE was trained with, or train a VAE with these"
         raise ValueError(
             f"{checkpoint_option} generates images of shape {checkpoint.image_shape} (channels, "
-            f"height, width), but dataset={config.name} has {source.image_shape}; omit dataset to "
-            f"use {trained['name']}, which the VAE was trained on, or train a VAE on {config.name}"
+            f"height, width), but dataset={config.name} has {source.image_shape}; {advice}"
         )
     return source
 
