@@ -149,8 +149,12 @@ def hint_about_duration(differing: list[str], stage: str, path: Path) -> str:
     The learning rates depend on the duration, so a run that is resumed with a longer duration would
     not equal an uninterrupted run.
     """
-    if not any("max_epochs" in key or "max_images" in key for key in differing):
+    keys = [key for key in differing if "max_epochs" in key or "max_images" in key]
+    if not keys:
         return ""
-    last_stage = "gan" if stage == "pipeline" else stage
-    command = f"python train.py stage={last_stage} {path_override('init', path)}"
+    if stage == "pipeline":
+        stage = "vae" if all(key.startswith("vae.") for key in keys) else "gan"
+    if not (path / stage / "checkpoints" / "best.ckpt").exists():
+        return ""
+    command = f"python train.py stage={stage} {path_override('init', path)}"
     return f". To train its model further, start a new run from it: {command}"
