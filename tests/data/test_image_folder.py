@@ -354,7 +354,7 @@ def test_fraction_that_the_user_sets_wins(tmp_path):
 def test_fewer_than_50_images_are_refused_in_one_sentence(tmp_path):
     root = tmp_path / "images"
     fill(root, 49, width=8, height=8)
-    with pytest.raises(ValueError, match=r"too few usable images \(49\); at least 50 are needed"):
+    with pytest.raises(ValueError, match=r"too few usable images \(49\): with fewer than 50"):
         make_source(root, val_fraction=None, test_fraction=None).prepare()
 
 

@@ -243,9 +243,9 @@ class ImageFolder(NaturalImageSource):
         fractions = {name: value for name, value in fractions.items() if name not in has_folder}
         if None in fractions.values() and len(paths) < MIN_IMAGES:
             raise ValueError(
-                f"dataset.root={self.config.root} has too few usable images ({len(paths)}); at "
-                f"least {MIN_IMAGES} are needed, because with fewer images scores are meaningless "
-                "and a model only memorizes its training images"
+                f"dataset.root={self.config.root} has too few usable images ({len(paths)}): with "
+                f"fewer than {MIN_IMAGES}, scores are meaningless and a model only memorizes its "
+                "training images. Add images, or set dataset.val_fraction and dataset.test_fraction"
             )
         default = default_fraction(num_images)
         self.fractions = {

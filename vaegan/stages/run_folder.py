@@ -136,8 +136,8 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
         raise Interrupted(end.signum, message, has_command=True) from end
     except OSError as error:
         raise ValueError(
-            f"{error}. Run stopped; checkpoints are intact. Fix the problem, then resume with: "
-            f"{command}"
+            f"{error}. Run stopped; earlier checkpoints are intact. Fix the problem, then resume "
+            f"with: {command}"
         ) from error
     finally:
         lock.release()

@@ -51,9 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             # torch's writer raises a RuntimeError while it handles an OSError.
             cause = error if isinstance(error, OSError) else error.__context__
             reason = getattr(cause, "strerror", None) or error
-            raise OSError(
-                f"cannot write the checkpoint {path} ({reason}). Earlier checkpoints are intact"
-            ) from error
+            raise OSError(f"cannot write the checkpoint {path} ({reason})") from error
 
 
 class BestCheckpoint(ModelCheckpoint):
