@@ -7,6 +7,7 @@ import torch
 
 from vaegan.data.batches import LoaderConfig
 from vaegan.gan.training_config import GANTraining, resolve_data_defaults
+from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
@@ -102,6 +103,16 @@ def test_gan_defaults_depend_on_the_data(shape, is_natural, generator, discrimin
     assert resolved.discriminator_warmup == 1000
     assert resolved.saturation_logit == (0 if is_natural else 8)
     assert resolve_data_defaults(training, shape, 1_000_000).discriminator_warmup == 6400
+
+
+@pytest.mark.parametrize(
+    "shape, is_natural, lr", [((1, 28, 28), False, 3e-3), ((3, 32, 32), True, 4e-3)]
+)
+def test_gan_defaults_of_a_cold_start(shape, is_natural, lr):
+    training = GANTraining(warm_start=WarmStartConfig(generator="none"))
+    resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
+    assert resolved.saturation_logit == 8
+    assert resolved.generator_optimizer.lr == lr
 
 
 def test_given_settings_of_a_gan_are_kept():

@@ -24,9 +24,9 @@ Defaults = dict[str, dict[str, float]]  # settings of the optimizers, by network
 
 MAX_DEFAULT_WARMUP = 6_400  # images
 MAX_SMALL_IMAGE_SIZE = 32  # pixels, largest height or width of small images
-# At this |logit| a pixel is less than a tenth of an 8-bit level from 0 or 1. Tuned on MNIST; on
-# clip art it makes flat areas noisier.
-DIGIT_SATURATION_LOGIT = 8.0
+# At this |logit| a pixel is less than a tenth of an 8-bit level from 0 or 1. Tuned on MNIST. On
+# clip art, cold starts without it turned white; with it, warm starts have noisier flat areas.
+DEFAULT_SATURATION_LOGIT = 8.0
 # Settings of the optimizers that depend on the data, tuned on MNIST, and on clip art at 32 and 64
 # pixels
 DIGIT_DEFAULTS: Defaults = {
@@ -36,6 +36,10 @@ DIGIT_DEFAULTS: Defaults = {
 SMALL_NATURAL_DEFAULTS: Defaults = {
     "generator": {"lr": 1e-3, "beta1": 0.5},
     "discriminator": {"lr": 1e-3, "beta1": 0.5},
+}
+COLD_NATURAL_DEFAULTS: Defaults = {  # the same images, with a generator that has fresh layers
+    "generator": {"lr": 4e-3, "beta1": 0.5},
+    "discriminator": {"lr": 4e-3, "beta1": 0.5},
 }
 LARGE_IMAGE_DEFAULTS: Defaults = {
     "generator": {"lr": 3e-4, "beta1": 0.5},
@@ -86,7 +90,7 @@ class GANTraining:
     # |logit| beyond which a pixel of the generator counts as saturated, >= 0; its gradient then
     # uses the derivative at this limit, and is 0 if the step would move the pixel away from gray;
     # no effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
-    # 0: exact gradients; null: 8, for natural images 0
+    # 0: exact gradients; null: 8, but 0 for natural images with warm_start.generator=all
     saturation_logit: float | None = None
     # fraction of training after which gradients are exact for any saturation_logit, in [0, 1]
     saturation_fraction: float = 0.5
@@ -170,9 +174,11 @@ def resolve_data_defaults(
     Raises:
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
+    is_warm = training.warm_start.generator == "all"
     defaults = LARGE_IMAGE_DEFAULTS
     if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
-        defaults = SMALL_NATURAL_DEFAULTS if is_natural else DIGIT_DEFAULTS
+        natural_defaults = SMALL_NATURAL_DEFAULTS if is_warm else COLD_NATURAL_DEFAULTS
+        defaults = natural_defaults if is_natural else DIGIT_DEFAULTS
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
@@ -180,7 +186,7 @@ def resolve_data_defaults(
     require(warmup < num_images, "discriminator_warmup", expected, warmup)
     saturation_logit = training.saturation_logit
     if saturation_logit is None:
-        saturation_logit = 0.0 if is_natural else DIGIT_SATURATION_LOGIT
+        saturation_logit = 0.0 if is_natural and is_warm else DEFAULT_SATURATION_LOGIT
     return replace(
         training,
         discriminator_warmup=warmup,
