@@ -85,6 +85,7 @@ def test_gradients_are_not_kept():
         (torch.rand(2, 3, 5, 8), r"shape \(B, 3, 6, 8\) or .* got \(2, 3, 5, 8\)\. Resize them"),
         (torch.rand(2, 1, 6, 8), r"got \(2, 1, 6, 8\)"),
         (np.zeros(3, np.float32), r"got \(3,\)"),
+        (torch.tensor(0.5), r"got \(\)"),
         ([], "images is empty"),
         (torch.rand(0, 3, 6, 8), "images is empty"),
         (np.zeros((0, 6, 8, 3), np.uint8), "images is empty"),

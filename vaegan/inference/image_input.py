@@ -18,6 +18,7 @@ from vaegan.data.image_folder import ImageFolder
 from vaegan.data.images.decoding import MAX_PIXELS, ImageDecoder
 from vaegan.images import ImageShape, to_float
 
+EMPTY = "images is empty; give at least one image"
 EXAMPLES = "tensor or array of float values in [0, 1] or of uint8 values, or PIL images"
 
 
@@ -62,13 +63,15 @@ def as_images(images: Any, image_shape: ImageShape, decoder: ImageDecoder) -> Te
     if isinstance(images, Image.Image):
         pixels = torch.from_numpy(decoder.convert(images))
         return decoded_to_images(pixels.unsqueeze(0), image_shape)
-    if isinstance(images, Sequence | Tensor | np.ndarray) and not len(images):
-        raise ValueError("images is empty; give at least one image")
     if isinstance(images, Sequence) and not isinstance(images, str):
+        if not images:
+            raise ValueError(EMPTY)
         return torch.cat([as_images(image, image_shape, decoder) for image in images])
     if not isinstance(images, Tensor | np.ndarray):
         raise ValueError(f"images must be a {EXAMPLES}; got {type(images).__name__}")
     tensor = torch.as_tensor(images).detach()
+    if not tensor.numel():
+        raise ValueError(EMPTY)
     return to_batch(to_unit_range(tensor), image_shape)
 
 
