@@ -198,7 +198,7 @@ def test_checkpoints_are_due_by_time_and_by_images(monkeypatch):
 def test_unwritable_checkpoint_raises_a_clear_error(tmp_path):
     with pytest.raises(
         OSError,
-        match=r"cannot write the checkpoint .*last.ckpt \(.*\)",
+        match=r"cannot write the checkpoint .*last.ckpt \(.*\)$",
     ):
         AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
 

@@ -113,6 +113,14 @@ def test_gan_defaults_of_a_cold_start(shape, is_natural, lr):
     resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
     assert resolved.saturation_logit == 8
     assert resolved.generator_optimizer.lr == lr
+    partly_warm = GANTraining(warm_start=WarmStartConfig(generator="last"))
+    warm = [
+        resolve_data_defaults(training, shape, 10_000, is_natural, is_trained=True),
+        resolve_data_defaults(partly_warm, shape, 10_000, is_natural),
+    ]
+    for resolved in warm:
+        assert resolved.saturation_logit == (0 if is_natural else 8)
+        assert resolved.generator_optimizer.lr == (1e-3 if is_natural else 3e-3)
 
 
 def test_given_settings_of_a_gan_are_kept():

@@ -37,7 +37,7 @@ SMALL_NATURAL_DEFAULTS: Defaults = {
     "generator": {"lr": 1e-3, "beta1": 0.5},
     "discriminator": {"lr": 1e-3, "beta1": 0.5},
 }
-COLD_NATURAL_DEFAULTS: Defaults = {  # the same images, with a generator that has fresh layers
+COLD_NATURAL_DEFAULTS: Defaults = {  # the same images, cold starts
     "generator": {"lr": 4e-3, "beta1": 0.5},
     "discriminator": {"lr": 4e-3, "beta1": 0.5},
 }
@@ -90,7 +90,7 @@ class GANTraining:
     # |logit| beyond which a pixel of the generator counts as saturated, >= 0; its gradient then
     # uses the derivative at this limit, and is 0 if the step would move the pixel away from gray;
     # no effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
-    # 0: exact gradients; null: 8, but 0 for natural images with warm_start.generator=all
+    # 0: exact gradients; null: 8, but 0 for warm starts on natural images
     saturation_logit: float | None = None
     # fraction of training after which gradients are exact for any saturation_logit, in [0, 1]
     saturation_fraction: float = 0.5
@@ -159,7 +159,11 @@ class GANTraining:
 
 
 def resolve_data_defaults(
-    training: T, image_shape: ImageShape, num_images: int, is_natural: bool = False
+    training: T,
+    image_shape: ImageShape,
+    num_images: int,
+    is_natural: bool = False,
+    is_trained: bool = False,
 ) -> T:
     """Return the config with the null values that depend on the data replaced by numbers.
 
@@ -170,11 +174,12 @@ def resolve_data_defaults(
         image_shape: Channels, height, width.
         num_images: Number of real images seen in the whole training run.
         is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+        is_trained: True if training starts from the weights of an earlier GAN.
 
     Raises:
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
-    is_warm = training.warm_start.generator == "all"
+    is_warm = is_trained or training.warm_start.generator != "none"
     defaults = LARGE_IMAGE_DEFAULTS
     if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
         natural_defaults = SMALL_NATURAL_DEFAULTS if is_warm else COLD_NATURAL_DEFAULTS

@@ -11,7 +11,7 @@ from vaegan.data.dataset import ImageSource
 
 log = logging.getLogger(__name__)
 # settings that do not affect the splits: location, decoding and training
-LOCATION_KEYS = ("root", "cache", "num_threads")
+LOCATION_KEYS = ("root", "cache", "cache_gb", "num_threads")
 DECODING_KEYS = ("image_size", "channels", "crop", "background", "bit_depth", "flip")
 UNRELATED_KEYS = (*LOCATION_KEYS, *DECODING_KEYS, "on_error", "max_broken")
 

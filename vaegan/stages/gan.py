@@ -32,7 +32,7 @@ from vaegan.stages.data_source import build_source
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import init_gan, starting_checkpoint
 from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
-from vaegan.stages.training_runs import GANRun, gan_sweep_tags
+from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
@@ -171,6 +171,7 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
         source.image_shape,
         duration.num_images,
         source.IS_NATURAL,
+        is_trained=isinstance(training, InitialWeights) and training.init != "",
     )
 
 
