@@ -354,9 +354,7 @@ def test_fraction_that_the_user_sets_wins(tmp_path):
 def test_fewer_than_50_images_are_refused_with_advice(tmp_path):
     root = tmp_path / "images"
     fill(root, 49, width=8, height=8)
-    with pytest.raises(
-        ValueError, match=r"too few .* \(49\).*set dataset.val_fraction and"
-    ):
+    with pytest.raises(ValueError, match=r"too few .* \(49\).*set dataset.val_fraction and"):
         make_source(root, val_fraction=None, test_fraction=None).prepare()
 
 

@@ -180,10 +180,7 @@ def resolve_data_defaults(
         ValueError: The discriminator warm-up is not shorter than the training run.
     """
     is_warm = is_trained or training.warm_start.generator != "none"
-    defaults = LARGE_IMAGE_DEFAULTS
-    if max(image_shape[1:]) <= MAX_SMALL_IMAGE_SIZE:
-        natural_defaults = SMALL_NATURAL_DEFAULTS if is_warm else COLD_NATURAL_DEFAULTS
-        defaults = natural_defaults if is_natural else DIGIT_DEFAULTS
+    defaults = optimizer_defaults(image_shape, is_natural, is_warm)
     warmup = training.discriminator_warmup
     if warmup is None:
         warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
@@ -201,6 +198,15 @@ def resolve_data_defaults(
             training.discriminator_optimizer, defaults["discriminator"]
         ),
     )
+
+
+def optimizer_defaults(image_shape: ImageShape, is_natural: bool, is_warm: bool) -> Defaults:
+    """Return the default settings of the optimizers for images of a shape and kind."""
+    if max(image_shape[1:]) > MAX_SMALL_IMAGE_SIZE:
+        return LARGE_IMAGE_DEFAULTS
+    if not is_natural:
+        return DIGIT_DEFAULTS
+    return SMALL_NATURAL_DEFAULTS if is_warm else COLD_NATURAL_DEFAULTS
 
 
 def with_defaults(optimizer: OptimizerConfig, defaults: dict[str, float]) -> OptimizerConfig:
