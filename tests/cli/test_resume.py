@@ -101,11 +101,6 @@ def test_commands_without_a_resume_folder_are_not_changed():
         assert expand_resume(words) == words
 
 
-def test_resume_true_needs_a_run_folder():
-    with pytest.raises(ValueError, match="add hydra.run.dir=FOLDER, or use resume=FOLDER"):
-        expand_resume(["stage=vae", "resume=true"])
-
-
 def test_resume_of_a_folder_that_is_missing_or_part_of_a_run(run_folder):
     with pytest.raises(ValueError, match=r"resume=.*nowhere does not exist"):
         expand_resume([f"resume={run_folder / 'nowhere'}"])

@@ -72,6 +72,13 @@ def test_a_refused_command_leaves_no_folder(train, tmp_path, words, message, fol
     assert exit_code != 0 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("folder", [[], ["hydra.run.dir=runs/${now:%H}"]])
+def test_resume_true_needs_a_folder_that_is_not_new(train, tmp_path, folder):
+    exit_code, _, _ = train("stage=vae", "dataset=shapes", "resume=true", *folder)
+    assert "add hydra.run.dir=FOLDER, or use resume=FOLDER" in exit_code
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_refused_command_leaves_a_running_run_untouched(train, tmp_path):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text("of the running run\n")

@@ -29,12 +29,10 @@ def expand_resume(args: Sequence[str]) -> list[str]:
     The saved config is validated first, so that a modified file can only select known choices.
 
     Raises:
-        ValueError: The folder does not contain a run that can be resumed, the arguments ask for
-            another stage, another folder or a sweep, or there is no folder.
+        ValueError: The folder does not contain a run that can be resumed, or the arguments ask for
+            another stage, another folder or a sweep.
     """
     folders = [arg.removeprefix("resume=") for arg in args if arg.startswith("resume=")]
-    if folders and folders[-1].lower() == "true":
-        check_has_folder(args)
     if not folders or folders[-1].lower() in ("true", "false"):
         return list(args)
     name = read_path(f"resume={folders[-1]}")
@@ -52,19 +50,6 @@ def expand_resume(args: Sequence[str]) -> list[str]:
         arg for arg in to_overrides(stage, config) if not is_given(arg.split("=")[0], given_keys)
     ]
     return [*saved, f"hydra.run.dir={quote_for_hydra(str(folder))}", "resume=true", *given]
-
-
-def check_has_folder(args: Sequence[str]) -> None:
-    """Check that a command with `resume=true` names its run folder, or something that may name it.
-
-    Raises:
-        ValueError: The run would get a new folder, named by date and time.
-    """
-    if not any(arg.startswith(("hydra.", "-", "+", "experiment=")) for arg in args):
-        raise ValueError(
-            "resume=true resumes the run in hydra.run.dir, which is a new folder unless it is set: "
-            "add hydra.run.dir=FOLDER, or use resume=FOLDER or resume=last"
-        )
 
 
 def check_output_folder(folder: Path, args: Sequence[str]) -> None:

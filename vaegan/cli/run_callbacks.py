@@ -57,8 +57,14 @@ def reserve_folder(config: DictConfig, run: RunConfig) -> None:
     """Lock the run folder of a command, and check that the command may write there.
 
     Raises:
-        ValueError: The folder contains a run, or another run is writing to it.
+        ValueError: The folder contains a run, another run is writing to it, or `resume=true` is
+            used with a folder that is always new.
     """
+    if isinstance(run, TrainingRun) and run.resume and is_named_by_time(config.hydra.run):
+        raise ValueError(
+            "resume=true resumes the run in hydra.run.dir, which is a new folder for each command: "
+            "add hydra.run.dir=FOLDER, or use resume=FOLDER or resume=last"
+        )
     folder = Path(absolute_path(config.hydra.run.dir))
     if unresolved_dir(config.hydra.run) == DEFAULT_DIR:
         folder = result_folder(run, folder)
