@@ -104,9 +104,11 @@ def test_commands_without_a_resume_folder_are_not_changed():
 def test_resume_of_a_folder_that_is_missing_or_part_of_a_run(run_folder):
     with pytest.raises(ValueError, match=r"resume=.*nowhere does not exist"):
         expand_resume([f"resume={run_folder / 'nowhere'}"])
-    (run_folder / "vae").mkdir(exist_ok=True)
-    with pytest.raises(ValueError, match=f"is part of a run; use resume={run_folder}$"):
-        expand_resume([f"resume={run_folder / 'vae'}"])
+    checkpoints = run_folder / "vae" / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for folder in (checkpoints.parent, checkpoints):
+        with pytest.raises(ValueError, match=f"is part of a run; use resume={run_folder}$"):
+            expand_resume([f"resume={folder}"])
 
 
 @pytest.mark.parametrize(

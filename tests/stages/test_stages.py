@@ -192,12 +192,16 @@ def test_gan_uses_the_data_set_of_its_vae_by_default(vae_result, gan_result):
     assert load_checkpoint(gan_result[1].checkpoint).vae["dataset"]["name"] == "shapes"
 
 
-def test_images_of_another_shape_are_rejected(vae_result, tmp_path):
-    run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "dataset=shapes", "dataset.channels=3")
-    message = (
-        r"images of shape \(1, 28, 28\).*but dataset=shapes has \(3, 28, 28\); use the settings"
-    )
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["dataset=shapes", "dataset.channels=3"], r"shapes has \(3, 28, 28\); use the settings"),
+        (["dataset=cifar10", "dataset.root=x"], r"cifar10 has \(3, 32, 32\); omit dataset to use"),
+    ],
+)
+def test_images_of_another_shape_are_rejected(vae_result, tmp_path, words, message):
+    run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", *words)
+    with pytest.raises(ValueError, match=rf"images of shape \(1, 28, 28\).*but dataset={message}"):
         run_stage(run, tmp_path)
     assert not (tmp_path / "gan").exists()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vaegan.cli.path_words import read_path
+from vaegan.cli.result_folder import find_run_folder
 from vaegan.config import GROUPS, from_plain, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.last_run import find_last_run
@@ -90,8 +91,9 @@ def read_run(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         hint = "Set it to the folder of a stage=vae, stage=gan or stage=pipeline run"
-        if (folder.parent / CONFIG_FILE).is_file():
-            hint = f"It is part of a run; use {path_override('resume', folder.parent)}"
+        run_folder = find_run_folder(folder.resolve())
+        if run_folder is not None:
+            hint = f"It is part of a run; use {path_override('resume', run_folder)}"
         raise ValueError(
             f"resume={folder} does not contain a run: {CONFIG_FILE} is missing. {hint}"
         )
