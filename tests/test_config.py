@@ -203,5 +203,5 @@ def test_dollar_signs_without_interpolation_are_kept():
 @pytest.mark.parametrize("stage", [["stage=gan", "vae_ckpt=x"], ["stage=pipeline"]])
 def test_sweep_metric_of_a_gan_is_resolved_from_the_data(stage):
     assert compose(*stage, "sweep_metric=").sweep_metric == ""
-    for tag in ("val/frechet_distance", "val/kernel_distance"):
+    for tag in ("val/frechet_distance", "val/combined_distance", "val/kernel_distance"):
         assert compose(*stage, f"sweep_metric={tag}").sweep_metric == tag

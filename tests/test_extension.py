@@ -310,7 +310,7 @@ def test_pipeline_runs_with_plugins_for_all_components(run_folder):
     config = json.loads((run_folder / "config.json").read_text())["config"]
     assert {group: config[group]["name"] for group in CHOICES} == CHOICES
     result = json.loads((run_folder / "gan" / "result.json").read_text())
-    assert {"val/kernel_distance", "test/my_gap"} <= result["metrics"].keys()
+    assert {"val/combined_distance", "test/my_gap"} <= result["metrics"].keys()
 
 
 def test_help_lists_the_names_of_a_plugin(folder):

@@ -56,7 +56,7 @@ def test_all_reported_gan_metrics_are_in_the_table(gan_result):
 
 def test_sweep_metrics_have_a_direction_and_start_with_the_default():
     assert sweep_metrics("vae") == ("nll", "elbo", "log_likelihood", "kl")
-    assert sweep_metrics("gan") == ("frechet_distance", "kernel_distance")
+    assert sweep_metrics("gan") == ("frechet_distance", "combined_distance", "kernel_distance")
     assert all(metric.direction for metric in METRICS.values() if metric.is_sweep_metric)
 
 

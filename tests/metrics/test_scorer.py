@@ -42,8 +42,10 @@ def test_scores_depend_on_neither_order_nor_batches():
     assert "sliced_wasserstein" in first
 
 
-def test_monitor_is_the_kernel_distance_below_ten_images_per_feature():
-    assert choose_monitor(159, 16) == "kernel_distance"
+def test_monitor_depends_on_the_number_of_images_per_feature():
+    assert choose_monitor(16, 16) == "kernel_distance"
+    assert choose_monitor(17, 16) == "combined_distance"
+    assert choose_monitor(159, 16) == "combined_distance"
     assert choose_monitor(160, 16) == "frechet_distance"
 
 
@@ -54,18 +56,23 @@ def test_monitor_is_the_kernel_distance_below_ten_images_per_feature():
         (
             64,
             160,
-            "kernel_distance",
+            "combined_distance",
             "64 val images and 160 test images are few for the 16 features of vae_encoder: "
-            "kernel_distance selects the best checkpoint",
+            "combined_distance selects the best checkpoint",
         ),
         (
             16,
             9,
             "kernel_distance",
-            "kernel_distance selects the best checkpoint; frechet_distance is left out on val and "
-            "test",
+            "kernel_distance selects the best checkpoint; frechet_distance and combined_distance "
+            "are left out on val and test",
         ),
-        (160, 16, "frechet_distance", "frechet_distance is left out on test"),
+        (
+            160,
+            16,
+            "frechet_distance",
+            "frechet_distance and combined_distance are left out on test",
+        ),
     ],
 )
 def test_small_splits_are_reported_once(num_val, num_test, monitor, message, caplog):
@@ -83,7 +90,7 @@ def test_small_splits_have_all_scores_but_the_frechet_distance():
     scores = scorer.compute()
     assert next(iter(scores)) == "kernel_distance"
     assert {"precision", "coverage", "sliced_wasserstein"} <= scores.keys()
-    assert "frechet_distance" not in scores
+    assert not {"frechet_distance", "combined_distance"} & scores.keys()
     assert scorer.real_statistics("val", CPU).real_vs_real.keys() == scores.keys()
 
 

@@ -18,12 +18,14 @@ from vaegan.metrics.metric_table import METRICS, Metric, sweep_metrics
 from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch, sample_score
 from vaegan.metrics.scores import (
     class_scores,
+    combined_distance,
     compute_scores,
     frechet_distance,
     inception_score,
     kernel_distance,
     manifold_scores,
 )
+from vaegan.metrics.sliced_wasserstein import sliced_wasserstein
 
 NAMES = ["frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"]
 CLASS_NAMES = ["class_coverage", "class_kl", "inception_score"]
@@ -252,6 +254,19 @@ def test_class_kl_is_finite_for_classes_without_real_images():
     all_outside = classes(real, one_hot_logits([0, 0, 3, 0]))
     assert all_outside["class_coverage"] == 0
     assert all_outside["class_kl"] == pytest.approx(math.log(21), rel=1e-9)
+
+
+def test_combined_distance_is_the_geometric_mean_of_two_distances():
+    real, fake = feature_batches()
+    for batch in (real, fake):
+        batch.images = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
+    expected = frechet_distance(real, fake) * sliced_wasserstein(real, fake)
+    assert combined_distance(real, fake) ** 2 == pytest.approx(expected)
+    got = compute_scores(real, fake)
+    assert list(got)[:3] == ["frechet_distance", "combined_distance", "kernel_distance"]
+    assert combined_distance(real, real) == 0
+    few = [FeatureBatch(x.features[:12], images=x.images) for x in (real, fake)]
+    assert "combined_distance" not in compute_scores(*few)
 
 
 def test_compute_scores_returns_all_scores_in_order():

@@ -79,7 +79,7 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     ):
         run_stage(compose(*command), tmp_path / "gan")
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]
-    assert "val/kernel_distance" in run_stage(compose(*command, *moved), tmp_path / "gan").metrics
+    assert "val/combined_distance" in run_stage(compose(*command, *moved), tmp_path / "gan").metrics
     assert "differs" not in caplog.text
     run_stage(compose(*command, *moved, "dataset.flip=true"), tmp_path / "flipped")
     assert "differs" not in caplog.text

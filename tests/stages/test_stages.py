@@ -57,7 +57,7 @@ EVALUATION_METRICS |= {
     "reconstruction_psnr",
     "reconstruction_ssim",
 }
-SAMPLE_SCORES = {"frechet_distance", "kernel_distance", "sliced_wasserstein"}
+SAMPLE_SCORES = {"frechet_distance", "combined_distance", "kernel_distance", "sliced_wasserstein"}
 SAMPLE_SCORES |= {"local_contrast_distance", "precision", "recall", "density", "coverage"}
 VAL_TAGS = {"vae": {"elbo", "log_likelihood", "kl"}, "gan": SAMPLE_SCORES}
 
@@ -105,7 +105,9 @@ def test_metrics_csv_contains_the_final_metrics(finished):
 
 def test_best_checkpoint_has_the_best_metric(finished):
     _, result = finished
-    tag, choose = ("val/elbo", max) if result.folder.name == "vae" else ("val/kernel_distance", min)
+    tag, choose = (
+        ("val/elbo", max) if result.folder.name == "vae" else ("val/combined_distance", min)
+    )
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     trained = [
         (float(row[tag]), int(row["step"]) + 1) for row in rows if row[tag] and int(row["step"]) > 0
@@ -387,7 +389,7 @@ def test_gan_evaluation_equals_its_test_metrics(gan_result, tmp_path, capsys, ba
         tag: value for tag, value in gan_result[1].metrics.items() if tag.startswith("test/")
     }
     assert result.metrics == pytest.approx(expected, rel=1e-4)
-    assert result.tag == "test/kernel_distance" == next(iter(result.metrics))
+    assert result.tag == "test/combined_distance" == next(iter(result.metrics))
     report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
     assert report["feature_extractor"] == "vae_encoder" and report["num_images"] == 64
     assert report["real_vs_real"].keys() == result.metrics.keys()
@@ -417,7 +419,7 @@ def test_gan_evaluation_averages_draws_and_searches_for_copies(gan_result, tmp_p
 def test_gan_evaluation_of_few_images_leaves_out_the_frechet_distance(gan_result, tmp_path):
     settings = ["num_images=16", "num_draws=1"]
     result = run_stage(compose(*SMALL_EVALUATION, *settings, f"ckpt={gan_result[0]}"), tmp_path)
-    assert "test/frechet_distance" not in result.metrics
+    assert not {"test/frechet_distance", "test/combined_distance"} & result.metrics.keys()
     assert {"test/kernel_distance", "test/coverage"} <= result.metrics.keys()
 
 
@@ -428,10 +430,14 @@ def test_gan_evaluation_of_few_images_leaves_out_the_frechet_distance(gan_result
             ["num_images=16", "sweep_metric=test/frechet_distance"],
             "sweep_metric must be test/kernel_distance with 16 images and 16 features",
         ),
+        (
+            ["num_images=16", "sweep_metric=test/combined_distance"],
+            "sweep_metric must be test/kernel_distance with 16 images and 16 features",
+        ),
         (["num_draws=0"], "num_draws must be at least 1 for a GAN; got 0"),
         (
             ["sweep_metric=test/nll"],
-            "sweep_metric must be one of test/frechet_distance, test/kernel_distance",
+            "sweep_metric must be one of test/frechet_distance, test/combined_distance, ",
         ),
     ],
 )
@@ -443,7 +449,7 @@ def test_gan_evaluation_with_invalid_settings_is_rejected(gan_result, tmp_path, 
 
 def test_gan_rejects_a_sweep_metric_that_it_does_not_report(vae_result, tmp_path):
     run = compose(*SMALL_GAN, f"vae_ckpt={vae_result[0]}", "sweep_metric=val/frechet_distance")
-    with pytest.raises(ValueError, match="sweep_metric must be one of val/kernel_distance, test/"):
+    with pytest.raises(ValueError, match="sweep_metric must be one of val/combined_distance, t"):
         run_stage(run, tmp_path)
 
 
@@ -507,14 +513,14 @@ def test_final_weights_are_scored_and_can_be_the_best(vae_result, tmp_path):
     result = run_stage(compose(*SMALL_GAN, *overrides), tmp_path)
     rows = list(csv.DictReader((result.folder / "metrics.csv").read_text().splitlines()))
     scored = {
-        float(row["val/images"]): float(row["val/kernel_distance"])
+        float(row["val/images"]): float(row["val/combined_distance"])
         for row in rows
         if row["val/images"]
     }
     assert list(scored) == [0, 192, 384, 512]
     del scored[0]
     best = min(scored, key=scored.get)
-    assert result.metrics["val/kernel_distance"] == pytest.approx(scored[best])
+    assert result.metrics["val/combined_distance"] == pytest.approx(scored[best])
     assert torch.load(result.checkpoint, weights_only=True)["gan_progress"]["images"] == best
 
 

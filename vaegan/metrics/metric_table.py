@@ -23,7 +23,8 @@ class Metric:
     is_sweep_metric: bool = False  # True if a sweep may optimize it
 
 
-MONITORS = ("frechet_distance", "kernel_distance")  # may select the best checkpoint of a GAN
+# may select the best checkpoint of a GAN
+MONITORS = ("frechet_distance", "combined_distance", "kernel_distance")
 NATS = "nats per image"
 VAE_METRICS = (
     Metric("nll", "Importance-weighted -log p(x).", "min", NATS, "vae", is_sweep_metric=True),
@@ -48,6 +49,12 @@ GAN_METRICS = (
         "Frechet distance between feature distributions.",
         "min",
         "squared feature units",
+        is_sweep_metric=True,
+    ),
+    Metric(
+        "combined_distance",
+        "Geometric mean of frechet_distance and sliced_wasserstein.",
+        "min",
         is_sweep_metric=True,
     ),
     Metric("kernel_distance", "Squared MMD of features.", "min", is_sweep_metric=True),

@@ -105,6 +105,11 @@ def can_estimate_covariance(num_images: int, num_features: int) -> bool:
     return num_images > num_features
 
 
+def covariance_scores() -> list[str]:
+    """Return the names of the scores that need more images than features."""
+    return [name for name, score in SAMPLE_SCORES.items() if score.needs_covariance]
+
+
 def sample_score(
     *metrics: Metric,
     needs_classes: bool = False,

@@ -15,13 +15,17 @@ from vaegan.data.dataset import SplitName
 from vaegan.images import to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor
 from vaegan.metrics.real_statistics import RealStatistics, classify, compute_real_statistics
-from vaegan.metrics.sample_scores import MAX_PIXEL_IMAGES, can_estimate_covariance
+from vaegan.metrics.sample_scores import (
+    MAX_PIXEL_IMAGES,
+    can_estimate_covariance,
+    covariance_scores,
+)
 from vaegan.metrics.scores import compute_scores
 from vaegan.runtime.collectives import is_rank_zero
 
 log = logging.getLogger(__name__)
-# Fewest images per feature for the Frechet distance as monitor: with fewer, its bias is larger than
-# the differences between good checkpoints.
+# Fewest images per feature for the Frechet distance as monitor: with fewer, its noise and bias are
+# larger than the differences between good checkpoints.
 MIN_IMAGES_PER_FEATURE = 10
 
 
@@ -63,8 +67,8 @@ class Scorer:
 
     Attributes:
         monitor: Name of the metric that selects the best checkpoint and is reported first:
-            frechet_distance, or kernel_distance if the first split has fewer than ten images per
-            feature.
+            frechet_distance; combined_distance if the first split has fewer than ten images per
+            feature; kernel_distance if it has no more images than features.
         scores: Result of the last `compute()`, by metric name, the monitor first.
         fake: Generated images of the last `compute()`, in the order of their indices.
 
@@ -93,15 +97,16 @@ class Scorer:
             for split, size in sizes.items()
             if not can_estimate_covariance(size, self.network.num_features)
         ]
-        if self.monitor != "kernel_distance" and not too_small:
+        if self.monitor == "frechet_distance" and not too_small:
             return
         counts = " and ".join(f"{size} {split} images" for split, size in sizes.items())
         message = f"{counts} are few for the {self.network.num_features} features of "
         message += self.network.name
-        if self.monitor == "kernel_distance":
-            message += ": kernel_distance selects the best checkpoint"
+        if self.monitor != "frechet_distance":
+            message += f": {self.monitor} selects the best checkpoint"
         if too_small:
-            message += f"; frechet_distance is left out on {' and '.join(too_small)}"
+            where = " and ".join(too_small)
+            message += f"; {' and '.join(covariance_scores())} are left out on {where}"
         if is_rank_zero():
             log.info("%s", message)
 
@@ -140,5 +145,7 @@ class Scorer:
 
 def choose_monitor(num_images: int, num_features: int) -> str:
     """Return the metric that selects the best checkpoint of a GAN."""
+    if not can_estimate_covariance(num_images, num_features):
+        return "kernel_distance"
     is_large = num_images >= MIN_IMAGES_PER_FEATURE * num_features
-    return "frechet_distance" if is_large else "kernel_distance"
+    return "frechet_distance" if is_large else "combined_distance"

@@ -1,6 +1,7 @@
 """Scores of generated (fake) images, as functions of features from a fixed network.
 
     Frechet distance  |mu_r - mu_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^(1/2))   lower is better, >= 0
+    combined distance (Frechet distance x sliced Wasserstein distance)^1/2  lower is better, >= 0
     kernel distance   MMD^2 with the kernel (x.y / D + 1)^3, unbiased       lower is better
     precision         fraction of fake images inside a real ball            fidelity, higher
     recall            fraction of real images inside a fake ball            diversity, higher
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
-from vaegan.metrics import local_contrast, sliced_wasserstein  # noqa: F401 (register their scores)
+from vaegan.metrics import local_contrast  # noqa: F401 (registers its score)
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
     NUM_NEIGHBORS,
@@ -36,6 +37,7 @@ from vaegan.metrics.sample_scores import (
     iterate_distances,
     sample_score,
 )
+from vaegan.metrics.sliced_wasserstein import sliced_wasserstein
 
 KERNEL_SUBSET_SIZE = 1000  # images per subset of the kernel distance
 NUM_KERNEL_SUBSETS = 20
@@ -44,8 +46,8 @@ NUM_KERNEL_SUBSETS = 20
 def compute_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
     """Compute all registered scores by metric name, in the order of METRICS.
 
-    Scores that need classes or pixels are skipped if the batches have none, and the Frechet
-    distance is skipped unless there are more images than features.
+    Scores that need classes or pixels are skipped if the batches have none, and the Frechet and
+    the combined distance are skipped unless there are more images than features.
 
     Args:
         real: N real images.
@@ -109,6 +111,17 @@ def covariance_factor(covariance: Tensor) -> Tensor:
     smallest = eigenvalues[-1] * len(eigenvalues) * torch.finfo(covariance.dtype).eps
     is_positive = eigenvalues > smallest  # the others are zero up to round-off
     return vectors[:, is_positive] * eigenvalues[is_positive].sqrt()
+
+
+@sample_score(METRICS["combined_distance"], needs_images=True, needs_covariance=True)
+def combined_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
+    """Return the geometric mean of the Frechet and the sliced Wasserstein distance, >= 0.
+
+    It selects checkpoints in small splits. There, neither the Frechet nor the kernel distance of
+    features detects blur reliably, and the sliced Wasserstein distance of pixels does not measure
+    the composition of an image. A factor in one of them counts as much as in the other.
+    """
+    return math.sqrt(frechet_distance(real, fake) * sliced_wasserstein(real, fake))
 
 
 @sample_score(METRICS["kernel_distance"])

@@ -3,7 +3,7 @@
 Runs on the same data set and scored with the same feature extractor form a panel. Within a panel,
 runs with the same label form an arm: they differ only in the random seed, and the curve of the arm
 is their pointwise median. Let u be the number of generator updates, d(u) the distance of an arm
-(the Frechet or the kernel distance, whichever selected the best checkpoints), interpolated linearly
+that selected the best checkpoints (Frechet, combined or kernel distance), interpolated linearly
 between validations, and d_b that of the baseline:
 
     levels         d_b(u_b) at each validation with u_b > 0 that is lower than all earlier d_b

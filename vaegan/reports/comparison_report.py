@@ -31,11 +31,12 @@ largest {short} relative to the initial {short}, of the median curve (and of the
 Criteria: evaluated on the median curves (in parentheses: number of seeds that meet them, of those
 shared with {baseline}):
 """
-SHORT_NAMES = {"frechet_distance": "FD", "kernel_distance": "KD"}
+SHORT_NAMES = {"frechet_distance": "FD", "combined_distance": "CD", "kernel_distance": "KD"}
 AXIS_LABELS = {
     "images": "real images seen",
     "compute": "PFLOP, VAE included",
     "frechet_distance": "Fréchet distance",
+    "combined_distance": "combined distance",
     "kernel_distance": "kernel distance",
     "recall": "recall",
 }

@@ -14,7 +14,7 @@ class Curve(NamedTuple):
     images: Sequence[float]  # real images seen by the discriminator
     updates: Sequence[float]  # generator updates
     compute: Sequence[float]  # PFLOP, including the VAE
-    distance: Sequence[float]  # Frechet or kernel distance; infinite if the generator has diverged
+    distance: Sequence[float]  # of the monitor; infinite if the generator has diverged
     recall: Sequence[float]
 
 

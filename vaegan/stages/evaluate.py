@@ -24,7 +24,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource, Split, SplitName
 from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.images import to_float
-from vaegan.metrics.sample_scores import can_estimate_covariance
+from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.reports.run_summary import print_metrics
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
@@ -118,7 +118,7 @@ def choose_sweep_metric(run: EvaluateRun, stage: str, generation: GenerationModu
         default = f"{run.split}/{scorer.monitor}"
         num_images, num_features = len(scorer.data.splits["test"]), scorer.network.num_features
         is_scored = can_estimate_covariance(num_images, num_features)
-        needs_covariance = run.sweep_metric == f"{run.split}/frechet_distance"
+        needs_covariance = run.sweep_metric.partition("/")[2] in covariance_scores()
         expected = f"{default} with {num_images} images and {num_features} features"
         require(is_scored or not needs_covariance, "sweep_metric", expected, run.sweep_metric)
     return run.sweep_metric or default

@@ -22,7 +22,7 @@ from vaegan.gan.training_config import (
 from vaegan.gan.warm_start import Transfer
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
-from vaegan.metrics.sample_scores import can_estimate_covariance
+from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.metrics.scorer import Scorer
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
@@ -195,7 +195,7 @@ def check_sweep_metric(tag: str, scorer: Scorer) -> None:
     num_images, num_features = len(scorer.data.splits["test"]), scorer.network.num_features
     missing = {f"val/{name}" for name in MONITORS if name != scorer.monitor}
     if not can_estimate_covariance(num_images, num_features):
-        missing.add("test/frechet_distance")
+        missing |= {f"test/{name}" for name in covariance_scores()}
     tags = [name for name in gan_sweep_tags() if name not in missing]
     expected = f"one of {', '.join(tags)} with these numbers of images and features"
     require(tag not in missing, "sweep_metric", expected, tag)

@@ -22,7 +22,7 @@ from vaegan.images import to_float
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.memorization import NUM_SEARCHED, Memorization, find_memorized
 from vaegan.metrics.real_statistics import load_features
-from vaegan.metrics.sample_scores import FeatureBatch, can_estimate_covariance
+from vaegan.metrics.sample_scores import FeatureBatch, can_estimate_covariance, covariance_scores
 from vaegan.metrics.scorer import Scorer
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.stages.tool_configs import EvaluateRun
@@ -66,8 +66,9 @@ def build_module(
     extractor = build_feature_extractor(config, vae, data.source.CLASSIFIER)
     num_images = len(data.splits["test"])
     if not can_estimate_covariance(num_images, extractor.num_features) and is_rank_zero():
-        message = "frechet_distance is left out: %d images are too few for %d features"
-        log.info(message, num_images, extractor.num_features)
+        message = "%s are left out: %d images are too few for %d features"
+        names = " and ".join(covariance_scores())
+        log.info(message, names, num_images, extractor.num_features)
     return GenerationModule(generator, latents, Scorer(extractor, data, ("test",)))
 
 
