@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +78,17 @@ def test_images_that_are_not_finite_are_rejected(paths, stage, monkeypatch):
     for call in (lambda: model.sample(2), lambda: model.decode(torch.zeros(1, model.latent_dim))):
         with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
             call()
+
+
+def test_latents_and_draws_that_are_not_finite_are_rejected(paths, monkeypatch):
+    model = vaegan.load(paths["vae"])
+    with pytest.raises(ValueError, match="z must be finite; got nan or inf"):
+        model.decode(torch.full((1, model.latent_dim), torch.nan))
+    distribution = SimpleNamespace(sample=lambda: torch.full((1, 28, 28), torch.nan))
+    likelihood = model.latents.vae.likelihood
+    monkeypatch.setattr(likelihood, "forward", lambda params: distribution)
+    with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
+        list(model.sample_seeds([0], draw=True))
 
 
 def test_attributes(paths):

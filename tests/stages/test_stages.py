@@ -13,6 +13,7 @@ from tests.conftest import SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.shapes import Shapes
 from vaegan.images import to_float
+from vaegan.stages import evaluate
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
 from vaegan.stages.vae import report_collapse
@@ -254,6 +255,20 @@ def test_flatten_joins_nested_keys_with_dots():
 
 SMALL_EVALUATION = ["stage=evaluate", "num_samples=20", "batch_size=10", "chunk_size=100"]
 SMALL_EVALUATION += ["trainer.enable_progress_bar=false", "num_draws=2"]
+
+
+def test_evaluation_json_has_null_for_a_metric_that_is_not_finite(
+    vae_result, tmp_path, monkeypatch
+):
+    """JSON has no NaN; the PSNR is NaN if the mean of the likelihood is not defined."""
+    scores = {"elbo": -1.0, "reconstruction_psnr": math.nan}
+    details = {"num_samples": 20, "target_seed": 0, "kl": "closed form"}
+    monkeypatch.setattr(evaluate, "evaluate_vae", lambda *args: (scores, details))
+    settings = [f"ckpt={vae_result[0]}", "num_draws=0"]
+    result = run_stage(compose(*SMALL_EVALUATION, *settings), tmp_path)
+    assert math.isnan(result.metrics["test/reconstruction_psnr"])
+    report = json.loads((tmp_path / "evaluate" / "evaluation.json").read_text())
+    assert report["figures"] == {"test/elbo": -1.0, "test/reconstruction_psnr": None}
 
 
 def test_evaluation_writes_metrics_to_all_outputs(vae_result, tmp_path, capsys):

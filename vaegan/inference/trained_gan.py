@@ -42,7 +42,7 @@ class TrainedGAN(TrainedModel):
                 "mean_or_draw=draw: a GAN has no p(x|z) to draw from, because its images are a "
                 "function of the latents. Use mean_or_draw=mean, or the VAE of the run"
             )
-        return self._generate_finite(z)
+        return super()._sample_block(z, first_seed, draw)
 
     def invert(
         self, images: Any, num_steps: int = 200, lr: float = 0.05, num_layers: int = 0

@@ -75,13 +75,12 @@ class TrainedModel(abc.ABC):
     def _generate(self, z: Tensor) -> Tensor:
         """Return the mean of p(x | z), (B, C, H, W), for latents (B, latent_dim) on the device."""
 
-    def _generate_finite(self, z: Tensor) -> Tensor:
-        """Return `_generate(z)`.
+    def _check_finite(self, images: Tensor) -> Tensor:
+        """Return generated images.
 
         Raises:
             ValueError: A value is nan or infinite.
         """
-        images = self._generate(z)
         if not images.isfinite().all():
             raise ValueError(
                 f"the images of {self.checkpoint.path} contain nan or inf: either the mean of its "
@@ -100,12 +99,16 @@ class TrainedModel(abc.ABC):
             Images in [0, 1], (B, C, H, W).
 
         Raises:
-            ValueError: The latents have another shape, or an image contains nan or inf.
+            ValueError: The latents have another shape, or the latents or an image contain nan or
+                inf.
         """
         z = torch.as_tensor(z, dtype=torch.float32, device=self.device)
         is_valid = z.dim() == 2 and z.shape[1] == self.latent_dim and len(z) > 0
         require(is_valid, "z", f"latents of shape (B, {self.latent_dim})", tuple(z.shape))
-        return torch.cat([self._generate_finite(batch) for batch in z.split(DECODE_BATCH_SIZE)])
+        if not z.isfinite().all():
+            raise ValueError("z must be finite; got nan or inf")
+        batches = z.split(DECODE_BATCH_SIZE)
+        return torch.cat([self._check_finite(self._generate(batch)) for batch in batches])
 
     def sample(self, n: int = 1, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """Generate images from random latents.
@@ -175,4 +178,4 @@ class TrainedModel(abc.ABC):
 
     def _sample_block(self, z: Tensor, first_seed: int, draw: bool) -> Tensor:
         """Return the images of the latents of consecutive seeds."""
-        return self._generate_finite(z)
+        return self._check_finite(self._generate(z))

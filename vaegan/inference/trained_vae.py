@@ -41,13 +41,13 @@ class TrainedVAE(TrainedModel):
 
     def _sample_block(self, z: Tensor, first_seed: int, draw: bool) -> Tensor:
         if not draw:
-            return self._generate_finite(z)
+            return super()._sample_block(z, first_seed, draw)
         params = self.module.decoder_params(z).cpu()
         images = []
         for i in range(len(z)):  # on the CPU, so that a seed has the same noise on all devices
             with seeded("sample", first_seed + i, "pixels"):
                 images.append(self.latents.vae.likelihood(params[i]).sample())
-        return torch.stack(images).clamp(0, 1).to(self.device)
+        return self._check_finite(torch.stack(images)).clamp(0, 1).to(self.device)
 
     def images(self, images: Any) -> Tensor:
         """Return images as float32 in [0, 1], (B, C, H, W), on the device of the model.

@@ -26,6 +26,7 @@ from vaegan.gan.evaluation_module import GenerationModule
 from vaegan.images import to_float
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.reports.run_summary import print_metrics
+from vaegan.reports.tables import replace_non_finite
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.out_of_memory import explain_out_of_memory
@@ -89,7 +90,7 @@ def evaluate(run: EvaluateRun, output_dir: Path, source: ImageSource | None = No
     metrics = with_split(run.split, scores)
     if trainer.is_global_zero:
         record = describe(run, checkpoint, data) | details | {"figures": metrics}
-        write_json(folder / "evaluation.json", record)
+        write_json(folder / "evaluation.json", replace_non_finite(record))
         hparams = flatten(checkpoint.vae) | flatten(to_plain(run), "evaluate.")
         logger.log_hyperparams(hparams, metrics=metrics)
         logger.finalize("success")
