@@ -325,7 +325,8 @@ def test_autocast_casts_weights_in_every_pass():
 def test_the_default_is_one_cuda_device_without_a_gradient_scaler():
     assert TrainerConfig().uses_cuda_graphs(is_nvidia=True)
     assert not TrainerConfig().uses_cuda_graphs(is_nvidia=False)
-    for settings in ({"devices": 2}, {"strategy": "ddp"}, {"precision": "16-mixed"}):
+    assert TrainerConfig(strategy="ddp").uses_cuda_graphs(is_nvidia=True)
+    for settings in ({"devices": 2}, {"strategy": "fsdp"}, {"precision": "16-mixed"}):
         assert not TrainerConfig(**settings).uses_cuda_graphs(is_nvidia=True)
     assert not TrainerConfig(cuda_graphs=False).uses_cuda_graphs(is_nvidia=True)
 
@@ -334,7 +335,7 @@ def test_the_default_is_one_cuda_device_without_a_gradient_scaler():
     "settings, key",
     [
         ({"devices": 2}, "devices"),
-        ({"strategy": "ddp"}, "strategy"),
+        ({"strategy": "fsdp"}, "strategy"),
         ({"precision": "16-mixed"}, "precision"),
     ],
 )

@@ -82,8 +82,8 @@ class TrainerConfig(DeviceConfig):
             num_devices = self.devices * self.num_nodes
             expected = "1 with cuda_graphs=true"
             require(num_devices == 1, "devices and num_nodes", expected, num_devices)
-            expected = "auto with cuda_graphs=true"
-            require(self.strategy == "auto", "strategy", expected, self.strategy)
+            expected = "auto or ddp with cuda_graphs=true"
+            require(self.strategy in ("auto", "ddp"), "strategy", expected, self.strategy)
             expected = "32-true or bf16-mixed with cuda_graphs=true"
             require(self.precision != "16-mixed", "precision", expected, self.precision)
 
@@ -91,8 +91,9 @@ class TrainerConfig(DeviceConfig):
         """Return `cuda_graphs`, or its default on an NVIDIA GPU or on another device."""
         if self.cuda_graphs is not None:
             return self.cuda_graphs
-        is_single = self.devices * self.num_nodes == 1 and self.strategy == "auto"
-        return is_nvidia and is_single and self.precision != "16-mixed"
+        is_single = self.devices * self.num_nodes == 1
+        is_plain = is_single and self.strategy in ("auto", "ddp")  # ddp on one device is auto
+        return is_nvidia and is_plain and self.precision != "16-mixed"
 
 
 @dataclass
