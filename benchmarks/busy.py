@@ -1,19 +1,20 @@
-"""Measure what another busy process costs a training step, by OpenMP's wait policy.
+"""Measure what another busy process costs a training step, by OpenMP's wait policy and threads.
 
     python benchmarks/busy.py [--rounds 6] [--seconds 4]
 
-One process per wait policy trains the default VAE in a plain loop with all threads. They take
-turns: one runs, the others are stopped. In the second half of each round, another process keeps one
-core busy. Turns are short, so that other work on the machine falls on all policies alike.
+One process per row of the table trains the default VAE in a plain loop. They take turns: one runs,
+the others are stopped. In the second half of each round, another process keeps one core busy. Turns
+are short, so that other work on the machine falls on all rows alike.
 
-passive    waiting threads sleep; vaegan sets it on the command line
-default    OMP_WAIT_POLICY is not set: waiting threads spin for a while, then sleep
-active     waiting threads spin
+passive    all threads; waiting threads sleep; vaegan sets it on the command line
+default    all threads; OMP_WAIT_POLICY is not set: waiting threads spin for a while, then sleep
+active     all threads; waiting threads spin
+free cores one thread less, OMP_NUM_THREADS=C-1 on C cores, with the passive policy
 
 The table shows medians over rounds: milliseconds per step alone; times alone and next to the busy
 process, each divided by those of `passive` in the same round (smallest and largest in parentheses);
-and the ratio busy/alone. A training that loses no more than the busy core takes C / (C - 1) times
-as long on C cores.
+and the time next to the busy process divided by that of `passive` alone. A training that loses no
+more than the busy core takes C / (C - 1) times as long on C cores.
 """
 
 import argparse
@@ -28,7 +29,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ENDLESS_LOOP = [sys.executable, "-c", "while True: pass"]
-POLICIES = ("passive", "default", "active")
+FREE_CORES = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str((os.cpu_count() or 2) - 1)}
+SETTINGS = {  # environment variables by row of the table
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "default": {},
+    "active": {"OMP_WAIT_POLICY": "active"},
+    "free cores": FREE_CORES,
+}
 SETTLING_SECONDS = 0.3  # at the start of a turn, not measured
 
 
@@ -67,17 +74,16 @@ def running(command, environment=None):
         process.wait()
 
 
-def start(policy, counter, stack):
-    """Return a stopped process that trains with a wait policy, after its first steps."""
-    environment = {name: os.environ[name] for name in os.environ if name != "OMP_WAIT_POLICY"}
-    if policy != "default":
-        environment["OMP_WAIT_POLICY"] = policy
+def start(row, counter, stack):
+    """Return a stopped process that trains with the settings of a row, after its first steps."""
+    environment = {name: os.environ[name] for name in os.environ if name not in FREE_CORES}
+    environment |= SETTINGS[row]
     counter.touch()
     command = [sys.executable, __file__, "--worker", str(counter)]
     process = stack.enter_context(running(command, environment))
     while counter.stat().st_size < 3:
         if process.poll() is not None:
-            raise SystemExit(f"the training with {policy} failed")
+            raise SystemExit(f"the training with {row} failed")
         time.sleep(0.1)
     process.send_signal(signal.SIGSTOP)
     return process
@@ -98,18 +104,18 @@ def take_turn(process, counter, seconds):
 
 
 def measure(rounds, seconds):
-    """Return the milliseconds per step in each round, by policy: alone, next to a busy process."""
-    times = {policy: ([], []) for policy in POLICIES}
+    """Return the milliseconds per step in each round, by row: alone, next to a busy process."""
+    times = {row: ([], []) for row in SETTINGS}
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        counters = {policy: Path(folder, policy) for policy in POLICIES}
-        processes = {policy: start(policy, counters[policy], stack) for policy in POLICIES}
+        counters = {row: Path(folder, row) for row in SETTINGS}
+        processes = {row: start(row, counters[row], stack) for row in SETTINGS}
         for _ in range(rounds):
-            for policy, (alone, _) in times.items():
-                alone.append(take_turn(processes[policy], counters[policy], seconds))
+            for row, (alone, _) in times.items():
+                alone.append(take_turn(processes[row], counters[row], seconds))
             with running(ENDLESS_LOOP):
-                for policy, (_, busy) in times.items():
-                    busy.append(take_turn(processes[policy], counters[policy], seconds))
+                for row, (_, busy) in times.items():
+                    busy.append(take_turn(processes[row], counters[row], seconds))
     return times
 
 
@@ -122,14 +128,15 @@ def main():
     if args.worker:
         train(args.worker)
     times = measure(args.rounds, args.seconds)
-    for policy, (alone, busy) in times.items():
-        row = f"{policy:8} alone {statistics.median(alone):7.1f} ms"
+    passive_alone = statistics.median(times["passive"][0])
+    for row, (alone, busy) in times.items():
+        text = f"{row:10} alone {statistics.median(alone):7.1f} ms"
         sides = zip(("alone", "busy"), (alone, busy), times["passive"], strict=True)
         for name, own, passive in sides:
             ratios = [a / b for a, b in zip(own, passive, strict=True)]
-            row += f", {name} / passive {statistics.median(ratios):.2f} "
-            row += f"({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{row}, busy / alone {statistics.median(busy) / statistics.median(alone):.2f}")
+            text += f", {name} / passive {statistics.median(ratios):.2f} "
+            text += f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{text}, busy / passive alone {statistics.median(busy) / passive_alone:.2f}")
 
 
 if __name__ == "__main__":
