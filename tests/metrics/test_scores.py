@@ -13,7 +13,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from vaegan.metrics import sample_scores
+from vaegan.metrics import sample_scores, scores
 from vaegan.metrics.metric_table import METRICS, Metric, sweep_metrics
 from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch, sample_score
 from vaegan.metrics.scores import (
@@ -24,6 +24,7 @@ from vaegan.metrics.scores import (
     inception_score,
     kernel_distance,
     manifold_scores,
+    neighbor_distances,
 )
 from vaegan.metrics.sliced_wasserstein import sliced_wasserstein
 
@@ -172,7 +173,7 @@ def test_radii_of_near_duplicates_far_from_the_origin_are_accurate():
     steps = torch.arange(300).double()[:, None] ** 1.5
     real = 1000 + torch.tensor([[1e-4, 0.0]]).double() * steps
     expected = (real[:, None] - real[None]).norm(dim=2).sort(1).values[:, 5]
-    assert torch.allclose(FeatureBatch(real).radii().double(), expected, rtol=1e-4)
+    assert torch.allclose(neighbor_distances(FeatureBatch(real)).double(), expected, rtol=1e-4)
 
 
 def test_copies_of_the_real_images_have_perfect_manifold_scores():
@@ -196,12 +197,13 @@ def test_chunk_size_does_not_change_the_scores(monkeypatch):
         assert manifold(real, fake) == expected
 
 
-def test_radii_are_computed_once(monkeypatch):
+def test_neighbor_distances_are_computed_once(monkeypatch):
     real, fake = feature_batches()
     first = compute_scores(real, fake)
-    monkeypatch.setattr(sample_scores, "iterate_distances", None)  # a second computation would fail
-    assert real.radii().shape == (400,)
-    assert torch.equal(real.radii(), real.radii(5))
+    monkeypatch.setattr(scores, "check_finite", None)  # a second computation would fail
+    assert real.cached(neighbor_distances, 5).shape == (400,)
+    with pytest.raises(TypeError):
+        real.cached(neighbor_distances, 4)
     monkeypatch.undo()
     assert compute_scores(real, fake) == first
     assert manifold_scores(real, fake, 3) == manifold(real.features, fake.features, 3)
@@ -327,7 +329,7 @@ def test_non_finite_logits_and_radii_input_are_rejected():
     with pytest.raises(ValueError, match="fake logits must be finite"):
         inception(broken)
     with pytest.raises(ValueError, match="features must be finite"):
-        FeatureBatch(broken).radii()
+        neighbor_distances(FeatureBatch(broken))
 
 
 def test_mismatched_batches_are_rejected():
@@ -358,7 +360,7 @@ def test_too_few_images_are_rejected():
     ):
         manifold(real, fake[:5], 5)
     with pytest.raises(ValueError, match="k must be 1 or more; got 0"):
-        FeatureBatch(real).radii(0)
+        neighbor_distances(FeatureBatch(real), 0)
     with pytest.raises(
         ValueError,
         match=r"fake features must be of shape \(N, D\) with N at least 2; got \(1, 12\)",

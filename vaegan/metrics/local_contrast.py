@@ -33,17 +33,15 @@ def local_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     below one level count as none. A distance of 0.1 thus means that contrasts well above one level
     differ by about 10%.
     """
-    difference = contrast_cdf_of(real) - contrast_cdf_of(fake)
+    difference = real.cached(compute_contrast_cdf) - fake.cached(compute_contrast_cdf)
     return MAX_LOG_CONTRAST / NUM_BINS * float(difference.abs().sum())
 
 
-def contrast_cdf_of(batch: FeatureBatch) -> Tensor:
-    """Return `log_contrast_cdf` of the pixels of a batch, computed once."""
-    if batch.contrast_cdf is None:
-        assert batch.images is not None
-        num_images = max(1, MAX_PIXELS // math.prod(batch.images.shape[-2:]))
-        batch.contrast_cdf = log_contrast_cdf(batch.images[:num_images])
-    return batch.contrast_cdf
+def compute_contrast_cdf(batch: FeatureBatch) -> Tensor:
+    """Return `log_contrast_cdf` of the pixels of a batch."""
+    images = batch.pixels()
+    num_images = max(1, MAX_PIXELS // math.prod(images.shape[-2:]))
+    return log_contrast_cdf(images[:num_images])
 
 
 def log_contrast_cdf(images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ from torch import Tensor
 from vaegan.config import require
 from vaegan.metrics.metric_table import Metric, register_metric
 
-NUM_NEIGHBORS = 5  # k of the k-nearest-neighbor balls
 MAX_PIXEL_IMAGES = 1024  # images whose pixels are kept for pixel-based scores
 # Rows of a distance matrix in memory at a time: fits one core's cache; 20 MB at 10,000 columns.
 CHUNK_ROWS = 256
+
+
+T = TypeVar("T")
 
 
 class NonFiniteError(ValueError):
@@ -43,33 +45,23 @@ class FeatureBatch:
     logits: Tensor | None = None
     # pixels of the first images, at most MAX_PIXEL_IMAGES, uint8, (n, C, H, W); None if not given
     images: Tensor | None = None
-    # sorted projections of patches of `images`, set by the score that uses them
-    projections: list[Tensor] | None = field(default=None, init=False, repr=False)
-    # distribution of the log contrasts of `images`, set by the score that uses it
-    contrast_cdf: Tensor | None = field(default=None, init=False, repr=False)
-    _radii: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def radii(self, k: int = NUM_NEIGHBORS) -> Tensor:
-        """Return the Euclidean distance of each feature vector to its k-th nearest neighbor, (N,).
+    def cached(self, function: Callable[..., T], *args: Any) -> T:
+        """Return `function(self, *args)`, computed once for the same function and arguments.
 
-        The result is cached.
-
-        Raises:
-            NonFiniteError: A feature is nan or infinite.
-            ValueError: k < 1, or N <= k.
+        The batch of real images is the same at all validations.
         """
-        if k not in self._radii:
-            features = check_finite(self.features, "features")
-            num = len(features)
-            require(k >= 1, "k", "1 or more", k)
-            expected = f"more than k = {k}, the number of nearest neighbors"
-            require(num > k, "number of images", expected, num)
-            nearest = [
-                distances.topk(k + 1, largest=False, sorted=False).values.amax(1)
-                for _, distances in iterate_distances(features, features)
-            ]
-            self._radii[k] = torch.cat(nearest)
-        return self._radii[k]
+        key = (function, *args)
+        if key not in self._cache:
+            self._cache[key] = function(self, *args)
+        result: T = self._cache[key]
+        return result
+
+    def pixels(self) -> Tensor:
+        """Return `images`, which scores with `needs_images=True` may use."""
+        assert self.images is not None
+        return self.images
 
 
 Score = Callable[[FeatureBatch, FeatureBatch], float | dict[str, float]]

@@ -8,8 +8,7 @@
     density           mean number of real balls around a fake image, / k    fidelity, higher
     coverage          fraction of real balls that contain a fake image      diversity, higher
 
-The sliced Wasserstein distance of pixels is in sliced_wasserstein.py, the distance of their local
-contrasts in local_contrast.py.
+Scores of pixels are in sliced_wasserstein.py, local_contrast.py and pattern_repetition.py.
 
 mu and S are mean and covariance of the features, D is their number. The ball of an image is
 centered at its features; its radius is the distance to the k-th nearest neighbor in the same set.
@@ -26,10 +25,9 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
-from vaegan.metrics import local_contrast  # noqa: F401 (registers its score)
+from vaegan.metrics import local_contrast, pattern_repetition  # noqa: F401 (register their scores)
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
-    NUM_NEIGHBORS,
     SAMPLE_SCORES,
     FeatureBatch,
     check_finite,
@@ -39,6 +37,7 @@ from vaegan.metrics.sample_scores import (
 )
 from vaegan.metrics.sliced_wasserstein import sliced_wasserstein
 
+NUM_NEIGHBORS = 5  # k of the k-nearest-neighbor balls
 KERNEL_SUBSET_SIZE = 1000  # images per subset of the kernel distance
 NUM_KERNEL_SUBSETS = 20
 
@@ -151,6 +150,25 @@ def kernel_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     return float(mean)
 
 
+def neighbor_distances(batch: FeatureBatch, k: int = NUM_NEIGHBORS) -> Tensor:
+    """Return the Euclidean distance of each feature vector to its k-th nearest neighbor, (N,).
+
+    Raises:
+        NonFiniteError: A feature is nan or infinite.
+        ValueError: k < 1, or N <= k.
+    """
+    features = check_finite(batch.features, "features")
+    num = len(features)
+    require(k >= 1, "k", "1 or more", k)
+    expected = f"more than k = {k}, the number of nearest neighbors"
+    require(num > k, "number of images", expected, num)
+    nearest = [
+        distances.topk(k + 1, largest=False, sorted=False).values.amax(1)
+        for _, distances in iterate_distances(features, features)
+    ]
+    return torch.cat(nearest)
+
+
 @sample_score(*(METRICS[name] for name in ("precision", "recall", "density", "coverage")))
 def manifold_scores(
     real: FeatureBatch, fake: FeatureBatch, k: int | None = None
@@ -165,8 +183,8 @@ def manifold_scores(
     """
     x, y = check_pair(real.features, fake.features)
     k = min(NUM_NEIGHBORS, len(x) - 1, len(y) - 1) if k is None else k
-    real_radii = real.radii(k)
-    fake_radii = fake.radii(k)
+    real_radii = real.cached(neighbor_distances, k)
+    fake_radii = fake.cached(neighbor_distances, k)
     is_precise = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     num_balls, num_recalled, num_covered = torch.zeros(3, dtype=torch.long, device=x.device)
     for rows, distances in iterate_distances(x, y):

@@ -39,21 +39,17 @@ def sliced_wasserstein(real: FeatureBatch, fake: FeatureBatch) -> float:
     channel, as in the source: the distance measures patterns, not the contrast of a band. The
     level with the largest distance counts, because a mean over levels hides a defect of one band.
     """
-    assert real.images is not None and fake.images is not None
-    expected = f"of shape {tuple(real.images.shape[1:])}, like the real images"
-    is_match = real.images.shape[1:] == fake.images.shape[1:]
-    require(is_match, "fake images", expected, tuple(fake.images.shape[1:]))
-    pairs = zip(projections_of(real), projections_of(fake), strict=True)
+    shape, fake_shape = real.pixels().shape[1:], fake.pixels().shape[1:]
+    expected = f"of shape {tuple(shape)}, like the real images"
+    require(fake_shape == shape, "fake images", expected, tuple(fake_shape))
+    pairs = zip(real.cached(compute_projections), fake.cached(compute_projections), strict=True)
     distances = [(x - y).abs().mean() for x, y in pairs]
     return SCALE * float(torch.stack(distances).max())
 
 
-def projections_of(batch: FeatureBatch) -> list[Tensor]:
-    """Return `sorted_projections` of the patches of each level, computed once."""
-    if batch.projections is None:
-        assert batch.images is not None
-        batch.projections = [sorted_projections(x) for x in extract_patches(batch.images)]
-    return batch.projections
+def compute_projections(batch: FeatureBatch) -> list[Tensor]:
+    """Return `sorted_projections` of the patches of each level."""
+    return [sorted_projections(patches) for patches in extract_patches(batch.pixels())]
 
 
 def sorted_projections(points: Tensor) -> Tensor:

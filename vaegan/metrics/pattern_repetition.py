@@ -1,0 +1,64 @@
+"""Frequency of pairs of fake images with the same pattern, relative to real images.
+
+It is computed from pixels, without a trained network. A generator can give many images the same
+pattern, in other colors or on another background. Scores that compare distributions of features or
+of small patches hardly change then: each image has an acceptable texture, and the images differ in
+color. Pairs of images with nearly the same pattern show it.
+
+Arora and Zhang 2017, arXiv:1706.08224, compare generated images with each other to find duplicates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from vaegan.images import to_float
+from vaegan.metrics.metric_table import METRICS
+from vaegan.metrics.sample_scores import FeatureBatch, sample_score
+from vaegan.metrics.sliced_wasserstein import blur
+
+MAX_SIZE = 32  # pixels; larger images are averaged to this height or width
+NUM_BLURS = 3  # passes of the binomial filter that remove tone and shading, which are no pattern
+MIN_CONTRAST = 6 / 255  # standard deviation below which patterns count less and less
+PAIR_FRACTION = 1e-3  # fraction of the pairs of real images that have the same pattern
+
+
+@sample_score(METRICS["pattern_repetition"], needs_images=True)
+def pattern_repetition(real: FeatureBatch, fake: FeatureBatch) -> float:
+    """Return the frequency of fake pairs with the same pattern, divided by that of real pairs.
+
+    Two images have the same pattern if they are at least as similar as the most similar thousandth
+    of the pairs of real images. The score of other real images is about 1.
+    """
+    similarities = real.cached(compute_similarities)
+    num_same = max(1, round(PAIR_FRACTION * len(similarities)))
+    threshold = similarities.topk(num_same).values[-1]
+    is_same = fake.cached(compute_similarities) >= threshold
+    return float(is_same.double().mean()) * len(similarities) / num_same
+
+
+def compute_similarities(batch: FeatureBatch) -> Tensor:
+    """Return the similarity of each pair of images, in [-1, 1], (N (N - 1) / 2,).
+
+    It is the cosine similarity of their patterns, which is reduced if a pattern has little
+    contrast, so that flat images are not similar.
+    """
+    patterns = extract_patterns(batch.pixels())
+    num_pixels = patterns.shape[1]
+    energy = patterns.square().sum(1, keepdim=True)
+    patterns = patterns / (energy + num_pixels * MIN_CONTRAST**2).sqrt()
+    rows, columns = torch.triu_indices(len(patterns), len(patterns), 1, device=patterns.device)
+    return (patterns @ patterns.T)[rows, columns]
+
+
+def extract_patterns(images: Tensor) -> Tensor:
+    """Return the details of uint8 images (N, C, H, W) in gray: minus a blurred copy, (N, D)."""
+    gray = to_float(images).mean(1, keepdim=True)
+    height, width = gray.shape[-2:]
+    gray = adaptive_avg_pool2d(gray, (min(MAX_SIZE, height), min(MAX_SIZE, width)))
+    blurred = gray
+    for _ in range(NUM_BLURS):
+        blurred = blur(blurred)
+    return (gray - blurred).flatten(1)
