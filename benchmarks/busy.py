@@ -1,4 +1,4 @@
-"""Measure what another busy process costs a training step, by OpenMP's wait policy and threads.
+"""Measure what another busy process costs a training step, by wait policy and number of threads.
 
     python benchmarks/busy.py [--rounds 6] [--seconds 4]
 
@@ -9,7 +9,7 @@ are short, so that other work on the machine falls on all rows alike.
 passive    all threads; waiting threads sleep; vaegan sets it on the command line
 default    all threads; OMP_WAIT_POLICY is not set: waiting threads spin for a while, then sleep
 active     all threads; waiting threads spin
-free cores one thread less, OMP_NUM_THREADS=C-1 on C cores, with the passive policy
+free cores one fewer thread, OMP_NUM_THREADS=C-1 on C cores, with the passive policy
 
 The table shows medians over rounds: milliseconds per step alone; times alone and next to the busy
 process, each divided by those of `passive` in the same round (smallest and largest in parentheses);
@@ -29,7 +29,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ENDLESS_LOOP = [sys.executable, "-c", "while True: pass"]
-FREE_CORES = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str((os.cpu_count() or 2) - 1)}
+NUM_FREE_CORES = max(1, (os.cpu_count() or 2) - 1)
+FREE_CORES = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": str(NUM_FREE_CORES)}
 SETTINGS = {  # environment variables by row of the table
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "default": {},

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import torch
 import vaegan
 from tests.conftest import compose
 from tests.untrained import build, component, make_run, save_gan, save_vae
+from vaegan.inference.trained_model import BLOCK_SIZE
 from vaegan.probability.distributions import mean_of
 from vaegan.stages.stage_table import run_stage
 
@@ -84,9 +84,8 @@ def test_latents_and_draws_that_are_not_finite_are_rejected(paths, monkeypatch):
     model = vaegan.load(paths["vae"])
     with pytest.raises(ValueError, match="z must be finite; got nan or inf"):
         model.decode(torch.full((1, model.latent_dim), torch.nan))
-    distribution = SimpleNamespace(sample=lambda: torch.full((1, 28, 28), torch.nan))
-    likelihood = model.latents.vae.likelihood
-    monkeypatch.setattr(likelihood, "forward", lambda params: distribution)
+    params = torch.full((BLOCK_SIZE, 1, 28, 28), torch.nan)
+    monkeypatch.setattr(model.module, "decoder_params", lambda z: params)
     with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
         list(model.sample_seeds([0], draw=True))
 

@@ -54,6 +54,20 @@ def test_copies_of_one_image_have_the_largest_score(real):
     assert pattern_repetition(real, copies) == pytest.approx(num_pairs / round(num_pairs / 1000))
 
 
+def test_copies_are_detected_although_some_real_images_are_copies():
+    other = textures(NUM_IMAGES, 0)
+    real = batch(torch.cat([other[:-20], textures(1, 1).expand(20, -1, -1, -1)]))
+    copies = textures(1, 2).expand(50, -1, -1, -1)
+    assert pattern_repetition(real, real) == pytest.approx(1)
+    assert pattern_repetition(real, batch(copies)) > 100
+
+
+def test_noise_is_not_repeated_although_real_images_are_flat():
+    real = batch(torch.rand(100, 3, 1, 1).expand(-1, -1, 32, 32))
+    assert pattern_repetition(real, real) == 0
+    assert pattern_repetition(real, batch(torch.rand(100, 3, 32, 32))) < 5
+
+
 def test_flat_images_have_no_pattern(real):
     color = torch.rand(50, 3, 1, 1, generator=torch.Generator().manual_seed(0))
     flat = batch(color.expand(-1, -1, 32, 32))

@@ -58,14 +58,15 @@ def test_monitor_depends_on_the_number_of_images_per_feature():
             160,
             "combined_distance",
             "64 val images and 160 test images are few for the 16 features of vae_encoder: "
-            "combined_distance selects the best checkpoint",
+            "combined_distance (geometric mean of frechet_distance and sliced_wasserstein) selects "
+            "the best checkpoint",
         ),
         (
             16,
             9,
             "kernel_distance",
-            "kernel_distance selects the best checkpoint; frechet_distance and combined_distance "
-            "are left out on val and test",
+            "kernel_distance (squared MMD of features) selects the best checkpoint; "
+            "frechet_distance and combined_distance are left out on val and test",
         ),
         (
             160,

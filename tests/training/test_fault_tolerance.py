@@ -238,6 +238,17 @@ def test_reported_best_score_is_read_from_the_checkpoint(vae_result, caplog):
     assert "the best checkpoint was saved before the run was interrupted: val/elbo=" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_run_whose_best_checkpoint_had_another_metric_is_not_resumed(vae_result):
+    folder = vae_result[0] / "vae" / "checkpoints"
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    trainer, module = SimpleNamespace(), SimpleNamespace()
+    BestCheckpoint(folder, "val/elbo", "max").on_load_checkpoint(trainer, module, checkpoint)
+    best = BestCheckpoint(folder, "val/iw_bound", "max")
+    with pytest.raises(ValueError, match="val/iw_bound selects its best checkpoint now"):
+        best.on_load_checkpoint(trainer, module, checkpoint)
+
+
 def test_weights_of_other_networks_are_explained():
     module = SimpleNamespace(automatic_optimization=True)
     with (

@@ -42,7 +42,7 @@ class TrainedVAE(TrainedModel):
     def _sample_block(self, z: Tensor, first_seed: int, draw: bool) -> Tensor:
         if not draw:
             return super()._sample_block(z, first_seed, draw)
-        params = self.module.decoder_params(z).cpu()
+        params = self._check_finite(self.module.decoder_params(z)).cpu()
         images = []
         for i in range(len(z)):  # on the CPU, so that a seed has the same noise on all devices
             with seeded("sample", first_seed + i, "pixels"):

@@ -1,7 +1,7 @@
 """Frequency of pairs of fake images with the same pattern, relative to real images.
 
 It is computed from pixels, without a trained network. A generator can give many images the same
-pattern, in other colors or on another background. Scores that compare distributions of features or
+pattern with another tint or on another background. Scores that compare distributions of features or
 of small patches hardly change then: each image has an acceptable texture, and the images differ in
 color. Pairs of images with nearly the same pattern show it.
 
@@ -23,6 +23,10 @@ MAX_SIZE = 32  # pixels; larger images are averaged to this height or width
 NUM_BLURS = 3  # passes of the binomial filter that remove tone and shading, which are no pattern
 MIN_CONTRAST = 6 / 255  # standard deviation below which patterns count less and less
 PAIR_FRACTION = 1e-3  # fraction of the pairs of real images that have the same pattern
+# Limits of the similarity from which on two patterns are the same: if real images are flat, noise
+# must not count, and if some are copies of each other, less similar fakes must.
+MIN_THRESHOLD, MAX_THRESHOLD = 0.1, 0.9
+CHUNK_IMAGES = 128  # images in memory as floating-point numbers at a time
 
 
 @sample_score(METRICS["pattern_repetition"], needs_images=True)
@@ -30,13 +34,14 @@ def pattern_repetition(real: FeatureBatch, fake: FeatureBatch) -> float:
     """Return the frequency of fake pairs with the same pattern, divided by that of real pairs.
 
     Two images have the same pattern if they are at least as similar as the most similar thousandth
-    of the pairs of real images. The score of other real images is about 1.
+    of the pairs of real images. The score of other real images is about 1, the largest about 1,000.
     """
     similarities = real.cached(compute_similarities)
     num_same = max(1, round(PAIR_FRACTION * len(similarities)))
-    threshold = similarities.topk(num_same).values[-1]
+    threshold = similarities.topk(num_same).values[-1].clamp(MIN_THRESHOLD, MAX_THRESHOLD)
+    num_real = max(1, int((similarities >= threshold).count_nonzero()))
     is_same = fake.cached(compute_similarities) >= threshold
-    return float(is_same.double().mean()) * len(similarities) / num_same
+    return int(is_same.count_nonzero()) / len(is_same) * len(similarities) / num_real
 
 
 def compute_similarities(batch: FeatureBatch) -> Tensor:
@@ -45,7 +50,8 @@ def compute_similarities(batch: FeatureBatch) -> Tensor:
     It is the cosine similarity of their patterns, which is reduced if a pattern has little
     contrast, so that flat images are not similar.
     """
-    patterns = extract_patterns(batch.pixels())
+    chunks = batch.pixels().split(CHUNK_IMAGES)
+    patterns = torch.cat([extract_patterns(chunk) for chunk in chunks])
     num_pixels = patterns.shape[1]
     energy = patterns.square().sum(1, keepdim=True)
     patterns = patterns / (energy + num_pixels * MIN_CONTRAST**2).sqrt()

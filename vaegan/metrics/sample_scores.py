@@ -50,7 +50,8 @@ class FeatureBatch:
     def cached(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(self, *args)`, computed once for the same function and arguments.
 
-        The batch of real images is the same at all validations.
+        Statistics of real images are thus not recomputed at every validation. Use a function of a
+        module, not a lambda, and do not modify the batch or the result.
         """
         key = (function, *args)
         if key not in self._cache:

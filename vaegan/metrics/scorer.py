@@ -14,6 +14,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import SplitName
 from vaegan.images import to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor
+from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.real_statistics import RealStatistics, classify, compute_real_statistics
 from vaegan.metrics.sample_scores import (
     MAX_PIXEL_IMAGES,
@@ -24,8 +25,8 @@ from vaegan.metrics.scores import compute_scores
 from vaegan.runtime.collectives import is_rank_zero
 
 log = logging.getLogger(__name__)
-# Fewest images per feature for the Frechet distance as monitor: with fewer, its noise and bias are
-# larger than the differences between good checkpoints.
+# Fewest images per feature for the Frechet distance as monitor: with fewer, its noise is larger
+# than the differences between good checkpoints.
 MIN_IMAGES_PER_FEATURE = 10
 
 
@@ -103,7 +104,8 @@ class Scorer:
         message = f"{counts} are few for the {self.network.num_features} features of "
         message += self.network.name
         if self.monitor != "frechet_distance":
-            message += f": {self.monitor} selects the best checkpoint"
+            text = METRICS[self.monitor].description.rstrip(".")
+            message += f": {self.monitor} ({text[0].lower()}{text[1:]}) selects the best checkpoint"
         if too_small:
             where = " and ".join(too_small)
             message += f"; {' and '.join(covariance_scores())} are left out on {where}"

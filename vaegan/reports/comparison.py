@@ -2,9 +2,9 @@
 
 Runs on the same data set and scored with the same feature extractor form a panel. Within a panel,
 runs with the same label form an arm: they differ only in the random seed, and the curve of the arm
-is their pointwise median. Let u be the number of generator updates, d(u) the distance of an arm
-that selected the best checkpoints (Frechet, combined or kernel distance), interpolated linearly
-between validations, and d_b that of the baseline:
+is their pointwise median. Let u be the number of generator updates, d(u) the metric of an arm that
+selects its best checkpoints (Frechet, combined or kernel distance), interpolated linearly between
+validations, and d_b that of the baseline:
 
     levels         d_b(u_b) at each validation with u_b > 0 that is lower than all earlier d_b
     update ratio   min{u : d(u) <= level} / u_b for each level; infinite if never reached
@@ -117,7 +117,7 @@ def compare_panel(arms: dict[str, list[Run]], criteria: Criteria) -> dict[str, A
 def check_is_comparable(first: Run, second: Run) -> None:
     """Check that two runs of a panel were scored in the same way."""
     if first.num_images != second.num_images:
-        reason = "were scored on different numbers of images, on which the Frechet distance depends"
+        reason = "were scored on different numbers of images, on which the distances depend"
         raise_not_comparable(first, second, reason)
     if first.monitor != second.monitor:
         reason = f"were selected by different metrics: {first.monitor} and {second.monitor}"

@@ -70,6 +70,16 @@ class BestCheckpoint(ModelCheckpoint):
             state_dict = state_dict | paths | {"best_k_models": {path: score}}
         super().load_state_dict(state_dict)
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.state_key not in checkpoint["callbacks"]:
+            raise ValueError(
+                f"the run cannot be resumed: {self.monitor} selects its best checkpoint now, and "
+                "another metric did in the version of vaegan that it was started with. Start a new "
+                "run, or install that version"
+            )
+
     def saved_score(self) -> float:
         """Return the score stored in best.ckpt.
 

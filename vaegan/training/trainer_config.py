@@ -57,7 +57,7 @@ class TrainerConfig(DeviceConfig):
     compile: bool = False
     # launch the kernels of a training step's forward and backward passes together as CUDA graphs,
     # which makes small networks faster; null: true on one NVIDIA GPU, except in 16-mixed or with a
-    # strategy other than auto and ddp
+    # strategy other than auto or ddp
     cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:
