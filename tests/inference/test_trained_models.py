@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,7 +85,12 @@ def test_latents_and_draws_that_are_not_finite_are_rejected(paths, monkeypatch):
     model = vaegan.load(paths["vae"])
     with pytest.raises(ValueError, match="z must be finite; got nan or inf"):
         model.decode(torch.full((1, model.latent_dim), torch.nan))
-    params = torch.full((BLOCK_SIZE, 1, 28, 28), torch.nan)
+    distribution = SimpleNamespace(sample=lambda: torch.full((1, 28, 28), torch.nan))
+    with monkeypatch.context() as patch:
+        patch.setattr(model.latents.vae.likelihood, "forward", lambda params: distribution)
+        with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
+            list(model.sample_seeds([0], draw=True))
+    params = torch.full((BLOCK_SIZE, 1, 28, 28), torch.nan)  # torch.bernoulli raises an error
     monkeypatch.setattr(model.module, "decoder_params", lambda z: params)
     with pytest.raises(ValueError, match=r"\.ckpt contain nan or inf"):
         list(model.sample_seeds([0], draw=True))

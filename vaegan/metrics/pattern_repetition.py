@@ -10,6 +10,8 @@ Arora and Zhang 2017, arXiv:1706.08224, compare generated images with each other
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -23,9 +25,10 @@ MAX_SIZE = 32  # pixels; larger images are averaged to this height or width
 NUM_BLURS = 3  # passes of the binomial filter that remove tone and shading, which are no pattern
 MIN_CONTRAST = 6 / 255  # standard deviation below which patterns count less and less
 PAIR_FRACTION = 1e-3  # fraction of the pairs of real images that have the same pattern
-# Limits of the similarity from which on two patterns are the same: if real images are flat, noise
-# must not count, and if some are copies of each other, less similar fakes must.
-MIN_THRESHOLD, MAX_THRESHOLD = 0.1, 0.9
+# Limits of the similarity from which on two patterns are the same. If real images are flat, noise
+# must not count; the similarity of independent noise has a standard deviation of 1 / sqrt(pixels).
+# If some real images are copies of each other, fakes with less contrast must count.
+MIN_STDS, MAX_THRESHOLD = 4.0, 0.6
 CHUNK_IMAGES = 128  # images in memory as floating-point numbers at a time
 
 
@@ -34,12 +37,14 @@ def pattern_repetition(real: FeatureBatch, fake: FeatureBatch) -> float:
     """Return the frequency of fake pairs with the same pattern, divided by that of real pairs.
 
     Two images have the same pattern if they are at least as similar as the most similar thousandth
-    of the pairs of real images. The score of other real images is about 1, the largest about 1,000.
+    of the pairs of real images. The score of other real images is about 1, the largest about 1,000
+    (fewer if more pairs of real images have the same pattern, or if there are few real images).
     """
     similarities = real.cached(compute_similarities)
     num_same = max(1, round(PAIR_FRACTION * len(similarities)))
-    threshold = similarities.topk(num_same).values[-1].clamp(MIN_THRESHOLD, MAX_THRESHOLD)
-    num_real = max(1, int((similarities >= threshold).count_nonzero()))
+    min_threshold = MIN_STDS / math.sqrt(math.prod(pattern_size(real.pixels())))
+    threshold = similarities.topk(num_same).values[-1].clamp(min_threshold, MAX_THRESHOLD)
+    num_real = max(num_same, int((similarities >= threshold).count_nonzero()))
     is_same = fake.cached(compute_similarities) >= threshold
     return int(is_same.count_nonzero()) / len(is_same) * len(similarities) / num_real
 
@@ -59,11 +64,16 @@ def compute_similarities(batch: FeatureBatch) -> Tensor:
     return (patterns @ patterns.T)[rows, columns]
 
 
+def pattern_size(images: Tensor) -> tuple[int, int]:
+    """Return height and width of the patterns of images (N, C, H, W)."""
+    height, width = images.shape[-2:]
+    return min(MAX_SIZE, height), min(MAX_SIZE, width)
+
+
 def extract_patterns(images: Tensor) -> Tensor:
     """Return the details of uint8 images (N, C, H, W) in gray: minus a blurred copy, (N, D)."""
     gray = to_float(images).mean(1, keepdim=True)
-    height, width = gray.shape[-2:]
-    gray = adaptive_avg_pool2d(gray, (min(MAX_SIZE, height), min(MAX_SIZE, width)))
+    gray = adaptive_avg_pool2d(gray, pattern_size(images))
     blurred = gray
     for _ in range(NUM_BLURS):
         blurred = blur(blurred)

@@ -121,9 +121,9 @@ def covariance_factor(covariance: Tensor) -> Tensor:
 def combined_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     """Return the geometric mean of the Frechet and the sliced Wasserstein distance, >= 0.
 
-    It selects checkpoints in small splits. There, differences of the Frechet and the kernel
-    distance are mostly noise once colors and layout are right, although blur remains. The sliced
-    Wasserstein distance of pixels measures blur, but not the composition of an image.
+    It selects checkpoints in small splits. There, the minimum of a distance of features alone is
+    often at a blurred state. The sliced Wasserstein distance of pixels measures blur, but not the
+    composition of an image.
     """
     return math.sqrt(frechet_distance(real, fake) * sliced_wasserstein(real, fake))
 

@@ -73,11 +73,12 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self.state_key not in checkpoint["callbacks"]:
+        keys = [key for key in checkpoint["callbacks"] if key.startswith(type(self).__name__)]
+        if keys and self.state_key not in keys:
             raise ValueError(
                 f"the run cannot be resumed: {self.monitor} selects its best checkpoint now, and "
                 "another metric did in the version of vaegan that it was started with. Start a new "
-                "run, or install that version"
+                "run, or install that version; best.ckpt is unchanged and can be used"
             )
 
     def saved_score(self) -> float:
