@@ -22,7 +22,7 @@ from vaegan.metrics.sample_scores import FeatureBatch, sample_score
 from vaegan.metrics.sliced_wasserstein import blur
 
 MAX_SIZE = 32  # pixels; larger images are averaged to this height or width
-NUM_BLURS = 3  # passes of the binomial filter that remove tone and shading, which are no pattern
+NUM_BLURS = 3  # passes of the binomial filter; tone and shading, which remain, are subtracted
 MIN_CONTRAST = 6 / 255  # standard deviation below which patterns count less and less
 PAIR_FRACTION = 1e-3  # fraction of the pairs of real images that have the same pattern
 # Limits of the similarity from which on two patterns are the same. If real images are flat, noise
@@ -38,7 +38,7 @@ def pattern_repetition(real: FeatureBatch, fake: FeatureBatch) -> float:
 
     Two images have the same pattern if they are at least as similar as the most similar thousandth
     of the pairs of real images. The score of other real images is about 1, the largest about 1,000
-    (fewer if more pairs of real images have the same pattern, or if there are few real images).
+    (less if more pairs of real images have the same pattern, or if there are few real images).
     """
     similarities = real.cached(compute_similarities)
     num_same = max(1, round(PAIR_FRACTION * len(similarities)))
@@ -71,7 +71,7 @@ def pattern_size(images: Tensor) -> tuple[int, int]:
 
 
 def extract_patterns(images: Tensor) -> Tensor:
-    """Return the details of uint8 images (N, C, H, W) in gray: minus a blurred copy, (N, D)."""
+    """Return gray versions of uint8 images (N, C, H, W) minus blurred copies, (N, D)."""
     gray = to_float(images).mean(1, keepdim=True)
     gray = adaptive_avg_pool2d(gray, pattern_size(images))
     blurred = gray
