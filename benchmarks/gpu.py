@@ -340,6 +340,7 @@ PIPELINE_OPTIONS = (
 )
 GAN_OPTIONS = (
     "augmentation=diff_augment gradient_penalty=none",
+    "augmentation=diff_augment gan.emphasis.saturation=3 gan.emphasis.sharpness=4",
     "trainer.precision=bf16-mixed augmentation=diff_augment",
     "trainer.precision=bf16-mixed gradient_penalty=r1_r2 adversarial_loss=relativistic",
     "trainer.precision=bf16-mixed gradient_penalty=wgan_gp adversarial_loss=wasserstein",
@@ -768,6 +769,7 @@ GRAPH_CASES = (  # stage and words
     ("gan", "gradient_penalty=r1_r2 gradient_penalty.interval=1 adversarial_loss=relativistic"),
     ("gan", "gradient_penalty=wgan_gp adversarial_loss=wasserstein gan.discriminator_steps=2"),
     ("gan", "augmentation=diff_augment augmentation.adaptive_target=0.6"),
+    ("gan", "gan.emphasis.saturation=3 gan.emphasis.sharpness=4"),
     ("gan", "gan.warm_start.reconstruction_weight=1 gan.warm_start.aggregate_posterior=true"),
     ("gan", "gan.gradient_accumulation=2 gan.gradient_clip=1.0 discriminator.spectral_norm=true"),
     ("gan", "gan.warm_start.freeze_layers=2 gan.warm_start.freeze_images=512"),

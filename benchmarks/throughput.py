@@ -144,9 +144,7 @@ def time_plain_gan(run, data):
     checkpoint = load_vae_checkpoint(run.vae_ckpt, "vae_ckpt")
     model = checkpoint.build_vae()
     run = gan.resolve_training(run, data, model)
-    parts, _ = build_components(
-        run, run.warm_start, model, checkpoint.build_vae, data, 0, torch.device("cpu")
-    )
+    parts, _ = build_components(run, run, model, checkpoint.build_vae, data, 0, torch.device("cpu"))
     model.requires_grad_(False)
     generator = parts.generator.to(memory_format=torch.channels_last)
     discriminator = parts.discriminator.to(memory_format=torch.channels_last)

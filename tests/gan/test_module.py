@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_GAN, SMALL_NETS, compose
+from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.gan.losses import AdversarialLoss
@@ -41,14 +42,15 @@ def make_module(*overrides):
     data = ImageDataModule(SOURCE, run.loader, seed=0)
     components, _ = build_components(
         run,
-        run.warm_start,
+        run,
         vae,
         lambda: VAE(SOURCE.image_shape, vae_run),
         data,
         seed=0,
         device=torch.device("cpu"),
     )
-    return GANModule(components, build_scorer(run.feature_extractor, vae, data), run, {})
+    scorer = build_scorer(run.feature_extractor, vae, data)
+    return GANModule(components, scorer, run, {"run": to_plain(run)})
 
 
 def fit(module, max_epochs=1, callbacks=(), **options):
@@ -468,6 +470,32 @@ def test_real_and_fake_images_are_augmented_in_both_steps(monkeypatch):
         assert (fraction_cut >= 0.25 - 1e-6).all()
     # 128: real and fake images in a discriminator step; 64: penalty and generator step
     assert {len(images) for images in inputs} == {128, 64}
+
+
+def test_images_are_emphasized_after_their_augmentation():
+    module = make_module(
+        "augmentation=diff_augment", "augmentation.policy=[cutout]", "emphasis.sharpness=4"
+    )
+    images = torch.rand(4, *module.vae.image_shape)
+    torch.manual_seed(0)
+    logits = module.discriminator_logits(images)
+    torch.manual_seed(0)
+    augmented = module.augmentation(images, 1.0)
+    assert not torch.equal(module.emphasis(augmented), augmented)
+    assert torch.equal(logits, module.discriminator(module.emphasis(augmented)))
+
+
+def test_a_run_with_another_emphasis_is_not_resumed():
+    """Earlier versions had no emphasis; their runs with digits are resumed as before."""
+    module = make_module("emphasis.saturation=1", "emphasis.sharpness=0")
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    checkpoint["vaegan"] = {"run": {"seed": 0}}
+    module.on_load_checkpoint(checkpoint)
+    other = make_module("emphasis.saturation=3", "emphasis.sharpness=4")
+    message = r"trained with emphasis.saturation=1.0 .* but .* emphasis.saturation=3.0 emphasis.sh"
+    with pytest.raises(ValueError, match=message):
+        other.on_load_checkpoint(checkpoint)
 
 
 def test_adaptive_probability_follows_the_discriminator_and_is_saved():

@@ -257,14 +257,24 @@ def test_aggregate_posterior_rejects_too_few_images():
 def test_natural_images_with_a_warm_start_use_more_of_the_vae(
     generator, is_natural, images_per_dim, aggregate_posterior, weight
 ):
-    config = WarmStartConfig(generator=generator).resolve_defaults(is_natural, images_per_dim)
+    config = WarmStartConfig(generator=generator).resolve_defaults(
+        is_natural, images_per_dim, is_emphasized=False
+    )
     assert config.aggregate_posterior is aggregate_posterior
     assert config.reconstruction_weight == weight
 
 
+def test_a_discriminator_with_emphasis_starts_from_fresh_weights():
+    config = WarmStartConfig()
+    resolved = [config.resolve_defaults(True, 10, is_emphasized) for is_emphasized in (True, False)]
+    assert [config.discriminator for config in resolved] == [False, None]
+
+
 def test_given_values_are_not_replaced_by_defaults():
-    given = WarmStartConfig(aggregate_posterior=False, reconstruction_weight=0.0)
-    assert given.resolve_defaults(is_natural=True, images_per_dim=10) == given
+    given = WarmStartConfig(
+        discriminator=True, aggregate_posterior=False, reconstruction_weight=0.0
+    )
+    assert given.resolve_defaults(True, 10, is_emphasized=True) == given
 
 
 def test_the_reconstruction_weight_is_constant_by_default():

@@ -52,6 +52,10 @@ def test_pipeline_trains_on_an_image_folder(root, tmp_path, settings):
     result = run_stage(run, tmp_path / "run")
     assert result.metrics["test/frechet_distance"] > 0
     assert run.likelihood.name == "gaussian"
+    record = json.loads((tmp_path / "run" / "gan" / "run.json").read_text())
+    assert record["config"]["emphasis"] == {"saturation": 3.0, "sharpness": 4.0}
+    generator, discriminator = record["transfer"]
+    assert generator["fresh"] == [] and discriminator["copied"] == []
     for stage in ("vae", "gan"):
         skipped = json.loads((tmp_path / "run" / stage / "skipped_files.json").read_text())
         assert (

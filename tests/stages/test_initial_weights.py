@@ -66,6 +66,7 @@ def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path)
         generator=Generator(vae.decoder, vae.likelihood),
         discriminator=discriminator.build((1, 28, 28)),
         ema=SimpleNamespace(module=Generator(other.decoder, other.likelihood)),
+        header={"run": {"emphasis": {"saturation": 1.0, "sharpness": 0.0}}},
     )
     transfers = init_gan(module, checkpoint, "error")
     assert [transfer.network for transfer in transfers] == ["generator", "discriminator"]
@@ -74,6 +75,11 @@ def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path)
         assert torch.equal(module.generator.state_dict()[key], value + 1)
     for key, value in module.discriminator.state_dict().items():
         assert torch.equal(value, trained.state_dict()[key])
+    module.header = {"run": {"emphasis": {"saturation": 3.0, "sharpness": 4.0}}}
+    message = r"trained with emphasis.saturation=1.0 emphasis.sharpness=0.0; set these values, or"
+    with pytest.raises(ValueError, match=message):
+        init_gan(module, checkpoint, "error")
+    assert init_gan(module, checkpoint, "fresh") == transfers
 
 
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):

@@ -221,6 +221,7 @@ GAN_SETTINGS = (
     ["gradient_penalty=r1_r2", "gradient_penalty.gamma_final=0.1", "gradient_penalty.interval=1"],
     ["gradient_penalty=wgan_gp", "discriminator_steps=2"],
     ["augmentation=diff_augment", "augmentation.adaptive_target=0.6"],
+    ["emphasis.saturation=3", "emphasis.sharpness=4", "gradient_penalty.interval=1"],
     ["gradient_accumulation=2", "gradient_clip=1.0", "discriminator.spectral_norm=true"],
     ["warm_start.freeze_layers=2", "warm_start.freeze_images=64"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vaegan.gan.augmentation import Augmentation
+from vaegan.gan.emphasis import Emphasis
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import Latents
 from vaegan.gan.losses import AdversarialLoss
@@ -15,7 +16,7 @@ from vaegan.vae.model import VAE
 
 @dataclass
 class GANComponents:
-    """Networks, losses and augmentation of a GAN."""
+    """Networks, losses, augmentation and emphasis of a GAN."""
 
     vae: VAE  # frozen; provides p(z), reconstructions and feature_extractor=vae_encoder
     latents: Latents
@@ -24,6 +25,7 @@ class GANComponents:
     loss: AdversarialLoss
     penalty: GradientPenalty
     augmentation: Augmentation
+    emphasis: Emphasis  # applied to augmented images before the discriminator
 
 
 @dataclass

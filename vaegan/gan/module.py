@@ -2,7 +2,8 @@
 
 Each iteration uses one batch of real images. The discriminator takes `discriminator_steps` steps,
 each on new fake images. Then, after the discriminator warm-up, the generator takes one step on the
-last fake images, with the discriminator frozen. The discriminator always sees augmented images.
+last fake images, with the discriminator frozen. The discriminator always sees images after their
+augmentation and emphasis.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from vaegan.data.datamodule import Batch
 from vaegan.gan.components import GANComponents, TrainingProgress
 from vaegan.gan.ema import GeneratorEMA
+from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.generator import Generator
 from vaegan.gan.players import PlayersModule
 from vaegan.gan.steps import DiscriminatorTerms, Fakes, StepVariant
@@ -36,7 +38,7 @@ class GANModule(PlayersModule):
     """Train a generator and a discriminator against each other.
 
     Args:
-        components: Networks, losses and augmentation.
+        components: Networks, losses, augmentation and emphasis.
         scorer: Scorer of generated images.
         training: Training config whose nulls were filled in by `resolve_data_defaults`.
         header: Description stored in the checkpoint (`vaegan.checkpoints.checkpoint.header`).
@@ -241,6 +243,14 @@ class GANModule(PlayersModule):
         checkpoint["gan_warmup"] = asdict(self.warmup)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = saved_emphasis(checkpoint["vaegan"]["run"])
+        current = saved_emphasis(self.header["run"])
+        if saved != current:
+            raise ValueError(
+                f"the run cannot be resumed: its discriminator was trained with {saved}, but the "
+                f"default is {current} now. Start a new GAN from its VAE; best.ckpt is unchanged "
+                "and can be used"
+            )
         self.progress = TrainingProgress(**checkpoint["gan_progress"])
         self.warmup = DiscriminatorWarmup(**checkpoint["gan_warmup"])
         for name, value in self.vae.state_dict().items():  # the VAE defines the features

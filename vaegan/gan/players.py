@@ -24,7 +24,7 @@ class PlayersModule(ScoringModule):
     """Compute the gradients of a generator and of a discriminator.
 
     Args:
-        components: Networks, losses and augmentation.
+        components: Networks, losses, augmentation and emphasis.
         scorer: Scorer of generated images.
         num_micro_batches: Parts of a batch that are computed one after another.
 
@@ -41,6 +41,7 @@ class PlayersModule(ScoringModule):
         self.loss = components.loss
         self.penalty = components.penalty
         self.augmentation = components.augmentation
+        self.emphasis = components.emphasis
         self.augment_probability = AdaptiveProbability(components.augmentation.config)
         self.vae = components.vae.requires_grad_(False).eval()
         self.aggregate = components.latents.aggregate
@@ -62,10 +63,10 @@ class PlayersModule(ScoringModule):
         return self.latents[self.device]
 
     def discriminator_logits(self, images: Tensor) -> Tensor:
-        """Augment images (B, C, H, W) and return their logits, (B,), at least float32."""
+        """Augment and emphasize images (B, C, H, W); return logits, (B,), at least float32."""
         with drawing_noise():
             augmented = self.augmentation(images, self.augment_probability())
-        return to_full_precision(self.discriminator(augmented))
+        return to_full_precision(self.discriminator(self.emphasis(augmented)))
 
     def compute_gradients(
         self,

@@ -103,7 +103,7 @@ def discriminator_terms(
     """Return the loss terms of a discriminator step.
 
     Args:
-        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation.
+        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation and emphasis.
         real: Real images in [0, 1], (B, C, H, W).
         fake: Fake images in [0, 1], (B, C, H, W), detached from the generator.
         loss: Adversarial loss.
@@ -130,7 +130,7 @@ def generator_terms(
     """Return the loss terms of a generator step.
 
     Args:
-        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation.
+        discriminator: Maps images (B, C, H, W) to logits (B,), including augmentation and emphasis.
         fake: Images from the generator with their autograd graph, (B, C, H, W).
         real: Real images in [0, 1], (B, C, H, W).
         loss: Adversarial loss.

@@ -8,6 +8,7 @@ from typing import TypeVar
 from vaegan.config import require
 from vaegan.data.batches import LoaderConfig
 from vaegan.gan.augmentation import Augmentation, DiffAugment, NoAugmentation
+from vaegan.gan.emphasis import EmphasisConfig
 from vaegan.gan.losses import AdversarialLoss, NonSaturating
 from vaegan.gan.penalties import R1, GradientPenalty
 from vaegan.gan.warm_start import WarmStartConfig
@@ -76,6 +77,8 @@ class GANTraining:
 
     # use of the VAE: copied layers, latent distribution, reconstruction loss
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    # emphasis of colors and details in the augmented images before the discriminator
+    emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)
     # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
     # less than all images seen in training; null: 6,400, but at most a tenth of these
     discriminator_warmup: int | None = None

@@ -35,7 +35,8 @@ class WarmStartConfig:
     generator: str = "all"
     num_layers: int = 1  # number of layers copied with generator=first or generator=last, >= 1
     # true: copy the trunk of the VAE's encoder into the discriminator; false: start from fresh
-    # weights; null: copy if generator is not none and both trunks have the same architecture
+    # weights; null: copy if generator is not none, both trunks have the same architecture, and
+    # both networks see the same images, without emphasis
     discriminator: bool | None = None
     # true: sample latents from a normal fitted to posterior samples of training images; false: from
     # the VAE's prior; null: true for natural images with a warm start and enough images to fit it
@@ -75,12 +76,15 @@ class WarmStartConfig:
             return weight
         return weight * max(0.0, 1 - num_images / self.reconstruction_images)
 
-    def resolve_defaults(self, is_natural: bool, images_per_dim: float) -> WarmStartConfig:
+    def resolve_defaults(
+        self, is_natural: bool, images_per_dim: float, is_emphasized: bool
+    ) -> WarmStartConfig:
         """Return the config with the null values that depend on the data replaced.
 
         Args:
             is_natural: True for natural images (`ImageSource.IS_NATURAL`).
             images_per_dim: Training images per latent dimension.
+            is_emphasized: True if the discriminator sees images with emphasis.
         """
         uses_vae = is_natural and self.generator != "none"
         aggregate_posterior = self.aggregate_posterior
@@ -89,7 +93,15 @@ class WarmStartConfig:
         weight = self.reconstruction_weight
         if weight is None:
             weight = NATURAL_RECONSTRUCTION_WEIGHT if uses_vae else 0.0
-        return replace(self, aggregate_posterior=aggregate_posterior, reconstruction_weight=weight)
+        discriminator = self.discriminator
+        if discriminator is None and is_emphasized:
+            discriminator = False
+        return replace(
+            self,
+            discriminator=discriminator,
+            aggregate_posterior=aggregate_posterior,
+            reconstruction_weight=weight,
+        )
 
 
 class Transfer(NamedTuple):

@@ -1,4 +1,4 @@
-"""Discriminators: map images in [0, 1] to logits; positive means real.
+"""Discriminators: map images to logits; positive means real.
 
 To add a discriminator, write one class here: it is then available as `discriminator=NAME`.
 """
@@ -41,7 +41,7 @@ class Discriminator(Component, nn.Module, group="discriminator"):
         he_init(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits, (B,), of images in [0, 1], (B, C, H, W)."""
+        """Return logits, (B,), of images (B, C, H, W), in [0, 1] before their emphasis."""
         return self.head(self.trunk(images)).squeeze(1)
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vaegan import __version__
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.data.dataset import ImageSource
+from vaegan.gan.emphasis import saved_emphasis
 from vaegan.reports.tables import format_number, markdown_table
 from vaegan.runtime.atomic_files import read_json
 
@@ -74,6 +75,7 @@ def model_rows(checkpoint: Checkpoint) -> list[list[str]]:
     rows += component_rows(checkpoint.vae, COMPONENTS)
     if checkpoint.stage == "gan":
         rows += component_rows(checkpoint.run, GAN_COMPONENTS)
+        rows.append(["emphasis", str(saved_emphasis(checkpoint.run))])
     rows.append(["epochs", str(checkpoint.epoch)])
     return [*rows, ["vaegan", __version__]]
 

@@ -107,9 +107,7 @@ def build_module(
         ValueError: A network, the feature extractor or `sweep_metric` does not fit the data.
     """
     build_fresh = partial(build_vae, checkpoint.vae, checkpoint.image_shape)
-    components, transfers = build_components(
-        run, run.warm_start, vae, build_fresh, data, run.seed, device
-    )
+    components, transfers = build_components(run, run, vae, build_fresh, data, run.seed, device)
     scorer = build_scorer(run.feature_extractor, vae, data)
     check_sweep_metric(run.sweep_metric, scorer)
     scorer.log_small_splits()
@@ -164,10 +162,13 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
     source = data.source
     (latent_dim,) = vae.latent_prior().event_shape
     images_per_dim = len(data.splits["train"]) / latent_dim
-    warm_start = training.warm_start.resolve_defaults(source.IS_NATURAL, images_per_dim)
+    emphasis = training.emphasis.resolve_defaults(source.IS_NATURAL)
+    warm_start = training.warm_start.resolve_defaults(
+        source.IS_NATURAL, images_per_dim, is_emphasized=not emphasis.is_neutral
+    )
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     return resolve_data_defaults(
-        replace(training, warm_start=warm_start),
+        replace(training, warm_start=warm_start, emphasis=emphasis),
         source.image_shape,
         duration.num_images,
         source.IS_NATURAL,

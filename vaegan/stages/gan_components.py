@@ -11,8 +11,9 @@ import torch
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike
 from vaegan.gan.components import GANComponents
+from vaegan.gan.emphasis import Emphasis
 from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
-from vaegan.gan.training_config import GANConfig
+from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import to_float
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
@@ -26,31 +27,29 @@ NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate poste
 
 def build_components(
     config: GANConfig,
-    warm_start: WarmStartConfig,
+    training: GANTraining,
     vae: VAE,
     build_fresh: Callable[[], VAE],
     data: ImageDataModule,
     seed: int,
     device: torch.device,
 ) -> tuple[GANComponents, list[Transfer]]:
-    """Build the networks (warm or cold start), losses and augmentation of a GAN.
+    """Build the components of a GAN, and describe the layers copied into both networks.
 
     Args:
         config: Components of the GAN.
-        warm_start: Layers and latents to take from the VAE.
+        training: Warm start and emphasis.
         vae: Trained VAE.
         build_fresh: Returns a VAE with the architecture of `vae` and fresh weights.
         data: Training images.
         seed: Random seed of the fresh weights.
         device: Device on which training images are encoded.
 
-    Returns:
-        The components, and the transferred layers of the generator and of the discriminator.
-
     Raises:
         ValueError: A network does not have the layers that the warm start requires.
     """
     images = data.splits["train"].images
+    warm_start, is_natural = training.warm_start, data.source.IS_NATURAL
     initialize = partial(initialize_fresh, build_fresh, images, seed)
     generator, transfer = init_generator(vae, initialize, warm_start)
     discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
@@ -61,7 +60,8 @@ def build_components(
         discriminator=discriminator,
         loss=config.adversarial_loss.build(),
         penalty=config.gradient_penalty.build(vae.image_shape),
-        augmentation=config.resolved_augmentation(data.source.IS_NATURAL).build(),
+        augmentation=config.resolved_augmentation(is_natural).build(),
+        emphasis=Emphasis(training.emphasis.resolve_defaults(is_natural)),
     )
     return components, [transfer, discriminator_transfer]
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vaegan.checkpoints.checkpoint import VAE_PREFIX, Checkpoint, load_checkpoint
 from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpoint
+from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
 from vaegan.stages.training_runs import GANRun, VAERun
@@ -53,8 +54,15 @@ def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> l
     """Copy generator, EMA generator and discriminator of an earlier GAN.
 
     Raises:
-        ValueError: Layers do not fit and `init_mismatch` is "error".
+        ValueError: `init_mismatch` is "error", and layers do not fit or the discriminator was
+            trained with another emphasis.
     """
+    saved, current = saved_emphasis(checkpoint.run), saved_emphasis(module.header["run"])
+    if saved != current and init_mismatch == "error":
+        raise ValueError(
+            f"the discriminator in {checkpoint.path} was trained with {saved}; set these values, "
+            f"or init_mismatch=fresh to train it with {current}"
+        )
     networks: dict[str, nn.Module] = {
         "generator": module.generator,
         "discriminator": module.discriminator,

@@ -70,12 +70,12 @@ def check_gan(run: PipelineRun, source: ImageSource) -> None:
         vae = VAE(source.image_shape, run)
     training = resolve_training(run.gan, data, vae)
     build_fresh = partial(VAE, source.image_shape, run)
-    warm_start = training.warm_start
-    if warm_start.aggregate_posterior:  # checked, but not fitted, which would take long
+    if training.warm_start.aggregate_posterior:  # checked, but not fitted, which would take long
         count_aggregate_images(len(data.splits["train"]), run.latent_dim)
-        warm_start = replace(warm_start, aggregate_posterior=False)
+        warm_start = replace(training.warm_start, aggregate_posterior=False)
+        training = replace(training, warm_start=warm_start)
     cpu = torch.device("cpu")
-    build_components(run, warm_start, vae, build_fresh, data, run.seed, cpu)
+    build_components(run, training, vae, build_fresh, data, run.seed, cpu)
     check_sweep_metric(run.sweep_metric, build_scorer(run.feature_extractor, vae, data))
 
 
