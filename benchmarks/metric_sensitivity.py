@@ -8,7 +8,8 @@ Each damage is applied to the first training images, which are compared with the
 same way as generated images. The first row is the real-data baseline: the same training images
 without damage. Clearly visible damage should score several times the baseline in one of the
 distances. FD is the Frechet distance, SW the sliced Wasserstein distance, LC the local contrast
-distance; the last two use the first 1,024 images.
+distance, CC (color images only) the color contrast distance; the last three use the first 1,024
+images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float, to_uint8
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
-from vaegan.metrics.local_contrast import local_contrast_distance
+from vaegan.metrics.local_contrast import color_contrast_distance, local_contrast_distance
 from vaegan.metrics.real_statistics import classify, compute_features
 from vaegan.metrics.sample_scores import MAX_PIXEL_IMAGES, FeatureBatch
 from vaegan.metrics.scores import frechet_distance, manifold_scores
@@ -34,7 +35,12 @@ from vaegan.runtime.seeding import make_generator
 from vaegan.vae.model import VAE, VAEConfig
 
 CPU = torch.device("cpu")
-DISTANCES = (frechet_distance, sliced_wasserstein, local_contrast_distance)
+DISTANCES = {  # score and number of digits
+    "FD": (frechet_distance, 2),
+    "SW": (sliced_wasserstein, 1),
+    "LC": (local_contrast_distance, 3),
+    "CC": (color_contrast_distance, 3),
+}
 
 
 def shift(images: Tensor, pixels: int = 2) -> Tensor:
@@ -82,6 +88,11 @@ def erase_square(images: Tensor, side: int = 4) -> Tensor:
     return images.masked_fill(hole.unsqueeze(1), 0.0)
 
 
+def shift_first_channel(images: Tensor) -> Tensor:
+    """Move the first channel to the right by one pixel; its pixels enter again on the left."""
+    return torch.cat([images[:, :1].roll(1, -1), images[:, 1:]], 1)
+
+
 def repeat_first(images: Tensor) -> Tensor:
     """Repeat the first twentieth of the images 20 times."""
     return torch.cat([images[: len(images) // 20]] * 20)
@@ -111,6 +122,8 @@ def damaged_images(train: Split, num: int) -> dict[str, Tensor]:
     images = to_float(train.images[torch.arange(num)])
     damaged = {"real images": images}
     damaged |= {name: damage(images) for name, damage in DAMAGES.items()}
+    if images.shape[1] > 1:
+        damaged["first channel shifted by 1 pixel"] = shift_first_channel(images)
     is_kept = torch.as_tensor(train.labels) != train.labels[0]
     if is_kept.count_nonzero() >= num:
         damaged["one class missing"] = to_float(train.images[is_kept.nonzero().squeeze(1)[:num]])
@@ -143,18 +156,22 @@ def print_table(network: FeatureExtractor, source: ImageSource, num: int) -> Non
     step = len(test_images) // num
     real = build_batch(network, test_images[torch.arange(0, step * num, step)])
     print(f"{source.config.name}, {network.name}, {network.num_features} features, {num} images\n")
-    print("| images | FD | / baseline | SW | / baseline | LC | / baseline | precision | recall |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    baseline: list[float] = []
-    for name, images in damaged_images(source.split("train"), num).items():
+    names = [name for name in DISTANCES if name != "CC" or source.image_shape[0] > 1]
+    columns = [column for name in names for column in (name, "/ baseline")]
+    print("| " + " | ".join(["images", *columns, "precision", "recall"]) + " |")
+    print("|" + "---|" * (len(columns) + 3))
+    baseline: dict[str, float] = {}
+    for damage, images in damaged_images(source.split("train"), num).items():
         fake = build_batch(network, to_uint8(images))
-        distances = [score(real, fake) for score in DISTANCES]
+        distances = {name: DISTANCES[name][0](real, fake) for name in names}
         baseline = baseline or distances
-        pairs = zip(distances, baseline, (2, 1, 3), strict=True)
-        cells = [f"{value:.{digits}f} | {value / base:.1f}" for value, base, digits in pairs]
+        cells = [
+            f"{value:.{DISTANCES[name][1]}f} | {value / baseline[name]:.1f}"
+            for name, value in distances.items()
+        ]
         manifold = manifold_scores(real, fake)
         cells += [f"{manifold['precision']:.3f} | {manifold['recall']:.3f}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {damage} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Distance of the distributions of local contrast."""
+"""Distances of the distributions of local contrast and of color contrast."""
 
 import math
 
@@ -9,8 +9,13 @@ from scipy.stats import wasserstein_distance
 from vaegan.data.shapes import Shapes
 from vaegan.images import to_uint8
 from vaegan.metrics import local_contrast
-from vaegan.metrics.local_contrast import local_contrast_distance, log_contrasts
-from vaegan.metrics.sample_scores import FeatureBatch
+from vaegan.metrics.local_contrast import (
+    color_contrast_distance,
+    local_contrast_distance,
+    log_color_contrasts,
+    log_contrasts,
+)
+from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch
 from vaegan.metrics.sliced_wasserstein import blur
 
 
@@ -21,9 +26,9 @@ def shapes(request):
     return [source.split(name).images[:200] for name in ("test", "train")]
 
 
-def distance(real, fake):
+def distance(real, fake, score=local_contrast_distance):
     features = torch.zeros(2, 1)
-    return local_contrast_distance(*(FeatureBatch(features, images=x) for x in (real, fake)))
+    return score(*(FeatureBatch(features, images=x) for x in (real, fake)))
 
 
 def damaged(name, images):
@@ -87,3 +92,31 @@ def test_distance_is_the_wasserstein_distance_of_the_log_contrasts(shapes):
 def test_slight_damage_scores_five_times_the_baseline(shapes, name):
     real, other = shapes
     assert distance(real, damaged(name, other)) > 5 * distance(real, other)
+
+
+def test_color_contrast_is_that_of_the_differences_from_the_mean_channel():
+    images = torch.randint(256, (2, 3, 5, 6), dtype=torch.uint8)
+    window = images[1, :, 2:5, 1:4].double()
+    colors = (window - window.mean(0)).flatten(1)
+    expected = math.log1p(float(colors.var(1, correction=0).mean().sqrt()))
+    assert float(log_color_contrasts(images)[1, 2, 1]) == pytest.approx(expected, rel=1e-5)
+    assert not log_color_contrasts(images[:, :1].expand(-1, 3, -1, -1)).any()
+
+
+def test_a_shifted_channel_is_seen_in_the_color_contrast():
+    source = Shapes.Config(channels=3, height=32, width=32).build()
+    real, other = (source.split(name).images[:200] for name in ("test", "train"))
+    shifted = other.clone()
+    shifted[:, 0] = other[:, 0].roll(1, -1)
+    baseline = distance(real, other, color_contrast_distance)
+    assert distance(real, shifted, color_contrast_distance) > 5 * baseline
+    assert distance(real, real, color_contrast_distance) == 0
+
+
+def test_color_contrast_is_skipped_for_gray_images():
+    score = SAMPLE_SCORES["color_contrast_distance"]
+    for num_channels, is_defined in ((1, False), (3, True)):
+        images = torch.zeros(2, num_channels, 8, 8, dtype=torch.uint8)
+        batch = FeatureBatch(torch.zeros(2, 1), images=images)
+        assert score.is_defined(batch, batch) is is_defined
+    assert not score.is_defined(batch, FeatureBatch(torch.zeros(2, 1)))

@@ -1,14 +1,18 @@
-"""Distance of the distributions of local contrast in real and fake images.
+"""Distances of the distributions of local contrast in real and fake images.
 
-It is computed from pixels, without a trained network. Images with large flat areas, such as icons
-and digits, look damaged as soon as these areas are slightly noisy. Scores that compare means and
-covariances of features, or projections of whole patches, hardly change then, because the edges have
-far more contrast than the noise. The logarithm of the contrast shows it.
+They are computed from pixels, without a trained network. Images with large flat areas, such as
+icons and digits, look damaged as soon as these areas are slightly noisy. Scores that compare means
+and covariances of features, or projections of whole patches, hardly change then, because the edges
+have far more contrast than the noise. The logarithm of the contrast shows it.
+
+The same holds for colored fringes, such as those of channels that do not match: the contrast of the
+colors alone shows them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,22 +41,38 @@ def local_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     return MAX_LOG_CONTRAST / NUM_BINS * float(difference.abs().sum())
 
 
+@sample_score(METRICS["color_contrast_distance"], needs_images=True, needs_colors=True)
+def color_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
+    """Return `local_contrast_distance` of the colors alone, >= 0.
+
+    The color of a pixel is the difference of each channel from the mean over channels. Images of
+    gray pixels have no color contrast.
+    """
+    difference = real.cached(compute_color_cdf) - fake.cached(compute_color_cdf)
+    return MAX_LOG_CONTRAST / NUM_BINS * float(difference.abs().sum())
+
+
 def compute_contrast_cdf(batch: FeatureBatch) -> Tensor:
     """Return `log_contrast_cdf` of the pixels of a batch."""
-    images = batch.pixels()
-    num_images = max(1, MAX_PIXELS // math.prod(images.shape[-2:]))
-    return log_contrast_cdf(images[:num_images])
+    return log_contrast_cdf(batch.pixels(), log_contrasts)
 
 
-def log_contrast_cdf(images: Tensor) -> Tensor:
+def compute_color_cdf(batch: FeatureBatch) -> Tensor:
+    """Return `log_contrast_cdf` of the colors of a batch."""
+    return log_contrast_cdf(batch.pixels(), log_color_contrasts)
+
+
+def log_contrast_cdf(images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the distribution function of the log contrasts of all windows, (NUM_BINS,).
 
     Args:
-        images: uint8, (N, C, H, W).
+        images: uint8, (N, C, H, W); the first `MAX_PIXELS` pixels are used.
+        function: `log_contrasts` or `log_color_contrasts`.
     """
+    images = images[: max(1, MAX_PIXELS // math.prod(images.shape[-2:]))]
     counts = torch.zeros(NUM_BINS, dtype=torch.long, device=images.device)
     for chunk in images.split(max(1, CHUNK_VALUES // math.prod(images.shape[1:]))):
-        bins = (log_contrasts(chunk) * (NUM_BINS / MAX_LOG_CONTRAST)).long()
+        bins = (function(chunk) * (NUM_BINS / MAX_LOG_CONTRAST)).long()
         counts += bins.clamp(max=NUM_BINS - 1).flatten().bincount(minlength=NUM_BINS)
     cdf = counts.cpu().double().cumsum(0)
     return cdf / cdf[-1]
@@ -62,13 +82,28 @@ def log_contrasts(images: Tensor) -> Tensor:
     """Return log(1 + c) of each window of uint8 images (N, C, H, W).
 
     The shape is (N, H - 2, W - 2); a dimension of less than 3 pixels has one window.
-
-    Flat windows have exactly 0, since sums of levels and of their squares are integers below 2^24.
     """
-    size = [min(WINDOW_SIZE, length) for length in images.shape[-2:]]
-    num_pixels = math.prod(size)
+    return window_variances(images.float()).mean(1).sqrt().log1p()
+
+
+def log_color_contrasts(images: Tensor) -> Tensor:
+    """Return `log_contrasts` of each channel's difference from the mean over channels."""
     levels = images.float()
+    num_channels = images.shape[1]
+    differences = num_channels * levels - levels.sum(1, keepdim=True)  # integers
+    return (window_variances(differences).mean(1).sqrt() / num_channels).log1p()
+
+
+def window_variances(levels: Tensor) -> Tensor:
+    """Return the variance of each channel in each window of 3 x 3 pixels.
+
+    Flat windows have exactly 0, since sums of integers and of their squares below 2^24 are exact.
+
+    Args:
+        levels: Integers as float32, (N, C, H, W).
+    """
+    size = [min(WINDOW_SIZE, length) for length in levels.shape[-2:]]
+    num_pixels = math.prod(size)
     sums = F.avg_pool2d(levels, size, stride=1, divisor_override=1).round()
     squares = F.avg_pool2d(levels.square(), size, stride=1, divisor_override=1).round()
-    variances = (num_pixels * squares - sums.square()) / num_pixels**2
-    return variances.mean(1).sqrt().log1p()
+    return (num_pixels * squares - sums.square()).clamp(min=0) / num_pixels**2

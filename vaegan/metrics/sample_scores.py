@@ -77,6 +77,7 @@ class SampleScore:
     needs_classes: bool  # True if the function reads `FeatureBatch.logits`
     needs_images: bool  # True if the function reads `FeatureBatch.images`
     needs_covariance: bool  # True if the function estimates the covariance of the features
+    needs_colors: bool  # True if the function compares the channels of images
 
     def is_defined(self, real: FeatureBatch, fake: FeatureBatch) -> bool:
         """True if both batches have what the function needs."""
@@ -84,6 +85,8 @@ class SampleScore:
         if self.needs_classes and any(batch.logits is None for batch in batches):
             return False
         if self.needs_images and any(batch.images is None for batch in batches):
+            return False
+        if self.needs_colors and real.pixels().shape[1] == 1:
             return False
         return not self.needs_covariance or all(
             can_estimate_covariance(*batch.features.shape) for batch in batches
@@ -108,6 +111,7 @@ def sample_score(
     needs_classes: bool = False,
     needs_images: bool = False,
     needs_covariance: bool = False,
+    needs_colors: bool = False,
 ) -> Callable[[F], F]:
     """Return a decorator that registers a function (real, fake) -> score.
 
@@ -119,6 +123,8 @@ def sample_score(
         needs_images: True if the function reads pixels. It is skipped if the batches have none.
         needs_covariance: True if the function estimates the covariance of the features. It is
             skipped unless there are more images than features.
+        needs_colors: True if the function compares the channels of images; this requires
+            `needs_images`. It is skipped for gray images.
 
     Raises:
         ValueError: Another metric has the same name.
@@ -128,7 +134,7 @@ def sample_score(
         for metric in metrics:
             register_metric(metric)
         SAMPLE_SCORES[metrics[0].name] = SampleScore(
-            function, needs_classes, needs_images, needs_covariance
+            function, needs_classes, needs_images, needs_covariance, needs_colors
         )
         return function
 
