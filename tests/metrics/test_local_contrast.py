@@ -103,6 +103,12 @@ def test_color_contrast_is_that_of_the_differences_from_the_mean_channel():
     assert not log_color_contrasts(images[:, :1].expand(-1, 3, -1, -1)).any()
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 1, 2), (3, 1, 1), (8, 4, 4)])
+def test_flat_colors_have_no_contrast(shape):
+    color = torch.tensor([255, 0, 77, 254, 1, 3, 99, 200], dtype=torch.uint8)[: shape[0]]
+    assert not log_color_contrasts(color.reshape(1, -1, 1, 1).expand(1, *shape)).any()
+
+
 def test_a_shifted_channel_is_seen_in_the_color_contrast():
     source = Shapes.Config(channels=3, height=32, width=32).build()
     real, other = (source.split(name).images[:200] for name in ("test", "train"))

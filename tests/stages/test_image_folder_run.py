@@ -12,7 +12,13 @@ from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
 
 ROOT = Path(__file__).parents[2]
-SMALL = [*SMALL_NETS, "latent_dim=4", "discriminator.width=8", "gan.discriminator_warmup=16"]
+SMALL = [
+    *SMALL_NETS,
+    "latent_dim=4",
+    "discriminator.width=8",
+    "discriminator.hidden_dim=32",
+    "gan.discriminator_warmup=16",
+]
 SMALL += [
     f"{stage}.{setting}"
     for stage in ("vae", "gan")

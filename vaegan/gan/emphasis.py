@@ -1,7 +1,7 @@
 """Emphasis of colors and details in the images that the discriminator sees.
 
 Neighboring pixels and the channels of a pixel are strongly correlated in natural images, so blur
-and wrong colors change a discriminator's input little, and it learns only late to detect them.
+and wrong colors change a discriminator's input little, and it takes long to learn to detect them.
 Networks learn faster from inputs whose variances are similar in all directions (LeCun et al. 1998,
 Efficient BackProp, doi:10.1007/3-540-49430-8_2, section 4.3).
 """

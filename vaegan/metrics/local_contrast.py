@@ -11,6 +11,7 @@ colors alone shows them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -87,23 +88,27 @@ def log_contrasts(images: Tensor) -> Tensor:
 
 
 def log_color_contrasts(images: Tensor) -> Tensor:
-    """Return `log_contrasts` of each channel's difference from the mean over channels."""
-    levels = images.float()
-    num_channels = images.shape[1]
-    differences = num_channels * levels - levels.sum(1, keepdim=True)  # integers
-    return (window_variances(differences).mean(1).sqrt() / num_channels).log1p()
+    """Return `log_contrasts` of each channel's difference from the mean over C channels.
+
+    The mean over channels of its variance is the sum of the variances of x_i - x_j over all pairs
+    of channels, divided by C^2. These differences are integers.
+    """
+    channels = images.float().unbind(1)
+    pairs = itertools.combinations(channels, 2)
+    variance = sum(window_variances((a - b).unsqueeze(1)).squeeze(1) for a, b in pairs)
+    return (torch.as_tensor(variance).sqrt() / len(channels)).log1p()
 
 
 def window_variances(levels: Tensor) -> Tensor:
     """Return the variance of each channel in each window of 3 x 3 pixels.
 
-    Flat windows have exactly 0, since sums of integers and of their squares below 2^24 are exact.
+    Flat windows have exactly 0, since sums of levels and of their squares are integers below 2^24.
 
     Args:
-        levels: Integers as float32, (N, C, H, W).
+        levels: Integers in [-255, 255] as float32, (N, C, H, W).
     """
     size = [min(WINDOW_SIZE, length) for length in levels.shape[-2:]]
     num_pixels = math.prod(size)
     sums = F.avg_pool2d(levels, size, stride=1, divisor_override=1).round()
     squares = F.avg_pool2d(levels.square(), size, stride=1, divisor_override=1).round()
-    return (num_pixels * squares - sums.square()).clamp(min=0) / num_pixels**2
+    return (num_pixels * squares - sums.square()) / num_pixels**2

@@ -77,14 +77,15 @@ class SampleScore:
     needs_classes: bool  # True if the function reads `FeatureBatch.logits`
     needs_images: bool  # True if the function reads `FeatureBatch.images`
     needs_covariance: bool  # True if the function estimates the covariance of the features
-    needs_colors: bool  # True if the function compares the channels of images
+    needs_colors: bool = False  # True if the function compares the channels of images
 
     def is_defined(self, real: FeatureBatch, fake: FeatureBatch) -> bool:
         """True if both batches have what the function needs."""
         batches = (real, fake)
         if self.needs_classes and any(batch.logits is None for batch in batches):
             return False
-        if self.needs_images and any(batch.images is None for batch in batches):
+        needs_images = self.needs_images or self.needs_colors
+        if needs_images and any(batch.images is None for batch in batches):
             return False
         if self.needs_colors and real.pixels().shape[1] == 1:
             return False
@@ -123,8 +124,8 @@ def sample_score(
         needs_images: True if the function reads pixels. It is skipped if the batches have none.
         needs_covariance: True if the function estimates the covariance of the features. It is
             skipped unless there are more images than features.
-        needs_colors: True if the function compares the channels of images; this requires
-            `needs_images`. It is skipped for gray images.
+        needs_colors: True if the function compares the channels of images. It is skipped for gray
+            images, and if the batches have no pixels.
 
     Raises:
         ValueError: Another metric has the same name.

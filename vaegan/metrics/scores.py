@@ -45,8 +45,8 @@ NUM_KERNEL_SUBSETS = 20
 def compute_scores(real: FeatureBatch, fake: FeatureBatch) -> dict[str, float]:
     """Compute all registered scores by metric name, in the order of METRICS.
 
-    Scores that need classes or pixels are skipped if the batches have none, and the Frechet and
-    the combined distance are skipped unless there are more images than features.
+    Scores that need classes, pixels or colors are skipped if the batches have none, and the Frechet
+    and the combined distance are skipped unless there are more images than features.
 
     Args:
         real: N real images.

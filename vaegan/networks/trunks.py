@@ -42,7 +42,7 @@ class Trunk(nn.Module):
         self.architecture = architecture
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return hidden units, (B, num_features), of images in [0, 1], (B, C, H, W)."""
+        """Return hidden units, (B, num_features), of images (B, C, H, W)."""
         return self.layers(images * 2 - 1)
 
 

@@ -63,7 +63,8 @@ class InitialWeights:
     # run folder or checkpoint of an earlier model of the same stage whose weights training starts
     # from; last: the newest one in outputs/; empty: fresh weights, or for a GAN those of its VAE
     init: str = ""
-    # what to do with layers that do not fit the earlier model: error, or fresh (keep fresh weights)
+    # what to do with layers that do not fit the earlier model: error, or fresh (keep fresh weights;
+    # also accept a discriminator that was trained with another emphasis)
     init_mismatch: str = "error"
 
     def __post_init__(self) -> None:
