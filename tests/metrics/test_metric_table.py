@@ -47,7 +47,8 @@ def test_all_reported_vae_metrics_are_in_the_table(vae_result):
 
 def test_all_reported_gan_metrics_are_in_the_table(gan_result):
     features, logits = torch.randn(2, 50, 3), torch.randn(2, 50, 4)
-    batches = [FeatureBatch(*parts) for parts in zip(features, logits, strict=True)]
+    images = torch.randint(256, (2, 50, 3, 8, 8), dtype=torch.uint8)
+    batches = [FeatureBatch(*parts) for parts in zip(features, logits, images, strict=True)]
     reported = logged_names(gan_result[0] / "gan")
     only_in_evaluation = {MEMORIZED}
     expected = metrics_of_stage("gan") - only_in_evaluation
