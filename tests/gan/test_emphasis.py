@@ -102,8 +102,10 @@ def test_earlier_versions_had_no_emphasis():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"saturation": 0.0}, "saturation must be positive, or null; got 0.0"),
-        ({"sharpness": -1.0}, "sharpness must be at least 0, or null; got -1.0"),
+        ({"saturation": 0.0}, "saturation must be positive and finite, or null; got 0.0"),
+        ({"saturation": float("inf")}, "saturation must be positive and finite, or null; got inf"),
+        ({"sharpness": -1.0}, "sharpness must be at least 0 and finite, or null; got -1.0"),
+        ({"sharpness": float("nan")}, "sharpness must be at least 0 and finite, or null; got nan"),
     ],
 )
 def test_invalid_settings_raise(settings, message):

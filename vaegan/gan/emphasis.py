@@ -8,6 +8,7 @@ Efficient BackProp, doi:10.1007/3-540-49430-8_2, section 4.3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,10 +36,10 @@ class EmphasisConfig:
 
     def __post_init__(self) -> None:
         saturation, sharpness = self.saturation, self.sharpness
-        is_valid = saturation is None or saturation > 0
-        require(is_valid, "saturation", "positive, or null", saturation)
-        is_valid = sharpness is None or sharpness >= 0
-        require(is_valid, "sharpness", "at least 0, or null", sharpness)
+        is_valid = saturation is None or 0 < saturation < math.inf
+        require(is_valid, "saturation", "positive and finite, or null", saturation)
+        is_valid = sharpness is None or 0 <= sharpness < math.inf
+        require(is_valid, "sharpness", "at least 0 and finite, or null", sharpness)
 
     def __str__(self) -> str:
         return f"emphasis.saturation={self.saturation} emphasis.sharpness={self.sharpness}"
