@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from vaegan.gan.evaluation_module import ScoringModule
+from vaegan.gan.evaluation_module import ScoringModule, num_test_draws
 from vaegan.gan.latents import draw_latents
 
 LATENTS = Independent(Normal(torch.zeros(4), torch.ones(4)), 1)
@@ -60,6 +60,13 @@ def test_latent_of_an_image_depends_on_neither_batches_nor_devices(batch_size, w
             module.validation_step((torch.zeros(len(batch), 1, 2, 2), None), 0)
     images = torch.stack([scorer.by_index[i] for i in range(NUM_IMAGES)])
     assert torch.equal(images, draw_latents(LATENTS, NUM_IMAGES, seed=5, draw=draw))
+
+
+@pytest.mark.parametrize(
+    "num_images, num_draws", [(2, 4), (1000, 4), (1001, 3), (1334, 2), (2000, 2), (2001, 1)]
+)
+def test_small_test_splits_are_scored_with_several_draws(num_images, num_draws):
+    assert num_test_draws(num_images) == num_draws
 
 
 class LinearModule(LatentModule):

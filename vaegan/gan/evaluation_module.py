@@ -18,6 +18,14 @@ from vaegan.metrics.scorer import Scorer
 from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import in_full_precision
 
+MAX_TEST_DRAWS = 4  # as many as stage=evaluate makes by default
+MIN_TEST_IMAGES = 4000  # generated images from which on the scores hardly depend on the draw
+
+
+def num_test_draws(num_images: int) -> int:
+    """Return the number of draws of latents that training scores on a test split at its end."""
+    return max(1, min(MAX_TEST_DRAWS, MIN_TEST_IMAGES // num_images))
+
 
 class ScoringModule(pl.LightningModule, abc.ABC):
     """Generate one image per real image in validation and test, and collect the features.
@@ -26,7 +34,7 @@ class ScoringModule(pl.LightningModule, abc.ABC):
         scorer: Scorer of generated images; `scorer.compute()` returns the scores.
 
     Attributes:
-        draw: Index of the draw of latents (see `draw_latents`); training uses 0.
+        draw: Index of the draw of latents (see `draw_latents`); validation uses 0.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -72,11 +80,15 @@ class ScoringModule(pl.LightningModule, abc.ABC):
             self.trainer.global_rank :: self.trainer.world_size
         ]
 
-    @in_full_precision()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, _ = batch
-        indices = self.indices_to_score[: len(images)]
-        self.indices_to_score = self.indices_to_score[len(images) :]
+        self.generate_to_score(len(images))
+
+    @in_full_precision()
+    def generate_to_score(self, num_images: int) -> None:
+        """Generate the next images of this rank, and add them to the scorer."""
+        indices = self.indices_to_score[:num_images]
+        self.indices_to_score = self.indices_to_score[num_images:]
         z = self.latents_to_score[indices.to(self.latents_to_score.device)]
         self.scorer.update(self.generate(z), indices)
 
