@@ -36,7 +36,10 @@ def test_changed_settings_are_rejected_by_name(vae_result):
 
 
 def test_a_longer_duration_is_rejected_with_the_way_to_train_further(vae_result):
-    with pytest.raises(ValueError, match="max_images=99.*start a new run from it: .*init="):
+    with pytest.raises(
+        ValueError,
+        match="max_images=99.*start a new run from it and repeat the other settings: .*init=",
+    ):
         run_stage(compose(*SMALL_VAE, "trainer.max_images=99", "resume=true"), vae_result[0])
 
 

@@ -157,4 +157,5 @@ def hint_about_duration(differing: list[str], stage: str, path: Path) -> str:
     if not (path / stage / "checkpoints" / "best.ckpt").exists():
         return ""
     command = f"python train.py stage={stage} {path_override('init', path)}"
-    return f". To train its model further, start a new run from it: {command}"
+    advice = "To train its model further, start a new run from it and repeat the other settings"
+    return f". {advice}: {command}"
