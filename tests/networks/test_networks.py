@@ -122,7 +122,8 @@ def test_output_layers_start_small():
 @pytest.mark.parametrize("key", ["width", "max_width", "hidden_dim"])
 def test_invalid_sizes_raise(key):
     assert issubclass(Encoder.choices["conv"].Config, ConvSizes)
-    with pytest.raises(ValueError, match=f"{key} must be at least 1; got 0"):
+    or_null = ", or null" * (key == "width")
+    with pytest.raises(ValueError, match=f"{key} must be at least 1{or_null}; got 0"):
         Encoder.choices["conv"].Config(**{key: 0})
 
 

@@ -46,7 +46,7 @@ def conv_widths(image_shape: ImageShape, sizes: ConvSizes) -> list[int]:
             f"least 4; got {height} x {width}. Resize the images, or choose {group}=mlp"
         )
     num_halvings = max(2, smaller.bit_length() - 3)
-    first_width = sizes.full_size_width
+    first_width = sizes.full_size_width(image_shape)
     return [min(first_width << i, sizes.max_width) for i in range(num_halvings)]
 
 

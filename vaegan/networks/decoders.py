@@ -81,7 +81,7 @@ class Conv(Decoder):
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim, math.prod(first_shape)], "silu")
         layers.append(nn.Unflatten(1, first_shape))
-        full_width = config.full_size_width
+        full_width = config.full_size_width(param_shape)
         if config.resampling == "bilinear":
             widths.append(full_width)
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
@@ -107,9 +107,10 @@ class Resnet(Decoder):
         name: str = "resnet"
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
-        widths = [config.full_size_width, *conv_widths(param_shape, config)][::-1]
+        full_width = config.full_size_width(param_shape)
+        widths = [full_width, *conv_widths(param_shape, config)][::-1]
         if config.resampling == "bilinear":
-            widths[-1] = max(1, config.full_size_width // 2)  # layers cost the most at full size
+            widths[-1] = max(1, full_width // 2)  # layers cost the most at full size
         num_doublings = len(widths) - 1
         first_shape = (widths[0], *halved_size(param_shape, num_doublings))
         layers = hidden_layers([latent_dim, config.hidden_dim], "silu")

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeVar
 
 from torch import nn
 
 from vaegan.config import ComponentConfig, require
+from vaegan.images import ImageShape
+
+T = TypeVar("T", bound=ComponentConfig)
 
 RESAMPLINGS = ("strided", "bilinear")
+DEFAULT_WIDTH = 32
+LARGE_IMAGE_SIZE = 32  # pixels, smallest height or width of large images
 
 
 @dataclass
 class ConvSizes(ComponentConfig):
     """Sizes of a convolutional network that repeatedly halves or doubles the image size."""
 
+    LARGE_IMAGE_WIDTH: ClassVar[int] = 64  # default width for large images; tuned at 32 pixels
+
     # channels at a quarter of the image size, >= 1; half as many at larger sizes (decoder=resnet: a
     # quarter at the full size), twice as many at each further halving; strided: channels at half
-    # the size (resnet: also at the full size)
-    width: int = 32
+    # the size (resnet: also at the full size); null: 32, but 64 for conv with bilinear resampling
+    # and images of 32 pixels or more in height and width
+    width: int | None = None
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
     # layers that change the image size: bilinear (average pooling and bilinear interpolation; no
@@ -30,15 +38,24 @@ class ConvSizes(ComponentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("width", "max_width", "hidden_dim"):
+        is_valid = self.width is None or self.width >= 1
+        require(is_valid, "width", "at least 1, or null", self.width)
+        for key in ("max_width", "hidden_dim"):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         is_known = self.resampling in RESAMPLINGS
         require(is_known, "resampling", f"one of {', '.join(RESAMPLINGS)}", self.resampling)
 
-    @property
-    def full_size_width(self) -> int:
-        """Number of channels of layers at the full image size."""
-        return max(1, self.width // 2) if self.resampling == "bilinear" else self.width
+    def resolved_width(self, image_shape: ImageShape) -> int:
+        """Return `width`, or its default for the shape of images or likelihood parameters."""
+        if self.width is not None:
+            return self.width
+        is_large = min(image_shape[1:]) >= LARGE_IMAGE_SIZE and self.resampling == "bilinear"
+        return self.LARGE_IMAGE_WIDTH if is_large else DEFAULT_WIDTH
+
+    def full_size_width(self, image_shape: ImageShape) -> int:
+        """Return the number of channels of layers at the full image size."""
+        width = self.resolved_width(image_shape)
+        return max(1, width // 2) if self.resampling == "bilinear" else width
 
 
 NORMALIZATIONS = ("none", "group")
@@ -50,6 +67,8 @@ class ResnetSizes(ConvSizes):
 
     With bilinear resampling there are none at the full size.
     """
+
+    LARGE_IMAGE_WIDTH: ClassVar[int] = DEFAULT_WIDTH
 
     num_blocks: int = 1  # residual blocks at each image size, >= 1
     normalization: str = "none"  # norm layers of the residual blocks: none, or group (GroupNorm)
@@ -106,3 +125,10 @@ class MlpActivation(Activation):
 
     ACTIVATIONS: ClassVar[tuple[str, ...]] = ("silu", "relu", "tanh", "glu")
     activation: str = "silu"  # activation function: silu, relu, tanh, or glu (gated linear unit)
+
+
+def resolve_width(config: T, image_shape: ImageShape) -> T:
+    """Return the config of a network with the default of `width` for an image shape filled in."""
+    if not isinstance(config, ConvSizes):
+        return config
+    return replace(config, width=config.resolved_width(image_shape))

@@ -74,7 +74,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
 
     With bilinear resampling there are no blocks at the full size, where they cost the most.
     """
-    widths = [sizes.full_size_width, *conv_widths(image_shape, sizes)]
+    widths = [sizes.full_size_width(image_shape), *conv_widths(image_shape, sizes)]
     layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1)]
     for level, (in_channels, out_channels) in enumerate(pairwise(widths)):
         if level > 0 or sizes.resampling == "strided":

@@ -24,6 +24,7 @@ from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_ex
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.metrics.scorer import Scorer
+from vaegan.networks.sizes import resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
@@ -79,7 +80,9 @@ def fit_gan(
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
-    run = resolve_training(replace(run, augmentation=augmentation), data, vae)
+    discriminator = resolve_width(run.discriminator, source.image_shape)
+    run = replace(run, augmentation=augmentation, discriminator=discriminator)
+    run = resolve_training(run, data, vae)
     module, transfers = build_module(run, checkpoint, vae, data, device)
     scorer = module.scorer
     settings = fit_settings(run, data, f"val/{scorer.monitor}")

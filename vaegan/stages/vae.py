@@ -16,7 +16,8 @@ from vaegan.config import require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
-from vaegan.images import to_float
+from vaegan.images import ImageShape, to_float
+from vaegan.networks.sizes import resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
@@ -77,7 +78,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         return result
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     duration = resolve_duration(run.trainer, data)
-    run = run.resolve_schedule(duration.epochs)
+    run = resolve_widths(run.resolve_schedule(duration.epochs), source.image_shape)
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
@@ -104,6 +105,12 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     report_collapse(result.metrics["test/kl"])
     run_folder.finish_stage(result)
     return result
+
+
+def resolve_widths(run: VAERun, image_shape: ImageShape) -> VAERun:
+    """Return the run with the default widths of its networks filled in."""
+    encoder = resolve_width(run.encoder, image_shape)
+    return replace(run, encoder=encoder, decoder=resolve_width(run.decoder, image_shape))
 
 
 def evaluation_batches(run: VAERun) -> LoaderConfig:
