@@ -649,3 +649,26 @@ def test_a_run_with_a_collapsed_posterior_ends_with_a_warning(tmp_path, caplog):
     settings = ["objective.beta=1e4", "objective.beta_warmup_epochs=0", "trainer.max_epochs=6"]
     run_stage(compose(*SMALL_VAE, *settings), tmp_path)
     assert "posterior collapse: the KL is 0." in caplog.text
+
+
+def test_checkpoints_contain_the_default_widths(tmp_path):
+    """A later change of the default must not change the networks of a checkpoint."""
+    data = ["dataset=shapes", "dataset.num_train=64", "dataset.num_val=16", "dataset.num_test=16"]
+    data += ["dataset.height=32", "dataset.width=32", "loader.batch_size=16"]
+    settings = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "encoder.max_width=4"]
+    vae = ["stage=vae", *data, *settings, "decoder.max_width=4"]
+    result = run_stage(compose(*vae), tmp_path / "vae")
+    saved = torch.load(result.checkpoint, weights_only=True)["vaegan"]["run"]
+    assert saved["encoder"]["width"] == saved["decoder"]["width"] == 64
+
+
+@pytest.mark.parametrize("resampling, width", [("bilinear", 8), ("strided", 32)])
+def test_default_width_of_a_discriminator_is_that_of_a_similar_encoder(
+    vae_result, tmp_path, resampling, width
+):
+    settings = ["discriminator.width=null", f"discriminator.resampling={resampling}"]
+    settings += ["trainer.max_epochs=1", "discriminator_warmup=64"]
+    run = compose(*SMALL_GAN, *settings, f"vae_ckpt={vae_result[0]}")
+    result = run_stage(run, tmp_path)
+    saved = torch.load(result.checkpoint, weights_only=True)["vaegan"]["run"]
+    assert saved["discriminator"]["width"] == width

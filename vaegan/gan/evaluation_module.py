@@ -19,12 +19,14 @@ from vaegan.runtime.seeding import drawing_noise
 from vaegan.vae.model import in_full_precision
 
 MAX_TEST_DRAWS = 4  # as many as stage=evaluate makes by default
-MIN_TEST_IMAGES = 4000  # generated images from which on the scores hardly depend on the draw
+# Limit on the images of all draws together, except for a single draw: with more images, scores
+# depend less on the draw, and take longer.
+MAX_TEST_IMAGES = 4000
 
 
 def num_test_draws(num_images: int) -> int:
     """Return the number of draws of latents that training scores on a test split at its end."""
-    return max(1, min(MAX_TEST_DRAWS, MIN_TEST_IMAGES // num_images))
+    return max(1, min(MAX_TEST_DRAWS, MAX_TEST_IMAGES // num_images))
 
 
 class ScoringModule(pl.LightningModule, abc.ABC):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
@@ -27,7 +27,8 @@ class ConvSizes(ComponentConfig):
     # channels at a quarter of the image size, >= 1; half as many at larger sizes (decoder=resnet: a
     # quarter at the full size), twice as many at each further halving; strided: channels at half
     # the size (resnet: also at the full size); null: 32, but 64 for conv with bilinear resampling
-    # and images of 32 pixels or more in height and width
+    # and images of 32 pixels or more in height and width; discriminator: that of the VAE's encoder
+    # if both have the same name and resampling
     width: int | None = None
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
@@ -127,8 +128,21 @@ class MlpActivation(Activation):
     activation: str = "silu"  # activation function: silu, relu, tanh, or glu (gated linear unit)
 
 
-def resolve_width(config: T, image_shape: ImageShape) -> T:
-    """Return the config of a network with the default of `width` for an image shape filled in."""
+def resolve_width(
+    config: T, image_shape: ImageShape, encoder: Mapping[str, Any] | None = None
+) -> T:
+    """Return the config of a network with the default of `width` filled in.
+
+    Args:
+        config: Settings of any network.
+        image_shape: Shape of the images.
+        encoder: Plain config of the VAE's encoder, whose width is the default of a discriminator
+            with the same name and resampling.
+    """
     if not isinstance(config, ConvSizes):
         return config
-    return replace(config, width=config.resolved_width(image_shape))
+    width = config.resolved_width(image_shape)
+    if config.width is None and encoder is not None:
+        if all(encoder.get(key) == getattr(config, key) for key in ("name", "resampling")):
+            width = encoder["width"]
+    return replace(config, width=width)
