@@ -651,15 +651,16 @@ def test_a_run_with_a_collapsed_posterior_ends_with_a_warning(tmp_path, caplog):
     assert "posterior collapse: the KL is 0." in caplog.text
 
 
-def test_checkpoints_contain_the_default_widths(tmp_path):
+@pytest.mark.parametrize("num_train, width", [(999, 32), (1000, 64)])
+def test_checkpoints_contain_the_default_widths(tmp_path, num_train, width):
     """A later change of the default must not change the networks of a checkpoint."""
-    data = ["dataset=shapes", "dataset.num_train=64", "dataset.num_val=16", "dataset.num_test=16"]
-    data += ["dataset.height=32", "dataset.width=32", "loader.batch_size=16"]
+    data = ["dataset=shapes", "dataset.num_val=16", "dataset.num_test=16"]
+    data += [f"dataset.num_train={num_train}", "dataset.height=32", "dataset.width=32"]
     settings = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "encoder.max_width=4"]
     vae = ["stage=vae", *data, *settings, "decoder.max_width=4"]
     result = run_stage(compose(*vae), tmp_path / "vae")
     saved = torch.load(result.checkpoint, weights_only=True)["vaegan"]["run"]
-    assert saved["encoder"]["width"] == saved["decoder"]["width"] == 64
+    assert saved["encoder"]["width"] == saved["decoder"]["width"] == width
 
 
 @pytest.mark.parametrize("resampling, width", [("bilinear", 8), ("strided", 32)])

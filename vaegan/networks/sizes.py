@@ -16,6 +16,8 @@ T = TypeVar("T", bound=ComponentConfig)
 RESAMPLINGS = ("strided", "bilinear")
 DEFAULT_WIDTH = 32
 LARGE_IMAGE_SIZE = 32  # pixels, smallest height or width of large images
+# Fewest training images for wide networks. With 637, they overfit, and samples had more artifacts.
+MIN_IMAGES = 1000
 
 
 @dataclass
@@ -27,8 +29,8 @@ class ConvSizes(ComponentConfig):
     # channels at a quarter of the image size, >= 1; half as many at larger sizes (decoder=resnet: a
     # quarter at the full size), twice as many at each further halving; strided: channels at half
     # the size (resnet: also at the full size); null: 32, but 64 for conv with bilinear resampling
-    # and images of 32 pixels or more in height and width; discriminator: that of the VAE's encoder
-    # if both have the same name and resampling
+    # and at least 1,000 training images of at least 32 pixels in height and width; discriminator:
+    # that of the VAE's encoder if both have the same name and resampling
     width: int | None = None
     max_width: int = 512  # upper limit on the number of channels, >= 1
     hidden_dim: int = 256  # units of the fully connected hidden layer, >= 1
@@ -129,20 +131,27 @@ class MlpActivation(Activation):
 
 
 def resolve_width(
-    config: T, image_shape: ImageShape, encoder: Mapping[str, Any] | None = None
+    config: T,
+    image_shape: ImageShape,
+    num_images: int | None = None,
+    encoder: Mapping[str, Any] | None = None,
 ) -> T:
     """Return the config of a network with the default of `width` filled in.
 
     Args:
         config: Settings of any network.
         image_shape: Shape of the images.
+        num_images: Number of training images; None: enough for wide networks.
         encoder: Plain config of the VAE's encoder, whose width is the default of a discriminator
             with the same name and resampling.
     """
     if not isinstance(config, ConvSizes):
         return config
     width = config.resolved_width(image_shape)
-    if config.width is None and encoder is not None:
-        if all(encoder.get(key) == getattr(config, key) for key in ("name", "resampling")):
+    if config.width is None:
+        if num_images is not None and num_images < MIN_IMAGES:
+            width = DEFAULT_WIDTH
+        keys = ("name", "resampling")
+        if encoder is not None and all(encoder.get(key) == getattr(config, key) for key in keys):
             width = encoder["width"]
     return replace(config, width=width)

@@ -80,7 +80,9 @@ def fit_gan(
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
-    discriminator = resolve_width(run.discriminator, source.image_shape, checkpoint.vae["encoder"])
+    discriminator = resolve_width(
+        run.discriminator, source.image_shape, encoder=checkpoint.vae["encoder"]
+    )
     run = replace(run, augmentation=augmentation, discriminator=discriminator)
     run = resolve_training(run, data, vae)
     module, transfers = build_module(run, checkpoint, vae, data, device)

@@ -16,7 +16,7 @@ from vaegan.config import require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
-from vaegan.images import ImageShape, to_float
+from vaegan.images import to_float
 from vaegan.networks.sizes import resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
@@ -78,7 +78,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         return result
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     duration = resolve_duration(run.trainer, data)
-    run = resolve_widths(run.resolve_schedule(duration.epochs), source.image_shape)
+    run = resolve_widths(run.resolve_schedule(duration.epochs), data)
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
@@ -107,10 +107,12 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     return result
 
 
-def resolve_widths(run: VAERun, image_shape: ImageShape) -> VAERun:
+def resolve_widths(run: VAERun, data: ImageDataModule) -> VAERun:
     """Return the run with the default widths of its networks filled in."""
-    encoder = resolve_width(run.encoder, image_shape)
-    return replace(run, encoder=encoder, decoder=resolve_width(run.decoder, image_shape))
+    image_shape, num_images = data.source.image_shape, len(data.splits["train"])
+    encoder = resolve_width(run.encoder, image_shape, num_images)
+    decoder = resolve_width(run.decoder, image_shape, num_images)
+    return replace(run, encoder=encoder, decoder=decoder)
 
 
 def evaluation_batches(run: VAERun) -> LoaderConfig:
