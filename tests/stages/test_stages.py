@@ -14,6 +14,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.shapes import Shapes
 from vaegan.images import to_float
 from vaegan.stages import evaluate
+from vaegan.stages.pipeline import check_gan
 from vaegan.stages.run_folder import create_empty_folder
 from vaegan.stages.stage_table import run_stage
 from vaegan.stages.vae import report_collapse
@@ -673,3 +674,15 @@ def test_default_width_of_a_discriminator_is_that_of_a_similar_encoder(
     result = run_stage(run, tmp_path)
     saved = torch.load(result.checkpoint, weights_only=True)["vaegan"]["run"]
     assert saved["discriminator"]["width"] == width
+
+
+@pytest.mark.parametrize("settings", [[], ["encoder.width=8"]])
+def test_early_check_of_a_pipeline_uses_the_default_widths(settings):
+    data = ["dataset=shapes", "dataset.num_train=64", "dataset.num_val=16", "dataset.num_test=16"]
+    data += ["dataset.height=32", "dataset.width=32", "gan.loader.batch_size=16"]
+    gan = ["gan.warm_start.discriminator=true", "feature_extractor=vae_encoder"]
+    run = compose("stage=pipeline", *data, *settings, *gan)
+    check_gan(run, run.dataset.build())
+    wide = compose("stage=pipeline", *data, *settings, *gan, "discriminator.width=64")
+    with pytest.raises(ValueError, match=r"has widths=\[32, 64, 128\]"):
+        check_gan(wide, wide.dataset.build())

@@ -16,7 +16,7 @@ T = TypeVar("T", bound=ComponentConfig)
 RESAMPLINGS = ("strided", "bilinear")
 DEFAULT_WIDTH = 32
 LARGE_IMAGE_SIZE = 32  # pixels, smallest height or width of large images
-# Fewest training images for wide networks. With 607, they overfit, and samples had more artifacts.
+# Fewest training images for wide networks. Not tuned: they were worse with 607 images (one run).
 MIN_IMAGES = 1000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_ex
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.metrics.scorer import Scorer
+from vaegan.networks.discriminators import Discriminator
 from vaegan.networks.sizes import resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
@@ -80,9 +82,7 @@ def fit_gan(
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
-    discriminator = resolve_width(
-        run.discriminator, source.image_shape, encoder=checkpoint.vae["encoder"]
-    )
+    discriminator = resolve_discriminator(run.discriminator, checkpoint.vae["encoder"], data)
     run = replace(run, augmentation=augmentation, discriminator=discriminator)
     run = resolve_training(run, data, vae)
     module, transfers = build_module(run, checkpoint, vae, data, device)
@@ -101,6 +101,13 @@ def fit_gan(
         write_json(folder / "run.json", record)
     run_folder.finish_stage(result)
     return result
+
+
+def resolve_discriminator(
+    config: Discriminator.Config, encoder: Mapping[str, Any], data: ImageDataModule
+) -> Discriminator.Config:
+    """Return the config with the default width, given the plain config of the VAE's encoder."""
+    return resolve_width(config, data.source.image_shape, len(data.splits["train"]), encoder)
 
 
 def build_module(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
 from vaegan.reports.run_summary import print_summary
@@ -19,12 +20,13 @@ from vaegan.stages.gan import (
     build_scorer,
     check_sweep_metric,
     fit_gan,
+    resolve_discriminator,
     resolve_training,
 )
 from vaegan.stages.gan_components import build_components, count_aggregate_images
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
-from vaegan.stages.vae import fit_vae
+from vaegan.stages.vae import fit_vae, resolve_widths
 from vaegan.training.devices import set_up_devices
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import VAE
@@ -66,6 +68,9 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
 def check_gan(run: PipelineRun, source: ImageSource) -> None:
     """Build the GAN from an untrained VAE, so that errors are raised before the VAE is trained."""
     data = ImageDataModule(source, run.gan.loader, run.seed)
+    run = resolve_widths(run, data)
+    discriminator = resolve_discriminator(run.discriminator, to_plain(run.encoder), data)
+    run = replace(run, discriminator=discriminator)
     with seeded(run.seed):
         vae = VAE(source.image_shape, run)
     training = resolve_training(run.gan, data, vae)

@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
@@ -33,10 +34,11 @@ from vaegan.training.fit import FitSettings, fit
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import elbo, kl_method
-from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
+from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE, VAEConfig
 from vaegan.vae.module import VAEModule
 
 log = logging.getLogger(__name__)
+T = TypeVar("T", bound=VAEConfig)
 NUM_OVERFITTING_IMAGES = 1000  # training images whose ELBO is compared with that of test images
 MAX_OVERFITTING = 0.1  # nats per pixel value by which the training ELBO may be larger
 MIN_KL = 0.1  # nats per image, below which the posterior has collapsed
@@ -107,8 +109,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     return result
 
 
-def resolve_widths(run: VAERun, data: ImageDataModule) -> VAERun:
-    """Return the run with the default widths of its networks filled in."""
+def resolve_widths(run: T, data: ImageDataModule) -> T:
+    """Return the run with the default widths of encoder and decoder filled in."""
     image_shape, num_images = data.source.image_shape, len(data.splits["train"])
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
