@@ -653,13 +653,15 @@ def test_a_run_with_a_collapsed_posterior_ends_with_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("num_train, width", [(999, 32), (1000, 64)])
-def test_checkpoints_contain_the_default_widths(tmp_path, num_train, width):
+def test_checkpoints_contain_the_default_widths(tmp_path, caplog, num_train, width):
     """A later change of the default must not change the networks of a checkpoint."""
     data = ["dataset=shapes", "dataset.num_val=16", "dataset.num_test=16"]
     data += [f"dataset.num_train={num_train}", "dataset.height=32", "dataset.width=32"]
     settings = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "encoder.max_width=4"]
     vae = ["stage=vae", *data, *settings, "decoder.max_width=4"]
+    caplog.set_level("INFO", logger="vaegan")
     result = run_stage(compose(*vae), tmp_path / "vae")
+    assert f"networks: encoder.width={width} decoder.width={width}" in caplog.text
     saved = torch.load(result.checkpoint, weights_only=True)["vaegan"]["run"]
     assert saved["encoder"]["width"] == saved["decoder"]["width"] == width
 

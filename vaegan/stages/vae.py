@@ -18,7 +18,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
-from vaegan.networks.sizes import resolve_width
+from vaegan.networks.sizes import ConvSizes, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
@@ -117,6 +117,14 @@ def resolve_widths(run: T, data: ImageDataModule) -> T:
     return replace(run, encoder=encoder, decoder=decoder)
 
 
+def log_widths(run: VAEConfig) -> None:
+    """Log the widths of encoder and decoder, whose defaults depend on the data."""
+    parts = {"encoder": run.encoder, "decoder": run.decoder}
+    widths = [f"{key}.width={p.width}" for key, p in parts.items() if isinstance(p, ConvSizes)]
+    if widths and is_rank_zero():
+        log.info("networks: %s", " ".join(widths))
+
+
 def evaluation_batches(run: VAERun) -> LoaderConfig:
     """Return the loader config with which an evaluation batch needs no more memory than a step."""
     loader = run.loader
@@ -138,6 +146,7 @@ def build_initial_vae(run: VAERun, data: ImageDataModule) -> VAE:
         for transfer in init_vae(vae, run):
             log.info("%s", transfer)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
+        log_widths(run)
     return vae
 
 
