@@ -8,6 +8,7 @@ import traceback
 import pytest
 import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.profilers import Profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import SMALL_GAN, SMALL_VAE, compose
@@ -51,7 +52,11 @@ def reads(monkeypatch):
         with reads:
             return advance(loop, *args)
 
+    def refuse(profiler, name):
+        pytest.fail(f"Lightning's profiler creates a generator for {name}")
+
     reads.num_steps = 0
+    monkeypatch.setattr(Profiler, "profile", refuse)
     monkeypatch.setattr("vaegan.training.fit.is_bar_shown", lambda is_enabled: is_enabled)
     monkeypatch.setattr(_TrainingEpochLoop, "advance", recorded)
     monkeypatch.setattr(NonFiniteGuard, "check", lambda self: None)  # on a CPU after each step

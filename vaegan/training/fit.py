@@ -31,6 +31,7 @@ from vaegan.training.duration import Duration, log_duration
 from vaegan.training.grad_scaler import accept_missing_gradients
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
+from vaegan.training.no_profiler import NoProfiler
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.training.progress_bar import LoggedMetricsBar, ProgressLog, is_bar_shown
@@ -128,6 +129,7 @@ def build_trainer(
         logger=[MetricsLogger(folder), events],
         callbacks=[*standard_callbacks(data, folder, settings), *callbacks],
         plugins=[AtomicCheckpointIO(), cluster_environment()],
+        profiler=NoProfiler(),
     )
     disable_signal_handlers(trainer)
     accept_missing_gradients(trainer)
