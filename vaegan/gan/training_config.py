@@ -62,7 +62,7 @@ class GANConfig:
     # images, else none
     augmentation: Augmentation.Config | None = None
     # network whose features are scored; null: digits_cnn if it knows the data set's classes, else
-    # pyramid
+    # pyramid, or vae_encoder for images below 16 pixels
     feature_extractor: FeatureExtractor.Config | None = None
 
     def resolved_augmentation(self, is_natural: bool) -> Augmentation.Config:

@@ -32,7 +32,8 @@ class EvaluateRun(RunConfig):
     # data set to evaluate on; null: the data set that the VAE was trained on
     dataset: ImageSource.Config | None = None
     # feature extractor for the scores of generated images; null: for a GAN the one used in its
-    # training, for a VAE digits_cnn if it knows the data set's classes, else pyramid
+    # training, for a VAE digits_cnn if it knows the data set's classes, else pyramid, or
+    # vae_encoder for images below 16 pixels
     feature_extractor: FeatureExtractor.Config | None = None
     split: str = "test"  # split to evaluate on: train, val or test
     # true: score a VAE on all images with 1,000 importance samples each, as in publications; false:
