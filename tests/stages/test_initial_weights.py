@@ -11,7 +11,13 @@ from tests.conftest import SMALL_GAN, compose
 from tests.untrained import build, component, make_run, save_gan, save_vae
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.generator import Generator
-from vaegan.stages.initial_weights import init_gan, init_vae, starting_checkpoint
+from vaegan.gan.warm_start import WarmStartConfig
+from vaegan.stages.initial_weights import (
+    choose_vae_weights,
+    init_gan,
+    init_vae,
+    starting_checkpoint,
+)
 from vaegan.stages.stage_table import run_stage
 
 
@@ -115,3 +121,42 @@ def test_a_gan_continues_at_the_scores_of_the_earlier_one(gan_result, tmp_path):
         scores = [row[earlier.tag] for row in csv.DictReader(file)]
     first = next(float(score) for score in scores if score)
     assert first == pytest.approx(earlier.metrics[earlier.tag], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "warm_start, is_natural, expected",
+    [
+        ({}, True, "last"),
+        ({}, False, "best"),
+        ({"generator": "none"}, True, "best"),
+        ({"checkpoint": "best"}, True, "best"),
+        ({"checkpoint": "last"}, False, "last"),
+        ({"generator": "none", "checkpoint": "last"}, True, "last"),
+    ],
+)
+def test_a_gan_starts_from_the_best_or_the_last_weights(warm_start, is_natural, expected, tmp_path):
+    folder = tmp_path / "vae" / "checkpoints"
+    for name in ("best", "last"):
+        save_vae(folder / f"{name}.ckpt", make_run())
+    warm_start = WarmStartConfig(**warm_start)
+    for path in (tmp_path, tmp_path / "vae", folder):
+        run = SimpleNamespace(init="", vae_ckpt=str(path), warm_start=warm_start)
+        checkpoint, _ = starting_checkpoint(run)
+        chosen = choose_vae_weights(run, checkpoint, is_natural)
+        assert chosen.path == folder / f"{expected}.ckpt"
+    assert warm_start.resolve_defaults(is_natural, 100, True).checkpoint == expected
+
+
+def test_a_file_or_a_folder_without_last_weights_gives_its_own_weights(tmp_path):
+    best = save_vae(tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt", make_run())
+    other = save_vae(tmp_path / "other" / "best.ckpt", make_run())
+    save_vae(tmp_path / "other" / "last.ckpt", make_run())
+    for path, expected in ((tmp_path / "run", best), (other, other)):
+        run = SimpleNamespace(init="", vae_ckpt=str(path), warm_start=WarmStartConfig())
+        checkpoint, _ = starting_checkpoint(run)
+        assert choose_vae_weights(run, checkpoint, True).path == expected
+        run.warm_start = WarmStartConfig(checkpoint="last")
+        with pytest.raises(ValueError, match=r"checkpoint=last: vae_ckpt=.* give that folder"):
+            choose_vae_weights(run, checkpoint, True)
+    with pytest.raises(ValueError, match="checkpoint must be one of best, last, or null"):
+        WarmStartConfig(checkpoint="newest")

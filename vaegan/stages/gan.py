@@ -33,7 +33,7 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.stages.data_source import build_source
 from vaegan.stages.gan_components import build_components
-from vaegan.stages.initial_weights import init_gan, starting_checkpoint
+from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
 from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
 from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
@@ -79,6 +79,7 @@ def fit_gan(
         return finished
     checkpoint, option = starting_checkpoint(run)
     source = source or build_source(run.dataset, checkpoint, option)
+    checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)

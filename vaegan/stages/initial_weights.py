@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.vae.model import VAE
+
+log = logging.getLogger(__name__)
 
 
 def starting_checkpoint(run: GANRun) -> tuple[Checkpoint, str]:
@@ -35,6 +39,31 @@ def starting_checkpoint(run: GANRun) -> tuple[Checkpoint, str]:
             f"{option} is an export, which has no discriminator; give the checkpoint of the run"
         )
     return checkpoint, option
+
+
+def choose_vae_weights(run: GANRun, best: Checkpoint, is_natural: bool) -> Checkpoint:
+    """Return the checkpoint of the VAE that `warm_start.checkpoint` names.
+
+    Args:
+        run: Settings.
+        best: The checkpoint that `starting_checkpoint` found.
+        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+
+    Raises:
+        ValueError: `warm_start.checkpoint` is "last", but `vae_ckpt` is not a run folder with it.
+    """
+    if run.init or run.warm_start.resolved_checkpoint(is_natural) == "best":
+        return best
+    last = best.path.with_name("last.ckpt")
+    if Path(run.vae_ckpt).expanduser().is_dir() and last.is_file():
+        log.info("the GAN starts from the weights at the end of the VAE's training: last.ckpt")
+        return load_checkpoint(last)
+    if run.warm_start.checkpoint == "last":
+        raise ValueError(
+            f"warm_start.checkpoint=last: vae_ckpt={run.vae_ckpt} is not the folder of a finished "
+            "stage=vae run, which contains checkpoints/last.ckpt; give that folder"
+        )
+    return best
 
 
 def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:

@@ -52,7 +52,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
         with prefix_errors("vae"):
             vae_result = fit_vae(run.vae_run(), run_folder, source)
         with prefix_errors("gan"):
-            gan_run = run.gan_run(str(vae_result.checkpoint))
+            gan_run = run.gan_run(str(run_folder.path / "vae"))
             gan_result = fit_gan(gan_run, run_folder, device, source)
     folder = run_folder.path
     commands = [

@@ -141,7 +141,7 @@ class GANRun(InitialWeights, GANTraining, GANConfig, TrainingRun):
     def resolve_defaults(self) -> GANRun:
         vae_ckpt = self.vae_ckpt
         if vae_ckpt == LAST:
-            vae_ckpt = str(find_last_checkpoint("vae_ckpt", ["vae"]))
+            vae_ckpt = str(find_last_checkpoint("vae_ckpt", ["vae"]).parents[1])
         return replace(
             self,
             dataset=with_absolute_paths(self.dataset and self.dataset.resolve_defaults()),
