@@ -11,7 +11,6 @@ from tests.conftest import SMALL_GAN, compose
 from tests.untrained import build, component, make_run, save_gan, save_vae
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.generator import Generator
-from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.stages.initial_weights import (
     choose_vae_weights,
     init_gan,
@@ -124,39 +123,55 @@ def test_a_gan_continues_at_the_scores_of_the_earlier_one(gan_result, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "warm_start, is_natural, expected",
-    [
-        ({}, True, "last"),
-        ({}, False, "best"),
-        ({"generator": "none"}, True, "best"),
-        ({"checkpoint": "best"}, True, "best"),
-        ({"checkpoint": "last"}, False, "last"),
-        ({"generator": "none", "checkpoint": "last"}, True, "last"),
-    ],
+    "given, is_natural, expected",
+    [(None, True, "last"), (None, False, "best"), ("best", True, "best"), ("last", False, "last")],
 )
-def test_a_gan_starts_from_the_best_or_the_last_weights(warm_start, is_natural, expected, tmp_path):
+def test_a_gan_starts_from_the_best_or_the_last_weights(given, is_natural, expected, tmp_path):
     folder = tmp_path / "vae" / "checkpoints"
     for name in ("best", "last"):
         save_vae(folder / f"{name}.ckpt", make_run())
-    warm_start = WarmStartConfig(**warm_start)
     for path in (tmp_path, tmp_path / "vae", folder):
-        run = SimpleNamespace(init="", vae_ckpt=str(path), warm_start=warm_start)
-        checkpoint, _ = starting_checkpoint(run)
-        chosen = choose_vae_weights(run, checkpoint, is_natural)
+        run = compose("stage=gan", f"vae_ckpt={path}")
+        run.warm_start.vae_weights = given
+        found, _ = starting_checkpoint(run)
+        run, chosen = choose_vae_weights(run, found, is_natural, None)
         assert chosen.path == folder / f"{expected}.ckpt"
-    assert warm_start.resolve_defaults(is_natural, 100, True).checkpoint == expected
+        assert run.warm_start.vae_weights == expected  # recorded
 
 
-def test_a_file_or_a_folder_without_last_weights_gives_its_own_weights(tmp_path):
-    best = save_vae(tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt", make_run())
-    other = save_vae(tmp_path / "other" / "best.ckpt", make_run())
-    save_vae(tmp_path / "other" / "last.ckpt", make_run())
-    for path, expected in ((tmp_path / "run", best), (other, other)):
-        run = SimpleNamespace(init="", vae_ckpt=str(path), warm_start=WarmStartConfig())
-        checkpoint, _ = starting_checkpoint(run)
-        assert choose_vae_weights(run, checkpoint, True).path == expected
-        run.warm_start = WarmStartConfig(checkpoint="last")
-        with pytest.raises(ValueError, match=r"checkpoint=last: vae_ckpt=.* give that folder"):
-            choose_vae_weights(run, checkpoint, True)
-    with pytest.raises(ValueError, match="checkpoint must be one of best, last, or null"):
-        WarmStartConfig(checkpoint="newest")
+def test_vae_ckpt_last_is_the_folder_of_the_newest_vae(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    best = save_vae(tmp_path / "outputs" / "vae" / "a" / "vae/checkpoints/best.ckpt", make_run())
+    run = compose("stage=gan", "vae_ckpt=last").resolve_defaults()
+    assert run.vae_ckpt == str(best.parents[1])
+
+
+def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
+    unfinished = save_vae(tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt", make_run())
+    best = save_vae(tmp_path / "other" / "best.ckpt", make_run())
+    last = save_vae(tmp_path / "other" / "last.ckpt", make_run())
+    for path, expected in ((tmp_path / "run", unfinished), (best, best), (last, last)):
+        run = compose("stage=gan", f"vae_ckpt={path}")
+        found, _ = starting_checkpoint(run)
+        used, checkpoint = choose_vae_weights(run, found, True, None)
+        assert checkpoint.path == expected
+        assert used.warm_start.vae_weights == ("last" if path == last else "best")
+        run.warm_start.vae_weights = "best" if path == last else "last"
+        with pytest.raises(ValueError, match=r"vae_weights=.* give the folder of a finished"):
+            choose_vae_weights(run, found, True, None)
+    assert "last.ckpt yet, so the GAN starts from best.ckpt" in caplog.text
+    with pytest.raises(ValueError, match=r"vae_weights must be one of best, last, or null"):
+        compose("stage=gan", f"vae_ckpt={best}", "warm_start.vae_weights=newest")
+    with pytest.raises(ValueError, match=r"vae_weights must be null with init"):
+        compose("stage=gan", "init=GAN_RUN", "warm_start.vae_weights=last")
+
+
+@pytest.mark.parametrize("saved, expected", [({}, "best"), ({"vae_weights": "last"}, "last")])
+def test_a_resumed_gan_keeps_the_weights_it_started_from(saved, expected, tmp_path):
+    for name in ("best", "last"):
+        save_vae(tmp_path / f"{name}.ckpt", make_run())
+    gan = tmp_path / "100.ckpt"
+    torch.save({"vaegan": {"run": {"warm_start": saved}}}, gan)
+    run = compose("stage=gan", f"vae_ckpt={tmp_path}")
+    found, _ = starting_checkpoint(run)
+    assert choose_vae_weights(run, found, True, gan)[1].path.stem == expected

@@ -22,7 +22,7 @@ from vaegan.vae.model import VAE
 
 log = logging.getLogger(__name__)
 LAYER_CHOICES = ("all", "first", "last", "none")
-CHECKPOINTS = ("best", "last")
+VAE_WEIGHTS = ("best", "last")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
 # Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
@@ -32,10 +32,9 @@ NATURAL_RECONSTRUCTION_WEIGHT = 0.1
 class WarmStartConfig:
     """Use of the VAE in the GAN: copied layers, latent distribution, reconstruction loss."""
 
-    # checkpoint of the VAE's run folder to start from: best (highest validation bound), or last,
-    # whose samples are often better on small data sets; null: last for natural images with a warm
-    # start, else best
-    checkpoint: str | None = None
+    # checkpoint in the VAE's run folder to start from: best (highest validation bound), or last,
+    # whose samples are better on small data sets; null: last for natural images, else best
+    vae_weights: str | None = None
     # layers copied from the VAE's decoder into the generator: all, first, last, none
     generator: str = "all"
     num_layers: int = 1  # number of layers copied with generator=first or generator=last, >= 1
@@ -61,9 +60,9 @@ class WarmStartConfig:
     def __post_init__(self) -> None:
         is_known = self.generator in LAYER_CHOICES
         require(is_known, "generator", f"one of {', '.join(LAYER_CHOICES)}", self.generator)
-        is_known = self.checkpoint in (None, *CHECKPOINTS)
-        expected = f"one of {', '.join(CHECKPOINTS)}, or null"
-        require(is_known, "checkpoint", expected, self.checkpoint)
+        is_known = self.vae_weights in (None, *VAE_WEIGHTS)
+        expected = f"one of {', '.join(VAE_WEIGHTS)}, or null"
+        require(is_known, "vae_weights", expected, self.vae_weights)
         require(self.num_layers >= 1, "num_layers", "at least 1", self.num_layers)
         images = self.reconstruction_images
         is_valid = images is None or images >= 1
@@ -83,12 +82,6 @@ class WarmStartConfig:
         if self.reconstruction_images is None:
             return weight
         return weight * max(0.0, 1 - num_images / self.reconstruction_images)
-
-    def resolved_checkpoint(self, is_natural: bool) -> str:
-        """Return `checkpoint`, or its default for natural or other images."""
-        if self.checkpoint is not None:
-            return self.checkpoint
-        return "last" if is_natural and self.generator != "none" else "best"
 
     def resolve_defaults(
         self, is_natural: bool, images_per_dim: float, is_emphasized: bool
@@ -112,7 +105,6 @@ class WarmStartConfig:
             discriminator = False
         return replace(
             self,
-            checkpoint=self.resolved_checkpoint(is_natural),
             discriminator=discriminator,
             aggregate_posterior=aggregate_posterior,
             reconstruction_weight=weight,

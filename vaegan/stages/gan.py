@@ -79,7 +79,8 @@ def fit_gan(
         return finished
     checkpoint, option = starting_checkpoint(run)
     source = source or build_source(run.dataset, checkpoint, option)
-    checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL)
+    resume_from = find_resume_checkpoint(run_folder.path / "gan")
+    run, checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL, resume_from)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
@@ -91,7 +92,7 @@ def fit_gan(
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
-    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
+    result = fit(module, data, folder, settings, resume_from, callbacks)
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}

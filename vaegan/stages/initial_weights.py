@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpo
 from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
+from vaegan.runtime.safe_load import load_archive
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.vae.model import VAE
 
@@ -41,29 +43,41 @@ def starting_checkpoint(run: GANRun) -> tuple[Checkpoint, str]:
     return checkpoint, option
 
 
-def choose_vae_weights(run: GANRun, best: Checkpoint, is_natural: bool) -> Checkpoint:
-    """Return the checkpoint of the VAE that `warm_start.checkpoint` names.
+def choose_vae_weights(
+    run: GANRun, found: Checkpoint, is_natural: bool, resume_from: Path | None
+) -> tuple[GANRun, Checkpoint]:
+    """Return the checkpoint of the VAE that `warm_start.vae_weights` names, and the run with it.
 
     Args:
         run: Settings.
-        best: The checkpoint that `starting_checkpoint` found.
+        found: The checkpoint that `starting_checkpoint` found.
         is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+        resume_from: Checkpoint of the GAN to resume from, which started from the same weights.
 
     Raises:
-        ValueError: `warm_start.checkpoint` is "last", but `vae_ckpt` is not a run folder with it.
+        ValueError: `vae_ckpt` does not contain the weights.
     """
-    if run.init or run.warm_start.resolved_checkpoint(is_natural) == "best":
-        return best
-    last = best.path.with_name("last.ckpt")
-    if Path(run.vae_ckpt).expanduser().is_dir() and last.is_file():
-        log.info("the GAN starts from the weights at the end of the VAE's training: last.ckpt")
-        return load_checkpoint(last)
-    if run.warm_start.checkpoint == "last":
+    if run.init:
+        return run, found
+    given = run.warm_start.vae_weights
+    choice = given or ("last" if is_natural else "best")
+    if given is None and resume_from is not None:
+        saved = load_archive(resume_from)["vaegan"]["run"]["warm_start"]
+        choice = saved.get("vae_weights", "best")  # as in earlier versions
+    if choice == "last" and Path(run.vae_ckpt).expanduser().is_dir():
+        last = found.path.with_name("last.ckpt")
+        if last.is_file():
+            log.info("vae: the weights at the end of its training, %s", last)
+            found = load_vae_checkpoint(str(last), "vae_ckpt")
+        elif given is None and found.path.name == "best.ckpt":
+            log.warning("vae: there is no %s yet, so the GAN starts from %s", last, found.path.name)
+    weights = "last" if found.path.name == "last.ckpt" else "best"
+    if given not in (None, weights):
         raise ValueError(
-            f"warm_start.checkpoint=last: vae_ckpt={run.vae_ckpt} is not the folder of a finished "
-            "stage=vae run, which contains checkpoints/last.ckpt; give that folder"
+            f"warm_start.vae_weights={given}: the weights in vae_ckpt={run.vae_ckpt} are the "
+            f"{weights} ones; give the folder of a finished stage=vae run"
         )
-    return best
+    return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
 
 
 def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:

@@ -137,6 +137,9 @@ class GANRun(InitialWeights, GANTraining, GANConfig, TrainingRun):
         require(self.vae_ckpt != "" or self.init != "", "vae_ckpt", expected, self.vae_ckpt)
         expected = "empty with init, because the checkpoint of a GAN contains its VAE"
         require(self.vae_ckpt == "" or self.init == "", "vae_ckpt", expected, self.vae_ckpt)
+        weights = self.warm_start.vae_weights
+        expected = "null with init, because the checkpoint of a GAN contains its VAE"
+        require(weights is None or self.init == "", "warm_start.vae_weights", expected, weights)
 
     def resolve_defaults(self) -> GANRun:
         vae_ckpt = self.vae_ckpt
