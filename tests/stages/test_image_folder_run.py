@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import SMALL_NETS, SMALL_TRAINER, compose
 from tests.faults import TWO_PROCESSES, run_in_process
@@ -80,6 +81,10 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
         if not word.startswith(("gan.", "discriminator"))
     ]
     run_stage(compose("stage=vae", *vae, *FOLDER, f"dataset.root={root}"), tmp_path / "vae")
+    last = tmp_path / "vae" / "vae" / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["state_dict"] = {name: value + 1e-3 for name, value in content["state_dict"].items()}
+    torch.save(content, last)  # now it differs from best.ckpt
     gan = [
         word.removeprefix("gan.") for word in SMALL if word.startswith(("gan.", "discriminator"))
     ]
@@ -92,6 +97,9 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     moved = [*FOLDER, f"dataset.root={tmp_path / 'moved'}"]
     assert "val/combined_distance" in run_stage(compose(*command, *moved), tmp_path / "gan").metrics
     assert "differs" not in caplog.text
+    trained = torch.load(tmp_path / "gan/gan/checkpoints/best.ckpt", weights_only=True)
+    for name, value in content["state_dict"].items():
+        assert torch.equal(trained["state_dict"][name], value), name
     run_stage(compose(*command, *moved, "dataset.flip=true"), tmp_path / "flipped")
     assert "differs" not in caplog.text
     run_stage(

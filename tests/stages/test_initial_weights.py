@@ -17,6 +17,7 @@ from vaegan.stages.initial_weights import (
     init_vae,
     starting_checkpoint,
 )
+from vaegan.stages.run_folder import saved_run
 from vaegan.stages.stage_table import run_stage
 
 
@@ -157,7 +158,7 @@ def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
         assert checkpoint.path == expected
         assert used.warm_start.vae_weights == ("last" if path == last else "best")
         run.warm_start.vae_weights = "best" if path == last else "last"
-        with pytest.raises(ValueError, match=r"vae_weights=.* give the folder of a finished"):
+        with pytest.raises(ValueError, match=r"vae_weights=.* needs the folder of a finished"):
             choose_vae_weights(run, found, True, None)
     assert "last.ckpt yet, so the GAN starts from best.ckpt" in caplog.text
     with pytest.raises(ValueError, match=r"vae_weights must be one of best, last, or null"):
@@ -170,8 +171,11 @@ def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
 def test_a_resumed_gan_keeps_the_weights_it_started_from(saved, expected, tmp_path):
     for name in ("best", "last"):
         save_vae(tmp_path / f"{name}.ckpt", make_run())
-    gan = tmp_path / "100.ckpt"
-    torch.save({"vaegan": {"run": {"warm_start": saved}}}, gan)
+    folder = tmp_path / "gan"
+    assert saved_run(folder) is None
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+    torch.save({"vaegan": {"run": {"warm_start": saved}}}, folder / "checkpoints/00000100.ckpt")
     run = compose("stage=gan", f"vae_ckpt={tmp_path}")
     found, _ = starting_checkpoint(run)
-    assert choose_vae_weights(run, found, True, gan)[1].path.stem == expected
+    assert choose_vae_weights(run, found, True, saved_run(folder))[1].path.stem == expected

@@ -267,6 +267,6 @@ class GANModule(PlayersModule):
         for name, value in self.vae.state_dict().items():  # the VAE defines the features
             if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
                 raise ValueError(
-                    "vae_ckpt is not the VAE that this GAN was started from; set it to the run "
-                    "folder of that VAE"
+                    "vae_ckpt is not the VAE that this GAN was started from; set it to the same "
+                    "folder or file as then. If that VAE was trained further since, start a new GAN"
                 )

@@ -34,7 +34,7 @@ from vaegan.runtime.paths import path_override
 from vaegan.stages.data_source import build_source
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
-from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
+from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder, saved_run
 from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
@@ -79,8 +79,8 @@ def fit_gan(
         return finished
     checkpoint, option = starting_checkpoint(run)
     source = source or build_source(run.dataset, checkpoint, option)
-    resume_from = find_resume_checkpoint(run_folder.path / "gan")
-    run, checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL, resume_from)
+    earlier = saved_run(run_folder.path / "gan")
+    run, checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL, earlier)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(source.IS_NATURAL)
@@ -92,7 +92,7 @@ def fit_gan(
     settings = fit_settings(run, data, f"val/{scorer.monitor}")
     folder = run_folder.open_stage("gan")
     callbacks = build_callbacks(run.callbacks)
-    result = fit(module, data, folder, settings, resume_from, callbacks)
+    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}

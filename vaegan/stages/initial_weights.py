@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpo
 from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
-from vaegan.runtime.safe_load import load_archive
+from vaegan.runtime.collectives import broadcast
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.vae.model import VAE
 
@@ -44,7 +45,7 @@ def starting_checkpoint(run: GANRun) -> tuple[Checkpoint, str]:
 
 
 def choose_vae_weights(
-    run: GANRun, found: Checkpoint, is_natural: bool, resume_from: Path | None
+    run: GANRun, found: Checkpoint, is_natural: bool, earlier: Mapping[str, Any] | None
 ) -> tuple[GANRun, Checkpoint]:
     """Return the checkpoint of the VAE that `warm_start.vae_weights` names, and the run with it.
 
@@ -52,7 +53,7 @@ def choose_vae_weights(
         run: Settings.
         found: The checkpoint that `starting_checkpoint` found.
         is_natural: True for natural images (`ImageSource.IS_NATURAL`).
-        resume_from: Checkpoint of the GAN to resume from, which started from the same weights.
+        earlier: Plain run of the GAN to resume, which continues with the same weights.
 
     Raises:
         ValueError: `vae_ckpt` does not contain the weights.
@@ -61,21 +62,20 @@ def choose_vae_weights(
         return run, found
     given = run.warm_start.vae_weights
     choice = given or ("last" if is_natural else "best")
-    if given is None and resume_from is not None:
-        saved = load_archive(resume_from)["vaegan"]["run"]["warm_start"]
-        choice = saved.get("vae_weights", "best")  # as in earlier versions
+    if given is None and earlier is not None:
+        choice = earlier["warm_start"].get("vae_weights", "best")  # as in earlier versions
     if choice == "last" and Path(run.vae_ckpt).expanduser().is_dir():
         last = found.path.with_name("last.ckpt")
-        if last.is_file():
+        if broadcast(last.is_file()):
             log.info("vae: the weights at the end of its training, %s", last)
             found = load_vae_checkpoint(str(last), "vae_ckpt")
         elif given is None and found.path.name == "best.ckpt":
             log.warning("vae: there is no %s yet, so the GAN starts from %s", last, found.path.name)
-    weights = "last" if found.path.name == "last.ckpt" else "best"
+    weights = {"best.ckpt": "best", "last.ckpt": "last"}.get(found.path.name)
     if given not in (None, weights):
         raise ValueError(
-            f"warm_start.vae_weights={given}: the weights in vae_ckpt={run.vae_ckpt} are the "
-            f"{weights} ones; give the folder of a finished stage=vae run"
+            f"warm_start.vae_weights={given} needs the folder of a finished stage=vae run in "
+            f"vae_ckpt; got {found.path}"
         )
     return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -154,6 +154,20 @@ def warn_about_versions(saved: Mapping[str, str]) -> None:
 def has_checkpoints(folder: Path) -> bool:
     """True if a stage has a checkpoint to resume from."""
     return (folder / "checkpoints" / "last.ckpt").exists() or bool(periodic_checkpoints(folder))
+
+
+def saved_run(folder: Path) -> dict[str, Any] | None:
+    """Return the plain run in the newest intact checkpoint of a stage; None if there is none.
+
+    Unlike `find_resume_checkpoint`, it changes no file.
+    """
+    run = None
+    if is_rank_zero():
+        for path in [folder / "checkpoints" / "last.ckpt", *periodic_checkpoints(folder)]:
+            with suppress(ValueError, OSError):
+                run = load_archive(path)["vaegan"]["run"]
+                break
+    return broadcast(run)
 
 
 def find_resume_checkpoint(folder: Path) -> Path | None:
