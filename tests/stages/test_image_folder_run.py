@@ -100,6 +100,14 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     trained = torch.load(tmp_path / "gan/gan/checkpoints/best.ckpt", weights_only=True)
     for name, value in content["state_dict"].items():
         assert torch.equal(trained["state_dict"][name], value), name
+    # A resumed GAN loads the weights that its checkpoint names; here, they are not its own.
+    path = tmp_path / "gan/gan/checkpoints/last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["vaegan"]["run"]["warm_start"]["vae_weights"] = "best"
+    torch.save(saved, path)
+    (tmp_path / "gan/gan/result.json").unlink()
+    with pytest.raises(ValueError, match="not the VAE that this GAN was started from"):
+        run_stage(compose(*command, *moved, "resume=true"), tmp_path / "gan")
     run_stage(compose(*command, *moved, "dataset.flip=true"), tmp_path / "flipped")
     assert "differs" not in caplog.text
     run_stage(

@@ -160,7 +160,7 @@ def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
         run.warm_start.vae_weights = "best" if path == last else "last"
         with pytest.raises(ValueError, match=r"vae_weights=.* needs the folder of a finished"):
             choose_vae_weights(run, found, True, None)
-    assert "last.ckpt yet, so the GAN starts from best.ckpt" in caplog.text
+    assert "no last.ckpt yet, so the GAN starts from best.ckpt" in caplog.text
     with pytest.raises(ValueError, match=r"vae_weights must be one of best, last, or null"):
         compose("stage=gan", f"vae_ckpt={best}", "warm_start.vae_weights=newest")
     with pytest.raises(ValueError, match=r"vae_weights must be null with init"):

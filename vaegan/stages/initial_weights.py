@@ -16,6 +16,7 @@ from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
 from vaegan.runtime.collectives import broadcast
+from vaegan.runtime.paths import display_path
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.vae.model import VAE
 
@@ -67,10 +68,10 @@ def choose_vae_weights(
     if choice == "last" and Path(run.vae_ckpt).expanduser().is_dir():
         last = found.path.with_name("last.ckpt")
         if broadcast(last.is_file()):
-            log.info("vae: the weights at the end of its training, %s", last)
+            log.info("vae: weights at the end of its training, %s", display_path(last))
             found = load_vae_checkpoint(str(last), "vae_ckpt")
         elif given is None and found.path.name == "best.ckpt":
-            log.warning("vae: there is no %s yet, so the GAN starts from %s", last, found.path.name)
+            log.warning("vae: its run has no last.ckpt yet, so the GAN starts from best.ckpt")
     weights = {"best.ckpt": "best", "last.ckpt": "last"}.get(found.path.name)
     if given not in (None, weights):
         raise ValueError(

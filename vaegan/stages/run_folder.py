@@ -153,7 +153,13 @@ def warn_about_versions(saved: Mapping[str, str]) -> None:
 
 def has_checkpoints(folder: Path) -> bool:
     """True if a stage has a checkpoint to resume from."""
-    return (folder / "checkpoints" / "last.ckpt").exists() or bool(periodic_checkpoints(folder))
+    return bool(resume_candidates(folder))
+
+
+def resume_candidates(folder: Path) -> list[Path]:
+    """Return the checkpoints of a stage to resume from, newest first."""
+    last = folder / "checkpoints" / "last.ckpt"
+    return [*([last] if last.exists() else []), *periodic_checkpoints(folder)]
 
 
 def saved_run(folder: Path) -> dict[str, Any] | None:
@@ -163,8 +169,8 @@ def saved_run(folder: Path) -> dict[str, Any] | None:
     """
     run = None
     if is_rank_zero():
-        for path in [folder / "checkpoints" / "last.ckpt", *periodic_checkpoints(folder)]:
-            with suppress(ValueError, OSError):
+        for path in resume_candidates(folder):
+            with suppress(ValueError):
                 run = load_archive(path)["vaegan"]["run"]
                 break
     return broadcast(run)
@@ -182,9 +188,7 @@ def find_resume_checkpoint(folder: Path) -> Path | None:
     found = None
     if is_rank_zero():
         remove_partial(folder / "checkpoints")
-        last = folder / "checkpoints" / "last.ckpt"
-        candidates = [last] if last.exists() else []
-        candidates += periodic_checkpoints(folder)
+        candidates = resume_candidates(folder)
         broken = []
         for path in candidates:
             try:
