@@ -57,7 +57,7 @@ def test_monitor_depends_on_the_number_of_images_per_feature():
             64,
             160,
             "combined_distance",
-            "64 val images and 160 test images are few for the 16 features of vae_encoder: "
+            "only 64 val images and 160 test images for the 16 features of vae_encoder: "
             "combined_distance (geometric mean of frechet_distance and sliced_wasserstein) selects "
             "the best checkpoint",
         ),

@@ -245,7 +245,7 @@ def test_a_run_whose_best_checkpoint_had_another_metric_is_not_resumed(vae_resul
     trainer, module = SimpleNamespace(), SimpleNamespace()
     BestCheckpoint(folder, "val/elbo", "max").on_load_checkpoint(trainer, module, checkpoint)
     best = BestCheckpoint(folder, "val/iw_bound", "max")
-    with pytest.raises(ValueError, match="val/iw_bound selects its best checkpoint now"):
+    with pytest.raises(ValueError, match="val/iw_bound now selects the best checkpoint"):
         best.on_load_checkpoint(trainer, module, checkpoint)
 
 

@@ -59,7 +59,7 @@ class ImageFolder(NaturalImageSource):
         background: list[int] = field(default_factory=lambda: [255, 255, 255])
         # maximum width * height of an image file; larger images count as broken
         max_pixels: int = 80_000_000
-        # bits of the levels in 16-bit gray files, 8 to 16; 12 for cameras that write 12 bits
+        # significant bits per pixel in 16-bit gray files, 8 to 16; 12 for 12-bit cameras
         bit_depth: int = 16
         # what to do with broken image files: skip them, or fail at the first one
         on_error: str = "skip"

@@ -190,7 +190,7 @@ def explain_loader_failures() -> Iterator[None]:
             raise Interrupted(SIGNAL_STATE.signum, message) from error
         reason = next(line for line in str(error).splitlines() if PROCESS_FAILURE.search(line))
         raise ChildProcessError(
-            f"a data loader process failed ({reason.strip()}). If nothing else ended it, "
+            f"a data loader process failed ({reason.strip()}). Unless something else ended it, "
             f"{shared_memory_advice()}"
         ) from error
 

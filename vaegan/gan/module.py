@@ -259,7 +259,7 @@ class GANModule(PlayersModule):
         if saved != current:
             raise ValueError(
                 f"the run cannot be resumed: its discriminator was trained with {saved}, but the "
-                f"default is {current} now. Start a new GAN from its VAE; best.ckpt is unchanged "
+                f"default is now {current}. Start a new GAN from its VAE; best.ckpt is unchanged "
                 "and can be used"
             )
         self.progress = TrainingProgress(**checkpoint["gan_progress"])
@@ -267,6 +267,7 @@ class GANModule(PlayersModule):
         for name, value in self.vae.state_dict().items():  # the VAE defines the features
             if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
                 raise ValueError(
-                    "vae_ckpt is not the VAE that this GAN was started from; set it to the same "
-                    "folder or file as then. If that VAE was trained further since, start a new GAN"
+                    "vae_ckpt is not the VAE that this GAN was started from; set it to the "
+                    "folder or file that was used then. If that VAE has been trained further "
+                    "since, start a new GAN"
                 )

@@ -1,4 +1,4 @@
-"""The two players of a GAN: their networks, their losses and the gradients of these."""
+"""The generator and the discriminator of a GAN, and the gradients of their losses."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ LARGE_IMAGE_DEFAULTS: Defaults = {
 
 @dataclass
 class GANConfig:
-    """Discriminator, losses, augmentation and scores. The generator follows from the VAE."""
+    """Discriminator, losses, augmentation and scores. The generator is the VAE's decoder."""
 
     # architecture of the discriminator
     discriminator: Discriminator.Config = field(default_factory=discriminators.Conv.Config)
@@ -90,9 +90,9 @@ class GANTraining:
     # the batch size per device
     gradient_accumulation: int = 1
     gradient_clip: float | None = None  # maximum gradient norm of a network, > 0; null: no clipping
-    # |logit| beyond which a pixel of the generator counts as saturated, >= 0; its gradient then
-    # uses the derivative at this limit, and is 0 if the step would move the pixel away from gray;
-    # no effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
+    # |logit| above which a generated pixel counts as saturated, >= 0; its gradient then uses the
+    # sigmoid's slope at this limit, and is 0 if the step would move the pixel away from gray; no
+    # effect unless the mean of the likelihood is a sigmoid (bernoulli, gaussian, laplace);
     # 0: exact gradients; null: 8, but 0 for warm starts on natural images
     saturation_logit: float | None = None
     # fraction of training after which gradients are exact for any saturation_logit, in [0, 1]

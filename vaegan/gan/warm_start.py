@@ -42,15 +42,16 @@ class WarmStartConfig:
     # weights; null: copy if generator is not none, both trunks have the same architecture, and
     # both networks see the same images, without emphasis
     discriminator: bool | None = None
-    # true: sample latents from a normal fitted to posterior samples of training images; false: from
-    # the VAE's prior; null: true for natural images with a warm start and enough images to fit it
+    # true: sample latents from a Gaussian fitted to posterior samples of training images; false:
+    # from the VAE's prior; null: true for natural images with a warm start and enough images to fit
+    # it
     aggregate_posterior: bool | None = None
     freeze_layers: int = 0  # number of the generator's first layers to freeze at the start, >= 0
     # number of real images, counted from the generator's first step, for which its first
     # freeze_layers layers stay frozen, >= 0
     freeze_images: int = 0
-    # weight in the generator's loss of the reconstruction loss, -log p(x|z) with z ~ q(z|x) in nats
-    # per dimension, >= 0; 0: no reconstruction loss; null: 0.1 for natural images with a warm
+    # weight of the reconstruction loss in the generator's loss, >= 0: -log p(x|z) with z ~ q(z|x)
+    # in nats per dimension; 0: no reconstruction loss; null: 0.1 for natural images with a warm
     # start, else 0
     reconstruction_weight: float | None = None
     # number of real images, counted from the generator's first step, over which

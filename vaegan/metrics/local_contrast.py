@@ -1,4 +1,4 @@
-"""Distances of the distributions of local contrast in real and fake images.
+"""Distances between the distributions of local contrast in real and fake images.
 
 They are computed from pixels, without a trained network. Images with large flat areas, such as
 icons and digits, look damaged as soon as these areas are slightly noisy. Scores that compare means

@@ -59,9 +59,11 @@ GAN_METRICS = (
     ),
     Metric("kernel_distance", "Squared MMD of features.", "min", is_sweep_metric=True),
     Metric("sliced_wasserstein", "Sliced Wasserstein distance of pixel patches, x 1000.", "min"),
-    Metric("local_contrast_distance", "Distance of the distributions of log contrast.", "min"),
+    Metric("local_contrast_distance", "Distance between the distributions of log contrast.", "min"),
     Metric(
-        "color_contrast_distance", "Distance of the distributions of log color contrast.", "min"
+        "color_contrast_distance",
+        "Distance between the distributions of log color contrast.",
+        "min",
     ),
     Metric("pattern_repetition", "Pairs with the same pattern; 1: as in real images.", "min"),
     Metric("precision", "Fake images in the real manifold.", "max", "fraction of fake images"),

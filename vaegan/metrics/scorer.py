@@ -101,7 +101,7 @@ class Scorer:
         if self.monitor == "frechet_distance" and not too_small:
             return
         counts = " and ".join(f"{size} {split} images" for split, size in sizes.items())
-        message = f"{counts} are few for the {self.network.num_features} features of "
+        message = f"only {counts} for the {self.network.num_features} features of "
         message += self.network.name
         if self.monitor != "frechet_distance":
             text = METRICS[self.monitor].description.rstrip(".")

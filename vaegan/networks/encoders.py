@@ -55,7 +55,7 @@ class Conv(Encoder):
 class Resnet(Encoder):
     """Residual blocks at every image size, then one hidden layer.
 
-    With bilinear resampling there are no blocks at the full size.
+    With bilinear resampling there are none at the full size.
     """
 
     @dataclass

@@ -26,10 +26,10 @@ class SampleRun(RunConfig):
     seeds: Any = None
     # output: png (one file per image), grid (one PNG file) or npz (uint8 images and latents)
     format: str = "png"
-    # factor of the noise of the latents, >= 0; 1: the model's distribution; below 1: more typical
+    # scale factor of the latent noise, >= 0; 1: the model's distribution; below 1: more typical
     # and less varied images
     temperature: float = 1.0
-    # image of a latent: mean of p(x|z), or a random draw from it (VAE only)
+    # image of a latent: mean of p(x|z), or draw, a random sample from it (VAE only)
     mean_or_draw: str = "mean"
     # seeds between which to interpolate, in the notation of seeds; writes a strip of images, a GIF
     # and a WebP file; null: none

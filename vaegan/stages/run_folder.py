@@ -145,7 +145,7 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
 
 def warn_about_versions(saved: Mapping[str, str]) -> None:
     """Warn if the version of a library has changed since the run was started."""
-    message = "%s was %s when the run was started and is %s now: results may differ by rounding"
+    message = "%s was %s when the run was started and is now %s: results may differ by rounding"
     for name, old in saved.items():
         if version(name) != old:
             log.warning(message, name, old, version(name))

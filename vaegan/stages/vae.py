@@ -165,7 +165,7 @@ def report_overfitting(
     train_elbo = float(torch.cat(elbos).mean())
     gap = (train_elbo - test_elbo) / images[0].numel()
     is_large = gap > MAX_OVERFITTING
-    advice = "; more images, or a smaller decoder.width or latent_dim, reduce overfitting"
+    advice = "; to reduce overfitting, add images or lower decoder.width or latent_dim"
     if is_rank_zero():
         log.log(
             logging.WARNING if is_large else logging.INFO,

@@ -113,7 +113,7 @@ def check_batches(config: TrainerConfig, data: ImageDataModule) -> None:
         ValueError: `limit_train_batches` is too small.
     """
     fraction = config.limit_train_batches
-    expected = f"larger: with {data.num_train_batches} batches in the training set, none is left"
+    expected = f"large enough to keep one of the {data.num_train_batches} training batches"
     is_valid = data.num_train_batches * fraction >= 1
     require(is_valid, "trainer.limit_train_batches", expected, fraction)
 

@@ -76,8 +76,8 @@ class BestCheckpoint(ModelCheckpoint):
         keys = [key for key in checkpoint["callbacks"] if key.startswith(type(self).__name__)]
         if keys and self.state_key not in keys:
             raise ValueError(
-                f"the run cannot be resumed: {self.monitor} selects its best checkpoint now, and "
-                "another metric did in the version of vaegan that it was started with. Start a new "
+                f"the run cannot be resumed: {self.monitor} now selects the best checkpoint, but "
+                "the version of vaegan that started the run used another metric. Start a new "
                 "run, or install that version; best.ckpt is unchanged and can be used"
             )
 
