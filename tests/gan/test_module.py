@@ -496,6 +496,9 @@ def test_a_run_with_another_emphasis_is_not_resumed():
     message = r"trained with emphasis.saturation=1.0 .* but .* emphasis.saturation=3.0 emphasis.sh"
     with pytest.raises(ValueError, match=message):
         other.on_load_checkpoint(checkpoint)
+    del checkpoint["state_dict"]["vae.decoder.net.0.bias"]  # as with a VAE of another architecture
+    with pytest.raises(ValueError, match="vae_ckpt is not the VAE"):
+        module.on_load_checkpoint(checkpoint)
 
 
 def test_adaptive_probability_follows_the_discriminator_and_is_saved():

@@ -1,6 +1,7 @@
 """Runs of both stages on a folder of images."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,15 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     trained = torch.load(tmp_path / "gan/gan/checkpoints/best.ckpt", weights_only=True)
     for name, value in content["state_dict"].items():
         assert torch.equal(trained["state_dict"][name], value), name
-    # A resumed GAN loads the weights that its checkpoint names; here, they are not its own.
+    # A resumed GAN loads the weights that its checkpoint names.
+    shutil.copytree(tmp_path / "gan", tmp_path / "copy")
+    (tmp_path / "copy/gan/result.json").unlink()
+    run_stage(compose(*command, *moved, "resume=true"), tmp_path / "copy")
     path = tmp_path / "gan/gan/checkpoints/last.ckpt"
     saved = torch.load(path, weights_only=True)
     saved["vaegan"]["run"]["warm_start"]["vae_weights"] = "best"
     torch.save(saved, path)
-    (tmp_path / "gan/gan/result.json").unlink()
+    (tmp_path / "gan/gan/result.json").unlink()  # below, the names are those of other weights
     with pytest.raises(ValueError, match="not the VAE that this GAN was started from"):
         run_stage(compose(*command, *moved, "resume=true"), tmp_path / "gan")
     run_stage(compose(*command, *moved, "dataset.flip=true"), tmp_path / "flipped")
@@ -115,6 +119,11 @@ def test_gan_uses_the_image_folder_of_its_vae_and_reports_a_missing_one(root, tm
     )
     warning = "differs from the one that the VAE was trained on (split_seed=1 instead of 0)"
     assert f"{warning}: training images of the VAE may be in the val or test split" in caplog.text
+    # The data set is that of the weights: here, the folder was moved while the VAE was trained.
+    for config in (content["vaegan"]["run"], content["vaegan"]["vae"]):
+        config["dataset"]["root"] = str(tmp_path / "moved")
+    torch.save(content, last)
+    run_stage(compose(*command), tmp_path / "later")
 
 
 @pytest.mark.slow

@@ -151,16 +151,21 @@ def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
     unfinished = save_vae(tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt", make_run())
     best = save_vae(tmp_path / "other" / "best.ckpt", make_run())
     last = save_vae(tmp_path / "other" / "last.ckpt", make_run())
+    caplog.set_level("INFO")
     for path, expected in ((tmp_path / "run", unfinished), (best, best), (last, last)):
         run = compose("stage=gan", f"vae_ckpt={path}")
         found, _ = starting_checkpoint(run)
+        caplog.clear()
         used, checkpoint = choose_vae_weights(run, found, True, None)
+        message = "the folder of a finished stage=vae run"
+        messages = [record for record in caplog.records if message in record.getMessage()]
+        levels = {unfinished: ["WARNING"], best: ["INFO"], last: []}
+        assert [record.levelname for record in messages] == levels[expected]
         assert checkpoint.path == expected
         assert used.warm_start.vae_weights == ("last" if path == last else "best")
         run.warm_start.vae_weights = "best" if path == last else "last"
-        with pytest.raises(ValueError, match=r"vae_weights=.* needs the folder of a finished"):
+        with pytest.raises(ValueError, match=r"vae_weights=.* needs the folder of a stage=vae run"):
             choose_vae_weights(run, found, True, None)
-    assert "no last.ckpt yet, so the GAN starts from best.ckpt" in caplog.text
     with pytest.raises(ValueError, match=r"vae_weights must be one of best, last, or null"):
         compose("stage=gan", f"vae_ckpt={best}", "warm_start.vae_weights=newest")
     with pytest.raises(ValueError, match=r"vae_weights must be null with init"):
@@ -178,4 +183,14 @@ def test_a_resumed_gan_keeps_the_weights_it_started_from(saved, expected, tmp_pa
     torch.save({"vaegan": {"run": {"warm_start": saved}}}, folder / "checkpoints/00000100.ckpt")
     run = compose("stage=gan", f"vae_ckpt={tmp_path}")
     found, _ = starting_checkpoint(run)
-    assert choose_vae_weights(run, found, True, saved_run(folder))[1].path.stem == expected
+    is_natural = expected == "best"  # the default of a new GAN would be the other weights
+    chosen = choose_vae_weights(run, found, is_natural, saved_run(folder))[1]
+    assert chosen.path.stem == expected
+
+
+def test_a_gan_whose_vae_weights_are_gone_is_not_resumed_from_others(tmp_path):
+    save_vae(tmp_path / "best.ckpt", make_run())
+    run = compose("stage=gan", f"vae_ckpt={tmp_path}")
+    found, _ = starting_checkpoint(run)
+    with pytest.raises(ValueError, match=r"started from .*last\.ckpt, which does not exist"):
+        choose_vae_weights(run, found, True, {"warm_start": {"vae_weights": "last"}})

@@ -74,7 +74,9 @@ def test_changed_library_versions_are_logged(tmp_path, monkeypatch, caplog):
     run_stage(compose(*overrides), tmp_path)
     monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
     run_stage(compose(*overrides), tmp_path)
-    assert "torch was 2." in caplog.text and "when the run was started and is 0.1" in caplog.text
+    assert (
+        "torch was 2." in caplog.text and "when the run was started and is now 0.1" in caplog.text
+    )
 
 
 def stop_after_two_batches(run, folder, monkeypatch):

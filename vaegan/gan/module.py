@@ -265,7 +265,8 @@ class GANModule(PlayersModule):
         self.progress = TrainingProgress(**checkpoint["gan_progress"])
         self.warmup = DiscriminatorWarmup(**checkpoint["gan_warmup"])
         for name, value in self.vae.state_dict().items():  # the VAE defines the features
-            if not torch.equal(value.cpu(), checkpoint["state_dict"][f"vae.{name}"].cpu()):
+            own = checkpoint["state_dict"].get(f"vae.{name}")
+            if own is None or not torch.equal(value.cpu(), own.cpu()):
                 raise ValueError(
                     "vae_ckpt is not the VAE that this GAN was started from; set it to the "
                     "folder or file that was used then. If that VAE has been trained further "

@@ -16,6 +16,16 @@ DECODING_KEYS = ("image_size", "channels", "crop", "background", "bit_depth", "f
 UNRELATED_KEYS = (*LOCATION_KEYS, *DECODING_KEYS, "on_error", "max_broken")
 
 
+def dataset_config(config: ImageSource.Config | None, checkpoint: Checkpoint) -> ImageSource.Config:
+    """Return the config of a data set; None selects the data set that a VAE was trained on."""
+    if config is not None:
+        return config.resolve_defaults()
+    trained: ImageSource.Config = from_plain(
+        ImageSource.Config, checkpoint.vae["dataset"], "dataset"
+    )
+    return trained
+
+
 def build_source(
     config: ImageSource.Config | None, checkpoint: Checkpoint, checkpoint_option: str
 ) -> ImageSource:
@@ -30,10 +40,9 @@ def build_source(
         ValueError: The images do not have the shape that the VAE was trained on.
     """
     trained = checkpoint.vae["dataset"]
-    if config is None:
-        config = from_plain(ImageSource.Config, trained, "dataset")
-    else:
-        config = config.resolve_defaults()
+    is_given = config is not None
+    config = dataset_config(config, checkpoint)
+    if is_given:
         warn_about_mixed_splits(to_plain(config), trained)
     source: ImageSource = config.build()
     if source.image_shape != checkpoint.image_shape:

@@ -31,7 +31,7 @@ from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
-from vaegan.stages.data_source import build_source
+from vaegan.stages.data_source import build_source, dataset_config
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
 from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder, saved_run
@@ -74,16 +74,16 @@ def fit_gan(
         device: Device of this process, which encodes the training images before training.
         source: Data set of the run, if it is already in use; None: build it.
     """
-    finished = run_folder.finished_result("gan")
-    if finished is not None:
+    if (finished := run_folder.finished_result("gan")) is not None:
         return finished
     checkpoint, option = starting_checkpoint(run)
+    is_natural = dataset_config(run.dataset, checkpoint).component.IS_NATURAL
+    resumed = saved_run(run_folder.path / "gan")
+    run, checkpoint = choose_vae_weights(run, checkpoint, is_natural, resumed)
     source = source or build_source(run.dataset, checkpoint, option)
-    earlier = saved_run(run_folder.path / "gan")
-    run, checkpoint = choose_vae_weights(run, checkpoint, source.IS_NATURAL, earlier)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
-    augmentation = run.resolved_augmentation(source.IS_NATURAL)
+    augmentation = run.resolved_augmentation(is_natural)
     discriminator = resolve_discriminator(run.discriminator, checkpoint.vae["encoder"], data)
     run = replace(run, augmentation=augmentation, discriminator=discriminator)
     run = resolve_training(run, data, vae)

@@ -57,7 +57,7 @@ def choose_vae_weights(
         earlier: Plain run of the GAN to resume, which continues with the same weights.
 
     Raises:
-        ValueError: `vae_ckpt` does not contain the weights.
+        ValueError: `vae_ckpt` does not contain the weights, or not those of the GAN to resume.
     """
     if run.init:
         return run, found
@@ -65,20 +65,41 @@ def choose_vae_weights(
     choice = given or ("last" if is_natural else "best")
     if given is None and earlier is not None:
         choice = earlier["warm_start"].get("vae_weights", "best")  # as in earlier versions
-    if choice == "last" and Path(run.vae_ckpt).expanduser().is_dir():
-        last = found.path.with_name("last.ckpt")
-        if broadcast(last.is_file()):
-            log.info("vae: weights at the end of its training, %s", display_path(last))
-            found = load_vae_checkpoint(str(last), "vae_ckpt")
-        elif given is None and found.path.name == "best.ckpt":
-            log.warning("vae: its run has no last.ckpt yet, so the GAN starts from best.ckpt")
+    last = found.path.with_name("last.ckpt")
+    is_folder = Path(run.vae_ckpt).expanduser().is_dir()
+    if choice == "last" and is_folder and broadcast(last.is_file()):
+        found = load_vae_checkpoint(str(last), "vae_ckpt")
     weights = {"best.ckpt": "best", "last.ckpt": "last"}.get(found.path.name)
     if given not in (None, weights):
         raise ValueError(
-            f"warm_start.vae_weights={given} needs the folder of a finished stage=vae run in "
-            f"vae_ckpt; got {found.path}"
+            f"warm_start.vae_weights={given} needs the folder of a stage=vae run with {given}.ckpt "
+            f"in vae_ckpt; got {found.path}"
         )
+    log.info("vae: weights from %s", display_path(found.path))
+    if choice == "last" and weights != "last":
+        explain_missing_weights(last, is_folder, is_resumed=earlier is not None)
     return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
+
+
+def explain_missing_weights(last: Path, is_folder: bool, is_resumed: bool) -> None:
+    """Log that a GAN starts from other weights than those at the end of the VAE's training.
+
+    Args:
+        last: Checkpoint with these weights.
+        is_folder: True if `vae_ckpt` is a folder, so that they were expected.
+        is_resumed: True if the GAN is resumed.
+
+    Raises:
+        ValueError: The GAN to resume was started from these weights.
+    """
+    if not is_resumed:
+        log.log(
+            logging.WARNING if is_folder else logging.INFO,
+            "vae: GANs of natural images usually look better with the weights at the end of the "
+            "VAE's training; for these, vae_ckpt must be the folder of a finished stage=vae run",
+        )
+    elif is_folder:
+        raise ValueError(f"the GAN to resume was started from {last}, which does not exist")
 
 
 def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:
