@@ -9,8 +9,10 @@ from tests.faults import output_files
 from tests.image_files import fill
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.gan.module import GANModule
+from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted
 from vaegan.stages.folder_access import hint_about_duration
+from vaegan.stages.run_folder import RunFolder
 from vaegan.stages.stage_table import run_stage, stage_of
 from vaegan.vae.module import VAEModule
 
@@ -77,6 +79,24 @@ def test_changed_library_versions_are_logged(tmp_path, monkeypatch, caplog):
     assert (
         "torch was 2." in caplog.text and "when the run was started and is now 0.1" in caplog.text
     )
+
+
+def test_a_run_that_starts_again_records_its_present_paths(tmp_path):
+    """A run killed before its first checkpoint has left config.json, with its VAE of that time."""
+    for stages, expected in ((["gan"], ["new"]), (["pipeline", "vae", "gan"], ["new", "new"])):
+        folder = tmp_path / stages[0]
+        folder.mkdir()
+        RunFolder(folder, {"vae_ckpt": "old"}, stages[0]).write_config()
+        recorded = []
+        for stage in stages[-len(expected) :]:
+            RunFolder(folder, {"vae_ckpt": "new"}, stages[0]).open_stage(stage)
+            recorded.append(read_json(folder / "config.json")["config"]["vae_ckpt"])
+        assert recorded == expected
+    checkpoint = tmp_path / "gan" / "gan" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    RunFolder(tmp_path / "gan", {"vae_ckpt": "newer"}, "gan").open_stage("gan")
+    assert read_json(tmp_path / "gan" / "config.json")["config"]["vae_ckpt"] == "new"
 
 
 def stop_after_two_batches(run, folder, monkeypatch):

@@ -55,16 +55,18 @@ class RunFolder:
         """
         folder = self.path / stage
         if is_rank_zero():
-            if folder.exists() and not has_checkpoints(folder):
+            is_new = not has_checkpoints(folder)
+            if is_new and folder.exists():
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            self.write_config()
+            first_stage = "vae" if self.stage == "pipeline" else self.stage
+            self.write_config(overwrite=is_new and stage == first_stage)  # paths may have changed
         return broadcast(folder)
 
-    def write_config(self) -> None:
-        """Write config.json if it does not exist, so that the run can be resumed."""
+    def write_config(self, overwrite: bool = False) -> None:
+        """Write config.json, by default if it does not exist, so that the run can be resumed."""
         config_file = self.path / CONFIG_FILE
-        if not config_file.exists():
+        if overwrite or not config_file.exists():
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
