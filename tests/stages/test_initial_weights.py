@@ -157,7 +157,7 @@ def test_weights_that_vae_ckpt_lacks_are_rejected_or_replaced(tmp_path, caplog):
         found, _ = starting_checkpoint(run)
         caplog.clear()
         used, checkpoint = choose_vae_weights(run, found, True, None)
-        message = "the folder of a finished stage=vae run"
+        message = "give the folder of a finished stage=vae run"
         messages = [record for record in caplog.records if message in record.getMessage()]
         levels = {unfinished: ["WARNING"], best: ["INFO"], last: []}
         assert [record.levelname for record in messages] == levels[expected]
@@ -192,5 +192,5 @@ def test_a_gan_whose_vae_weights_are_gone_is_not_resumed_from_others(tmp_path):
     save_vae(tmp_path / "best.ckpt", make_run())
     run = compose("stage=gan", f"vae_ckpt={tmp_path}")
     found, _ = starting_checkpoint(run)
-    with pytest.raises(ValueError, match=r"started from .*last\.ckpt, which does not exist"):
+    with pytest.raises(ValueError, match=r"the last\.ckpt of its VAE, but .* does not"):
         choose_vae_weights(run, found, True, {"warm_start": {"vae_weights": "last"}})

@@ -1,6 +1,7 @@
 """Run folders: protection from other runs, resuming, and checks of moved inputs."""
 
 import shutil
+import signal
 
 import pytest
 
@@ -81,22 +82,22 @@ def test_changed_library_versions_are_logged(tmp_path, monkeypatch, caplog):
     )
 
 
-def test_a_run_that_starts_again_records_its_present_paths(tmp_path):
-    """A run killed before its first checkpoint has left config.json, with its VAE of that time."""
-    for stages, expected in ((["gan"], ["new"]), (["pipeline", "vae", "gan"], ["new", "new"])):
-        folder = tmp_path / stages[0]
-        folder.mkdir()
-        RunFolder(folder, {"vae_ckpt": "old"}, stages[0]).write_config()
-        recorded = []
-        for stage in stages[-len(expected) :]:
-            RunFolder(folder, {"vae_ckpt": "new"}, stages[0]).open_stage(stage)
-            recorded.append(read_json(folder / "config.json")["config"]["vae_ckpt"])
-        assert recorded == expected
-    checkpoint = tmp_path / "gan" / "gan" / "checkpoints" / "last.ckpt"
-    checkpoint.parent.mkdir()
-    checkpoint.touch()
-    RunFolder(tmp_path / "gan", {"vae_ckpt": "newer"}, "gan").open_stage("gan")
-    assert read_json(tmp_path / "gan" / "config.json")["config"]["vae_ckpt"] == "new"
+@pytest.mark.parametrize("stage, first_stage", [("gan", "gan"), ("pipeline", "vae")])
+def test_a_run_that_starts_again_records_its_present_paths(stage, first_stage, tmp_path):
+    """An attempt that was killed before its first checkpoint has left config.json."""
+
+    def recorded():
+        return read_json(tmp_path / "config.json")["config"]["vae_ckpt"]
+
+    RunFolder(tmp_path, {"vae_ckpt": "old"}, stage).write_config()
+    RunFolder(tmp_path, {"vae_ckpt": "interrupted"}, stage).prepare_resume(signal.SIGTERM)
+    assert recorded() == "interrupted"
+    folder = RunFolder(tmp_path, {"vae_ckpt": "new"}, stage).open_stage(first_stage)
+    assert recorded() == "new"
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    RunFolder(tmp_path, {"vae_ckpt": "moved"}, stage).open_stage("gan")
+    assert recorded() == "new"
 
 
 def stop_after_two_batches(run, folder, monkeypatch):

@@ -50,7 +50,7 @@ LARGE_IMAGE_DEFAULTS: Defaults = {
 
 @dataclass
 class GANConfig:
-    """Discriminator, losses, augmentation and scores. The generator is the VAE's decoder."""
+    """Discriminator, losses, augmentation and scores. The generator is a decoder like the VAE's."""
 
     # architecture of the discriminator
     discriminator: Discriminator.Config = field(default_factory=discriminators.Conv.Config)

@@ -20,6 +20,11 @@ from vaegan.runtime.paths import display_path
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.vae.model import VAE
 
+BETTER_WEIGHTS = (
+    "vae: GANs of natural images usually look better with the weights at the end of the VAE's "
+    "training; for these, give the folder of a finished stage=vae run in vae_ckpt, or its last.ckpt"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -75,31 +80,16 @@ def choose_vae_weights(
             f"warm_start.vae_weights={given} needs the folder of a stage=vae run with {given}.ckpt "
             f"in vae_ckpt; got {found.path}"
         )
-    log.info("vae: weights from %s", display_path(found.path))
-    if choice == "last" and weights != "last":
-        explain_missing_weights(last, is_folder, is_resumed=earlier is not None)
-    return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
-
-
-def explain_missing_weights(last: Path, is_folder: bool, is_resumed: bool) -> None:
-    """Log that a GAN starts from other weights than those at the end of the VAE's training.
-
-    Args:
-        last: Checkpoint with these weights.
-        is_folder: True if `vae_ckpt` is a folder, so that they were expected.
-        is_resumed: True if the GAN is resumed.
-
-    Raises:
-        ValueError: The GAN to resume was started from these weights.
-    """
-    if not is_resumed:
-        log.log(
-            logging.WARNING if is_folder else logging.INFO,
-            "vae: GANs of natural images usually look better with the weights at the end of the "
-            "VAE's training; for these, vae_ckpt must be the folder of a finished stage=vae run",
+    is_missing = choice == "last" and weights != "last"
+    if is_missing and is_folder and earlier is not None:
+        raise ValueError(
+            f"the GAN to resume was started from the last.ckpt of its VAE, but {last} does not "
+            "exist; set vae_ckpt to the folder that was used then"
         )
-    elif is_folder:
-        raise ValueError(f"the GAN to resume was started from {last}, which does not exist")
+    log.info("vae: weights from %s", display_path(found.path))
+    if is_missing and weights == "best" and run.warm_start.generator != "none":
+        log.log(logging.WARNING if is_folder else logging.INFO, BETTER_WEIGHTS)
+    return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
 
 
 def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:

@@ -55,18 +55,21 @@ class RunFolder:
         """
         folder = self.path / stage
         if is_rank_zero():
-            is_new = not has_checkpoints(folder)
-            if is_new and folder.exists():
+            if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            first_stage = "vae" if self.stage == "pipeline" else self.stage
-            self.write_config(overwrite=is_new and stage == first_stage)  # paths may have changed
+            self.write_config()
         return broadcast(folder)
 
-    def write_config(self, overwrite: bool = False) -> None:
-        """Write config.json, by default if it does not exist, so that the run can be resumed."""
+    def write_config(self) -> None:
+        """Write config.json, so that the run can be resumed, unless its training has begun.
+
+        Paths may have changed since an attempt that was killed before its first checkpoint.
+        """
         config_file = self.path / CONFIG_FILE
-        if overwrite or not config_file.exists():
+        folder = self.path / ("vae" if self.stage == "pipeline" else self.stage)
+        has_begun = has_checkpoints(folder) or (folder / RESULT_FILE).exists()
+        if not (has_begun and config_file.exists()):
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
