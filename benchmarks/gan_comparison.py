@@ -4,8 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/gan_comparison.py [--rounds 5] [--steps 60]
 
 All take the same kind of step on the same networks (vaegan's default generator and discriminator),
-with MNIST images, batches of 64, the non-saturating loss, Adam and no gradient penalty. vaegan also
-updates the EMA of the generator, checks each loss and gradient, and seeds each step. The others:
+with MNIST images, batches of 64, the non-saturating loss, Adam and no gradient penalty, and treat
+denormal numbers as zero. vaegan also updates the EMA of the generator, checks each loss and
+gradient, and seeds each step. The others:
 
 mimicry       `Trainer` of torch-mimicry 0.1.16, which draws new fakes for the generator and reads
               its logged values back in each step
@@ -39,6 +40,7 @@ from vaegan.cli.registration import register
 from vaegan.data.mnist import Mnist
 from vaegan.gan.generator import Generator
 from vaegan.images import to_float
+from vaegan.runtime.denormals import denormals_as_zero
 
 # Imported by torch-mimicry 0.1.16, but not needed for training; they need TensorFlow and others.
 for name in ("torch_mimicry.metrics", "torch_mimicry.datasets", "skimage", "skimage.io"):
@@ -174,6 +176,7 @@ def time_other(train, run, images, num_steps):
     return median_step(batches.stamps)
 
 
+@denormals_as_zero()
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)

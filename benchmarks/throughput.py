@@ -5,8 +5,9 @@
 
 Each round trains a fraction of an MNIST epoch with vaegan and with a plain loop, alternately and in
 one process. Both take the same steps on the same networks, validate on the same images, save image
-grids and two checkpoints; the GAN has no discriminator warm-up. Only vaegan logs, shows a progress
-bar (in a terminal), checks each loss and gradient, and seeds each step.
+grids and two checkpoints, and treat denormal numbers as zero; the GAN has no discriminator warm-up.
+Only vaegan logs, shows a progress bar (in a terminal), checks each loss and gradient, and seeds
+each step.
 
 epoch      a whole epoch, including the validation and the checkpoints at its end
 step       one training step: median over an epoch
@@ -38,6 +39,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.mnist import Mnist
 from vaegan.gan.ema import GeneratorEMA
 from vaegan.images import to_float, to_uint8
+from vaegan.runtime.denormals import denormals_as_zero
 from vaegan.stages import gan, vae
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.stage_table import run_stage
@@ -227,6 +229,7 @@ def build_runs(nets, fraction, folder):
     }
 
 
+@denormals_as_zero()
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
