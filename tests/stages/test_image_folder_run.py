@@ -173,3 +173,10 @@ def test_two_ranks_share_one_cache(root, tmp_path):
     (pixels,) = (tmp_path / "cache").glob("*/pixels-*")
     assert pixels.stat().st_size == 80 * 3 * 12 * 16
     assert (tmp_path / "run" / "vae" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_messages_about_the_data_of_a_pipeline_name_no_stage(tmp_path):
+    fill(tmp_path / "images", 40)
+    words = ["dataset=image_folder", f"dataset.root={tmp_path / 'images'}", "dataset.image_size=8"]
+    with pytest.raises(ValueError, match=r"^dataset\.root=.* has too few usable images \(40\)"):
+        run_stage(compose(*words, "trainer.accelerator=cpu"), tmp_path / "run")

@@ -50,11 +50,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.epoch = 0  # first epoch to load; above 0 in a resumed run
         self.batches_done = 0  # batches of that epoch to skip
         self.on_device: dict[str, ImageDataset] = {}  # splits on the GPU, by name
-        skipped = source.prepare_once()
-        if skipped:
-            path, reason = skipped[0]
-            warn = rank_zero_only(log.warning)
-            warn("skipped files: %d; the first is %r: %s", len(skipped), path, reason)
+        source.prepare_once()
         size = list(source.image_shape[1:])
         self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])

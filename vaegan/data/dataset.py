@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
@@ -30,7 +31,10 @@ from torch import Tensor
 from vaegan.config import Component, ComponentConfig, require
 from vaegan.data.images.scanning import SkippedFile
 from vaegan.images import ImageShape
+from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.seeding import make_generator
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
@@ -116,17 +120,15 @@ class ImageSource(Component, abc.ABC, group="dataset"):
         """
         return []
 
-    def prepare_once(self) -> Sequence[SkippedFile]:
-        """Call `prepare`, unless an earlier call of this method has done so.
-
-        Returns:
-            Broken files found by this call, which are not used.
-        """
+    def prepare_once(self) -> None:
+        """Call `prepare`, unless an earlier call of this method has done so; log broken files."""
         if self.is_prepared:
-            return []
+            return
         skipped = self.prepare()
         self.is_prepared = True
-        return skipped
+        if skipped and is_rank_zero():
+            path, reason = skipped[0]
+            log.warning("skipped files: %d; the first is %r: %s", len(skipped), path, reason)
 
     def skipped_files(self) -> Sequence[SkippedFile]:
         """Return the broken files that any process has found so far, also during training."""

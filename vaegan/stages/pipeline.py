@@ -47,6 +47,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
         device = set_up_devices(run.gan.trainer)
     with locked_run_folder(run, "pipeline", output_dir) as run_folder:
         source = run.dataset.build()
+        source.prepare_once()  # here, because the messages of its errors need no prefix
         with prefix_errors("gan"):
             check_gan(run, source)
         with prefix_errors("vae"):
