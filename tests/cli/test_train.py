@@ -135,7 +135,7 @@ from vaegan.stages.execute import execute
         ),
         (
             ["dataset=shapes", "gan.trainer.limit_train_batches=0.01"],
-            "gan: trainer.limit_train_batches must be larger: with 31 batches",
+            "gan: trainer.limit_train_batches must be large enough to keep one of the 31",
         ),
         (
             [
