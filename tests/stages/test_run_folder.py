@@ -98,6 +98,9 @@ def test_a_run_that_starts_again_records_its_present_paths(stage, first_stage, t
     (folder / "checkpoints" / "last.ckpt").touch()
     RunFolder(tmp_path, {"vae_ckpt": "moved"}, stage).open_stage("gan")
     assert recorded() == "new"
+    (folder / "checkpoints" / "last.ckpt").rename(folder / "result.json")  # a finished stage
+    RunFolder(tmp_path, {"vae_ckpt": "moved"}, stage).write_config()
+    assert recorded() == "new"
 
 
 def stop_after_two_batches(run, folder, monkeypatch):

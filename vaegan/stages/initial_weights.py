@@ -87,7 +87,7 @@ def choose_vae_weights(
             "exist; set vae_ckpt to the folder that was used then"
         )
     log.info("vae: weights from %s", display_path(found.path))
-    if is_missing and weights == "best" and run.warm_start.generator != "none":
+    if is_missing and not earlier and weights == "best" and run.warm_start.generator != "none":
         log.log(logging.WARNING if is_folder else logging.INFO, BETTER_WEIGHTS)
     return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
 
