@@ -94,8 +94,10 @@ def test_commands_are_valid(words, places):
     needs_files = any(part in " ".join(words) for part in ("plugins=[", "VAE_RUN dataset.root="))
     if any(option in words for option in SETUP_OPTIONS) or needs_files:
         return
-    words = fill_in(one_job(words), places)
-    assert stage_of(compose(*[word for word in words if not word.startswith("resume=")])) in STAGES
+    resumed = {"resume=VAE_RUN": ["stage=vae"], "resume=GAN_RUN": ["stage=gan", "vae_ckpt=x"]}
+    added = resumed.get(next(iter(words), ""), [])
+    words = [word for word in fill_in(one_job(words), places) if not word.startswith("resume=")]
+    assert stage_of(compose(*added, *words)) in STAGES
 
 
 def shorten(words):
@@ -145,7 +147,10 @@ def test_commands_run(words, places, train, tmp_path):
     words = fill_in(words, places)
     if words[0].startswith("resume="):
         ended, out, err = train(*words)
-        assert not ended and "already finished" in out + err
+        if len(words) == 1:
+            assert not ended and "already finished" in out + err
+        else:  # a longer duration, which these runs were not planned for
+            assert "the result would differ from that of one run" in str(ended)
         return
     short = shorten(one_job(words))
     if tuple(short) in ALREADY_RUN:

@@ -44,6 +44,10 @@ class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
             progress: Fraction of discriminator steps done, in [0, 1].
         """
 
+    def changes_in_training(self) -> bool:
+        """True if the weight depends on the fraction of steps done, and so on the duration."""
+        return len({self.weight(0, tenths / 10) for tenths in range(11)}) > 1
+
     @abc.abstractmethod
     def __call__(self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor) -> Tensor:
         """Return the unweighted penalty of each image, (B,).

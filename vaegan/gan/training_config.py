@@ -148,6 +148,21 @@ class GANTraining:
         assert self.saturation_logit is not None, "call resolve_data_defaults first"
         return self.saturation_logit if fraction < self.saturation_fraction else 0.0
 
+    def settings_by_duration(self) -> list[str]:
+        """Return the settings whose effect depends on the duration of training, as "key=value"."""
+        optimizers = {
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+        settings = [
+            f"{key}.{setting}"
+            for key, optimizer in optimizers.items()
+            for setting in optimizer.settings_by_duration()
+        ]
+        if self.saturation_logit_at(0.0) != self.saturation_logit_at(1 - 1e-9):
+            settings.append(f"saturation_fraction={self.saturation_fraction:g}")
+        return settings
+
     def _check_warmup(self) -> None:
         warmup = self.discriminator_warmup
         is_valid = warmup is None or warmup >= 0

@@ -18,6 +18,7 @@ from vaegan.stages.run_config import TrainingRun
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+DURATION_KEYS = ("max_epochs", "max_images")  # of a trainer
 LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
 held_folders: set[Path] = set()  # locked by this process, or by the parent of a worker process
 
@@ -126,34 +127,45 @@ def check_same_run(
 ) -> None:
     """Check that a run has the stage and the settings of the run in its folder.
 
+    The stage itself checks whether it can continue with another duration
+    (`vaegan.stages.new_duration`).
+
     Raises:
         ValueError: Settings that change the result differ.
     """
-    ignored = [*IGNORED_KEYS, *LOCATION_KEYS]
+    stages = ["trainer"]
+    if stage == "pipeline" and any((path / "gan" / "checkpoints").glob("*.ckpt")):
+        stages = ["gan.trainer"]  # the GAN has started from the VAE, whose duration is now fixed
+    durations = [f"{trainer}.{key}" for trainer in stages for key in DURATION_KEYS]
+    ignored = [*IGNORED_KEYS, *LOCATION_KEYS, *durations]
     if "dataset" in saved["config"] and saved["config"]["dataset"] is None:
         ignored.append("dataset")  # that of the VAE, which may be given with another folder
     differing = [f"stage={stage}"]
     if saved["stage"] == stage:
         differing = diff_configs(saved["config"], config, ignored)
     if differing:
+        is_longer_vae = any(".trainer.max_" in setting for setting in differing)
+        hint = advise_init("vae", path) if is_longer_vae else ""
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "
             f"{', '.join(differing)}; restore these settings, or set hydra.run.dir to a new folder"
-            f"{hint_about_duration(differing, stage, path)}"
+            f"{hint}"
         )
 
 
-def hint_about_duration(differing: list[str], stage: str, path: Path) -> str:
-    """Return advice for training a model further, if settings of its duration differ.
+def duration_of(config: Mapping[str, Any], stage: str | None) -> list[Any]:
+    """Return the settings of the duration in the plain config of a run.
 
-    The learning rates depend on the duration, so a run that is resumed with a longer duration would
-    not equal an uninterrupted run.
+    Args:
+        config: Plain config.
+        stage: Stage of a pipeline; None: the run has a single stage.
     """
-    keys = [key for key in differing if "max_epochs" in key or "max_images" in key]
-    if not keys:
-        return ""
-    if stage == "pipeline":
-        stage = "vae" if all(key.startswith("vae.") for key in keys) else "gan"
+    trainer = (config if stage is None else config.get(stage, {})).get("trainer", {})
+    return [trainer.get(key) for key in DURATION_KEYS]
+
+
+def advise_init(stage: str, path: Path) -> str:
+    """Return advice for training the model of a stage further in a new run, if there is one."""
     if not (path / stage / "checkpoints" / "best.ckpt").exists():
         return ""
     command = f"python train.py stage={stage} {path_override('init', path)}"

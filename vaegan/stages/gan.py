@@ -34,7 +34,9 @@ from vaegan.runtime.paths import path_override
 from vaegan.stages.data_source import build_source, dataset_config
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
-from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder, saved_run
+from vaegan.stages.new_duration import Plan, make_plan, open_stage
+from vaegan.stages.run_folder import RunFolder, locked_run_folder
+from vaegan.stages.stage_checkpoints import load_saved_training
 from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
@@ -78,21 +80,21 @@ def fit_gan(
         return finished
     checkpoint, option = starting_checkpoint(run)
     is_natural = dataset_config(run.dataset, checkpoint).component.IS_NATURAL
-    resumed = saved_run(run_folder.path / "gan")
-    run, checkpoint = choose_vae_weights(run, checkpoint, is_natural, resumed)
+    saved = load_saved_training(run_folder.path / "gan")
+    run, checkpoint = choose_vae_weights(run, checkpoint, is_natural, saved and saved.run)
     source = source or build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     augmentation = run.resolved_augmentation(is_natural)
     discriminator = resolve_discriminator(run.discriminator, checkpoint.vae["encoder"], data)
     run = replace(run, augmentation=augmentation, discriminator=discriminator)
-    run = resolve_training(run, data, vae)
+    plan = make_plan(run_folder, "gan", saved, run, partial(resolve_plan, data=data, vae=vae))
+    run = plan.run
     module, transfers = build_module(run, checkpoint, vae, data, device)
     scorer = module.scorer
-    settings = fit_settings(run, data, f"val/{scorer.monitor}")
-    folder = run_folder.open_stage("gan")
-    callbacks = build_callbacks(run.callbacks)
-    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
+    settings = fit_settings(plan, f"val/{scorer.monitor}")
+    folder, resume_from = open_stage(run_folder, "gan", plan)
+    result = fit(module, data, folder, settings, resume_from, build_callbacks(run.callbacks))
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
         result.real_vs_real |= {f"{split}/{name}": value for name, value in scores.items()}
@@ -136,12 +138,13 @@ def build_module(
     return module, transfers
 
 
-def fit_settings(run: GANRun, data: ImageDataModule, monitor: str) -> FitSettings:
+def fit_settings(plan: Plan[GANRun], monitor: str) -> FitSettings:
     """Return the settings for `fit`; `monitor` is the tag that selects the best checkpoint."""
+    run = plan.run
     return FitSettings(
         seed=run.seed,
         trainer=run.trainer,
-        duration=resolve_duration(run.trainer, data, run.score_every_n_images),
+        duration=plan.duration,
         loader=run.loader,
         checkpoint=run.checkpoint,
         monitor=monitor,
@@ -165,6 +168,12 @@ def describe_run(
         "real_vs_real": scorer.real_statistics_by_split["val"].real_vs_real,
         "transfer": [transfer._asdict() for transfer in transfers],
     }
+
+
+def resolve_plan(run: GANRun, data: ImageDataModule, vae: VAE) -> Plan[GANRun]:
+    """Return the duration of a run, and the run with data-dependent defaults filled in."""
+    duration = resolve_duration(run.trainer, data, run.score_every_n_images)
+    return Plan(resolve_training(run, data, vae), duration)
 
 
 def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:

@@ -9,23 +9,22 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from vaegan.config import to_plain
-from vaegan.runtime.atomic_files import read_json, remove_partial, write_json
+from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.last_run import link_latest
 from vaegan.runtime.paths import display_path, path_override, shell_command
-from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import REQUEUE_SIGNALS, Interrupted, catch_signals, requeue
-from vaegan.stages.folder_access import CONFIG_FILE, FolderLock, check_run_folder
+from vaegan.stages.folder_access import CONFIG_FILE, FolderLock, check_run_folder, duration_of
 from vaegan.stages.run_config import TrainingRun
-from vaegan.training.loggers import truncate_logs
-from vaegan.training.resume_checkpoints import ResumeCheckpoints, periodic_checkpoints
+from vaegan.stages.stage_checkpoints import has_checkpoints
+from vaegan.training.resume_checkpoints import periodic_checkpoints
 from vaegan.training.stage_result import StageResult
 
 log = logging.getLogger(__name__)
@@ -58,22 +57,34 @@ class RunFolder:
             if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            self.write_config()
+            self.write_config(opened=stage)
         return broadcast(folder)
 
-    def write_config(self) -> None:
+    def write_config(self, opened: str | None = None) -> None:
         """Write config.json, so that the run can be resumed, unless its training has begun.
 
         Paths may have changed since an attempt that was killed before its first checkpoint.
+
+        Args:
+            opened: Stage that is about to be trained, whose duration may have been changed.
         """
         config_file = self.path / CONFIG_FILE
         folder = self.path / ("vae" if self.stage == "pipeline" else self.stage)
         has_begun = has_checkpoints(folder) or (folder / RESULT_FILE).exists()
-        if not (has_begun and config_file.exists()):
+        is_changed = opened is not None and self.has_new_duration(opened)
+        if is_changed or not (has_begun and config_file.exists()):
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
             link_latest(self.path)
+
+    def has_new_duration(self, stage: str) -> bool:
+        """True if the run had another duration of a stage when it was last started."""
+        path = self.path / CONFIG_FILE
+        if not path.exists():
+            return False
+        key = stage if self.stage == "pipeline" else None
+        return duration_of(read_json(path)["config"], key) != duration_of(self.config, key)
 
     def prepare_resume(self, signum: int) -> None:
         """After a signal, make the run resumable, and requeue its SLURM job if requested."""
@@ -83,9 +94,9 @@ class RunFolder:
                 requeue()
 
     def finished_result(self, stage: str) -> StageResult | None:
-        """Return the result of a stage; None if the stage has not finished."""
+        """Return the result of a stage; None if it has not finished, or has a new duration."""
         folder = self.path / stage
-        if not (folder / RESULT_FILE).exists():
+        if not (folder / RESULT_FILE).exists() or self.has_new_duration(stage):
             return None
         saved = read_json(folder / RESULT_FILE)
         self._remove_resume_checkpoints(folder)
@@ -154,67 +165,6 @@ def warn_about_versions(saved: Mapping[str, str]) -> None:
     for name, old in saved.items():
         if version(name) != old:
             log.warning(message, name, old, version(name))
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """True if a stage has a checkpoint to resume from."""
-    return bool(resume_candidates(folder))
-
-
-def resume_candidates(folder: Path) -> list[Path]:
-    """Return the checkpoints of a stage to resume from, newest first."""
-    last = folder / "checkpoints" / "last.ckpt"
-    return [*([last] if last.exists() else []), *periodic_checkpoints(folder)]
-
-
-def saved_run(folder: Path) -> dict[str, Any] | None:
-    """Return the plain run in the newest intact checkpoint of a stage; None if there is none.
-
-    Unlike `find_resume_checkpoint`, it changes no file.
-    """
-    run = None
-    if is_rank_zero():
-        for path in resume_candidates(folder):
-            with suppress(ValueError):
-                run = load_archive(path)["vaegan"]["run"]
-                break
-    return broadcast(run)
-
-
-def find_resume_checkpoint(folder: Path) -> Path | None:
-    """Find the newest intact checkpoint of a stage, and truncate the logs to its position.
-
-    Returns:
-        Path of the checkpoint; None if the stage has no checkpoints.
-
-    Raises:
-        ValueError: There are checkpoints, but none of them is intact.
-    """
-    found = None
-    if is_rank_zero():
-        remove_partial(folder / "checkpoints")
-        candidates = resume_candidates(folder)
-        broken = []
-        for path in candidates:
-            try:
-                log_position = load_archive(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
-            except ValueError as error:
-                log.warning("%s; trying the previous checkpoint", error)
-                broken.append(path)
-                continue
-            found = path
-            break
-        if candidates and found is None:
-            raise ValueError(
-                f"no checkpoint in {folder / 'checkpoints'} is intact; start a new run with "
-                "hydra.run.dir set to another folder"
-            )
-        if found:
-            for path in broken:
-                path.rename(path.with_suffix(".broken"))  # not counted in checkpoint.keep
-            truncate_logs(folder, log_position)
-            log.info("resuming from %s", display_path(found))
-    return broadcast(found)
 
 
 def create_folder(path: Path) -> None:

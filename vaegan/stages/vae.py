@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,9 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.initial_weights import init_vae
-from vaegan.stages.run_folder import RunFolder, find_resume_checkpoint, locked_run_folder
+from vaegan.stages.new_duration import Plan, make_plan, open_stage
+from vaegan.stages.run_folder import RunFolder, locked_run_folder
+from vaegan.stages.stage_checkpoints import load_saved_training
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
@@ -75,12 +78,12 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         run_folder: Run folder, locked by this process.
         source: Data set of the run.
     """
-    result = run_folder.finished_result("vae")
-    if result is not None:
-        return result
+    if (finished := run_folder.finished_result("vae")) is not None:
+        return finished
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
-    duration = resolve_duration(run.trainer, data)
-    run = resolve_widths(run.resolve_schedule(duration.epochs), data)
+    saved = load_saved_training(run_folder.path / "vae")
+    plan = make_plan(run_folder, "vae", saved, run, partial(resolve_plan, data=data))
+    run = resolve_widths(plan.run, data)
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
@@ -90,7 +93,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     settings = FitSettings(
         seed=run.seed,
         trainer=run.trainer,
-        duration=duration,
+        duration=plan.duration,
         loader=run.loader,
         checkpoint=run.checkpoint,
         monitor=monitor,
@@ -101,12 +104,18 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     patience = run.early_stopping_patience
     if patience is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
-    folder = run_folder.open_stage("vae")
-    result = fit(module, data, folder, settings, find_resume_checkpoint(folder), callbacks)
+    folder, resume_from = open_stage(run_folder, "vae", plan)
+    result = fit(module, data, folder, settings, resume_from, callbacks)
     report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
     report_collapse(result.metrics["test/kl"])
     run_folder.finish_stage(result)
     return result
+
+
+def resolve_plan(run: VAERun, data: ImageDataModule) -> Plan[VAERun]:
+    """Return the duration of a run, and the run with the length of the KL warm-up filled in."""
+    duration = resolve_duration(run.trainer, data)
+    return Plan(run.resolve_schedule(duration.epochs), duration)
 
 
 def resolve_widths(run: T, data: ImageDataModule) -> T:

@@ -36,7 +36,11 @@ class Duration:
     @property
     def num_images(self) -> int:
         """Number of training images, counting repeats."""
-        return self.num_steps * self.batch_size
+        return self.images_after(self.num_steps)
+
+    def images_after(self, num_steps: int) -> int:
+        """Return the number of training images in a number of steps, counting repeats."""
+        return num_steps * self.batch_size
 
     @property
     def log_interval(self) -> int:

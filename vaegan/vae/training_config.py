@@ -33,3 +33,7 @@ class VAETraining:
         is_valid = patience is None or patience >= 1
         require(is_valid, "early_stopping_patience", "at least 1, or null", patience)
         check_batch_size(self.loader, self.trainer)
+
+    def settings_by_duration(self) -> list[str]:
+        """Return the settings whose effect depends on the duration of training, as "key=value"."""
+        return [f"optimizer.{setting}" for setting in self.optimizer.settings_by_duration()]

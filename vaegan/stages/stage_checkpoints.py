@@ -1,0 +1,104 @@
+"""Checkpoints of a stage to resume from."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from vaegan.runtime.atomic_files import atomic_write, remove_partial
+from vaegan.runtime.collectives import broadcast, is_rank_zero
+from vaegan.runtime.paths import display_path
+from vaegan.runtime.safe_load import load_archive
+from vaegan.training.continuation import continued
+from vaegan.training.loggers import truncate_logs
+from vaegan.training.resume_checkpoints import ResumeCheckpoints, periodic_checkpoints
+
+log = logging.getLogger(__name__)
+
+
+class SavedTraining(NamedTuple):
+    """State of the training of a stage in its newest intact checkpoint."""
+
+    run: dict[str, Any]  # plain run with all defaults filled in
+    num_steps: int  # completed training steps
+    is_finished: bool  # True if training had ended
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """True if a stage has a checkpoint to resume from."""
+    return bool(resume_candidates(folder))
+
+
+def resume_candidates(folder: Path) -> list[Path]:
+    """Return the checkpoints of a stage to resume from, newest first."""
+    last = folder / "checkpoints" / "last.ckpt"
+    return [*([last] if last.exists() else []), *periodic_checkpoints(folder)]
+
+
+def load_saved_training(folder: Path) -> SavedTraining | None:
+    """Load the state of a stage's training; None if the stage has no intact checkpoint.
+
+    Unlike `find_resume_checkpoint`, it changes no file.
+    """
+    saved = None
+    if is_rank_zero():
+        for path in resume_candidates(folder):
+            with suppress(ValueError):
+                content = load_archive(path)
+                progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+                saved = SavedTraining(
+                    run=content["vaegan"]["run"],
+                    num_steps=progress["total"]["completed"],
+                    is_finished=content["callbacks"][ResumeCheckpoints.__name__]["is_finished"],
+                )
+                break
+    return broadcast(saved)
+
+
+def reopen_last(folder: Path, steps_per_epoch: int) -> None:
+    """Write last.ckpt of a finished stage as a checkpoint to resume from, in its own file."""
+    content = continued(load_archive(folder / "checkpoints" / "last.ckpt"), steps_per_epoch)
+    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    name = f"{progress['total']['completed']:08d}.ckpt"
+    with atomic_write(folder / "checkpoints" / name) as file:
+        torch.save(content, file)
+
+
+def find_resume_checkpoint(folder: Path) -> Path | None:
+    """Find the newest intact checkpoint of a stage, and truncate the logs to its position.
+
+    Returns:
+        Path of the checkpoint; None if the stage has no checkpoints.
+
+    Raises:
+        ValueError: There are checkpoints, but none of them is intact.
+    """
+    found = None
+    if is_rank_zero():
+        remove_partial(folder / "checkpoints")
+        candidates = resume_candidates(folder)
+        broken = []
+        for path in candidates:
+            try:
+                log_position = load_archive(path)["callbacks"][ResumeCheckpoints.__name__]["logs"]
+            except ValueError as error:
+                log.warning("%s; trying the previous checkpoint", error)
+                broken.append(path)
+                continue
+            found = path
+            break
+        if candidates and found is None:
+            raise ValueError(
+                f"no checkpoint in {folder / 'checkpoints'} is intact; start a new run with "
+                "hydra.run.dir set to another folder"
+            )
+        if found:
+            for path in broken:
+                path.rename(path.with_suffix(".broken"))  # not counted in checkpoint.keep
+            truncate_logs(folder, log_position)
+            log.info("resuming from %s", display_path(found))
+    return broadcast(found)
