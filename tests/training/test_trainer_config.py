@@ -111,8 +111,11 @@ def test_gan_defaults_depend_on_the_data(shape, is_natural, generator, discrimin
 def test_gan_defaults_of_a_cold_start(shape, is_natural, lr):
     training = GANTraining(warm_start=WarmStartConfig(generator="none"))
     resolved = resolve_data_defaults(training, shape, 10_000, is_natural)
-    assert resolved.saturation_logit == 8
+    assert resolved.saturation_logit == 8 and resolved.discriminator_warmup == 0
     assert resolved.generator_optimizer.lr == lr
+    until_accurate = replace(training, discriminator_warmup_accuracy=0.8)
+    resolved = resolve_data_defaults(until_accurate, shape, 10_000, is_natural)
+    assert resolved.discriminator_warmup == 1000
     partly_warm = GANTraining(warm_start=WarmStartConfig(generator="last"))
     warm = [
         resolve_data_defaults(training, shape, 10_000, is_natural, is_trained=True),
@@ -120,6 +123,7 @@ def test_gan_defaults_of_a_cold_start(shape, is_natural, lr):
     ]
     for resolved in warm:
         assert resolved.saturation_logit == (0 if is_natural else 8)
+        assert resolved.discriminator_warmup == 1000
         assert resolved.generator_optimizer.lr == (1e-3 if is_natural else 3e-3)
 
 

@@ -80,7 +80,8 @@ class GANTraining:
     # emphasis of colors and details in the augmented images before the discriminator
     emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)
     # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
-    # less than all images seen in training; null: 6,400, but at most a tenth of these
+    # less than all images seen in training; null: 6,400, but at most a tenth of these; 0 for cold
+    # starts without discriminator_warmup_accuracy
     discriminator_warmup: int | None = None
     # running mean of the fraction of pairs with real logit > fake logit, in (0.5, 1), at which the
     # discriminator warm-up ends early; null: it never ends early
@@ -201,7 +202,8 @@ def resolve_data_defaults(
     defaults = optimizer_defaults(image_shape, is_natural, is_warm)
     warmup = training.discriminator_warmup
     if warmup is None:
-        warmup = min(MAX_DEFAULT_WARMUP, num_images // 10)
+        has_warmup = is_warm or training.discriminator_warmup_accuracy is not None
+        warmup = min(MAX_DEFAULT_WARMUP, num_images // 10) if has_warmup else 0
     expected = f"less than {num_images}, the number of images seen in training"
     require(warmup < num_images, "discriminator_warmup", expected, warmup)
     saturation_logit = training.saturation_logit
