@@ -5,20 +5,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from tests import faults
 from tests.conftest import SMALL_GAN, SMALL_PIPELINE, SMALL_VAE, compose
 from tests.stages.test_run_folder import stop_after_two_batches
+from vaegan.config import to_plain
+from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages import new_duration
 from vaegan.stages.folder_access import check_run_folder
-from vaegan.stages.new_duration import Plan, find_obstacles
+from vaegan.stages.new_duration import Plan, find_obstacles, make_plan
 from vaegan.stages.run_folder import RunFolder
-from vaegan.stages.stage_checkpoints import SavedTraining
+from vaegan.stages.stage_checkpoints import SavedTraining, read_training
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.duration import Duration
 
-NUM_STEPS = 4  # per epoch in the small runs
+STEPS_PER_EPOCH = 4
 VAE = ["optimizer.lr_warmup=0", "optimizer.lr_final=1", "trainer.val_check_interval=0.5"]
 VAE = [*(word for word in SMALL_VAE if "max_epochs" not in word), *VAE]
 GAN = [*(word for word in SMALL_GAN if "max_epochs" not in word), "saturation_fraction=1"]
@@ -51,6 +54,12 @@ def longer(tmp_path_factory):
 def resume(folder, duration=TWO_EPOCHS, words=VAE):
     """Resume a run with a duration."""
     return run_stage(compose(*words, duration, "resume=true"), folder)
+
+
+def file_times(folder):
+    """Return the time of the last change of each file, except the lock, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 def assert_same_training(one, other, monkeypatch, stage="vae"):
@@ -93,9 +102,19 @@ def test_stopped_run_can_be_resumed_with_a_longer_duration(tmp_path, longer, mon
 def test_gan_that_ended_in_the_middle_of_an_epoch_is_trained_further(
     tmp_path, vae_result, monkeypatch
 ):
-    words = [*GAN, f"vae_ckpt={vae_result[0]}", "score_every_n_images=128"]
+    vae_folder = shutil.copytree(vae_result[0], tmp_path / "vae_run")
+    words = [*GAN, f"vae_ckpt={vae_folder}", "score_every_n_images=128"]
     for folder, num_images in (("run", 384), ("longer", 640)):
         run_stage(compose(*words, f"trainer.max_images={num_images}"), tmp_path / folder)
+    best = vae_folder / "vae" / "checkpoints" / "best.ckpt"
+    content, original = torch.load(best, weights_only=True), best.read_bytes()
+    content["state_dict"]["vae.decoder.net.0.bias"] += 1
+    torch.save(content, best)
+    before = file_times(tmp_path / "run")
+    with pytest.raises(ValueError, match="vae_ckpt is not the VAE that this GAN was started from"):
+        resume(tmp_path / "run", "trainer.max_images=640", words)
+    assert file_times(tmp_path / "run") == before
+    best.write_bytes(original)
     resume(tmp_path / "run", "trainer.max_images=640", words)
     assert_same_training(tmp_path / "run", tmp_path / "longer", monkeypatch, "gan")
 
@@ -131,89 +150,132 @@ def test_interrupted_change_of_the_duration(
 @pytest.mark.slow
 def test_earlier_duration_is_refused_once_it_has_been_changed(copied):
     run_folder = RunFolder(copied, read_json(copied / "config.json")["config"], "vae")
-    new_duration.reopen_stage(run_folder, "vae", NUM_STEPS)
+    new_duration.reopen_stage(run_folder, "vae", STEPS_PER_EPOCH)
     with pytest.raises(ValueError, match="has already been trained for 256 images"):
         resume(copied, ONE_EPOCH)
 
 
 @pytest.mark.slow
-def test_refused_durations_leave_the_run_unchanged(copied):
-    def state():
-        return {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
-
-    before = state()
+def test_refused_durations_leave_the_run_unchanged(copied, monkeypatch):
+    before = file_times(copied)
     with pytest.raises(ValueError, match="already been trained for 256 images.* duration of 128"):
         resume(copied, "trainer.max_images=128")
-    with pytest.raises(ValueError, match=r"validations would be 2 steps apart \(were 0.5 epochs\)"):
+    with pytest.raises(ValueError, match="validations every 2 steps, instead of every 0.5 epochs"):
         resume(copied, "trainer.max_images=512")
-    checkpoints = copied / "vae" / "checkpoints"
-    content = torch.load(checkpoints / "best.ckpt", weights_only=True)
-    content["callbacks"]["ResumeCheckpoints"]["is_finished"] = True
-    torch.save(content, checkpoints / "best.ckpt")
-    with pytest.raises(ValueError, match=r"best.ckpt contains the last weights.* init=") as error:
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="the data set differs"):
+        patch.setattr(ImageDataModule, "fingerprint", ["other"])
         resume(copied)
-    assert "effect" not in str(error.value)
-    (checkpoints / "last.ckpt").unlink()
+    (copied / "vae" / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"last.ckpt is missing or damaged"):
         resume(copied)
-    same = {path for path, time in state().items() if before[path] == time}
-    assert before.keys() - same == {checkpoints / "best.ckpt", checkpoints / "last.ckpt"}
+    after = file_times(copied)
+    assert [path.name for path in before if before[path] != after.pop(path)] == ["last.ckpt"]
+    assert not after
 
 
-SAVED = SavedTraining(run={}, num_steps=8, is_finished=True)
+@pytest.mark.slow
+def test_damaged_last_checkpoint_is_skipped(tmp_path, longer, monkeypatch):
+    stop_after_two_batches(compose(*VAE, ONE_EPOCH), tmp_path / "run", monkeypatch)
+    (tmp_path / "run" / "vae" / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+    resume(tmp_path / "run")
+    assert_same_training(tmp_path / "run", longer, monkeypatch)
 
 
-def obstacles(run, changed_run=None, val_intervals=(2, 2), saved=SAVED):
-    before = Plan(run, Duration(8, NUM_STEPS, 64, None, val_intervals[0]))
-    after = Plan(changed_run or run, Duration(16, NUM_STEPS, 64, None, val_intervals[1]))
-    return find_obstacles(saved, before, after)
+SAVED = SavedTraining(run={}, num_steps=8, is_finished=True, stopped_early=False)
+
+
+def obstacles(run, changed_run=None, val_intervals=(2, 2), saved=SAVED, settings=()):
+    """Return the obstacles to 16 steps instead of 8."""
+    saved = saved._replace(run=to_plain(run))
+    before = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, None, val_intervals[0]), [])
+    duration = Duration(16, STEPS_PER_EPOCH, 64, None, val_intervals[1])
+    return find_obstacles(saved, before, Plan(changed_run or run, duration, list(settings)))
+
+
+@pytest.mark.parametrize("word", ["optimizer.lr_final=0.1", "optimizer.lr_warmup=0.05"])
+def test_schedule_of_a_vae_depends_on_the_duration(word):
+    assert compose(*VAE, word).settings_by_duration() == [word]
 
 
 @pytest.mark.parametrize(
-    "word, expected",
+    "words, expected",
     [
-        ("optimizer.lr_final=0.1", "the effect of optimizer.lr_final=0.1 depends on it"),
-        ("optimizer.lr_warmup=0.05", "the effect of optimizer.lr_warmup=0.05 depends on it"),
+        ([], []),
+        (["generator_optimizer.lr_final=0"], ["generator_optimizer.lr_final=0"]),
+        (["discriminator_optimizer.lr_warmup=0.1"], ["discriminator_optimizer.lr_warmup=0.1"]),
+        (["saturation_fraction=0.5"], ["saturation_fraction=0.5"]),
+        (["saturation_fraction=0.5", "saturation_logit=0"], []),
+        (["saturation_fraction=0"], []),
     ],
 )
-def test_schedule_of_a_vae_depends_on_the_duration(word, expected):
-    assert obstacles(compose(*VAE, word)) == [expected]
+def test_schedules_of_a_gan_depend_on_the_duration(words, expected):
+    run = compose(*GAN, "vae_ckpt=x", "saturation_logit=8", *words)
+    assert run.settings_by_duration() == expected
 
 
 @pytest.mark.parametrize(
-    "word, expected",
+    "words, expected",
     [
-        ("generator_optimizer.lr_final=0", "generator_optimizer.lr_final=0"),
-        ("discriminator_optimizer.lr_warmup=0.1", "discriminator_optimizer.lr_warmup=0.1"),
-        ("saturation_fraction=0.5", "saturation_fraction=0.5"),
-        ("gradient_penalty.gamma_final=0.5", "the weight of gradient_penalty=r1"),
+        (["r1"], False),
+        (["wgan_gp"], False),
+        (["none"], False),
+        (["r1_r2", "gradient_penalty.gamma_final=0.5"], True),
     ],
 )
-def test_schedules_of_a_gan_depend_on_the_duration(word, expected):
-    run = compose(*GAN, "vae_ckpt=x", "saturation_logit=8", word)
-    assert obstacles(run) == [f"the effect of {expected} depends on it"]
+def test_weight_of_a_penalty_depends_on_the_duration(words, expected):
+    run = compose(*GAN, "vae_ckpt=x", f"gradient_penalty={words[0]}", *words[1:])
+    assert run.gradient_penalty.build((1, 28, 28)).depends_on_progress() == expected
 
 
-@pytest.mark.parametrize("word", ["saturation_fraction=1", "saturation_fraction=0"])
-def test_constant_settings_do_not_depend_on_the_duration(word):
-    run = compose(*GAN, "vae_ckpt=x", "saturation_logit=8", "gradient_penalty=wgan_gp", word)
-    assert obstacles(run) == []
-    run = compose(*GAN, "vae_ckpt=x", "saturation_logit=0", "saturation_fraction=0.5")
-    assert obstacles(run) == []
-
-
-def test_other_obstacles():
+def test_obstacles_to_a_longer_duration():
     run = compose(*VAE)
     assert obstacles(run) == []
-    assert obstacles(run, val_intervals=(None, 3)) == [
-        "validations would be 3 steps apart (were 0.5 epochs)"
+    assert obstacles(run, settings=["a=1", "b=2"]) == [
+        "settings whose effect depends on the duration (a=1, b=2)"
     ]
-    early = SAVED._replace(num_steps=6)
-    assert obstacles(run, saved=early) == ["training ended early, after 384 images"]
-    assert obstacles(run, saved=early._replace(is_finished=False)) == []
-    run = compose(*GAN, "vae_ckpt=x", "saturation_logit=8", "discriminator_warmup=51")
+    assert obstacles(run, val_intervals=(None, 1)) == [
+        "validations every step, instead of every 0.5 epochs"
+    ]
+    assert obstacles(run, val_intervals=(3, 3)) == [
+        "an additional validation at the end of the training"
+    ]
+    early = "the training ended early, after 384 images"
+    assert obstacles(run, saved=SAVED._replace(num_steps=6)) == [early]
+    assert obstacles(run, saved=SAVED._replace(num_steps=6, is_finished=False)) == []
+    assert obstacles(run, saved=SAVED._replace(stopped_early=True)) == [early.replace("384", "512")]
+    run = compose(*GAN, "vae_ckpt=x", "discriminator_warmup=51")
     changed = replace(run, discriminator_warmup=102)
-    assert obstacles(run, changed) == ["the default of discriminator_warmup would change"]
+    assert obstacles(run, changed) == ["another default: discriminator_warmup=102 (was 51)"]
+
+
+@pytest.mark.parametrize("wait_count, expected", [(9, False), (10, True)])
+def test_early_stopping_at_the_last_validation_is_known(wait_count, expected):
+    stopping = {"wait_count": wait_count, "patience": 10}
+    checkpoint = {
+        "vaegan": {"run": {}},
+        "loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": {"completed": 8}}}},
+        "callbacks": {
+            "ResumeCheckpoints": {"is_finished": True},
+            "EarlyStopping{'monitor': 'val/elbo', 'mode': 'max'}": stopping,
+        },
+    }
+    assert read_training(checkpoint) == SavedTraining({}, 8, True, expected)
+    callback = EarlyStopping("val/elbo", mode="max")
+    assert callback.state_key in checkpoint["callbacks"]
+    assert stopping.keys() <= callback.state_dict().keys()
+
+
+def test_duration_that_is_written_differently_is_not_new(tmp_path):
+    run = compose(*VAE)
+    saved = SAVED._replace(run=to_plain(run))
+    plan = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, 2, None), [])
+    run_folder = RunFolder(tmp_path, {}, "vae")
+    assert make_plan(run_folder, "vae", saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan
+    run = compose(*VAE, "trainer.max_images=512")
+    saved = SAVED._replace(run=to_plain(run))
+    changed = compose(*VAE, "trainer.max_images=512", TWO_EPOCHS)
+    with pytest.raises(ValueError, match=r"max_epochs=2 has no .* add trainer.max_images=null"):
+        make_plan(run_folder, "vae", saved, changed, lambda _: plan)
 
 
 def test_stage_of_a_pipeline_may_have_another_duration_until_it_has_begun(tmp_path):
@@ -230,12 +292,23 @@ def test_stage_of_a_pipeline_may_have_another_duration_until_it_has_begun(tmp_pa
         (checkpoints / "best.ckpt").touch()
         changed = RunFolder(tmp_path, config, "pipeline")
         assert changed.has_new_duration("gan") and not changed.has_new_duration("vae")
-    with pytest.raises(ValueError, match=r"vae.trainer.max_epochs=9 \(was 2\).*stage=vae init="):
+    with pytest.raises(ValueError, match=r"GAN .* vae.trainer.max_epochs=9 is no .*vae init="):
         check_run_folder(compose(*words["vae"]), "pipeline", tmp_path)
     check_run_folder(compose(*words["gan"]), "pipeline", tmp_path)
     (tmp_path / "gan" / "checkpoints" / "last.ckpt").touch()
     changed.open_stage("gan")
     assert read_json(tmp_path / "config.json")["config"]["gan"]["trainer"]["max_epochs"] == 9
+
+
+def test_command_that_resumes_a_run_has_the_new_duration(tmp_path, monkeypatch):
+    monkeypatch.delenv("UV", raising=False)
+    RunFolder(tmp_path, {"trainer": {"max_epochs": 1, "max_images": 9}}, "vae").open_stage("vae")
+    changed = RunFolder(tmp_path, {"trainer": {"max_epochs": 2, "max_images": None}}, "vae")
+    expected = f"python train.py resume={tmp_path}"
+    words = "trainer.max_epochs=2 trainer.max_images=null"
+    assert changed.resume_command([]) == f"{expected} {words}"
+    changed.open_stage("vae")
+    assert changed.resume_command([]) == expected
 
 
 def test_finished_stage_with_another_duration_is_not_finished(tmp_path):

@@ -40,7 +40,7 @@ def test_changed_settings_are_rejected_by_name(vae_result):
 def test_a_longer_duration_is_rejected_with_the_way_to_train_further(vae_result):
     with pytest.raises(
         ValueError,
-        match="lr_warmup=0.05, optimizer.lr_final=0 depends on it.*start a new run from it and "
+        match=r"\(optimizer.lr_warmup=0.05, optimizer.lr_final=0\).*start a new run from it and "
         "repeat the other settings: .*init=",
     ):
         run_stage(compose(*SMALL_VAE, "trainer.max_epochs=3", "resume=true"), vae_result[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -139,14 +139,22 @@ class ImageDataModule(pl.LightningDataModule):
             f"{saved_world_size}, as in the run that is resumed",
             world_size,
         )
+        self.check_fingerprint(state_dict)
+        self.epoch = state_dict["epoch"]
+        self.batches_done = state_dict["batches_done"]
+
+    def check_fingerprint(self, state_dict: Mapping[str, Any]) -> None:
+        """Check that a run was started with this data set.
+
+        Raises:
+            ValueError: The data set differs.
+        """
         if self.fingerprint != state_dict["data"]:
             raise ValueError(
                 "the data set differs from the one that the run was started with: the images, "
                 "their number or, for dataset=streaming, loader.num_workers changed. Restore them "
                 "to resume"
             )
-        self.epoch = state_dict["epoch"]
-        self.batches_done = state_dict["batches_done"]
 
     @cached_property
     def fingerprint(self) -> list[int | str]:

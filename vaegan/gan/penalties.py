@@ -44,9 +44,10 @@ class GradientPenalty(Component, abc.ABC, group="gradient_penalty"):
             progress: Fraction of discriminator steps done, in [0, 1].
         """
 
-    def changes_in_training(self) -> bool:
+    def depends_on_progress(self) -> bool:
         """True if the weight depends on the fraction of steps done, and so on the duration."""
-        return len({self.weight(0, tenths / 10) for tenths in range(11)}) > 1
+        steps, progress = (0, 1, 100, 10_000), [tenths / 10 for tenths in range(11)]
+        return any(len({self.weight(step, value) for value in progress}) > 1 for step in steps)
 
     @abc.abstractmethod
     def __call__(self, discriminator: DiscriminatorFn, real: Tensor, fake: Tensor) -> Tensor:

@@ -202,8 +202,7 @@ def resolve_data_defaults(
     defaults = optimizer_defaults(image_shape, is_natural, is_warm)
     warmup = training.discriminator_warmup
     if warmup is None:
-        has_warmup = is_warm or training.discriminator_warmup_accuracy is not None
-        warmup = min(MAX_DEFAULT_WARMUP, num_images // 10) if has_warmup else 0
+        warmup = default_warmup(training, num_images, is_warm)
     expected = f"less than {num_images}, the number of images seen in training"
     require(warmup < num_images, "discriminator_warmup", expected, warmup)
     saturation_logit = training.saturation_logit
@@ -218,6 +217,12 @@ def resolve_data_defaults(
             training.discriminator_optimizer, defaults["discriminator"]
         ),
     )
+
+
+def default_warmup(training: GANTraining, num_images: int, is_warm: bool) -> int:
+    """Return the default length of the discriminator warm-up, in real images."""
+    has_warmup = is_warm or training.discriminator_warmup_accuracy is not None
+    return min(MAX_DEFAULT_WARMUP, num_images // 10) if has_warmup else 0
 
 
 def optimizer_defaults(image_shape: ImageShape, is_natural: bool, is_warm: bool) -> Defaults:

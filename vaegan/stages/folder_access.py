@@ -10,13 +10,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vaegan.config import to_plain
+from vaegan.config import flatten, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.paths import path_override, shell_command
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.run_config import TrainingRun
 
 CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
 DURATION_KEYS = ("max_epochs", "max_images")  # of a trainer
 LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
@@ -133,35 +134,37 @@ def check_same_run(
     Raises:
         ValueError: Settings that change the result differ.
     """
-    stages = ["trainer"]
-    if stage == "pipeline" and any((path / "gan" / "checkpoints").glob("*.ckpt")):
-        stages = ["gan.trainer"]  # the GAN has started from the VAE, whose duration is now fixed
-    durations = [f"{trainer}.{key}" for trainer in stages for key in DURATION_KEYS]
-    ignored = [*IGNORED_KEYS, *LOCATION_KEYS, *durations]
+    has_gan = (path / "gan" / RESULT_FILE).exists()
+    has_gan = has_gan or any((path / "gan" / "checkpoints").glob("*.ckpt"))
+    durations = changed_durations(saved["config"], config)
+    fixed = [setting for setting in durations if setting.startswith("vae.")] if has_gan else []
+    if fixed:
+        raise ValueError(
+            f"{path} contains a GAN that has started from the VAE, so {', '.join(fixed)} is no "
+            "longer possible; restore the duration, or set hydra.run.dir to a new folder"
+            f"{advise_init('vae', path)}"
+        )
+    ignored = [*IGNORED_KEYS, *LOCATION_KEYS, *(f"trainer.{key}" for key in DURATION_KEYS)]
     if "dataset" in saved["config"] and saved["config"]["dataset"] is None:
         ignored.append("dataset")  # that of the VAE, which may be given with another folder
     differing = [f"stage={stage}"]
     if saved["stage"] == stage:
         differing = diff_configs(saved["config"], config, ignored)
     if differing:
-        is_longer_vae = any(".trainer.max_" in setting for setting in differing)
-        hint = advise_init("vae", path) if is_longer_vae else ""
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "
             f"{', '.join(differing)}; restore these settings, or set hydra.run.dir to a new folder"
-            f"{hint}"
         )
 
 
-def duration_of(config: Mapping[str, Any], stage: str | None) -> list[Any]:
-    """Return the settings of the duration in the plain config of a run.
-
-    Args:
-        config: Plain config.
-        stage: Stage of a pipeline; None: the run has a single stage.
-    """
-    trainer = (config if stage is None else config.get(stage, {})).get("trainer", {})
-    return [trainer.get(key) for key in DURATION_KEYS]
+def changed_durations(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return the settings of durations that a plain config changes, as typed on a command line."""
+    before, after = flatten(saved), flatten(config)
+    return [
+        f"{key}={'null' if value is None else value}"
+        for key, value in after.items()
+        if key.rpartition(".")[2] in DURATION_KEYS and before.get(key) != value
+    ]
 
 
 def advise_init(stage: str, path: Path) -> str:

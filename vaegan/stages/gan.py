@@ -93,7 +93,7 @@ def fit_gan(
     module, transfers = build_module(run, checkpoint, vae, data, device)
     scorer = module.scorer
     settings = fit_settings(plan, f"val/{scorer.monitor}")
-    folder, resume_from = open_stage(run_folder, "gan", plan)
+    folder, resume_from = open_stage(run_folder, "gan", plan, module, data, settings)
     result = fit(module, data, folder, settings, resume_from, build_callbacks(run.callbacks))
     for split in SCORED_SPLITS:
         scores = scorer.real_statistics(split, module.device).real_vs_real
@@ -172,8 +172,11 @@ def describe_run(
 
 def resolve_plan(run: GANRun, data: ImageDataModule, vae: VAE) -> Plan[GANRun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
-    duration = resolve_duration(run.trainer, data, run.score_every_n_images)
-    return Plan(resolve_training(run, data, vae), duration)
+    run = resolve_training(run, data, vae)
+    settings = run.settings_by_duration()
+    if run.gradient_penalty.build(data.source.image_shape).depends_on_progress():
+        settings.append(f"gradient_penalty={run.gradient_penalty.name} with a changing weight")
+    return Plan(run, resolve_duration(run.trainer, data, run.score_every_n_images), settings)
 
 
 def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,14 +21,19 @@ from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.last_run import link_latest
 from vaegan.runtime.paths import display_path, path_override, shell_command
 from vaegan.runtime.signals import REQUEUE_SIGNALS, Interrupted, catch_signals, requeue
-from vaegan.stages.folder_access import CONFIG_FILE, FolderLock, check_run_folder, duration_of
+from vaegan.stages.folder_access import (
+    CONFIG_FILE,
+    RESULT_FILE,
+    FolderLock,
+    changed_durations,
+    check_run_folder,
+)
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_checkpoints import has_checkpoints
 from vaegan.training.resume_checkpoints import periodic_checkpoints
 from vaegan.training.stage_result import StageResult
 
 log = logging.getLogger(__name__)
-RESULT_FILE = "result.json"
 LIBRARIES = ("torch", "lightning", "numpy", "zuko")  # versions are stored in config.json
 
 
@@ -57,34 +62,41 @@ class RunFolder:
             if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            self.write_config(opened=stage)
+            self.write_config(is_opened=True)
         return broadcast(folder)
 
-    def write_config(self, opened: str | None = None) -> None:
+    def write_config(self, is_opened: bool = False) -> None:
         """Write config.json, so that the run can be resumed, unless its training has begun.
 
         Paths may have changed since an attempt that was killed before its first checkpoint.
 
         Args:
-            opened: Stage that is about to be trained, whose duration may have been changed.
+            is_opened: True if a stage is about to be trained, with an accepted duration.
         """
         config_file = self.path / CONFIG_FILE
         folder = self.path / ("vae" if self.stage == "pipeline" else self.stage)
         has_begun = has_checkpoints(folder) or (folder / RESULT_FILE).exists()
-        is_changed = opened is not None and self.has_new_duration(opened)
+        is_changed = is_opened and self.new_durations()
         if is_changed or not (has_begun and config_file.exists()):
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
             write_json(config_file, content)
             link_latest(self.path)
 
-    def has_new_duration(self, stage: str) -> bool:
-        """True if the run had another duration of a stage when it was last started."""
+    def new_durations(self) -> list[str]:
+        """Return the settings of durations that differ from those in config.json."""
         path = self.path / CONFIG_FILE
-        if not path.exists():
-            return False
-        key = stage if self.stage == "pipeline" else None
-        return duration_of(read_json(path)["config"], key) != duration_of(self.config, key)
+        return changed_durations(read_json(path)["config"], self.config) if path.exists() else []
+
+    def has_new_duration(self, stage: str) -> bool:
+        """True if config.json has another duration of a stage."""
+        prefix = f"{stage}." if self.stage == "pipeline" else ""
+        return any(setting.startswith(prefix) for setting in self.new_durations())
+
+    def resume_command(self, plugins: Sequence[str]) -> str:
+        """Return the command that resumes the run."""
+        words = [path_override("resume", self.path), *self.new_durations()]
+        return shell_command(f"python train.py {' '.join(words)}", plugins)
 
     def prepare_resume(self, signum: int) -> None:
         """After a signal, make the run resumable, and requeue its SLURM job if requested."""
@@ -136,7 +148,6 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
             lock.acquire()
     except OSError as error:
         raise folder_error(path, error) from error
-    command = shell_command(f"python train.py {path_override('resume', path)}", run.plugins)
     # A resumed run must have the same config as an uninterrupted one.
     run_folder = RunFolder(path, to_plain(replace(run, resume=False)), stage)
     try:
@@ -148,12 +159,12 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
             yield run_folder
     except Interrupted as end:
         run_folder.prepare_resume(end.signum)
-        message = f"{end}. Resume with: {command}"
+        message = f"{end}. Resume with: {run_folder.resume_command(run.plugins)}"
         raise Interrupted(end.signum, message, has_command=True) from end
     except OSError as error:
         raise ValueError(
             f"{error}. Run stopped; earlier checkpoints are intact. Fix the problem, then resume "
-            f"with: {command}"
+            f"with: {run_folder.resume_command(run.plugins)}"
         ) from error
     finally:
         lock.release()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from vaegan.runtime.atomic_files import atomic_write, remove_partial
 from vaegan.runtime.collectives import broadcast, is_rank_zero
@@ -26,6 +28,7 @@ class SavedTraining(NamedTuple):
     run: dict[str, Any]  # plain run with all defaults filled in
     num_steps: int  # completed training steps
     is_finished: bool  # True if training had ended
+    stopped_early: bool  # True if EarlyStopping had run out of patience
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -48,15 +51,22 @@ def load_saved_training(folder: Path) -> SavedTraining | None:
     if is_rank_zero():
         for path in resume_candidates(folder):
             with suppress(ValueError):
-                content = load_archive(path)
-                progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-                saved = SavedTraining(
-                    run=content["vaegan"]["run"],
-                    num_steps=progress["total"]["completed"],
-                    is_finished=content["callbacks"][ResumeCheckpoints.__name__]["is_finished"],
-                )
+                saved = read_training(load_archive(path))
                 break
     return broadcast(saved)
+
+
+def read_training(checkpoint: Mapping[str, Any]) -> SavedTraining:
+    """Return the state of a stage's training from the content of a checkpoint."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    callbacks = checkpoint["callbacks"]
+    stopping = [callbacks[key] for key in callbacks if key.startswith(EarlyStopping.__name__)]
+    return SavedTraining(
+        run=checkpoint["vaegan"]["run"],
+        num_steps=progress["total"]["completed"],
+        is_finished=callbacks[ResumeCheckpoints.__name__]["is_finished"],
+        stopped_early=any(state["wait_count"] >= state["patience"] for state in stopping),
+    )
 
 
 def reopen_last(folder: Path, steps_per_epoch: int) -> None:

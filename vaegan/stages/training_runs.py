@@ -141,12 +141,6 @@ class GANRun(InitialWeights, GANTraining, GANConfig, TrainingRun):
         expected = "null with init, because the checkpoint of a GAN contains its VAE"
         require(weights is None or self.init == "", "warm_start.vae_weights", expected, weights)
 
-    def settings_by_duration(self) -> list[str]:
-        settings = GANTraining.settings_by_duration(self)
-        if self.gradient_penalty.build((1, 1, 1)).changes_in_training():  # for any image shape
-            settings.append(f"the weight of gradient_penalty={self.gradient_penalty.name}")
-        return settings
-
     def resolve_defaults(self) -> GANRun:
         vae_ckpt = self.vae_ckpt
         if vae_ckpt == LAST:

@@ -83,7 +83,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     saved = load_saved_training(run_folder.path / "vae")
     plan = make_plan(run_folder, "vae", saved, run, partial(resolve_plan, data=data))
-    run = resolve_widths(plan.run, data)
+    run = plan.run
     vae = build_initial_vae(run, data)
     config = to_plain(run)
     names = source.class_names
@@ -104,7 +104,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     patience = run.early_stopping_patience
     if patience is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
-    folder, resume_from = open_stage(run_folder, "vae", plan)
+    folder, resume_from = open_stage(run_folder, "vae", plan, module, data, settings)
     result = fit(module, data, folder, settings, resume_from, callbacks)
     report_overfitting(module, data, result.metrics["test/elbo"], run.seed)
     report_collapse(result.metrics["test/kl"])
@@ -113,9 +113,10 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
 
 
 def resolve_plan(run: VAERun, data: ImageDataModule) -> Plan[VAERun]:
-    """Return the duration of a run, and the run with the length of the KL warm-up filled in."""
+    """Return the duration of a run, and the run with data-dependent defaults filled in."""
     duration = resolve_duration(run.trainer, data)
-    return Plan(run.resolve_schedule(duration.epochs), duration)
+    run = resolve_widths(run.resolve_schedule(duration.epochs), data)
+    return Plan(run, duration, run.settings_by_duration())
 
 
 def resolve_widths(run: T, data: ImageDataModule) -> T:

@@ -52,6 +52,13 @@ class Duration:
         """Number of passes over the training set."""
         return self.num_steps / self.steps_per_epoch
 
+    def ends_with_validation(self, config: TrainerConfig) -> bool:
+        """True if training ends at most a tenth of a validation interval after a validation."""
+        if self.val_interval is not None:
+            return self.num_steps % self.val_interval <= self.val_interval // 10
+        interval = max(1, int(self.steps_per_epoch * config.val_check_interval))
+        return self.steps_per_epoch % interval <= interval // 10
+
     def trainer_options(self, config: TrainerConfig) -> dict[str, Any]:
         """Return the arguments of Lightning's Trainer."""
         options: dict[str, Any] = {"limit_train_batches": config.limit_train_batches}

@@ -20,6 +20,7 @@ from vaegan.data.loader_processes import explain_loader_failures
 from vaegan.runtime.atomic_files import atomic_write, write_json
 from vaegan.runtime.collectives import all_gather, is_rank_zero
 from vaegan.runtime.out_of_memory import explain_out_of_memory
+from vaegan.runtime.safe_load import load_archive
 from vaegan.runtime.signals import deferred_signals
 from vaegan.training.devices import (
     cluster_environment,
@@ -100,6 +101,23 @@ def fit(
         list_skipped_files(folder, data.skipped)  # some are found only during training
         events.log_hyperparams(flatten(settings.hparams), metrics=metrics)
     return StageResult(folder, checkpoint, metrics, tag=settings.monitor)
+
+
+def check_resumable(
+    module: pl.LightningModule, data: ImageDataModule, settings: FitSettings, path: Path
+) -> None:
+    """Check that training can resume from a checkpoint, as `fit` does when it loads it.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or does not fit the module, the data set or the
+            settings.
+    """
+    checkpoint = load_archive(path)
+    data.check_fingerprint(checkpoint[ImageDataModule.__name__])
+    BestCheckpoint(path.parent, settings.monitor, settings.mode).check_monitor(checkpoint)
+    with explain_failures(module, settings.loader, path):
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
 
 
 def build_trainer(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,14 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self.check_monitor(checkpoint)
+
+    def check_monitor(self, checkpoint: Mapping[str, Any]) -> None:
+        """Check that the run that wrote a checkpoint selected the best one by the same metric.
+
+        Raises:
+            ValueError: It used another metric.
+        """
         keys = [key for key in checkpoint["callbacks"] if key.startswith(type(self).__name__)]
         if keys and self.state_key not in keys:
             raise ValueError(
