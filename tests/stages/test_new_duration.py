@@ -269,13 +269,12 @@ def test_duration_that_is_written_differently_is_not_new(tmp_path):
     run = compose(*VAE)
     saved = SAVED._replace(run=to_plain(run))
     plan = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, 2, None), [])
-    run_folder = RunFolder(tmp_path, {}, "vae")
-    assert make_plan(run_folder, "vae", saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan
+    assert make_plan(tmp_path, saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan
     run = compose(*VAE, "trainer.max_images=512")
     saved = SAVED._replace(run=to_plain(run))
     changed = compose(*VAE, "trainer.max_images=512", TWO_EPOCHS)
     with pytest.raises(ValueError, match=r"max_epochs=2 has no .* add trainer.max_images=null"):
-        make_plan(run_folder, "vae", saved, changed, lambda _: plan)
+        make_plan(tmp_path, saved, changed, lambda _: plan)
 
 
 def test_stage_of_a_pipeline_may_have_another_duration_until_it_has_begun(tmp_path):

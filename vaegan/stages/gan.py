@@ -88,7 +88,7 @@ def fit_gan(
     augmentation = run.resolved_augmentation(is_natural)
     discriminator = resolve_discriminator(run.discriminator, checkpoint.vae["encoder"], data)
     run = replace(run, augmentation=augmentation, discriminator=discriminator)
-    plan = make_plan(run_folder, "gan", saved, run, partial(resolve_plan, data=data, vae=vae))
+    plan = make_plan(run_folder.path / "gan", saved, run, partial(resolve_plan, data=data, vae=vae))
     run = plan.run
     module, transfers = build_module(run, checkpoint, vae, data, device)
     scorer = module.scorer

@@ -38,17 +38,12 @@ class Plan(NamedTuple, Generic[T]):
 
 
 def make_plan(
-    run_folder: RunFolder,
-    stage: str,
-    saved: SavedTraining | None,
-    run: T,
-    resolve: Callable[[T], Plan[T]],
+    folder: Path, saved: SavedTraining | None, run: T, resolve: Callable[[T], Plan[T]]
 ) -> Plan[T]:
     """Return the plan of a stage; if it has begun, check that it can continue with this plan.
 
     Args:
-        run_folder: Run folder.
-        stage: Stage of the run: vae or gan.
+        folder: Folder of the stage.
         saved: The training so far; None: the stage has no intact checkpoint.
         run: Settings of the stage.
         resolve: Returns the plan of given settings.
@@ -56,7 +51,6 @@ def make_plan(
     Raises:
         ValueError: The result would differ from that of one run of this duration.
     """
-    folder = run_folder.path / stage
     plan = resolve(run)
     if saved is None:
         check_unfinished(folder)
@@ -76,7 +70,7 @@ def make_plan(
             f"{folder} was started with a duration of {before.duration.num_images:,} images. With "
             f"{plan.duration.num_images:,} images, the result would differ from that of one run "
             f"of this duration: {'; '.join(obstacles)}. {RESTORE}"
-            f"{advise_init(stage, run_folder.path)}"
+            f"{advise_init(folder.name, folder.parent)}"
         )
     return plan._replace(earlier=saved)
 

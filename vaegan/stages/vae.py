@@ -82,7 +82,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         return finished
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     saved = load_saved_training(run_folder.path / "vae")
-    plan = make_plan(run_folder, "vae", saved, run, partial(resolve_plan, data=data))
+    plan = make_plan(run_folder.path / "vae", saved, run, partial(resolve_plan, data=data))
     run = plan.run
     vae = build_initial_vae(run, data)
     config = to_plain(run)
