@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages import new_duration
-from vaegan.stages.folder_access import check_run_folder
+from vaegan.stages.folder_access import check_run_folder, resume_command
 from vaegan.stages.new_duration import Plan, find_obstacles, make_plan
 from vaegan.stages.run_folder import RunFolder
 from vaegan.stages.stage_checkpoints import SavedTraining, read_training
@@ -22,7 +23,7 @@ from vaegan.stages.stage_table import run_stage
 from vaegan.training.duration import Duration
 
 STEPS_PER_EPOCH = 4
-VAE = ["optimizer.lr_warmup=0", "optimizer.lr_final=1", "trainer.val_check_interval=0.5"]
+VAE = ["optimizer.lr_warmup=0", "optimizer.lr_final=1"]
 VAE = [*(word for word in SMALL_VAE if "max_epochs" not in word), *VAE]
 GAN = [*(word for word in SMALL_GAN if "max_epochs" not in word), "saturation_fraction=1"]
 GAN += [f"{network}_optimizer.lr_final=1" for network in ("generator", "discriminator")]
@@ -150,7 +151,8 @@ def test_interrupted_change_of_the_duration(
 @pytest.mark.slow
 def test_earlier_duration_is_refused_once_it_has_been_changed(copied):
     run_folder = RunFolder(copied, read_json(copied / "config.json")["config"], "vae")
-    new_duration.reopen_stage(run_folder, "vae", STEPS_PER_EPOCH)
+    last = torch.load(copied / "vae" / "checkpoints" / "last.ckpt", weights_only=True)
+    new_duration.reopen_stage(run_folder, "vae", last, STEPS_PER_EPOCH)
     with pytest.raises(ValueError, match="has already been trained for 256 images"):
         resume(copied, ONE_EPOCH)
 
@@ -160,11 +162,12 @@ def test_refused_durations_leave_the_run_unchanged(copied, monkeypatch):
     before = file_times(copied)
     with pytest.raises(ValueError, match="already been trained for 256 images.* duration of 128"):
         resume(copied, "trainer.max_images=128")
-    with pytest.raises(ValueError, match="validations every 2 steps, instead of every 0.5 epochs"):
+    with pytest.raises(ValueError, match="validations every 4 steps, instead of every epoch"):
         resume(copied, "trainer.max_images=512")
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="the data set differs"):
-        patch.setattr(ImageDataModule, "fingerprint", ["other"])
-        resume(copied)
+    for changed in (TWO_EPOCHS, "trainer.max_images=256"):
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="data set differs"):
+            patch.setattr(ImageDataModule, "fingerprint", ["other"])
+            resume(copied, changed)
     (copied / "vae" / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"last.ckpt is missing or damaged"):
         resume(copied)
@@ -177,11 +180,16 @@ def test_refused_durations_leave_the_run_unchanged(copied, monkeypatch):
 def test_damaged_last_checkpoint_is_skipped(tmp_path, longer, monkeypatch):
     stop_after_two_batches(compose(*VAE, ONE_EPOCH), tmp_path / "run", monkeypatch)
     (tmp_path / "run" / "vae" / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+    before = file_times(tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="data set differs"):
+        patch.setattr(ImageDataModule, "fingerprint", ["other"])
+        resume(tmp_path / "run")
+    assert file_times(tmp_path / "run") == before
     resume(tmp_path / "run")
     assert_same_training(tmp_path / "run", longer, monkeypatch)
 
 
-SAVED = SavedTraining(run={}, num_steps=8, is_finished=True, stopped_early=False)
+SAVED = SavedTraining(Path("last.ckpt"), run={}, num_steps=8, is_finished=True, stopped_early=False)
 
 
 def obstacles(run, changed_run=None, val_intervals=(2, 2), saved=SAVED, settings=()):
@@ -234,7 +242,7 @@ def test_obstacles_to_a_longer_duration():
         "settings whose effect depends on the duration (a=1, b=2)"
     ]
     assert obstacles(run, val_intervals=(None, 1)) == [
-        "validations every step, instead of every 0.5 epochs"
+        "validations every step, instead of every epoch"
     ]
     assert obstacles(run, val_intervals=(3, 3)) == [
         "an additional validation at the end of the training"
@@ -259,7 +267,7 @@ def test_early_stopping_at_the_last_validation_is_known(wait_count, expected):
             "EarlyStopping{'monitor': 'val/elbo', 'mode': 'max'}": stopping,
         },
     }
-    assert read_training(checkpoint) == SavedTraining({}, 8, True, expected)
+    assert read_training(checkpoint, SAVED.path) == SAVED._replace(stopped_early=expected)
     callback = EarlyStopping("val/elbo", mode="max")
     assert callback.state_key in checkpoint["callbacks"]
     assert stopping.keys() <= callback.state_dict().keys()
@@ -269,7 +277,9 @@ def test_duration_that_is_written_differently_is_not_new(tmp_path):
     run = compose(*VAE)
     saved = SAVED._replace(run=to_plain(run))
     plan = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, 2, None), [])
-    assert make_plan(tmp_path, saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan
+    assert make_plan(tmp_path, saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan._replace(
+        saved=saved
+    )
     run = compose(*VAE, "trainer.max_images=512")
     saved = SAVED._replace(run=to_plain(run))
     changed = compose(*VAE, "trainer.max_images=512", TWO_EPOCHS)
@@ -302,12 +312,12 @@ def test_stage_of_a_pipeline_may_have_another_duration_until_it_has_begun(tmp_pa
 def test_command_that_resumes_a_run_has_the_new_duration(tmp_path, monkeypatch):
     monkeypatch.delenv("UV", raising=False)
     RunFolder(tmp_path, {"trainer": {"max_epochs": 1, "max_images": 9}}, "vae").open_stage("vae")
-    changed = RunFolder(tmp_path, {"trainer": {"max_epochs": 2, "max_images": None}}, "vae")
+    config = {"trainer": {"max_epochs": 2, "max_images": None}}
     expected = f"python train.py resume={tmp_path}"
     words = "trainer.max_epochs=2 trainer.max_images=null"
-    assert changed.resume_command([]) == f"{expected} {words}"
-    changed.open_stage("vae")
-    assert changed.resume_command([]) == expected
+    assert resume_command(tmp_path, config, []) == f"{expected} {words}"
+    RunFolder(tmp_path, config, "vae").open_stage("vae")
+    assert resume_command(tmp_path, config, []) == expected
 
 
 def test_finished_stage_with_another_duration_is_not_finished(tmp_path):

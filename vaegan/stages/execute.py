@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from vaegan.config import to_plain
 from vaegan.runtime.denormals import denormals_as_zero
 from vaegan.runtime.launch import launch
-from vaegan.runtime.paths import path_override, shell_command
 from vaegan.runtime.signals import Interrupted, catch_signals, interruptible
+from vaegan.stages.folder_access import resume_command
 from vaegan.stages.run_config import RunConfig, TrainingRun
 from vaegan.stages.stage_table import run_stage, stage_of
 from vaegan.training.stage_result import StageResult
@@ -26,16 +27,14 @@ def execute(run: RunConfig, output_dir: Path) -> StageResult | None:
     results = output_dir / stage_of(run)
     is_removable = not isinstance(run, TrainingRun) and not results.exists()
     num_devices, num_nodes = device_counts(run)
-    resume_command = shell_command(
-        f"python train.py {path_override('resume', output_dir)}", run.plugins
-    )
+    command = resume_command(output_dir, to_plain(run), run.plugins)
 
     def run_in_this_process() -> StageResult | None:
         with catch_signals(), interruptible(), denormals_as_zero():
             return run_stage(run, output_dir)
 
     try:
-        return launch(run_in_this_process, num_devices, num_nodes, resume_command)
+        return launch(run_in_this_process, num_devices, num_nodes, command)
     except Interrupted:
         if is_removable:
             shutil.rmtree(results, ignore_errors=True)

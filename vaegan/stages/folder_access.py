@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,18 @@ def check_same_run(
             f"{path} was started with other settings, which would change the result: "
             f"{', '.join(differing)}; restore these settings, or set hydra.run.dir to a new folder"
         )
+
+
+def resume_command(path: Path, config: Mapping[str, Any], plugins: Sequence[str]) -> str:
+    """Return the command that resumes a run, with the durations that are not recorded yet."""
+    words = [path_override("resume", path), *new_durations(path, config)]
+    return shell_command(f"python train.py {' '.join(words)}", plugins)
+
+
+def new_durations(path: Path, config: Mapping[str, Any]) -> list[str]:
+    """Return the settings of durations that differ from those in the config.json of a folder."""
+    file = path / CONFIG_FILE
+    return changed_durations(read_json(file)["config"], config) if file.exists() else []
 
 
 def changed_durations(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

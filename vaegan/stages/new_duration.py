@@ -5,10 +5,10 @@ This is possible if the result equals that of one uninterrupted run of the new d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
 
@@ -18,13 +18,13 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.folder_access import DURATION_KEYS, RESULT_FILE, advise_init
 from vaegan.stages.run_folder import RunFolder
-from vaegan.stages.stage_checkpoints import SavedTraining, find_resume_checkpoint, reopen_last
+from vaegan.stages.stage_checkpoints import SavedTraining, find_resume_checkpoint, write_continued
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.training.duration import Duration
 from vaegan.training.fit import FitSettings, check_resumable
 
 T = TypeVar("T", VAERun, GANRun)
-RESTORE = "Restore the duration, or set hydra.run.dir to a new folder"
+RESTORE = "Restore the duration, or start a new run"
 
 
 class Plan(NamedTuple, Generic[T]):
@@ -33,8 +33,8 @@ class Plan(NamedTuple, Generic[T]):
     run: T  # settings with all defaults filled in
     duration: Duration
     settings_by_duration: list[str]  # settings whose effect depends on the duration
-    # the training so far, if it had another duration; else None
-    earlier: SavedTraining | None = None
+    saved: SavedTraining | None = None  # the training so far, if any
+    is_changed: bool = False  # True if the training so far had another duration
 
 
 def make_plan(
@@ -51,13 +51,14 @@ def make_plan(
     Raises:
         ValueError: The result would differ from that of one run of this duration.
     """
-    plan = resolve(run)
+    plan = resolve(run)._replace(saved=saved)
     if saved is None:
         check_unfinished(folder)
         return plan
     before = resolve(with_duration_of(run, saved))
     is_past = saved.num_steps >= plan.duration.num_steps
-    if before.duration == plan.duration and (saved.is_finished or not is_past):
+    is_same = before.duration == plan.duration and not is_past
+    if is_same or (saved.is_finished and before.duration.num_steps == plan.duration.num_steps):
         return plan
     if is_past:
         num_images = plan.duration.images_after(saved.num_steps)
@@ -72,7 +73,7 @@ def make_plan(
             f"of this duration: {'; '.join(obstacles)}. {RESTORE}"
             f"{advise_init(folder.name, folder.parent)}"
         )
-    return plan._replace(earlier=saved)
+    return plan._replace(is_changed=True)
 
 
 def check_unfinished(folder: Path) -> None:
@@ -83,7 +84,8 @@ def check_unfinished(folder: Path) -> None:
     """
     if (folder / RESULT_FILE).exists():
         file = "its checkpoints/last.ckpt is missing or damaged"
-        raise ValueError(f"{folder} cannot be trained further: {file}. {RESTORE}")
+        hint = advise_init(folder.name, folder.parent)
+        raise ValueError(f"{folder} cannot be trained further: {file}. {RESTORE}{hint}")
 
 
 def with_duration_of(run: T, saved: SavedTraining) -> T:
@@ -147,25 +149,36 @@ def open_stage(
     """Return the folder of a stage, and the checkpoint to resume from, if there is one.
 
     Raises:
-        ValueError: The folder cannot be created, none of its checkpoints is intact, or those of a
-            finished stage do not fit the run.
+        ValueError: The folder cannot be created, none of its checkpoints is intact, or the newest
+            one does not fit the run. If the duration is new, no file has been changed then.
     """
-    if plan.earlier is not None and plan.earlier.is_finished and is_rank_zero():
-        last = run_folder.path / stage / "checkpoints" / "last.ckpt"
-        check_resumable(module, data, settings, last)
-        reopen_stage(run_folder, stage, plan.duration.steps_per_epoch)
+    is_new = plan.is_changed or bool(run_folder.new_durations())
+    if plan.saved is not None and is_new and is_rank_zero():
+        checkpoint = check_resumable(module, data, settings, plan.saved.path)
+        if plan.is_changed:
+            last = checkpoint if plan.saved.is_finished else None
+            reopen_stage(run_folder, stage, last, plan.duration.steps_per_epoch)
     folder = run_folder.open_stage(stage)
     return folder, find_resume_checkpoint(folder)
 
 
-def reopen_stage(run_folder: RunFolder, stage: str, steps_per_epoch: int) -> None:
-    """Prepare a finished stage for resuming it with the duration of the run.
+def reopen_stage(
+    run_folder: RunFolder, stage: str, last: Mapping[str, Any] | None, steps_per_epoch: int
+) -> None:
+    """Prepare a stage for resuming it with the duration of the run.
 
     If this is interrupted, the run can still be resumed with the earlier or the new duration.
+
+    Args:
+        run_folder: Run folder.
+        stage: Stage of the run: vae or gan.
+        last: Content of last.ckpt if the training had ended; else None.
+        steps_per_epoch: Training steps per epoch.
     """
     folder = run_folder.path / stage
-    reopen_last(folder, steps_per_epoch)
+    if last is not None:
+        write_continued(folder, last, steps_per_epoch)
     for name in (RESULT_FILE, "run.json"):
         (folder / name).unlink(missing_ok=True)
     run_folder.write_config(is_opened=True)
-    (folder / "checkpoints" / "last.ckpt").unlink()
+    (folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Run folders: written by one run at a time, and resumable by a later command.
 
-config.json    stage, settings and library versions that the run was started with
+config.json    stage, settings and library versions that the run was started with; newest duration
 vae/, gan/     one folder per stage; contains result.json once the stage has finished
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,14 +19,15 @@ from vaegan.config import to_plain
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.last_run import link_latest
-from vaegan.runtime.paths import display_path, path_override, shell_command
+from vaegan.runtime.paths import display_path
 from vaegan.runtime.signals import REQUEUE_SIGNALS, Interrupted, catch_signals, requeue
 from vaegan.stages.folder_access import (
     CONFIG_FILE,
     RESULT_FILE,
     FolderLock,
-    changed_durations,
     check_run_folder,
+    new_durations,
+    resume_command,
 )
 from vaegan.stages.run_config import TrainingRun
 from vaegan.stages.stage_checkpoints import has_checkpoints
@@ -85,18 +86,12 @@ class RunFolder:
 
     def new_durations(self) -> list[str]:
         """Return the settings of durations that differ from those in config.json."""
-        path = self.path / CONFIG_FILE
-        return changed_durations(read_json(path)["config"], self.config) if path.exists() else []
+        return new_durations(self.path, self.config)
 
     def has_new_duration(self, stage: str) -> bool:
         """True if config.json has another duration of a stage."""
         prefix = f"{stage}." if self.stage == "pipeline" else ""
         return any(setting.startswith(prefix) for setting in self.new_durations())
-
-    def resume_command(self, plugins: Sequence[str]) -> str:
-        """Return the command that resumes the run."""
-        words = [path_override("resume", self.path), *self.new_durations()]
-        return shell_command(f"python train.py {' '.join(words)}", plugins)
 
     def prepare_resume(self, signum: int) -> None:
         """After a signal, make the run resumable, and requeue its SLURM job if requested."""
@@ -159,12 +154,12 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
             yield run_folder
     except Interrupted as end:
         run_folder.prepare_resume(end.signum)
-        message = f"{end}. Resume with: {run_folder.resume_command(run.plugins)}"
+        message = f"{end}. Resume with: {resume_command(path, run_folder.config, run.plugins)}"
         raise Interrupted(end.signum, message, has_command=True) from end
     except OSError as error:
         raise ValueError(
             f"{error}. Run stopped; earlier checkpoints are intact. Fix the problem, then resume "
-            f"with: {run_folder.resume_command(run.plugins)}"
+            f"with: {resume_command(path, run_folder.config, run.plugins)}"
         ) from error
     finally:
         lock.release()

@@ -8,16 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from vaegan.runtime.atomic_files import atomic_write, remove_partial
+from vaegan.runtime.atomic_files import remove_partial
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.safe_load import load_archive
 from vaegan.training.continuation import continued
 from vaegan.training.loggers import truncate_logs
-from vaegan.training.resume_checkpoints import ResumeCheckpoints, periodic_checkpoints
+from vaegan.training.resume_checkpoints import (
+    AtomicCheckpointIO,
+    ResumeCheckpoints,
+    periodic_checkpoints,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 class SavedTraining(NamedTuple):
     """State of the training of a stage in its newest intact checkpoint."""
 
+    path: Path
     run: dict[str, Any]  # plain run with all defaults filled in
     num_steps: int  # completed training steps
     is_finished: bool  # True if training had ended
@@ -51,17 +55,18 @@ def load_saved_training(folder: Path) -> SavedTraining | None:
     if is_rank_zero():
         for path in resume_candidates(folder):
             with suppress(ValueError):
-                saved = read_training(load_archive(path))
+                saved = read_training(load_archive(path), path)
                 break
     return broadcast(saved)
 
 
-def read_training(checkpoint: Mapping[str, Any]) -> SavedTraining:
-    """Return the state of a stage's training from the content of a checkpoint."""
+def read_training(checkpoint: Mapping[str, Any], path: Path) -> SavedTraining:
+    """Return the state of a stage's training from the content and the path of a checkpoint."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     callbacks = checkpoint["callbacks"]
     stopping = [callbacks[key] for key in callbacks if key.startswith(EarlyStopping.__name__)]
     return SavedTraining(
+        path,
         run=checkpoint["vaegan"]["run"],
         num_steps=progress["total"]["completed"],
         is_finished=callbacks[ResumeCheckpoints.__name__]["is_finished"],
@@ -69,13 +74,15 @@ def read_training(checkpoint: Mapping[str, Any]) -> SavedTraining:
     )
 
 
-def reopen_last(folder: Path, steps_per_epoch: int) -> None:
-    """Write last.ckpt of a finished stage as a checkpoint to resume from, in its own file."""
-    content = continued(load_archive(folder / "checkpoints" / "last.ckpt"), steps_per_epoch)
-    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    name = f"{progress['total']['completed']:08d}.ckpt"
-    with atomic_write(folder / "checkpoints" / name) as file:
-        torch.save(content, file)
+def write_continued(folder: Path, last: Mapping[str, Any], steps_per_epoch: int) -> None:
+    """Write the last checkpoint of a finished stage as one to resume from.
+
+    Raises:
+        OSError: Writing failed.
+    """
+    num_steps = read_training(last, folder).num_steps
+    content = continued(last, steps_per_epoch)
+    AtomicCheckpointIO().save_checkpoint(content, folder / "checkpoints" / f"{num_steps:08d}.ckpt")
 
 
 def find_resume_checkpoint(folder: Path) -> Path | None:

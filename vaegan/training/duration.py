@@ -53,11 +53,11 @@ class Duration:
         return self.num_steps / self.steps_per_epoch
 
     def ends_with_validation(self, config: TrainerConfig) -> bool:
-        """True if training ends at most a tenth of a validation interval after a validation."""
+        """True if training needs no additional validation at its end."""
         if self.val_interval is not None:
-            return self.num_steps % self.val_interval <= self.val_interval // 10
+            return is_validated(self.num_steps, self.val_interval)
         interval = max(1, int(self.steps_per_epoch * config.val_check_interval))
-        return self.steps_per_epoch % interval <= interval // 10
+        return is_validated(self.steps_per_epoch, interval)
 
     def trainer_options(self, config: TrainerConfig) -> dict[str, Any]:
         """Return the arguments of Lightning's Trainer."""
@@ -73,6 +73,11 @@ class Duration:
             "val_check_interval": self.val_interval,
             "check_val_every_n_epoch": None,
         }
+
+
+def is_validated(num_steps: int, interval: int) -> bool:
+    """True if the last validation is at most a tenth of the interval ago."""
+    return num_steps % interval <= interval // 10
 
 
 def resolve_duration(

@@ -28,7 +28,7 @@ from vaegan.training.devices import (
     disable_signal_handlers,
     silence_warnings,
 )
-from vaegan.training.duration import Duration, log_duration
+from vaegan.training.duration import Duration, is_validated, log_duration
 from vaegan.training.grad_scaler import accept_missing_gradients
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
@@ -105,8 +105,11 @@ def fit(
 
 def check_resumable(
     module: pl.LightningModule, data: ImageDataModule, settings: FitSettings, path: Path
-) -> None:
+) -> dict[str, Any]:
     """Check that training can resume from a checkpoint, as `fit` does when it loads it.
+
+    Returns:
+        Content of the checkpoint.
 
     Raises:
         ValueError: The checkpoint is damaged, or does not fit the module, the data set or the
@@ -118,6 +121,7 @@ def check_resumable(
     with explain_failures(module, settings.loader, path):
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
+    return checkpoint
 
 
 def build_trainer(
@@ -218,8 +222,7 @@ def ends_with_validation(trainer: pl.Trainer) -> bool:
     if is_counted_across_epochs:
         num_batches = trainer.fit_loop.total_batch_idx + 1
     assert trainer.val_check_batch is not None
-    interval = int(trainer.val_check_batch)
-    return int(num_batches) % interval <= interval // 10
+    return is_validated(int(num_batches), int(trainer.val_check_batch))
 
 
 def final_score(
