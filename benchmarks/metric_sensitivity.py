@@ -8,8 +8,8 @@ Each damage is applied to the first training images, which are compared with the
 same way as generated images. The first row is the real-data baseline: the same training images
 without damage. Clearly visible damage should score several times the baseline in one of the
 distances. FD is the Frechet distance, SW the sliced Wasserstein distance, LC the local contrast
-distance, CC (color images only) the color contrast distance; the last three use the first 1,024
-images.
+distance, CC (color images only) the color contrast distance, BD the border distance; the last four
+use the first 1,024 images.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float, to_uint8
+from vaegan.metrics.border import border_distance
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.local_contrast import color_contrast_distance, local_contrast_distance
 from vaegan.metrics.real_statistics import classify, compute_features
@@ -40,6 +41,7 @@ DISTANCES = {  # score and number of digits
     "SW": (sliced_wasserstein, 1),
     "LC": (local_contrast_distance, 3),
     "CC": (color_contrast_distance, 3),
+    "BD": (border_distance, 3),
 }
 
 
@@ -74,6 +76,14 @@ def add_dot_grid(images: Tensor) -> Tensor:
     dots = torch.zeros_like(images)
     dots[..., ::2, ::2] = 0.1
     return (images + dots).clamp(0, 1)
+
+
+def add_frame(images: Tensor) -> Tensor:
+    """Mix 20% gray into the pixels at a distance of one pixel from the border."""
+    frame = torch.zeros_like(images)
+    frame[..., 1:-1, 1:-1] = 0.2
+    frame[..., 2:-2, 2:-2] = 0.0
+    return torch.lerp(images, torch.full_like(images, 0.5), frame)
 
 
 def erase_square(images: Tensor, side: int = 4) -> Tensor:
@@ -111,6 +121,7 @@ DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "noise, standard deviation 0.2": lambda images: add_noise(images, 0.2),
     "blurred over 3 x 3 pixels": blur,
     "a square of 4 x 4 pixels erased": erase_square,
+    "a frame, 20% gray": add_frame,
     "mirrored": lambda images: images.flip(-1),
     "thresholded at 0.5": lambda images: (images > 0.5).float(),
     "black": torch.zeros_like,

@@ -8,7 +8,8 @@
     density           mean number of real balls around a fake image, / k    fidelity, higher
     coverage          fraction of real balls that contain a fake image      diversity, higher
 
-Scores of pixels are in sliced_wasserstein.py, local_contrast.py and pattern_repetition.py.
+Scores of pixels are in sliced_wasserstein.py, local_contrast.py, border.py and
+pattern_repetition.py.
 
 mu and S are mean and covariance of the features, D is their number. The ball of an image is
 centered at its features; its radius is the distance to the k-th nearest neighbor in the same set.
@@ -25,7 +26,11 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from vaegan.config import require
-from vaegan.metrics import local_contrast, pattern_repetition  # noqa: F401 (register their scores)
+from vaegan.metrics import (  # noqa: F401 (register their scores)
+    border,
+    local_contrast,
+    pattern_repetition,
+)
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import (
     SAMPLE_SCORES,
