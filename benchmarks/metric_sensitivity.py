@@ -8,7 +8,8 @@ Each damage is applied to the first training images, which are compared with the
 same way as generated images. The first row is the real-data baseline: the same training images
 without damage. Clearly visible damage should score several times the baseline in one of the
 distances. FD is the Frechet distance, SW the sliced Wasserstein distance, LC the local contrast
-distance, CC (color images only) the color contrast distance, BD the border distance; the last four
+distance, CC (color images only) the color contrast distance, BD the border
+contrast distance; the last four
 use the first 1,024 images.
 """
 
@@ -25,7 +26,7 @@ from vaegan.checkpoints.find_checkpoint import load_vae_checkpoint
 from vaegan.config import require
 from vaegan.data.dataset import ImageSource, Split
 from vaegan.images import to_float, to_uint8
-from vaegan.metrics.border import border_distance
+from vaegan.metrics.border import border_contrast_distance
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.local_contrast import color_contrast_distance, local_contrast_distance
 from vaegan.metrics.real_statistics import classify, compute_features
@@ -41,7 +42,7 @@ DISTANCES = {  # score and number of digits
     "SW": (sliced_wasserstein, 1),
     "LC": (local_contrast_distance, 3),
     "CC": (color_contrast_distance, 3),
-    "BD": (border_distance, 3),
+    "BD": (border_contrast_distance, 3),
 }
 
 
@@ -79,7 +80,7 @@ def add_dot_grid(images: Tensor) -> Tensor:
 
 
 def add_frame(images: Tensor) -> Tensor:
-    """Mix 20% gray into the pixels at a distance of one pixel from the border."""
+    """Blend 20% of mid-gray into the second-outermost ring of pixels."""
     frame = torch.zeros_like(images)
     frame[..., 1:-1, 1:-1] = 0.2
     frame[..., 2:-2, 2:-2] = 0.0
@@ -121,7 +122,7 @@ DAMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "noise, standard deviation 0.2": lambda images: add_noise(images, 0.2),
     "blurred over 3 x 3 pixels": blur,
     "a square of 4 x 4 pixels erased": erase_square,
-    "a frame, 20% gray": add_frame,
+    "frame, 20% of mid-gray": add_frame,
     "mirrored": lambda images: images.flip(-1),
     "thresholded at 0.5": lambda images: (images > 0.5).float(),
     "black": torch.zeros_like,

@@ -150,7 +150,7 @@ def test_commands_run(words, places, train, tmp_path):
         if len(words) == 1:
             assert not ended and "already finished" in out + err
         else:  # a longer duration, which these runs were not planned for
-            assert "the result would differ from that of one run" in str(ended)
+            assert "would not give the same result as a single run" in str(ended)
         return
     short = shorten(one_job(words))
     if tuple(short) in ALREADY_RUN:

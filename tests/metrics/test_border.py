@@ -8,7 +8,7 @@ from vaegan.data.dataset import ImageSource
 from vaegan.data.shapes import Shapes
 from vaegan.images import to_float, to_uint8
 from vaegan.metrics import border
-from vaegan.metrics.border import border_distance, border_profile, normal_contrasts
+from vaegan.metrics.border import border_contrast_distance, border_profile, contrast_by_distance
 from vaegan.metrics.sample_scores import SAMPLE_SCORES, FeatureBatch
 from vaegan.metrics.sliced_wasserstein import blur
 
@@ -34,7 +34,7 @@ def scores(images, damage):
     """Return the score of damaged images, and the real-data baseline."""
     real, other = images
     pairs = (real, damage(other)), (real, other)
-    return [border_distance(*(batch(to_uint8(x)) for x in pair)) for pair in pairs]
+    return [border_contrast_distance(*(batch(to_uint8(x)) for x in pair)) for pair in pairs]
 
 
 def test_a_frame_scores_five_times_the_baseline(images):
@@ -56,10 +56,10 @@ def test_changes_that_have_no_frame_score_like_real_images(images, damage):
 def test_contrasts_are_those_of_neighbors_across_the_sides():
     images = torch.zeros(1, 1, 8, 10, dtype=torch.uint8)
     images[..., 0, :] = 40  # a line at the upper side: a step at distance 0 from one of 4 sides
-    assert normal_contrasts(images).tolist() == [10, 0, 0, 0]
+    assert contrast_by_distance(images).tolist() == [10, 0, 0, 0]
     images[..., 1, :] = 40
-    assert normal_contrasts(images).tolist() == [0, 10, 0, 0]
-    assert normal_contrasts(images.transpose(2, 3)).tolist() == [0, 10, 0, 0]
+    assert contrast_by_distance(images).tolist() == [0, 10, 0, 0]
+    assert contrast_by_distance(images.transpose(2, 3)).tolist() == [0, 10, 0, 0]
 
 
 def test_profile_is_relative_to_the_inside_and_ignores_chunks(monkeypatch):
@@ -74,18 +74,18 @@ def test_profile_is_relative_to_the_inside_and_ignores_chunks(monkeypatch):
 @pytest.mark.parametrize("shape", [(1, 7, 30), (3, 1, 1)])
 def test_small_images_have_no_border(shape):
     images = torch.randint(256, (4, *shape), dtype=torch.uint8)
-    assert border_distance(batch(images), batch(images.flip(0) // 2)) == 0
+    assert border_contrast_distance(batch(images), batch(images.flip(0) // 2)) == 0
 
 
 def test_constant_images_have_a_finite_score():
     flat = torch.full((4, 1, 16, 16), 9, dtype=torch.uint8)
-    assert border_distance(batch(flat), batch(flat)) == 0
+    assert border_contrast_distance(batch(flat), batch(flat)) == 0
     framed = flat.clone()
     framed[..., 0, :] = 200
-    assert 0 < border_distance(batch(flat), batch(framed)) < float("inf")
+    assert 0 < border_contrast_distance(batch(flat), batch(framed)) < float("inf")
 
 
 def test_score_needs_pixels_only():
-    score = SAMPLE_SCORES["border_distance"]
+    score = SAMPLE_SCORES["border_contrast_distance"]
     assert score.is_defined(*[batch(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))] * 2)
     assert not score.is_defined(*[FeatureBatch(torch.zeros(2, 1))] * 2)

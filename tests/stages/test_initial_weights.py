@@ -17,7 +17,7 @@ from vaegan.stages.initial_weights import (
     init_vae,
     starting_checkpoint,
 )
-from vaegan.stages.stage_checkpoints import load_saved_training
+from vaegan.stages.stage_checkpoints import load_training_state
 from vaegan.stages.stage_table import run_stage
 
 
@@ -177,7 +177,7 @@ def test_a_resumed_gan_keeps_the_weights_it_started_from(saved, expected, tmp_pa
     for name in ("best", "last"):
         save_vae(tmp_path / f"{name}.ckpt", make_run())
     folder = tmp_path / "gan"
-    assert load_saved_training(folder) is None
+    assert load_training_state(folder) is None
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
     content = {
@@ -189,7 +189,7 @@ def test_a_resumed_gan_keeps_the_weights_it_started_from(saved, expected, tmp_pa
     run = compose("stage=gan", f"vae_ckpt={tmp_path}")
     found, _ = starting_checkpoint(run)
     is_natural = expected == "best"  # the default of a new GAN would be the other weights
-    earlier = load_saved_training(folder).run
+    earlier = load_training_state(folder).run
     chosen = choose_vae_weights(run, found, is_natural, earlier)[1]
     assert chosen.path.stem == expected
 

@@ -16,9 +16,9 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages import new_duration
 from vaegan.stages.folder_access import check_run_folder, resume_command
-from vaegan.stages.new_duration import Plan, find_obstacles, make_plan
+from vaegan.stages.new_duration import TrainingPlan, find_obstacles, make_plan
 from vaegan.stages.run_folder import RunFolder
-from vaegan.stages.stage_checkpoints import SavedTraining, read_training
+from vaegan.stages.stage_checkpoints import TrainingState, read_training_state
 from vaegan.stages.stage_table import run_stage
 from vaegan.training.duration import Duration
 
@@ -162,7 +162,7 @@ def test_refused_durations_leave_the_run_unchanged(copied, monkeypatch):
     before = file_times(copied)
     with pytest.raises(ValueError, match="already been trained for 256 images.* duration of 128"):
         resume(copied, "trainer.max_images=128")
-    with pytest.raises(ValueError, match="validations every 4 steps, instead of every epoch"):
+    with pytest.raises(ValueError, match="validations every 4 steps instead of every epoch"):
         resume(copied, "trainer.max_images=512")
     for changed in (TWO_EPOCHS, "trainer.max_images=256"):
         with monkeypatch.context() as patch, pytest.raises(ValueError, match="data set differs"):
@@ -189,20 +189,20 @@ def test_damaged_last_checkpoint_is_skipped(tmp_path, longer, monkeypatch):
     assert_same_training(tmp_path / "run", longer, monkeypatch)
 
 
-SAVED = SavedTraining(Path("last.ckpt"), run={}, num_steps=8, is_finished=True, stopped_early=False)
+SAVED = TrainingState(Path("last.ckpt"), run={}, num_steps=8, is_finished=True, stopped_early=False)
 
 
 def obstacles(run, changed_run=None, val_intervals=(2, 2), saved=SAVED, settings=()):
     """Return the obstacles to 16 steps instead of 8."""
     saved = saved._replace(run=to_plain(run))
-    before = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, None, val_intervals[0]), [])
+    before = TrainingPlan(run, Duration(8, STEPS_PER_EPOCH, 64, None, val_intervals[0]), [])
     duration = Duration(16, STEPS_PER_EPOCH, 64, None, val_intervals[1])
-    return find_obstacles(saved, before, Plan(changed_run or run, duration, list(settings)))
+    return find_obstacles(saved, before, TrainingPlan(changed_run or run, duration, list(settings)))
 
 
 @pytest.mark.parametrize("word", ["optimizer.lr_final=0.1", "optimizer.lr_warmup=0.05"])
 def test_schedule_of_a_vae_depends_on_the_duration(word):
-    assert compose(*VAE, word).settings_by_duration() == [word]
+    assert compose(*VAE, word).duration_dependent_settings() == [word]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_schedule_of_a_vae_depends_on_the_duration(word):
 )
 def test_schedules_of_a_gan_depend_on_the_duration(words, expected):
     run = compose(*GAN, "vae_ckpt=x", "saturation_logit=8", *words)
-    assert run.settings_by_duration() == expected
+    assert run.duration_dependent_settings() == expected
 
 
 @pytest.mark.parametrize(
@@ -242,18 +242,20 @@ def test_obstacles_to_a_longer_duration():
         "settings whose effect depends on the duration (a=1, b=2)"
     ]
     assert obstacles(run, val_intervals=(None, 1)) == [
-        "validations every step, instead of every epoch"
+        "validations every step instead of every epoch"
     ]
     assert obstacles(run, val_intervals=(3, 3)) == [
-        "an additional validation at the end of the training"
+        "an additional validation at the end of training"
     ]
-    early = "the training ended early, after 384 images"
+    early = "the early end of training, after 384 images"
     assert obstacles(run, saved=SAVED._replace(num_steps=6)) == [early]
     assert obstacles(run, saved=SAVED._replace(num_steps=6, is_finished=False)) == []
     assert obstacles(run, saved=SAVED._replace(stopped_early=True)) == [early.replace("384", "512")]
     run = compose(*GAN, "vae_ckpt=x", "discriminator_warmup=51")
     changed = replace(run, discriminator_warmup=102)
-    assert obstacles(run, changed) == ["another default: discriminator_warmup=102 (was 51)"]
+    assert obstacles(run, changed) == [
+        "a default that has changed: discriminator_warmup=102 (was 51)"
+    ]
 
 
 @pytest.mark.parametrize("wait_count, expected", [(9, False), (10, True)])
@@ -267,7 +269,7 @@ def test_early_stopping_at_the_last_validation_is_known(wait_count, expected):
             "EarlyStopping{'monitor': 'val/elbo', 'mode': 'max'}": stopping,
         },
     }
-    assert read_training(checkpoint, SAVED.path) == SAVED._replace(stopped_early=expected)
+    assert read_training_state(checkpoint, SAVED.path) == SAVED._replace(stopped_early=expected)
     callback = EarlyStopping("val/elbo", mode="max")
     assert callback.state_key in checkpoint["callbacks"]
     assert stopping.keys() <= callback.state_dict().keys()
@@ -276,7 +278,7 @@ def test_early_stopping_at_the_last_validation_is_known(wait_count, expected):
 def test_duration_that_is_written_differently_is_not_new(tmp_path):
     run = compose(*VAE)
     saved = SAVED._replace(run=to_plain(run))
-    plan = Plan(run, Duration(8, STEPS_PER_EPOCH, 64, 2, None), [])
+    plan = TrainingPlan(run, Duration(8, STEPS_PER_EPOCH, 64, 2, None), [])
     assert make_plan(tmp_path, saved, compose(*VAE, TWO_EPOCHS), lambda _: plan) == plan._replace(
         saved=saved
     )
@@ -301,7 +303,7 @@ def test_stage_of_a_pipeline_may_have_another_duration_until_it_has_begun(tmp_pa
         (checkpoints / "best.ckpt").touch()
         changed = RunFolder(tmp_path, config, "pipeline")
         assert changed.has_new_duration("gan") and not changed.has_new_duration("vae")
-    with pytest.raises(ValueError, match=r"GAN .* vae.trainer.max_epochs=9 is no .*vae init="):
+    with pytest.raises(ValueError, match=r"changed \(vae.trainer.max_epochs=9\), .*vae init="):
         check_run_folder(compose(*words["vae"]), "pipeline", tmp_path)
     check_run_folder(compose(*words["gan"]), "pipeline", tmp_path)
     (tmp_path / "gan" / "checkpoints" / "last.ckpt").touch()

@@ -40,8 +40,8 @@ def test_changed_settings_are_rejected_by_name(vae_result):
 def test_a_longer_duration_is_rejected_with_the_way_to_train_further(vae_result):
     with pytest.raises(
         ValueError,
-        match=r"\(optimizer.lr_warmup=0.05, optimizer.lr_final=0\).*start a new run from it and "
-        "repeat the other settings: .*init=",
+        match=r"\(optimizer.lr_warmup=0.05, optimizer.lr_final=0\).*start a new run from this "
+        "model, repeating the other settings: .*init=",
     ):
         run_stage(compose(*SMALL_VAE, "trainer.max_epochs=3", "resume=true"), vae_result[0])
 
@@ -69,7 +69,8 @@ def test_changed_library_versions_are_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("vaegan.stages.run_folder.version", lambda name: "0.1")
     run_stage(compose(*overrides), tmp_path)
     assert (
-        "torch was 2." in caplog.text and "when the run was started and is now 0.1" in caplog.text
+        "torch was 2." in caplog.text
+        and "when config.json was written and is now 0.1" in caplog.text
     )
 
 

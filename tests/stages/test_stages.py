@@ -60,7 +60,7 @@ EVALUATION_METRICS |= {
     "reconstruction_ssim",
 }
 SAMPLE_SCORES = {"frechet_distance", "combined_distance", "kernel_distance", "sliced_wasserstein"}
-SAMPLE_SCORES |= {"local_contrast_distance", "border_distance", "pattern_repetition"}
+SAMPLE_SCORES |= {"local_contrast_distance", "border_contrast_distance", "pattern_repetition"}
 SAMPLE_SCORES |= {"precision", "recall", "density", "coverage"}
 VAL_TAGS = {"vae": {"elbo", "log_likelihood", "kl"}, "gan": SAMPLE_SCORES}
 

@@ -80,8 +80,8 @@ class GANTraining:
     # emphasis of colors and details in the augmented images before the discriminator
     emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)
     # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
-    # less than all images seen in training; null: 6,400, but at most a tenth of these; 0 for cold
-    # starts without discriminator_warmup_accuracy
+    # less than all images seen in training; null: 0 for cold starts without
+    # discriminator_warmup_accuracy, else 6,400, but at most a tenth of these
     discriminator_warmup: int | None = None
     # running mean of the fraction of pairs with real logit > fake logit, in (0.5, 1), at which the
     # discriminator warm-up ends early; null: it never ends early
@@ -149,7 +149,7 @@ class GANTraining:
         assert self.saturation_logit is not None, "call resolve_data_defaults first"
         return self.saturation_logit if fraction < self.saturation_fraction else 0.0
 
-    def settings_by_duration(self) -> list[str]:
+    def duration_dependent_settings(self) -> list[str]:
         """Return the settings whose effect depends on the duration of training, as "key=value"."""
         optimizers = {
             "generator_optimizer": self.generator_optimizer,
@@ -158,7 +158,7 @@ class GANTraining:
         settings = [
             f"{key}.{setting}"
             for key, optimizer in optimizers.items()
-            for setting in optimizer.settings_by_duration()
+            for setting in optimizer.duration_dependent_settings()
         ]
         if self.saturation_logit_at(0.0) != self.saturation_logit_at(1 - 1e-9):
             settings.append(f"saturation_fraction={self.saturation_fraction:g}")

@@ -1,7 +1,7 @@
 """Distance between real and fake images in the contrast near the border.
 
-Generators of photographs tend to draw a frame: lines along the border of the image. Scores that pool
-the patches of all positions change little then.
+Generators of photographs tend to draw a frame: lines along the border of the image. The sliced
+Wasserstein distance, which pools patches from all positions, hardly detects them.
 """
 
 from __future__ import annotations
@@ -12,43 +12,44 @@ from torch import Tensor
 from vaegan.metrics.metric_table import METRICS
 from vaegan.metrics.sample_scores import FeatureBatch, sample_score
 
-BORDER_PARTS = 8  # the border is 1/8 of the smaller side wide
+BORDER_DIVISOR = 8  # the border is 1/8 of the smaller side wide
 CHUNK_IMAGES = 64  # images that are processed at a time
 
 
-@sample_score(METRICS["border_distance"], needs_images=True)
-def border_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
+@sample_score(METRICS["border_contrast_distance"], needs_images=True)
+def border_contrast_distance(real: FeatureBatch, fake: FeatureBatch) -> float:
     """Return the mean absolute difference of the two border profiles, >= 0.
 
-    At 0.2, the contrast across the lines along the border differs by 20% of the contrast further
-    inside. Images whose smaller side is below 8 pixels have no border, and score 0.
+    A value of 0.2 means that the contrast in the border differs on average by 20% of the contrast
+    farther in. Images whose smaller side is below 8 pixels have no border and score 0.
     """
     difference = real.cached(border_profile) - fake.cached(border_profile)
     return float(difference.abs().mean())
 
 
 def border_profile(batch: FeatureBatch) -> Tensor:
-    """Return the contrast at each distance from the border, relative to that further inside.
+    """Return the contrast at each distance from the sides, divided by the contrast farther in.
 
     Returns:
-        Ratios from the border inward, (smaller side // 8,), at least (1,), float64.
+        Ratios from the sides inward, (smaller side // 8,), at least (1,), float64.
     """
     images = batch.pixels()
     smaller = min(images.shape[-2:])
-    if smaller < BORDER_PARTS:
+    if smaller < BORDER_DIVISOR:
         return torch.zeros(1, dtype=torch.float64)
     chunks = images.split(CHUNK_IMAGES)
-    sums = [len(chunk) * normal_contrasts(chunk) for chunk in chunks]
+    sums = [len(chunk) * contrast_by_distance(chunk) for chunk in chunks]
     contrasts = torch.stack(sums).sum(0) / len(images)
-    width = smaller // BORDER_PARTS
+    width = smaller // BORDER_DIVISOR
     inside = contrasts[width : smaller // 2].mean().clamp(min=1e-3)
     return contrasts[:width] / inside
 
 
-def normal_contrasts(images: Tensor) -> Tensor:
-    """Return the mean absolute difference of neighboring pixels, by distance from the border.
+def contrast_by_distance(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighboring pixels, by distance from a side.
 
-    The pixels of a pair are at distances d and d + 1 from the nearest side, in its middle half.
+    For each of the four sides, the two pixels of a pair are at distances d and d + 1 from that
+    side, within its middle half; d starts at 0.
 
     Args:
         images: uint8, (N, C, H, W).
@@ -58,11 +59,11 @@ def normal_contrasts(images: Tensor) -> Tensor:
         on the CPU.
     """
     levels = images.float()
-    upright, turned = levels, levels.transpose(2, 3)
-    sides = [upright, upright.flip(2), turned, turned.flip(2)]
+    transposed = levels.transpose(2, 3)
+    sides = [levels, levels.flip(2), transposed, transposed.flip(2)]
     num_distances = min(images.shape[-2:]) // 2
     contrasts = []
-    for side in sides:  # its first row is at the border
+    for side in sides:  # the side is the first row
         length = side.shape[3]
         middle = side[:, :, : num_distances + 1, length // 4 : length - length // 4]
         contrasts.append(middle.diff(dim=2).abs().mean((0, 1, 3)))

@@ -65,7 +65,11 @@ GAN_METRICS = (
         "Distance between the distributions of log color contrast.",
         "min",
     ),
-    Metric("border_distance", "Difference of the relative contrast near the border.", "min"),
+    Metric(
+        "border_contrast_distance",
+        "Difference in the contrast near the border, divided by the contrast farther in.",
+        "min",
+    ),
     Metric("pattern_repetition", "Pairs with the same pattern; 1: as in real images.", "min"),
     Metric("precision", "Fake images in the real manifold.", "max", "fraction of fake images"),
     Metric("recall", "Real images in the fake manifold.", "max", "fraction of real images"),

@@ -19,7 +19,7 @@ from vaegan.stages.run_config import TrainingRun
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
-DURATION_KEYS = ("max_epochs", "max_images")  # of a trainer
+DURATION_KEYS = ("max_epochs", "max_images")  # keys of a trainer that set the duration
 LOCK_SECONDS = 1.0  # the processes of a killed run may need a moment to end
 held_folders: set[Path] = set()  # locked by this process, or by the parent of a worker process
 
@@ -132,7 +132,8 @@ def check_same_run(
     (`vaegan.stages.new_duration`).
 
     Raises:
-        ValueError: Settings that change the result differ.
+        ValueError: Settings that change the result differ, or the duration of a VAE from which a
+            GAN has been started.
     """
     has_gan = (path / "gan" / RESULT_FILE).exists()
     has_gan = has_gan or any((path / "gan" / "checkpoints").glob("*.ckpt"))
@@ -140,8 +141,8 @@ def check_same_run(
     fixed = [setting for setting in durations if setting.startswith("vae.")] if has_gan else []
     if fixed:
         raise ValueError(
-            f"{path} contains a GAN that has started from the VAE, so {', '.join(fixed)} is no "
-            "longer possible; restore the duration, or set hydra.run.dir to a new folder"
+            f"the duration of the VAE in {path} can no longer be changed ({', '.join(fixed)}), "
+            "because a GAN has been started from it; use the earlier duration, or start a new run"
             f"{advise_init('vae', path)}"
         )
     ignored = [*IGNORED_KEYS, *LOCATION_KEYS, *(f"trainer.{key}" for key in DURATION_KEYS)]
@@ -158,19 +159,19 @@ def check_same_run(
 
 
 def resume_command(path: Path, config: Mapping[str, Any], plugins: Sequence[str]) -> str:
-    """Return the command that resumes a run, with the durations that are not recorded yet."""
+    """Return the command that resumes a run, with duration settings that config.json lacks."""
     words = [path_override("resume", path), *new_durations(path, config)]
     return shell_command(f"python train.py {' '.join(words)}", plugins)
 
 
 def new_durations(path: Path, config: Mapping[str, Any]) -> list[str]:
-    """Return the settings of durations that differ from those in the config.json of a folder."""
+    """Return the duration settings that differ from those in the config.json of a folder."""
     file = path / CONFIG_FILE
     return changed_durations(read_json(file)["config"], config) if file.exists() else []
 
 
 def changed_durations(saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return the settings of durations that a plain config changes, as typed on a command line."""
+    """Return the duration settings that a plain config changes, as typed on a command line."""
     before, after = flatten(saved), flatten(config)
     return [
         f"{key}={'null' if value is None else value}"
@@ -180,9 +181,8 @@ def changed_durations(saved: Mapping[str, Any], config: Mapping[str, Any]) -> li
 
 
 def advise_init(stage: str, path: Path) -> str:
-    """Return advice for training the model of a stage further in a new run, if there is one."""
+    """Return the end of a sentence that advises a new run, with the command; "" without a model."""
     if not (path / stage / "checkpoints" / "best.ckpt").exists():
         return ""
     command = f"python train.py stage={stage} {path_override('init', path)}"
-    advice = "To train its model further, start a new run from it and repeat the other settings"
-    return f". {advice}: {command}"
+    return f" from this model, repeating the other settings: {command}"

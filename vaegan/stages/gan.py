@@ -34,9 +34,9 @@ from vaegan.runtime.paths import path_override
 from vaegan.stages.data_source import build_source, dataset_config
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
-from vaegan.stages.new_duration import Plan, make_plan, open_stage
+from vaegan.stages.new_duration import TrainingPlan, make_plan, open_stage
 from vaegan.stages.run_folder import RunFolder, locked_run_folder
-from vaegan.stages.stage_checkpoints import load_saved_training
+from vaegan.stages.stage_checkpoints import load_training_state
 from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
@@ -80,7 +80,7 @@ def fit_gan(
         return finished
     checkpoint, option = starting_checkpoint(run)
     is_natural = dataset_config(run.dataset, checkpoint).component.IS_NATURAL
-    saved = load_saved_training(run_folder.path / "gan")
+    saved = load_training_state(run_folder.path / "gan")
     run, checkpoint = choose_vae_weights(run, checkpoint, is_natural, saved and saved.run)
     source = source or build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
@@ -138,7 +138,7 @@ def build_module(
     return module, transfers
 
 
-def fit_settings(plan: Plan[GANRun], monitor: str) -> FitSettings:
+def fit_settings(plan: TrainingPlan[GANRun], monitor: str) -> FitSettings:
     """Return the settings for `fit`; `monitor` is the tag that selects the best checkpoint."""
     run = plan.run
     return FitSettings(
@@ -170,13 +170,16 @@ def describe_run(
     }
 
 
-def resolve_plan(run: GANRun, data: ImageDataModule, vae: VAE) -> Plan[GANRun]:
+def resolve_plan(run: GANRun, data: ImageDataModule, vae: VAE) -> TrainingPlan[GANRun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
     run = resolve_training(run, data, vae)
-    settings = run.settings_by_duration()
+    settings = run.duration_dependent_settings()
     if run.gradient_penalty.build(data.source.image_shape).depends_on_progress():
-        settings.append(f"gradient_penalty={run.gradient_penalty.name} with a changing weight")
-    return Plan(run, resolve_duration(run.trainer, data, run.score_every_n_images), settings)
+        name = run.gradient_penalty.name
+        settings.append(f"gradient_penalty={name}, whose weight changes")
+    return TrainingPlan(
+        run, resolve_duration(run.trainer, data, run.score_every_n_images), settings
+    )
 
 
 def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:

@@ -18,28 +18,32 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.folder_access import DURATION_KEYS, RESULT_FILE, advise_init
 from vaegan.stages.run_folder import RunFolder
-from vaegan.stages.stage_checkpoints import SavedTraining, find_resume_checkpoint, write_continued
+from vaegan.stages.stage_checkpoints import (
+    TrainingState,
+    find_resume_checkpoint,
+    write_resume_checkpoint,
+)
 from vaegan.stages.training_runs import GANRun, VAERun
 from vaegan.training.duration import Duration
 from vaegan.training.fit import FitSettings, check_resumable
 
 T = TypeVar("T", VAERun, GANRun)
-RESTORE = "Restore the duration, or start a new run"
+RESTORE = "Use the earlier duration, or start a new run"
 
 
-class Plan(NamedTuple, Generic[T]):
-    """Training of a stage."""
+class TrainingPlan(NamedTuple, Generic[T]):
+    """Settings and duration of a stage's training, and its saved state."""
 
     run: T  # settings with all defaults filled in
     duration: Duration
-    settings_by_duration: list[str]  # settings whose effect depends on the duration
-    saved: SavedTraining | None = None  # the training so far, if any
-    is_changed: bool = False  # True if the training so far had another duration
+    duration_dependent_settings: list[str]  # settings whose effect depends on the duration
+    saved: TrainingState | None = None  # the training so far, if any
+    has_new_duration: bool = False  # True if the training so far had another duration
 
 
 def make_plan(
-    folder: Path, saved: SavedTraining | None, run: T, resolve: Callable[[T], Plan[T]]
-) -> Plan[T]:
+    folder: Path, saved: TrainingState | None, run: T, resolve: Callable[[T], TrainingPlan[T]]
+) -> TrainingPlan[T]:
     """Return the plan of a stage; if it has begun, check that it can continue with this plan.
 
     Args:
@@ -49,7 +53,7 @@ def make_plan(
         resolve: Returns the plan of given settings.
 
     Raises:
-        ValueError: The result would differ from that of one run of this duration.
+        ValueError: The stage cannot be continued with this duration.
     """
     plan = resolve(run)._replace(saved=saved)
     if saved is None:
@@ -68,12 +72,12 @@ def make_plan(
         )
     if obstacles := find_obstacles(saved, before, plan):
         raise ValueError(
-            f"{folder} was started with a duration of {before.duration.num_images:,} images. With "
-            f"{plan.duration.num_images:,} images, the result would differ from that of one run "
-            f"of this duration: {'; '.join(obstacles)}. {RESTORE}"
+            f"{folder} was started with a duration of {before.duration.num_images:,} images. "
+            f"Resuming it with {plan.duration.num_images:,} images would not give the same result "
+            f"as a single run of this duration, because of: {'; '.join(obstacles)}. {RESTORE}"
             f"{advise_init(folder.name, folder.parent)}"
         )
-    return plan._replace(is_changed=True)
+    return plan._replace(has_new_duration=True)
 
 
 def check_unfinished(folder: Path) -> None:
@@ -83,13 +87,13 @@ def check_unfinished(folder: Path) -> None:
         ValueError: It has finished.
     """
     if (folder / RESULT_FILE).exists():
-        file = "its checkpoints/last.ckpt is missing or damaged"
+        reason = "its checkpoints/last.ckpt is missing or damaged"
         hint = advise_init(folder.name, folder.parent)
-        raise ValueError(f"{folder} cannot be trained further: {file}. {RESTORE}{hint}")
+        raise ValueError(f"{folder} cannot be trained further: {reason}. {RESTORE}{hint}")
 
 
-def with_duration_of(run: T, saved: SavedTraining) -> T:
-    """Return a run with the settings of the duration of a saved training.
+def with_duration_of(run: T, saved: TrainingState) -> T:
+    """Return a run with the duration settings of its saved training.
 
     Raises:
         ValueError: A changed setting has no effect.
@@ -100,36 +104,39 @@ def with_duration_of(run: T, saved: SavedTraining) -> T:
     if is_unused and trainer.max_epochs != earlier["max_epochs"]:
         raise ValueError(
             f"trainer.max_epochs={trainer.max_epochs} has no effect, because trainer.max_images="
-            f"{trainer.max_images} takes precedence; add trainer.max_images=null"
+            f"{trainer.max_images} takes precedence; add trainer.max_images=null (in the pipeline "
+            "with the prefix vae. or gan.)"
         )
     return replace(run, trainer=replace(trainer, **earlier))
 
 
-def find_obstacles(saved: SavedTraining, before: Plan[T], after: Plan[T]) -> list[str]:
-    """Return the reasons why a run of the new duration would have begun differently."""
+def find_obstacles(
+    saved: TrainingState, before: TrainingPlan[T], after: TrainingPlan[T]
+) -> list[str]:
+    """Return the reasons why the result would differ from a single run of the new duration."""
     obstacles = []
-    if after.settings_by_duration:
-        settings = ", ".join(after.settings_by_duration)
+    if after.duration_dependent_settings:
+        settings = ", ".join(after.duration_dependent_settings)
         obstacles.append(f"settings whose effect depends on the duration ({settings})")
     earlier, changed = flatten(saved.run), flatten(to_plain(after.run))
     known = {key: value for key, value in changed.items() if key in earlier}
     ignored = [*IGNORED_KEYS, *LOCATION_KEYS, *(f"trainer.{key}" for key in DURATION_KEYS)]
     changes = diff_configs(earlier, known, ignored)
-    obstacles += [f"another default: {change}" for change in changes]
+    obstacles += [f"a default that has changed: {change}" for change in changes]
     intervals = [validation_interval(plan) for plan in (before, after)]
     if intervals[0] != intervals[1]:
-        obstacles.append(f"validations every {intervals[1]}, instead of every {intervals[0]}")
+        obstacles.append(f"validations every {intervals[1]} instead of every {intervals[0]}")
     if saved.is_finished:
         duration = before.duration
         if saved.num_steps < duration.num_steps or saved.stopped_early:
             num_images = duration.images_after(saved.num_steps)
-            obstacles.append(f"the training ended early, after {num_images:,} images")
+            obstacles.append(f"the early end of training, after {num_images:,} images")
         elif not duration.ends_with_validation(before.run.trainer):
-            obstacles.append("an additional validation at the end of the training")
+            obstacles.append("an additional validation at the end of training")
     return obstacles
 
 
-def validation_interval(plan: Plan[T]) -> str:
+def validation_interval(plan: TrainingPlan[T]) -> str:
     """Return the interval between the validations of a run, as text."""
     num_steps = plan.duration.val_interval
     if num_steps is not None:
@@ -141,7 +148,7 @@ def validation_interval(plan: Plan[T]) -> str:
 def open_stage(
     run_folder: RunFolder,
     stage: str,
-    plan: Plan[T],
+    plan: TrainingPlan[T],
     module: pl.LightningModule,
     data: ImageDataModule,
     settings: FitSettings,
@@ -150,16 +157,16 @@ def open_stage(
 
     Raises:
         ValueError: The folder cannot be created, none of its checkpoints is intact, or the newest
-            one does not fit the run. If the duration is new, no file has been changed then.
+            one does not fit the run. With a new duration, no file has been changed then.
     """
-    is_new = plan.is_changed or bool(run_folder.new_durations())
+    is_new = plan.has_new_duration or bool(run_folder.new_durations())
     if plan.saved is not None and is_new and is_rank_zero():
         checkpoint = check_resumable(module, data, settings, plan.saved.path)
-        if plan.is_changed:
+        if plan.has_new_duration:
             last = checkpoint if plan.saved.is_finished else None
             reopen_stage(run_folder, stage, last, plan.duration.steps_per_epoch)
-    folder = run_folder.open_stage(stage)
-    return folder, find_resume_checkpoint(folder)
+    resume_from = find_resume_checkpoint(run_folder.path / stage)
+    return run_folder.open_stage(stage), resume_from
 
 
 def reopen_stage(
@@ -177,8 +184,8 @@ def reopen_stage(
     """
     folder = run_folder.path / stage
     if last is not None:
-        write_continued(folder, last, steps_per_epoch)
+        write_resume_checkpoint(folder, last, steps_per_epoch)
     for name in (RESULT_FILE, "run.json"):
         (folder / name).unlink(missing_ok=True)
-    run_folder.write_config(is_opened=True)
+    run_folder.write_config(accepts_new_duration=True)
     (folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)

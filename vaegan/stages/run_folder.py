@@ -1,6 +1,6 @@
 """Run folders: written by one run at a time, and resumable by a later command.
 
-config.json    stage, settings and library versions that the run was started with; newest duration
+config.json    stage, settings and library versions at the start or the latest change of duration
 vae/, gan/     one folder per stage; contains result.json once the stage has finished
 """
 
@@ -63,21 +63,21 @@ class RunFolder:
             if folder.exists() and not has_checkpoints(folder):
                 shutil.rmtree(folder)  # left by a run killed before its first checkpoint
             create_folder(folder)
-            self.write_config(is_opened=True)
+            self.write_config(accepts_new_duration=True)
         return broadcast(folder)
 
-    def write_config(self, is_opened: bool = False) -> None:
-        """Write config.json, so that the run can be resumed, unless its training has begun.
+    def write_config(self, accepts_new_duration: bool = False) -> None:
+        """Write config.json before training begins, or when a stage has a new duration.
 
         Paths may have changed since an attempt that was killed before its first checkpoint.
 
         Args:
-            is_opened: True if a stage is about to be trained, with an accepted duration.
+            accepts_new_duration: True if the duration may differ from that in config.json.
         """
         config_file = self.path / CONFIG_FILE
         folder = self.path / ("vae" if self.stage == "pipeline" else self.stage)
         has_begun = has_checkpoints(folder) or (folder / RESULT_FILE).exists()
-        is_changed = is_opened and self.new_durations()
+        is_changed = accepts_new_duration and self.new_durations()
         if is_changed or not (has_begun and config_file.exists()):
             versions = {name: version(name) for name in LIBRARIES}
             content = {"stage": self.stage, "config": self.config, "versions": versions}
@@ -85,11 +85,11 @@ class RunFolder:
             link_latest(self.path)
 
     def new_durations(self) -> list[str]:
-        """Return the settings of durations that differ from those in config.json."""
+        """Return the duration settings that differ from those in config.json."""
         return new_durations(self.path, self.config)
 
     def has_new_duration(self, stage: str) -> bool:
-        """True if config.json has another duration of a stage."""
+        """True if the duration of a stage differs from that in config.json."""
         prefix = f"{stage}." if self.stage == "pipeline" else ""
         return any(setting.startswith(prefix) for setting in self.new_durations())
 
@@ -167,7 +167,7 @@ def locked_run_folder(run: TrainingRun, stage: str, path: Path) -> Iterator[RunF
 
 def warn_about_versions(saved: Mapping[str, str]) -> None:
     """Warn if the version of a library has changed since the run was started."""
-    message = "%s was %s when the run was started and is now %s: results may differ by rounding"
+    message = "%s was %s when config.json was written and is now %s: results may differ by rounding"
     for name, old in saved.items():
         if version(name) != old:
             log.warning(message, name, old, version(name))

@@ -14,7 +14,7 @@ from vaegan.runtime.atomic_files import remove_partial
 from vaegan.runtime.collectives import broadcast, is_rank_zero
 from vaegan.runtime.paths import display_path
 from vaegan.runtime.safe_load import load_archive
-from vaegan.training.continuation import continued
+from vaegan.training.continuation import to_resume_checkpoint
 from vaegan.training.loggers import truncate_logs
 from vaegan.training.resume_checkpoints import (
     AtomicCheckpointIO,
@@ -25,7 +25,7 @@ from vaegan.training.resume_checkpoints import (
 log = logging.getLogger(__name__)
 
 
-class SavedTraining(NamedTuple):
+class TrainingState(NamedTuple):
     """State of the training of a stage in its newest intact checkpoint."""
 
     path: Path
@@ -46,7 +46,7 @@ def resume_candidates(folder: Path) -> list[Path]:
     return [*([last] if last.exists() else []), *periodic_checkpoints(folder)]
 
 
-def load_saved_training(folder: Path) -> SavedTraining | None:
+def load_training_state(folder: Path) -> TrainingState | None:
     """Load the state of a stage's training; None if the stage has no intact checkpoint.
 
     Unlike `find_resume_checkpoint`, it changes no file.
@@ -55,17 +55,17 @@ def load_saved_training(folder: Path) -> SavedTraining | None:
     if is_rank_zero():
         for path in resume_candidates(folder):
             with suppress(ValueError):
-                saved = read_training(load_archive(path), path)
+                saved = read_training_state(load_archive(path), path)
                 break
     return broadcast(saved)
 
 
-def read_training(checkpoint: Mapping[str, Any], path: Path) -> SavedTraining:
+def read_training_state(checkpoint: Mapping[str, Any], path: Path) -> TrainingState:
     """Return the state of a stage's training from the content and the path of a checkpoint."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     callbacks = checkpoint["callbacks"]
     stopping = [callbacks[key] for key in callbacks if key.startswith(EarlyStopping.__name__)]
-    return SavedTraining(
+    return TrainingState(
         path,
         run=checkpoint["vaegan"]["run"],
         num_steps=progress["total"]["completed"],
@@ -74,14 +74,14 @@ def read_training(checkpoint: Mapping[str, Any], path: Path) -> SavedTraining:
     )
 
 
-def write_continued(folder: Path, last: Mapping[str, Any], steps_per_epoch: int) -> None:
+def write_resume_checkpoint(folder: Path, last: Mapping[str, Any], steps_per_epoch: int) -> None:
     """Write the last checkpoint of a finished stage as one to resume from.
 
     Raises:
         OSError: Writing failed.
     """
-    num_steps = read_training(last, folder).num_steps
-    content = continued(last, steps_per_epoch)
+    num_steps = read_training_state(last, folder).num_steps
+    content = to_resume_checkpoint(last, steps_per_epoch)
     AtomicCheckpointIO().save_checkpoint(content, folder / "checkpoints" / f"{num_steps:08d}.ckpt")
 
 

@@ -25,9 +25,9 @@ from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
 from vaegan.stages.initial_weights import init_vae
-from vaegan.stages.new_duration import Plan, make_plan, open_stage
+from vaegan.stages.new_duration import TrainingPlan, make_plan, open_stage
 from vaegan.stages.run_folder import RunFolder, locked_run_folder
-from vaegan.stages.stage_checkpoints import load_saved_training
+from vaegan.stages.stage_checkpoints import load_training_state
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
@@ -81,7 +81,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     if (finished := run_folder.finished_result("vae")) is not None:
         return finished
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
-    saved = load_saved_training(run_folder.path / "vae")
+    saved = load_training_state(run_folder.path / "vae")
     plan = make_plan(run_folder.path / "vae", saved, run, partial(resolve_plan, data=data))
     run = plan.run
     vae = build_initial_vae(run, data)
@@ -112,11 +112,11 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     return result
 
 
-def resolve_plan(run: VAERun, data: ImageDataModule) -> Plan[VAERun]:
+def resolve_plan(run: VAERun, data: ImageDataModule) -> TrainingPlan[VAERun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
     duration = resolve_duration(run.trainer, data)
     run = resolve_widths(run.resolve_schedule(duration.epochs), data)
-    return Plan(run, duration, run.settings_by_duration())
+    return TrainingPlan(run, duration, run.duration_dependent_settings())
 
 
 def resolve_widths(run: T, data: ImageDataModule) -> T:

@@ -14,12 +14,11 @@ PROGRESS_IN_EPOCH = (
 )
 
 
-def continued(checkpoint: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any]:
+def to_resume_checkpoint(checkpoint: Mapping[str, Any], steps_per_epoch: int) -> dict[str, Any]:
     """Return the last checkpoint of a finished run as a longer run would have written it.
 
-    Lightning closes the current epoch when training ends, even in the middle of the data. In a
-    longer run, the loops would have been between two batches: of the same epoch, or of this epoch
-    and the next.
+    When training ends, Lightning marks the current epoch as completed, even if batches remain. A
+    longer run would have been between two batches instead, of the same or of consecutive epochs.
 
     Args:
         checkpoint: Content of last.ckpt; it is not modified.

@@ -55,9 +55,9 @@ class Duration:
     def ends_with_validation(self, config: TrainerConfig) -> bool:
         """True if training needs no additional validation at its end."""
         if self.val_interval is not None:
-            return is_validated(self.num_steps, self.val_interval)
+            return ends_near_validation(self.num_steps, self.val_interval)
         interval = max(1, int(self.steps_per_epoch * config.val_check_interval))
-        return is_validated(self.steps_per_epoch, interval)
+        return ends_near_validation(self.steps_per_epoch, interval)
 
     def trainer_options(self, config: TrainerConfig) -> dict[str, Any]:
         """Return the arguments of Lightning's Trainer."""
@@ -75,8 +75,8 @@ class Duration:
         }
 
 
-def is_validated(num_steps: int, interval: int) -> bool:
-    """True if the last validation is at most a tenth of the interval ago."""
+def ends_near_validation(num_steps: int, interval: int) -> bool:
+    """True if the last validation was at most a tenth of the interval ago."""
     return num_steps % interval <= interval // 10
 
 

@@ -28,7 +28,7 @@ from vaegan.training.devices import (
     disable_signal_handlers,
     silence_warnings,
 )
-from vaegan.training.duration import Duration, is_validated, log_duration
+from vaegan.training.duration import Duration, ends_near_validation, log_duration
 from vaegan.training.grad_scaler import accept_missing_gradients
 from vaegan.training.image_grids import ImageGridLogger
 from vaegan.training.loggers import EventsLogger, MetricsLogger
@@ -106,7 +106,7 @@ def fit(
 def check_resumable(
     module: pl.LightningModule, data: ImageDataModule, settings: FitSettings, path: Path
 ) -> dict[str, Any]:
-    """Check that training can resume from a checkpoint, as `fit` does when it loads it.
+    """Load a checkpoint into the module, with the same checks as `fit`.
 
     Returns:
         Content of the checkpoint.
@@ -222,7 +222,7 @@ def ends_with_validation(trainer: pl.Trainer) -> bool:
     if is_counted_across_epochs:
         num_batches = trainer.fit_loop.total_batch_idx + 1
     assert trainer.val_check_batch is not None
-    return is_validated(int(num_batches), int(trainer.val_check_batch))
+    return ends_near_validation(int(num_batches), int(trainer.val_check_batch))
 
 
 def final_score(

@@ -37,7 +37,7 @@ class OptimizerConfig:
             require(0 <= value < 1, key, "in [0, 1)", value)
         require(0 <= self.lr_final <= 1, "lr_final", "in [0, 1]", self.lr_final)
 
-    def settings_by_duration(self) -> list[str]:
+    def duration_dependent_settings(self) -> list[str]:
         """Return the settings that relate the learning rate to the duration, as "key=value"."""
         neutral = {"lr_warmup": 0.0, "lr_final": 1.0}
         values = {key: getattr(self, key) for key in neutral}

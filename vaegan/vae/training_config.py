@@ -34,6 +34,6 @@ class VAETraining:
         require(is_valid, "early_stopping_patience", "at least 1, or null", patience)
         check_batch_size(self.loader, self.trainer)
 
-    def settings_by_duration(self) -> list[str]:
+    def duration_dependent_settings(self) -> list[str]:
         """Return the settings whose effect depends on the duration of training, as "key=value"."""
-        return [f"optimizer.{setting}" for setting in self.optimizer.settings_by_duration()]
+        return [f"optimizer.{setting}" for setting in self.optimizer.duration_dependent_settings()]
