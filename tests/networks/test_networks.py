@@ -13,11 +13,12 @@ from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
-from vaegan.networks.sizes import RESAMPLINGS, ConvSizes, MlpSizes
+from vaegan.networks.sizes import RESAMPLINGS, ConvSizes, MlpSizes, ResnetSizes
 
 SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 NETWORKS = [("mlp", {})]
 NETWORKS += [(name, {"resampling": r}) for name in ("conv", "resnet") for r in RESAMPLINGS]
+NETWORKS += [(name, {"padding": "replicate"}) for name in ("conv", "resnet")]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -161,9 +162,36 @@ def test_unknown_activation_of_an_mlp_raises():
         Encoder.choices["mlp"].Config(activation="gelu")
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_zeros_beyond_the_border_change_the_output_near_it(name, padding):
+    """Features that are equal at all positions give equal pixels only with replicate padding."""
+    decoder = Decoder.choices[name].Config(padding=padding).build(4, (3, 32, 48))
+    layers = list(decoder.net)
+    (start,) = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Unflatten)]
+    for layer in decoder.modules():  # blocks start as the identity
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.1)
+    features = torch.randn(1, layers[start].unflattened_size[0], 1, 1).expand(-1, -1, 4, 6)
+    pixels = nn.Sequential(*layers[start + 1 :])(features)
+    assert pixels.shape == (1, 3, 32, 48)
+    ranges = pixels.amax((2, 3)) - pixels.amin((2, 3))
+    is_uniform = bool((ranges < 1e-5 * pixels.abs().amax()).all())
+    assert is_uniform == (padding == "replicate")
+
+
+def test_replicate_padding_needs_bilinear_resampling():
+    for base in (Encoder, Decoder, Discriminator):
+        for name in ("conv", "resnet"):
+            with pytest.raises(ValueError, match="padding must be zeros with resampling=strided"):
+                base.choices[name].Config(padding="replicate", resampling="strided")
+    with pytest.raises(ValueError, match="padding must be one of zeros, replicate; got"):
+        Decoder.choices["conv"].Config(padding="reflect")
+
+
 @pytest.mark.parametrize("normalization", ["none", "group"])
 def test_residual_blocks_start_as_the_identity(normalization):
-    block = ResidualBlock(12, normalization)
+    block = ResidualBlock(12, ResnetSizes(normalization=normalization))
     he_init(nn.Sequential(block, nn.Linear(1, 1)))
     x = torch.randn(2, 12, 5, 6)
     assert torch.equal(block(x), x)

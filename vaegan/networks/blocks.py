@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -84,6 +85,12 @@ def size_parity(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
     return height & 1, width & 1
 
 
+def conv3x3(in_channels: int, out_channels: int, sizes: ConvSizes) -> nn.Conv2d:
+    """Build a 3 x 3 convolution that keeps the image size."""
+    mode: Literal["zeros", "replicate"] = "zeros" if sizes.padding == "zeros" else "replicate"
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, padding_mode=mode)
+
+
 def average_pool(size: tuple[int, int]) -> nn.AvgPool2d:
     """Build a layer that halves height and width, rounded down, by means over 2 or 3 pixels.
 
@@ -115,12 +122,12 @@ class ResidualBlock(nn.Module):
     Source: He et al. 2016, arXiv:1603.05027; without a norm: Zhang et al. 2019, arXiv:1901.09321.
     """
 
-    def __init__(self, width: int, normalization: str, activation: str = "silu") -> None:
+    def __init__(self, width: int, sizes: ResnetSizes, activation: str = "silu") -> None:
         super().__init__()
-        self.normalization = normalization
-        self.last = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.normalization = sizes.normalization
+        self.last = conv3x3(width, width, sizes)
         self.first_norm = self._build_norm(width)
-        self.first = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.first = conv3x3(width, width, sizes)
         self.last_norm = self._build_norm(width)
         self.activation = ACTIVATIONS[activation]()
 
@@ -136,4 +143,4 @@ class ResidualBlock(nn.Module):
 
 def residual_blocks(width: int, sizes: ResnetSizes, activation: str = "silu") -> list[nn.Module]:
     """Build the `num_blocks` residual blocks of one image size."""
-    return [ResidualBlock(width, sizes.normalization, activation) for _ in range(sizes.num_blocks)]
+    return [ResidualBlock(width, sizes, activation) for _ in range(sizes.num_blocks)]

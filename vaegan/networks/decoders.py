@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
+    conv3x3,
     conv_widths,
     halved_size,
     hidden_layers,
@@ -88,8 +89,8 @@ class Conv(Decoder):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
             layers.append(nn.SiLU())
         if config.resampling == "bilinear":
-            layers += [nn.Conv2d(full_width, full_width, kernel_size=3, padding=1), nn.SiLU()]
-            layers.append(nn.Conv2d(full_width, param_shape[0], kernel_size=3, padding=1))
+            layers += [conv3x3(full_width, full_width, config), nn.SiLU()]
+            layers.append(conv3x3(full_width, param_shape[0], config))
         else:
             layers.append(upsample(full_width, param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
@@ -122,7 +123,7 @@ class Resnet(Decoder):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
             if level < num_doublings or config.resampling == "strided":
                 layers += residual_blocks(out_channels, config)
-        output = nn.Conv2d(widths[-1], param_shape[0], kernel_size=3, padding=1)
+        output = conv3x3(widths[-1], param_shape[0], config)
         super().__init__([*layers, nn.SiLU(), output])
 
 
@@ -141,7 +142,7 @@ def doubling_layers(
     num_left = len(conv_widths(param_shape, sizes)) - level
     if sizes.resampling == "strided":
         return [upsample(in_channels, out_channels, size_parity(param_shape, num_left))]
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    conv = conv3x3(in_channels, out_channels, sizes)
     return [conv, interpolate(halved_size(param_shape, num_left))]
 
 

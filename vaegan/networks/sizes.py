@@ -14,6 +14,7 @@ from vaegan.images import ImageShape
 T = TypeVar("T", bound=ComponentConfig)
 
 RESAMPLINGS = ("strided", "bilinear")
+PADDINGS = ("zeros", "replicate")
 DEFAULT_WIDTH = 32
 LARGE_IMAGE_SIZE = 32  # pixels, smallest height or width of large images
 # Fewest training images for wide networks. Not tuned: they were worse with 607 images (one run).
@@ -38,6 +39,9 @@ class ConvSizes(ComponentConfig):
     # checkerboard patterns) or strided (strided and transposed convolutions; more weights at the
     # same width)
     resampling: str = "bilinear"
+    # values beyond the border of an image in 3 x 3 convolutions: zeros, or replicate (those at the
+    # border; in a decoder, samples of photographs then have no frames), only with bilinear
+    padding: str = "zeros"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +51,10 @@ class ConvSizes(ComponentConfig):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         is_known = self.resampling in RESAMPLINGS
         require(is_known, "resampling", f"one of {', '.join(RESAMPLINGS)}", self.resampling)
+        is_known = self.padding in PADDINGS
+        require(is_known, "padding", f"one of {', '.join(PADDINGS)}", self.padding)
+        is_possible = self.padding == "zeros" or self.resampling == "bilinear"
+        require(is_possible, "padding", "zeros with resampling=strided", self.padding)
 
     def resolved_width(self, image_shape: ImageShape) -> int:
         """Return `width`, or its default for the shape of images or likelihood parameters."""

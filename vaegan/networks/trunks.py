@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
     average_pool,
+    conv3x3,
     conv_widths,
     downsample,
     halved_size,
@@ -52,7 +53,7 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Tr
     layers: list[nn.Module] = []
     for level, (in_channels, out_channels) in enumerate(pairwise([image_shape[0], *widths])):
         if sizes.resampling == "bilinear":
-            conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+            conv = conv3x3(in_channels, out_channels, sizes)
             pool = average_pool(halved_size(image_shape, level))
             layers += [conv, ACTIVATIONS[activation](), pool]
         else:
@@ -75,7 +76,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
     With bilinear resampling there are no blocks at the full size, where they cost the most.
     """
     widths = [sizes.full_size_width(image_shape), *conv_widths(image_shape, sizes)]
-    layers: list[nn.Module] = [nn.Conv2d(image_shape[0], widths[0], kernel_size=3, padding=1)]
+    layers: list[nn.Module] = [conv3x3(image_shape[0], widths[0], sizes)]
     for level, (in_channels, out_channels) in enumerate(pairwise(widths)):
         if level > 0 or sizes.resampling == "strided":
             layers += residual_blocks(in_channels, sizes, activation)
