@@ -73,6 +73,24 @@ def test_killed_process_ends_the_wait():
         load_one(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def test_lock_of_a_killed_process_is_not_awaited():
+    loader = ImageLoader(
+        Batches(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+        is_training=False,
+        batch_size=None,
+        num_workers=1,
+    )
+    batches = iter(loader)
+    (iterator,) = loader_processes.ITERATORS
+    with pytest.raises(ChildProcessError), explain_loader_failures():
+        next(batches)
+    iterator._workers_done_event._cond.acquire()  # as if the killed process had held it
+    shutdown = threading.Thread(target=iterator._shutdown_workers, daemon=True)
+    shutdown.start()
+    shutdown.join(10)
+    assert not shutdown.is_alive()
+
+
 def test_errors_of_the_data_set_are_not_explained():
     def fail():
         raise RuntimeError("no shared meaning")
@@ -147,4 +165,6 @@ def test_loader_processes_are_killed_although_they_ignore_signals():
     loader = ImageLoader(Batches(lambda: 1), is_training=True, batch_size=None, num_workers=2)
     iterator = loader._get_iterator()
     kill_loader_processes()
-    assert not any(worker.is_alive() for worker in iterator._workers)
+    for worker in iterator._workers:  # is_alive() is wrong if torch's handler interrupted a wait
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker.pid, 0)

@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.queues import Queue
@@ -33,6 +34,7 @@ SECONDS_AFTER_SIGNAL = 10.0  # time that processes get to deliver a batch after 
 PROCESS_FAILURE = re.compile(
     r"DataLoader worker \(pid|shared memory|Pin memory thread|Too many open files"
 )
+ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  # those of data loaders with processes
 NO_IMAGES = (torch.empty(0, 1, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long))
 
 
@@ -50,7 +52,10 @@ class ImageLoader(DataLoader[Any]):
         self.is_training = is_training
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return wait_for_batches(super().__iter__(), self.num_workers > 0, self.is_training)
+        batches = super().__iter__()
+        if self.num_workers > 0:
+            ITERATORS.add(batches)
+        return wait_for_batches(batches, self.num_workers > 0, self.is_training)
 
 
 def start_worker(worker: int) -> None:
@@ -89,6 +94,8 @@ def wait_for_batches(batches: Iterator[Any], has_workers: bool, is_training: boo
             except StopIteration:
                 return
             except RuntimeError:
+                if any(not process.is_alive() for process in watch.processes):
+                    kill_loader_processes()
                 watch.raise_reason()
                 raise
             yield batch
@@ -207,7 +214,13 @@ def shared_memory_advice() -> str:
 
 
 def kill_loader_processes() -> None:
-    """Kill the data loader processes of this process, which have nothing to save."""
+    """Kill the data loader processes of this process, which have nothing to save.
+
+    Afterwards torch does not shut them down, because it would wait forever for a lock that a
+    process held when it was killed.
+    """
+    for iterator in ITERATORS:
+        iterator._shutdown = True
     processes = [process for process in multiprocessing.active_children() if process.daemon]
     deadline = time.monotonic() + 2.0
     while processes and time.monotonic() < deadline:
