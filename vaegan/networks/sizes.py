@@ -39,8 +39,8 @@ class ConvSizes(ComponentConfig):
     # checkerboard patterns) or strided (strided and transposed convolutions; more weights at the
     # same width)
     resampling: str = "bilinear"
-    # values beyond the border of an image in 3 x 3 convolutions: zeros, or replicate (those at the
-    # border; in a decoder, samples of photographs then have no frames), only with bilinear
+    # values beyond the border of the input of 3 x 3 convolutions: zeros, or replicate (those at the
+    # border; in a decoder, this can avoid frames in samples of photographs), only with bilinear
     padding: str = "zeros"
 
     def __post_init__(self) -> None:
