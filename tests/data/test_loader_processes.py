@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 from torch.utils.data import Dataset
+from torch.utils.data._utils import signal_handling
 
 from vaegan.data import loader_processes
 from vaegan.data.loader_processes import (
@@ -80,8 +81,9 @@ def test_lock_of_a_killed_process_is_not_awaited():
         batch_size=None,
         num_workers=1,
     )
+    earlier = loader_processes.loader_iterators()
     batches = iter(loader)
-    (iterator,) = loader_processes.ITERATORS
+    (iterator,) = (item for item in loader_processes.loader_iterators() if item not in earlier)
     with pytest.raises(ChildProcessError), explain_loader_failures():
         next(batches)
     iterator._workers_done_event._cond.acquire()  # as if the killed process had held it
@@ -89,6 +91,15 @@ def test_lock_of_a_killed_process_is_not_awaited():
     shutdown.start()
     shutdown.join(10)
     assert not shutdown.is_alive()
+
+
+def test_torch_forgets_killed_processes():
+    loader = ImageLoader(Batches(lambda: 1), is_training=True, batch_size=None, num_workers=1)
+    iterator = loader._get_iterator()
+    kill_loader_processes()
+    # A later iterator can have the same address. Torch raises an error if it knows the address.
+    signal_handling._set_worker_pids(id(iterator), ())
+    signal_handling._remove_worker_pids(id(iterator))
 
 
 def test_errors_of_the_data_set_are_not_explained():

@@ -20,6 +20,7 @@ from tests.faults import (
 from tests.image_files import fill
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.loader_processes import kill_loader_processes, loader_iterators
 from vaegan.data.streaming import StreamedArray, Streaming, pack
 from vaegan.stages.execute import execute
 from vaegan.stages.stage_table import run_stage
@@ -114,6 +115,15 @@ def test_chunks_contain_all_images_in_mixed_class_order(folder):
         assert dict(zip(to_bytes(found[:]), found_labels[:].tolist(), strict=True)) == expected
         assert found[torch.tensor([1, 0])].shape == (2, *SHAPE) and found[:0].shape == (0, *SHAPE)
     assert 0 < source.split("train").labels[:20].sum() < 20
+
+
+def test_killed_loader_processes_are_not_shut_down(folder):
+    batches = iter(make_loader(folder, 2, seed=0))
+    next(batches)
+    earlier = [item for item in loader_iterators() if item._shutdown]
+    kill_loader_processes()
+    iterators = [item for item in loader_iterators() if item not in earlier]
+    assert iterators and all(item._shutdown for item in iterators)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -6,6 +6,7 @@ process waiting, and a termination signal must end the wait.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -13,7 +14,6 @@ import shutil
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.queues import Queue
@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, ignore_signals, interruptible
 
@@ -34,7 +36,6 @@ SECONDS_AFTER_SIGNAL = 10.0  # time that processes get to deliver a batch after 
 PROCESS_FAILURE = re.compile(
     r"DataLoader worker \(pid|shared memory|Pin memory thread|Too many open files"
 )
-ITERATORS: weakref.WeakSet[Any] = weakref.WeakSet()  # those of data loaders with processes
 NO_IMAGES = (torch.empty(0, 1, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.long))
 
 
@@ -52,10 +53,7 @@ class ImageLoader(DataLoader[Any]):
         self.is_training = is_training
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        if self.num_workers > 0:
-            ITERATORS.add(batches)
-        return wait_for_batches(batches, self.num_workers > 0, self.is_training)
+        return wait_for_batches(super().__iter__(), self.num_workers > 0, self.is_training)
 
 
 def start_worker(worker: int) -> None:
@@ -213,14 +211,24 @@ def shared_memory_advice() -> str:
     )
 
 
+def loader_iterators() -> list[Any]:
+    """Return the iterators of all data loaders with processes, also those of other libraries."""
+    return [item for item in gc.get_objects() if issubclass(type(item), LoaderIterator)]
+
+
 def kill_loader_processes() -> None:
     """Kill the data loader processes of this process, which have nothing to save.
 
-    Afterwards torch does not shut them down, because it would wait forever for a lock that a
+    Afterwards torch does not shut them down, because it could wait forever for a lock that a
     process held when it was killed.
     """
-    for iterator in ITERATORS:
+    for iterator in loader_iterators():
         iterator._shutdown = True
+        if iterator._worker_pids_set:  # torch's table of processes, by the address of the iterator
+            signal_handling._remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+        if hasattr(iterator, "_pin_memory_thread_done_event"):
+            iterator._pin_memory_thread_done_event.set()
     processes = [process for process in multiprocessing.active_children() if process.daemon]
     deadline = time.monotonic() + 2.0
     while processes and time.monotonic() < deadline:
