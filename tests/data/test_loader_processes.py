@@ -8,8 +8,8 @@ import time
 import warnings
 
 import pytest
+import torch
 from torch.utils.data import Dataset
-from torch.utils.data._utils import signal_handling
 
 from vaegan.data import loader_processes
 from vaegan.data.loader_processes import (
@@ -98,8 +98,8 @@ def test_torch_forgets_killed_processes():
     iterator = loader._get_iterator()
     kill_loader_processes()
     # A later iterator can have the same address. Torch raises an error if it knows the address.
-    signal_handling._set_worker_pids(id(iterator), ())
-    signal_handling._remove_worker_pids(id(iterator))
+    torch._C._set_worker_pids(id(iterator), ())
+    torch._C._remove_worker_pids(id(iterator))
 
 
 def test_errors_of_the_data_set_are_not_explained():

@@ -113,6 +113,7 @@ def test_discriminator_copies_the_encoder_trunk(network, activation):
     "encoder, discriminator, message",
     [
         ("conv", ["discriminator.activation=leaky_relu"], "activation=leaky_relu, encoder activ"),
+        ("conv", ["discriminator.padding=replicate"], "padding=replicate, encoder padding=zeros"),
         ("conv", ["discriminator.width=4"], r"has widths=\[2, 4\], encoder widths=\[4, 8\]"),
         ("conv", ["discriminator=resnet"], "has network=resnet, encoder network=conv"),
         (

@@ -13,7 +13,7 @@ from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
-from vaegan.networks.sizes import RESAMPLINGS, ConvSizes, MlpSizes, ResnetSizes
+from vaegan.networks.sizes import RESAMPLINGS, ConvSizes, MlpSizes, ResnetSizes, resolve_padding
 
 SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 NETWORKS = [("mlp", {})]
@@ -180,12 +180,31 @@ def test_zeros_beyond_the_border_change_the_output_near_it(name, padding):
     assert is_uniform == (padding == "replicate")
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+@pytest.mark.parametrize("base", [Encoder, Discriminator])
+def test_zeros_beyond_the_border_change_the_features_near_it(base, name, padding):
+    """An image of one color has equal features at all positions only with replicate padding."""
+    args = ((3, 32, 48), 4) if base is Encoder else ((3, 32, 48),)
+    network = base.choices[name].Config(padding=padding).build(*args)
+    for layer in network.modules():  # blocks start as the identity
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.1)
+    layers = list(network.trunk.layers)
+    (end,) = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Flatten)]
+    features = nn.Sequential(*layers[:end])(torch.rand(1, 3, 1, 1).expand(-1, -1, 32, 48))
+    assert features.shape[2:] == (4, 6)
+    ranges = features.amax((2, 3)) - features.amin((2, 3))
+    is_uniform = bool((ranges < 1e-5 * features.abs().amax()).all())
+    assert is_uniform == (padding == "replicate")
+
+
 def test_replicate_padding_needs_bilinear_resampling():
     for base in (Encoder, Decoder, Discriminator):
         for name in ("conv", "resnet"):
             with pytest.raises(ValueError, match="padding must be zeros with resampling=strided"):
                 base.choices[name].Config(padding="replicate", resampling="strided")
-    with pytest.raises(ValueError, match="padding must be one of zeros, replicate; got"):
+    with pytest.raises(ValueError, match="padding must be one of zeros, replicate, or null; got"):
         Decoder.choices["conv"].Config(padding="reflect")
 
 
@@ -345,3 +364,26 @@ def test_set_output_sets_the_initial_decoder_output(name, settings):
     decoder.set_output(params)
     assert (decoder(torch.zeros(1, 5))[0] - params).abs().mean() < 0.5
     assert output_layer(decoder).bias.numel() in (2, 128)
+
+
+@pytest.mark.parametrize(
+    "padding, resampling, is_natural, earlier, expected",
+    [
+        (None, "bilinear", True, None, "replicate"),
+        (None, "bilinear", False, None, "zeros"),
+        (None, "strided", True, None, "zeros"),
+        ("zeros", "bilinear", True, None, "zeros"),
+        ("replicate", "bilinear", False, None, "replicate"),
+        (None, "bilinear", True, {}, "zeros"),  # an earlier version
+        (None, "bilinear", True, {"padding": None}, "zeros"),
+        (None, "bilinear", False, {"padding": "replicate"}, "replicate"),
+    ],
+)
+def test_default_padding(padding, resampling, is_natural, earlier, expected):
+    config = Decoder.choices["conv"].Config(padding=padding, resampling=resampling)
+    assert resolve_padding(config, is_natural, earlier).padding == expected
+
+
+def test_networks_without_convolutions_have_no_padding():
+    config = Decoder.choices["mlp"].Config()
+    assert resolve_padding(config, is_natural=True) is config

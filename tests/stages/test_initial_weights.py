@@ -49,6 +49,19 @@ def test_layers_that_do_not_fit_are_rejected_or_fresh(tmp_path):
         assert torch.equal(value, before[key] if is_fresh else earlier[key]), key
 
 
+def test_layers_trained_with_another_padding_or_activation_are_rejected(tmp_path):
+    earlier = make_run(encoder=component("encoder", "conv", width=8, activation="leaky_relu"))
+    path = save_vae(tmp_path / "vae.ckpt", earlier)
+    decoder = component("decoder", "conv", width=8, padding="replicate")
+    run = make_run(encoder=component("encoder", "conv", width=8), decoder=decoder)
+    run = replace(run, init=str(path))
+    message = "trained with encoder.activation=leaky_relu decoder.padding=zeros; set these values"
+    with pytest.raises(ValueError, match=message):
+        init_vae(build(run), run)
+    (transfer,) = init_vae(build(run), replace(run, init_mismatch="fresh"))
+    assert not any(name.startswith("encoder.") for name in transfer.fresh)
+
+
 def gan_state(path, discriminator):
     """Add a generator and a discriminator to the checkpoint of a GAN."""
     content = torch.load(path, weights_only=True)
@@ -86,6 +99,11 @@ def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path)
     with pytest.raises(ValueError, match=message):
         init_gan(module, checkpoint, "error")
     assert init_gan(module, checkpoint, "fresh") == transfers
+    emphasis = {"emphasis": {"saturation": 1.0, "sharpness": 0.0}}
+    module.header = {"run": {**emphasis, "discriminator": {"padding": "replicate"}}}
+    checkpoint.run["discriminator"] = {"name": "conv"}  # as in earlier versions
+    with pytest.raises(ValueError, match="trained with discriminator.padding=zeros; set these"):
+        init_gan(module, checkpoint, "error")
 
 
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):

@@ -16,7 +16,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages import new_duration
 from vaegan.stages.folder_access import check_run_folder, resume_command
-from vaegan.stages.new_duration import TrainingPlan, find_obstacles, make_plan
+from vaegan.stages.new_duration import TrainingPlan, find_obstacles, make_plan, validation_steps
 from vaegan.stages.run_folder import RunFolder
 from vaegan.stages.stage_checkpoints import TrainingState, read_training_state
 from vaegan.stages.stage_table import run_stage
@@ -153,7 +153,7 @@ def test_earlier_duration_is_refused_once_it_has_been_changed(copied):
     run_folder = RunFolder(copied, read_json(copied / "config.json")["config"], "vae")
     last = torch.load(copied / "vae" / "checkpoints" / "last.ckpt", weights_only=True)
     new_duration.reopen_stage(run_folder, "vae", last, STEPS_PER_EPOCH)
-    with pytest.raises(ValueError, match="has already been trained for 256 images"):
+    with pytest.raises(ValueError, match="trained for 256 images.*Use a longer duration, or"):
         resume(copied, ONE_EPOCH)
 
 
@@ -162,7 +162,7 @@ def test_refused_durations_leave_the_run_unchanged(copied, monkeypatch):
     before = file_times(copied)
     with pytest.raises(ValueError, match="already been trained for 256 images.* duration of 128"):
         resume(copied, "trainer.max_images=128")
-    with pytest.raises(ValueError, match="validations every 4 steps instead of every epoch"):
+    with pytest.raises(ValueError, match="every 4 steps across epochs instead of every epoch"):
         resume(copied, "trainer.max_images=512")
     for changed in (TWO_EPOCHS, "trainer.max_images=256"):
         with monkeypatch.context() as patch, pytest.raises(ValueError, match="data set differs"):
@@ -190,6 +190,29 @@ def test_damaged_last_checkpoint_is_skipped(tmp_path, longer, monkeypatch):
 
 
 SAVED = TrainingState(Path("last.ckpt"), run={}, num_steps=8, is_finished=True, stopped_early=False)
+
+
+@pytest.mark.parametrize(
+    "val_interval, fraction, expected",
+    [(3, 1.0, [3, 6]), (None, 1.0, [4, 8]), (None, 0.6, [2, 4, 6, 8]), (4, 1.0, [4, 8])],
+)
+def test_steps_of_validations(val_interval, fraction, expected):
+    run = compose(*VAE, ONE_EPOCH, f"trainer.val_check_interval={fraction}")
+    plan = TrainingPlan(run, Duration(8, STEPS_PER_EPOCH, 64, None, val_interval), [])
+    assert validation_steps(plan) == expected
+
+
+def test_validations_of_a_finished_run_cannot_change(tmp_path):
+    run = compose(*VAE, "trainer.max_images=256")
+    trainer = {**to_plain(run)["trainer"], "max_images": None}
+    saved = SAVED._replace(run={**to_plain(run), "trainer": trainer}, num_steps=4)
+
+    def resolve(run):
+        interval = 2 if run.trainer.max_images else None
+        return TrainingPlan(run, Duration(4, STEPS_PER_EPOCH, 64, None, interval), [])
+
+    with pytest.raises(ValueError, match="every 2 steps across epochs instead of every epoch"):
+        make_plan(tmp_path / "vae", saved, run, resolve)
 
 
 def obstacles(run, changed_run=None, val_intervals=(2, 2), saved=SAVED, settings=()):

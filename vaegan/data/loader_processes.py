@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as LoaderIterator
 
 from vaegan.runtime.signals import SIGNAL_STATE, Interrupted, ignore_signals, interruptible
@@ -225,7 +224,7 @@ def kill_loader_processes() -> None:
     for iterator in loader_iterators():
         iterator._shutdown = True
         if iterator._worker_pids_set:  # torch's table of processes, by the address of the iterator
-            signal_handling._remove_worker_pids(id(iterator))
+            torch._C._remove_worker_pids(id(iterator))
             iterator._worker_pids_set = False
         if hasattr(iterator, "_pin_memory_thread_done_event"):
             iterator._pin_memory_thread_done_event.set()

@@ -87,7 +87,7 @@ def size_parity(image_shape: ImageShape, num_halvings: int) -> tuple[int, int]:
 
 def conv3x3(in_channels: int, out_channels: int, sizes: ConvSizes) -> nn.Conv2d:
     """Build a 3 x 3 convolution that keeps the image size."""
-    mode: Literal["zeros", "replicate"] = "zeros" if sizes.padding == "zeros" else "replicate"
+    mode: Literal["zeros", "replicate"] = "replicate" if sizes.padding == "replicate" else "zeros"
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, padding_mode=mode)
 
 

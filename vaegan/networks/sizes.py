@@ -39,9 +39,10 @@ class ConvSizes(ComponentConfig):
     # checkerboard patterns) or strided (strided and transposed convolutions; more weights at the
     # same width)
     resampling: str = "bilinear"
-    # values beyond the border of the input of 3 x 3 convolutions: zeros, or replicate (those at the
-    # border; in a decoder, this can avoid frames in samples of photographs), only with bilinear
-    padding: str = "zeros"
+    # padding of 3 x 3 convolutions: zeros, or replicate (repeat the values at the border; requires
+    # resampling=bilinear); null: zeros, but replicate in a decoder for natural images with bilinear
+    # resampling, because zeros cause frames in samples
+    padding: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,9 +52,10 @@ class ConvSizes(ComponentConfig):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
         is_known = self.resampling in RESAMPLINGS
         require(is_known, "resampling", f"one of {', '.join(RESAMPLINGS)}", self.resampling)
-        is_known = self.padding in PADDINGS
-        require(is_known, "padding", f"one of {', '.join(PADDINGS)}", self.padding)
-        is_possible = self.padding == "zeros" or self.resampling == "bilinear"
+        is_known = self.padding in (None, *PADDINGS)
+        expected = f"one of {', '.join(PADDINGS)}, or null"
+        require(is_known, "padding", expected, self.padding)
+        is_possible = self.padding != "replicate" or self.resampling == "bilinear"
         require(is_possible, "padding", "zeros with resampling=strided", self.padding)
 
     def resolved_width(self, image_shape: ImageShape) -> int:
@@ -163,3 +165,22 @@ def resolve_width(
         if encoder is not None and all(encoder.get(key) == getattr(config, key) for key in keys):
             width = encoder["width"]
     return replace(config, width=width)
+
+
+def resolve_padding(
+    config: T, is_natural: bool = False, earlier: Mapping[str, Any] | None = None
+) -> T:
+    """Return the config of a network with the default of `padding` filled in.
+
+    Args:
+        config: Settings of any network.
+        is_natural: True for the decoder of natural images (`ImageSource.IS_NATURAL`).
+        earlier: Plain config of the network in the training so far, whose padding is kept. Earlier
+            versions, which omit it, had zeros.
+    """
+    if not isinstance(config, ConvSizes) or config.padding is not None:
+        return config
+    padding = "replicate" if is_natural and config.resampling == "bilinear" else "zeros"
+    if earlier is not None:
+        padding = earlier.get("padding") or "zeros"
+    return replace(config, padding=padding)

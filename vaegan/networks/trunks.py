@@ -65,6 +65,7 @@ def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Tr
         "widths": widths,
         "hidden_dim": sizes.hidden_dim,
         "resampling": sizes.resampling,
+        "padding": sizes.padding or "zeros",
         "activation": activation,
     }
     return Trunk(layers, sizes.hidden_dim, architecture)
@@ -95,6 +96,7 @@ def resnet_trunk(image_shape: ImageShape, sizes: ResnetSizes, activation: str) -
         "widths": widths,
         "hidden_dim": sizes.hidden_dim,
         "resampling": sizes.resampling,
+        "padding": sizes.padding or "zeros",
         "num_blocks": sizes.num_blocks,
         "normalization": sizes.normalization,
         "activation": activation,

@@ -26,7 +26,7 @@ from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
 from vaegan.metrics.scorer import Scorer
 from vaegan.networks.discriminators import Discriminator
-from vaegan.networks.sizes import resolve_width
+from vaegan.networks.sizes import resolve_padding, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.atomic_files import write_json
 from vaegan.runtime.collectives import is_rank_zero
@@ -110,8 +110,9 @@ def fit_gan(
 def resolve_discriminator(
     config: Discriminator.Config, encoder: Mapping[str, Any], data: ImageDataModule
 ) -> Discriminator.Config:
-    """Return the config with the default width, given the plain config of the VAE's encoder."""
-    return resolve_width(config, data.source.image_shape, len(data.splits["train"]), encoder)
+    """Return the config with its defaults, given the plain config of the VAE's encoder."""
+    num_images = len(data.splits["train"])
+    return resolve_padding(resolve_width(config, data.source.image_shape, num_images, encoder))
 
 
 def build_module(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vaegan.checkpoints.checkpoint import VAE_PREFIX, Checkpoint, load_checkpoint
 from vaegan.checkpoints.find_checkpoint import find_checkpoint, load_vae_checkpoint
+from vaegan.config import to_plain
 from vaegan.gan.emphasis import saved_emphasis
 from vaegan.gan.module import GANModule
 from vaegan.gan.warm_start import Transfer, describe_transfer, named_layers
@@ -24,6 +25,10 @@ BETTER_WEIGHTS = (
     "vae: GANs of natural images usually look better with the weights at the end of the VAE's "
     "training; for these, give the folder of a finished stage=vae run in vae_ckpt, or its last.ckpt"
 )
+
+# Settings of networks that do not change the shapes of weights, and their values in checkpoints of
+# earlier versions, which omit them.
+SHAPELESS_SETTINGS = {"activation": "silu", "padding": "zeros"}
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +101,13 @@ def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:
     """Copy the layers of the earlier VAE that `run.init` names, if any.
 
     Raises:
-        ValueError: There is no such VAE, or layers do not fit and `init_mismatch` is "error".
+        ValueError: There is no such VAE, or `init_mismatch` is "error" and layers do not fit or
+            were trained with other settings.
     """
     if not run.init:
         return []
     checkpoint = load_vae_checkpoint(run.init, "init")
+    check_networks(checkpoint.path, checkpoint.vae, to_plain(run), run.init_mismatch)
     state = without_prefix(checkpoint.state, VAE_PREFIX)
     return [copy_layers(vae, state, "VAE", str(checkpoint.path), run.init_mismatch)]
 
@@ -110,8 +117,9 @@ def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> l
 
     Raises:
         ValueError: `init_mismatch` is "error", and layers do not fit or the discriminator was
-            trained with another emphasis.
+            trained with another emphasis or other settings.
     """
+    check_networks(checkpoint.path, checkpoint.run, module.header["run"], init_mismatch)
     saved, current = saved_emphasis(checkpoint.run), saved_emphasis(module.header["run"])
     if saved != current and init_mismatch == "error":
         raise ValueError(
@@ -128,6 +136,34 @@ def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> l
         state = without_prefix(checkpoint.state, f"{name}.")
         transfers.append(copy_layers(network, state, name, str(checkpoint.path), init_mismatch))
     return transfers[:2]  # the EMA generator has the layers of the generator
+
+
+def check_networks(
+    path: Path, earlier: Mapping[str, Any], current: Mapping[str, Any], init_mismatch: str
+) -> None:
+    """Check that networks have the settings with which the weights in a checkpoint were trained.
+
+    Args:
+        path: Path of the checkpoint, for messages.
+        earlier: Plain config of the earlier run.
+        current: Plain config of the run.
+        init_mismatch: "error" to compare the settings, "fresh" to accept all.
+
+    Raises:
+        ValueError: Settings differ that do not change the shapes of weights.
+    """
+    settings = []
+    for group in ("encoder", "decoder", "discriminator"):
+        before, after = earlier.get(group, {}), current.get(group, {})
+        for key, default in SHAPELESS_SETTINGS.items():
+            value = before.get(key) or default
+            if key in after and (after[key] or default) != value:
+                settings.append(f"{group}.{key}={value}")
+    if settings and init_mismatch == "error":
+        raise ValueError(
+            f"init: the networks in {path} were trained with {' '.join(settings)}; set these "
+            "values, or init_mismatch=fresh to continue with others"
+        )
 
 
 def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from vaegan.training.fit import FitSettings, check_resumable
 
 T = TypeVar("T", VAERun, GANRun)
 RESTORE = "Use the earlier duration, or start a new run"
+EXTEND = "Use a longer duration, or start a new run"
 
 
 class TrainingPlan(NamedTuple, Generic[T]):
@@ -60,16 +61,18 @@ def make_plan(
         check_unfinished(folder)
         return plan
     before = resolve(with_duration_of(run, saved))
-    is_past = saved.num_steps >= plan.duration.num_steps
-    is_same = before.duration == plan.duration and not is_past
-    if is_same or (saved.is_finished and before.duration.num_steps == plan.duration.num_steps):
-        return plan
-    if is_past:
+    is_equally_long = before.duration.num_steps == plan.duration.num_steps
+    is_finished = saved.is_finished and is_equally_long
+    if saved.num_steps >= plan.duration.num_steps and not is_finished:
         num_images = plan.duration.images_after(saved.num_steps)
         raise ValueError(
             f"{folder} has already been trained for {num_images:,} images, so it cannot be resumed "
-            f"with a duration of {plan.duration.num_images:,}. {RESTORE}"
+            f"with a duration of {plan.duration.num_images:,}. "
+            f"{RESTORE if saved.is_finished else EXTEND}"
         )
+    has_same_steps = validation_steps(before) == validation_steps(plan)
+    if before.duration == plan.duration or (is_finished and has_same_steps):
+        return plan
     if obstacles := find_obstacles(saved, before, plan):
         raise ValueError(
             f"{folder} was started with a duration of {before.duration.num_images:,} images. "
@@ -136,11 +139,22 @@ def find_obstacles(
     return obstacles
 
 
+def validation_steps(plan: TrainingPlan[T]) -> list[int]:
+    """Return the steps after which a run is validated."""
+    duration = plan.duration
+    if duration.val_interval is not None:
+        return list(range(duration.val_interval, duration.num_steps + 1, duration.val_interval))
+    per_epoch = duration.steps_per_epoch
+    interval = max(1, int(per_epoch * plan.run.trainer.val_check_interval))
+    starts = range(0, duration.num_steps, per_epoch)
+    return [start + step for start in starts for step in range(interval, per_epoch + 1, interval)]
+
+
 def validation_interval(plan: TrainingPlan[T]) -> str:
     """Return the interval between the validations of a run, as text."""
     num_steps = plan.duration.val_interval
     if num_steps is not None:
-        return f"{num_steps:,} steps" if num_steps > 1 else "step"
+        return f"{num_steps:,} steps across epochs" if num_steps > 1 else "step"
     fraction = plan.run.trainer.val_check_interval
     return f"{fraction:g} epochs" if fraction < 1 else "epoch"
 

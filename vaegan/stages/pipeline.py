@@ -26,7 +26,7 @@ from vaegan.stages.gan import (
 from vaegan.stages.gan_components import build_components, count_aggregate_images
 from vaegan.stages.run_folder import locked_run_folder
 from vaegan.stages.training_runs import PipelineRun
-from vaegan.stages.vae import fit_vae, resolve_widths
+from vaegan.stages.vae import fit_vae, resolve_networks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import VAE
@@ -69,7 +69,7 @@ def train_pipeline(run: PipelineRun, output_dir: Path) -> StageResult:
 def check_gan(run: PipelineRun, source: ImageSource) -> None:
     """Build the GAN from an untrained VAE, so that errors are raised before the VAE is trained."""
     data = ImageDataModule(source, run.gan.loader, run.seed)
-    run = resolve_widths(run, data)
+    run = resolve_networks(run, data)
     discriminator = resolve_discriminator(run.discriminator, to_plain(run.encoder), data)
     run = replace(run, discriminator=discriminator)
     with seeded(run.seed):

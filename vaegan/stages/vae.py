@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
@@ -19,7 +20,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
-from vaegan.networks.sizes import ConvSizes, resolve_width
+from vaegan.networks.sizes import ConvSizes, resolve_padding, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
@@ -27,7 +28,7 @@ from vaegan.runtime.seeding import seeded
 from vaegan.stages.initial_weights import init_vae
 from vaegan.stages.new_duration import TrainingPlan, make_plan, open_stage
 from vaegan.stages.run_folder import RunFolder, locked_run_folder
-from vaegan.stages.stage_checkpoints import load_training_state
+from vaegan.stages.stage_checkpoints import TrainingState, load_training_state
 from vaegan.stages.tool_configs import EvaluateRun
 from vaegan.stages.training_runs import VAERun, fields_of
 from vaegan.training.callback_table import build_callbacks
@@ -82,7 +83,8 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         return finished
     data = ImageDataModule(source, evaluation_batches(run), run.seed)
     saved = load_training_state(run_folder.path / "vae")
-    plan = make_plan(run_folder.path / "vae", saved, run, partial(resolve_plan, data=data))
+    resolve = partial(resolve_plan, data=data, saved=saved)
+    plan = make_plan(run_folder.path / "vae", saved, run, resolve)
     run = plan.run
     vae = build_initial_vae(run, data)
     config = to_plain(run)
@@ -112,27 +114,44 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     return result
 
 
-def resolve_plan(run: VAERun, data: ImageDataModule) -> TrainingPlan[VAERun]:
+def resolve_plan(
+    run: VAERun, data: ImageDataModule, saved: TrainingState | None
+) -> TrainingPlan[VAERun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
     duration = resolve_duration(run.trainer, data)
-    run = resolve_widths(run.resolve_schedule(duration.epochs), data)
+    earlier = None if saved is None else saved.run["decoder"]
+    run = resolve_networks(run.resolve_schedule(duration.epochs), data, earlier)
     return TrainingPlan(run, duration, run.duration_dependent_settings())
 
 
-def resolve_widths(run: T, data: ImageDataModule) -> T:
-    """Return the run with the default widths of encoder and decoder filled in."""
+def resolve_networks(
+    run: T, data: ImageDataModule, earlier_decoder: Mapping[str, Any] | None = None
+) -> T:
+    """Return the run with the data-dependent defaults of encoder and decoder filled in.
+
+    Args:
+        run: Settings.
+        data: Data set.
+        earlier_decoder: Plain config of the decoder in the training so far, if any.
+    """
     image_shape, num_images = data.source.image_shape, len(data.splits["train"])
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
-    return replace(run, encoder=encoder, decoder=decoder)
+    return replace(
+        run,
+        encoder=resolve_padding(encoder),
+        decoder=resolve_padding(decoder, data.source.IS_NATURAL, earlier_decoder),
+    )
 
 
-def log_widths(run: VAEConfig) -> None:
-    """Log the widths of encoder and decoder, whose defaults depend on the data."""
+def log_networks(run: VAEConfig) -> None:
+    """Log the settings of encoder and decoder whose defaults depend on the data."""
     parts = {"encoder": run.encoder, "decoder": run.decoder}
-    widths = [f"{key}.width={p.width}" for key, p in parts.items() if isinstance(p, ConvSizes)]
-    if widths and is_rank_zero():
-        log.info("networks: %s", " ".join(widths))
+    settings = [f"{key}.width={p.width}" for key, p in parts.items() if isinstance(p, ConvSizes)]
+    if isinstance(run.decoder, ConvSizes):
+        settings.append(f"decoder.padding={run.decoder.padding}")
+    if settings and is_rank_zero():
+        log.info("networks: %s", " ".join(settings))
 
 
 def evaluation_batches(run: VAERun) -> LoaderConfig:
@@ -156,7 +175,7 @@ def build_initial_vae(run: VAERun, data: ImageDataModule) -> VAE:
         for transfer in init_vae(vae, run):
             log.info("%s", transfer)
         log.info("KL(q(z|x) || p(z)): %s", kl_method(vae.encode(images[:2]), vae.latent_prior()))
-        log_widths(run)
+        log_networks(run)
     return vae
 
 
