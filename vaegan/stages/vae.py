@@ -103,8 +103,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
         hparams=config,
     )
     callbacks = build_callbacks(run.callbacks)
-    patience = run.early_stopping_patience
-    if patience is not None:
+    if (patience := run.early_stopping_patience) is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
     folder, resume_from = open_stage(run_folder, "vae", plan, module, data, settings)
     result = fit(module, data, folder, settings, resume_from, callbacks)
