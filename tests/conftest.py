@@ -12,6 +12,7 @@ if hasattr(signal, "SIGHUP"):  # ignored under nohup, which the tests of signals
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.dont_write_bytecode = False  # or each process of these tests compiles torch's modules again
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"  # without AMX: the same precision everywhere
 if "PYTEST_XDIST_WORKER" in os.environ:  # one test per core: threads would only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -615,7 +615,7 @@ def test_the_gpu_experiment_is_combined_with_another():
     assert run.discriminator.name == "resnet" and run.dataset.image_size == 64
     assert run.vae.trainer.accelerator == run.gan.trainer.accelerator == "gpu"
     assert run.gan.trainer.precision == "bf16-mixed"
-    assert run.vae.trainer.precision == "32-true"
+    assert run.vae.trainer.precision is None
 
 
 def test_pipeline_rejects_an_aggregate_posterior_of_too_few_images(tmp_path):

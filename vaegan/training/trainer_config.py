@@ -19,12 +19,15 @@ class DeviceConfig:
     devices: int = 1  # devices per node, >= 1
     num_nodes: int = 1  # number of machines, >= 1
     strategy: str = "auto"  # Lightning strategy, such as auto or ddp
-    precision: str = "32-true"  # floating-point precision: 32-true, bf16-mixed or 16-mixed
+    # floating-point precision of training steps: 32-true, bf16-mixed or 16-mixed; null: bf16-mixed
+    # for natural images on a CPU with AMX, which is about 1.7 times as fast, else 32-true
+    precision: str | None = None
     enable_progress_bar: bool = True  # show a progress bar
 
     def __post_init__(self) -> None:
-        expected = f"one of {', '.join(PRECISIONS)}"
-        require(self.precision in PRECISIONS, "precision", expected, self.precision)
+        expected = f"one of {', '.join(PRECISIONS)}, or null"
+        is_known = self.precision in (None, *PRECISIONS)
+        require(is_known, "precision", expected, self.precision)
         require(self.devices >= 1, "devices", "at least 1", self.devices)
         require(self.num_nodes >= 1, "num_nodes", "at least 1", self.num_nodes)
 
