@@ -102,6 +102,14 @@ def test_torch_forgets_killed_processes():
     torch._C._remove_worker_pids(id(iterator))
 
 
+def test_an_iterator_that_could_not_be_built_is_ignored():
+    iterator = object.__new__(loader_processes.LoaderIterator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_processes, "loader_iterators", lambda: [iterator])
+        kill_loader_processes()
+    assert iterator._shutdown
+
+
 def test_errors_of_the_data_set_are_not_explained():
     def fail():
         raise RuntimeError("no shared meaning")

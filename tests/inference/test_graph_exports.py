@@ -16,11 +16,14 @@ from vaegan.stages.stage_table import run_stage
 SHAPES = {"gray": (1, 28, 28), "color": (3, 64, 64)}
 
 
+CONV_SETTINGS = {"strided": {"resampling": "strided"}, "replicate": {"padding": "replicate"}}
+
+
 def make_network_run(network, shape):
-    """Return the settings of a VAE with small networks; strided: conv, with strided layers."""
-    if network != "strided":
+    """Return the settings of a VAE with small networks, or conv with a key of CONV_SETTINGS."""
+    if network not in CONV_SETTINGS:
         return make_run(shape, network)
-    settings = {"width": 8, "hidden_dim": 16, "resampling": "strided"}
+    settings = {"width": 8, "hidden_dim": 16, **CONV_SETTINGS[network]}
     nets = {group: component(group, "conv", **settings) for group in ("encoder", "decoder")}
     return make_run(shape, **nets)
 
@@ -31,8 +34,10 @@ def make_network_run(network, shape):
     [
         *product(["pt2"], ["conv", "resnet", "mlp"], SHAPES),
         ("pt2", "strided", "gray"),
+        ("pt2", "replicate", "color"),
         ("onnx", "conv", "gray"),
         ("onnx", "strided", "gray"),
+        ("onnx", "replicate", "color"),
         ("onnx", "resnet", "color"),
         ("onnx", "mlp", "gray"),
     ],

@@ -366,22 +366,27 @@ def test_set_output_sets_the_initial_decoder_output(name, settings):
     assert output_layer(decoder).bias.numel() in (2, 128)
 
 
+CONV = {"name": "conv", "resampling": "bilinear"}
+
+
 @pytest.mark.parametrize(
-    "padding, resampling, is_natural, earlier, expected",
+    "padding, resampling, is_natural, model, expected",
     [
         (None, "bilinear", True, None, "replicate"),
         (None, "bilinear", False, None, "zeros"),
         (None, "strided", True, None, "zeros"),
         ("zeros", "bilinear", True, None, "zeros"),
         ("replicate", "bilinear", False, None, "replicate"),
-        (None, "bilinear", True, {}, "zeros"),  # an earlier version
-        (None, "bilinear", True, {"padding": None}, "zeros"),
-        (None, "bilinear", False, {"padding": "replicate"}, "replicate"),
+        (None, "bilinear", True, CONV, "zeros"),  # an earlier version
+        (None, "bilinear", True, CONV | {"padding": None}, "zeros"),
+        (None, "bilinear", False, CONV | {"padding": "replicate"}, "replicate"),
+        (None, "strided", False, CONV | {"padding": "replicate"}, "zeros"),
+        (None, "bilinear", True, CONV | {"name": "resnet", "padding": "zeros"}, "replicate"),
     ],
 )
-def test_default_padding(padding, resampling, is_natural, earlier, expected):
+def test_default_padding(padding, resampling, is_natural, model, expected):
     config = Decoder.choices["conv"].Config(padding=padding, resampling=resampling)
-    assert resolve_padding(config, is_natural, earlier).padding == expected
+    assert resolve_padding(config, is_natural, model).padding == expected
 
 
 def test_networks_without_convolutions_have_no_padding():

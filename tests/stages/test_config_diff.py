@@ -30,6 +30,15 @@ def test_all_settings_are_compared_except_ignored_keys(key):
     )
 
 
+def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():
+    old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
+    old["decoder"]["padding"], old["gan"]["trainer"]["precision"] = "zeros", "32-true"
+    assert old["decoder"] != new["decoder"]
+    assert diff_configs(old, new) == []
+    new["decoder"]["padding"] = "replicate"
+    assert diff_configs(old, new) == ["decoder.padding=replicate (was zeros)"]
+
+
 def test_ignored_keys_exist_and_exclude_essential_settings():
     keys = [key for key in flatten(PLAIN) if is_below(key, IGNORED_KEYS)]
     for name in set(IGNORED_KEYS) - {"dataset.cache", "dataset.num_threads"}:

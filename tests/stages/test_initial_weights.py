@@ -10,6 +10,8 @@ import torch
 from tests.conftest import SMALL_GAN, compose
 from tests.untrained import build, component, make_run, save_gan, save_vae
 from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
 from vaegan.stages.initial_weights import (
     choose_vae_weights,
@@ -19,6 +21,7 @@ from vaegan.stages.initial_weights import (
 )
 from vaegan.stages.stage_checkpoints import load_training_state
 from vaegan.stages.stage_table import run_stage
+from vaegan.stages.vae import resolve_plan
 
 
 def test_a_vae_starts_from_an_earlier_one(tmp_path):
@@ -58,8 +61,21 @@ def test_layers_trained_with_another_padding_or_activation_are_rejected(tmp_path
     message = "trained with encoder.activation=leaky_relu decoder.padding=zeros; set these values"
     with pytest.raises(ValueError, match=message):
         init_vae(build(run), run)
+    other = replace(run, decoder=component("decoder", "mlp", activation="relu"))
+    with pytest.raises(ValueError, match="trained with encoder.activation=leaky_relu; set these"):
+        init_vae(build(other), other)  # the decoders have no layers in common
     (transfer,) = init_vae(build(run), replace(run, init_mismatch="fresh"))
     assert not any(name.startswith("encoder.") for name in transfer.fresh)
+
+
+def test_the_default_padding_is_that_of_the_earlier_vae(tmp_path):
+    earlier = make_run(decoder=component("decoder", "conv", width=8, padding="replicate"))
+    run = replace(earlier, init=str(save_vae(tmp_path / "vae.ckpt", earlier)))
+    run = replace(run, decoder=component("decoder", "conv", width=8))
+    data = ImageDataModule(Shapes.Config().build(), run.loader, seed=0)
+    assert resolve_plan(run, data, saved=None).run.decoder.padding == "replicate"
+    run = replace(run, init="")
+    assert resolve_plan(run, data, saved=None).run.decoder.padding == "zeros"
 
 
 def gan_state(path, discriminator):
@@ -100,7 +116,7 @@ def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path)
         init_gan(module, checkpoint, "error")
     assert init_gan(module, checkpoint, "fresh") == transfers
     emphasis = {"emphasis": {"saturation": 1.0, "sharpness": 0.0}}
-    module.header = {"run": {**emphasis, "discriminator": {"padding": "replicate"}}}
+    module.header = {"run": {**emphasis, "discriminator": {"name": "conv", "padding": "replicate"}}}
     checkpoint.run["discriminator"] = {"name": "conv"}  # as in earlier versions
     with pytest.raises(ValueError, match="trained with discriminator.padding=zeros; set these"):
         init_gan(module, checkpoint, "error")

@@ -5,9 +5,13 @@ import logging
 import pytest
 import torch
 
-from tests.conftest import SMALL_NETS, compose
+from tests.conftest import SMALL_PIPELINE, SMALL_VAE, compose
+from tests.stages.test_run_folder import stop_after_two_batches
+from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.networks.decoders import Decoder
+from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages.stage_table import run_stage
-from vaegan.training.precision import choose_precision, has_amx
+from vaegan.training.precision import has_amx, resolve_precision
 from vaegan.training.trainer_config import TrainerConfig
 
 
@@ -15,6 +19,8 @@ from vaegan.training.trainer_config import TrainerConfig
 def amx(monkeypatch):
     """Make this CPU one with AMX."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
 
 
@@ -36,8 +42,9 @@ def test_amx_is_not_used_if_onednn_is_limited_to_older_instructions(
     assert has_amx() == expected
 
 
-def test_cpu_without_amx(amx, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+@pytest.mark.parametrize("name", ["_is_amx_tile_supported", "_init_amx"])
+def test_amx_must_exist_and_be_permitted(name, amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, name, lambda: False)
     assert not has_amx()
 
 
@@ -55,31 +62,66 @@ def test_cpu_without_amx(amx, monkeypatch):
 )
 def test_default_precision(options, is_natural, has_gpu, expected, amx, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
-    assert choose_precision(TrainerConfig(**options), is_natural, "vae") == expected
+    assert resolve_precision(TrainerConfig(**options), is_natural, None).precision == expected
 
 
 def test_default_precision_without_amx():
-    assert choose_precision(TrainerConfig(accelerator="cpu"), True, "vae") == "32-true"
+    config = TrainerConfig(accelerator="cpu")
+    assert resolve_precision(config, True, None).precision == "32-true"
+
+
+def test_resumed_runs_keep_their_precision(amx):
+    config = TrainerConfig(accelerator="cpu")
+    for earlier, expected in ((None, "bf16-mixed"), ("32-true", "32-true")):
+        saved = {"trainer": {"precision": earlier}}
+        assert resolve_precision(config, True, saved).precision == expected
+    config = TrainerConfig(accelerator="cpu", precision="16-mixed")
+    assert resolve_precision(config, True, {"trainer": {"precision": "32-true"}}) == config
 
 
 @pytest.mark.slow
 def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     seen = set()
-    hook = torch.nn.modules.module.register_module_forward_hook(
-        lambda module, inputs, output: (
+
+    def record(module, inputs, output):
+        if isinstance(module, Decoder):
             seen.add((module.training, output.dtype))
-            if isinstance(module, torch.nn.Conv2d)
-            else None
-        )
-    )
-    run = compose(
-        *("stage=vae", "dataset=shapes", "dataset.num_train=256", *SMALL_NETS),
-        *("trainer.max_epochs=1", "trainer.accelerator=cpu"),
-    )
+
+    cpu = [f"{stage}.trainer.accelerator=cpu" for stage in ("vae", "gan")]
+    hook = torch.nn.modules.module.register_module_forward_hook(record)
     with caplog.at_level(logging.INFO):
-        run_stage(run, tmp_path)
+        run_stage(compose(*SMALL_PIPELINE, *cpu), tmp_path)
     hook.remove()
-    # Evaluations are in float32, as are some initial passes in training mode.
+    # Evaluations are in float32, as are some passes before the first step.
     assert (True, torch.bfloat16) in seen and (False, torch.bfloat16) not in seen
-    assert "vae: trainer.precision=bf16-mixed, because this CPU has AMX" in caplog.text
+    for stage in ("vae", "gan"):
+        assert f"{stage}: trainer.precision=bf16-mixed" in caplog.text
+        checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
+        assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
+        assert checkpoint.vae["decoder"]["padding"] == "replicate"
+
+
+@pytest.mark.slow
+def test_resumed_run_of_an_earlier_version_keeps_its_padding_and_precision(
+    amx, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
+    words = [*SMALL_VAE, "trainer.accelerator=cpu"]
+    earlier = compose(*words, "decoder.padding=zeros", "trainer.precision=32-true")
+    run_stage(earlier, tmp_path / "expected")
+    stop_after_two_batches(earlier, tmp_path / "run", monkeypatch)
+    config = read_json(tmp_path / "run" / "config.json")
+    del config["config"]["decoder"]["padding"]
+    write_json(tmp_path / "run" / "config.json", config)
+    (path,) = (tmp_path / "run" / "vae" / "checkpoints").glob("*.ckpt")
+    content = torch.load(path, weights_only=True)
+    for entry in ("run", "vae"):
+        content["vaegan"][entry]["decoder"].pop("padding", None)
+    torch.save(content, path)
+    run_stage(compose(*words, "resume=true"), tmp_path / "run")
+    states = [
+        load_checkpoint(tmp_path / run / "vae" / "checkpoints" / "last.ckpt").state
+        for run in ("run", "expected")
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -67,7 +67,8 @@ class ImageSource(Component, abc.ABC, group="dataset"):
 
     CLASSIFIER: ClassVar[str | None] = None  # digits_cnn weights for these classes, if any
     LIKELIHOOD: ClassVar[str] = "bernoulli"  # default noise model of the images
-    # True for photos, drawings and similar images: other defaults for the GAN and the duration
+    # True for photos, drawings and similar images: other defaults for the decoder's padding, the
+    # precision, the GAN and the duration
     IS_NATURAL: ClassVar[bool] = False
     DEFAULT_ROOT: ClassVar[str | None] = None  # folder of the data files if `root` is null
     # True to repeat images in a batch that is larger than the training split, False to reject it

@@ -223,7 +223,9 @@ def kill_loader_processes() -> None:
     """
     for iterator in loader_iterators():
         iterator._shutdown = True
-        if iterator._worker_pids_set:  # torch's table of processes, by the address of the iterator
+        # Torch has a table of processes, by the address of the iterator. If the construction of an
+        # iterator failed, it is not in the table.
+        if getattr(iterator, "_worker_pids_set", False):
             torch._C._remove_worker_pids(id(iterator))
             iterator._worker_pids_set = False
         if hasattr(iterator, "_pin_memory_thread_done_event"):

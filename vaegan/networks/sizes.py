@@ -41,7 +41,8 @@ class ConvSizes(ComponentConfig):
     resampling: str = "bilinear"
     # padding of 3 x 3 convolutions: zeros, or replicate (repeat the values at the border; requires
     # resampling=bilinear); null: zeros, but replicate in a decoder for natural images with bilinear
-    # resampling, because zeros cause frames in samples
+    # resampling, where zeros cause frames in samples; discriminator: that of the VAE's encoder if
+    # both have the same name and resampling
     padding: str | None = None
 
     def __post_init__(self) -> None:
@@ -161,26 +162,30 @@ def resolve_width(
     if config.width is None:
         if num_images is not None and num_images < MIN_IMAGES:
             width = DEFAULT_WIDTH
-        keys = ("name", "resampling")
-        if encoder is not None and all(encoder.get(key) == getattr(config, key) for key in keys):
+        if encoder is not None and has_same_layers(config, encoder):
             width = encoder["width"]
     return replace(config, width=width)
 
 
 def resolve_padding(
-    config: T, is_natural: bool = False, earlier: Mapping[str, Any] | None = None
+    config: T, is_natural: bool = False, model: Mapping[str, Any] | None = None
 ) -> T:
     """Return the config of a network with the default of `padding` filled in.
 
     Args:
         config: Settings of any network.
         is_natural: True for the decoder of natural images (`ImageSource.IS_NATURAL`).
-        earlier: Plain config of the network in the training so far, whose padding is kept. Earlier
-            versions, which omit it, had zeros.
+        model: Plain config of a network whose padding is the default if it has the same name and
+            resampling. Earlier versions, which omit the padding, had zeros.
     """
     if not isinstance(config, ConvSizes) or config.padding is not None:
         return config
     padding = "replicate" if is_natural and config.resampling == "bilinear" else "zeros"
-    if earlier is not None:
-        padding = earlier.get("padding") or "zeros"
+    if model is not None and has_same_layers(config, model):
+        padding = model.get("padding") or "zeros"
     return replace(config, padding=padding)
+
+
+def has_same_layers(config: ConvSizes, model: Mapping[str, Any]) -> bool:
+    """True if the plain config of a network has the same name and resampling."""
+    return all(model.get(key) == getattr(config, key) for key in ("name", "resampling"))

@@ -22,6 +22,8 @@ IGNORED_KEYS = (
 )
 # Files may be moved before a run is resumed; their content is checked instead.
 LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
+# If null, a resumed run keeps the value of the training so far.
+KEPT_KEYS = ("trainer.precision", "encoder.padding", "decoder.padding", "discriminator.padding")
 
 
 def diff_configs(
@@ -39,7 +41,9 @@ def diff_configs(
     return [
         f"{key}={after.get(key)} (was {before.get(key)})"
         for key in sorted(before | after)
-        if before.get(key) != after.get(key) and not is_below(key, ignored)
+        if before.get(key) != after.get(key)
+        and not is_below(key, ignored)
+        and not (after.get(key) is None and is_below(key, KEPT_KEYS))
     ]
 
 

@@ -36,12 +36,13 @@ from vaegan.stages.gan_components import build_components
 from vaegan.stages.initial_weights import choose_vae_weights, init_gan, starting_checkpoint
 from vaegan.stages.new_duration import TrainingPlan, make_plan, open_stage
 from vaegan.stages.run_folder import RunFolder, locked_run_folder
-from vaegan.stages.stage_checkpoints import load_training_state
+from vaegan.stages.stage_checkpoints import TrainingState, load_training_state
 from vaegan.stages.training_runs import GANRun, InitialWeights, gan_sweep_tags
 from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
 from vaegan.training.fit import FitSettings, fit
+from vaegan.training.precision import resolve_precision
 from vaegan.training.stage_result import StageResult
 from vaegan.vae.model import VAE
 
@@ -85,12 +86,11 @@ def fit_gan(
     source = source or build_source(run.dataset, checkpoint, option)
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
-    augmentation = run.resolved_augmentation(is_natural)
-    discriminator = resolve_discriminator(run.discriminator, checkpoint.vae["encoder"], data)
-    run = replace(run, augmentation=augmentation, discriminator=discriminator)
-    plan = make_plan(run_folder.path / "gan", saved, run, partial(resolve_plan, data=data, vae=vae))
+    run = resolve_components(run, checkpoint, data, saved)
+    resolve = partial(resolve_plan, data=data, vae=vae, saved=saved)
+    plan = make_plan(run_folder.path / "gan", saved, run, resolve)
     run = plan.run
-    module, transfers = build_module(run, checkpoint, vae, data, device)
+    module, transfers = build_module(run, checkpoint, vae, data, device, is_new=saved is None)
     scorer = module.scorer
     settings = fit_settings(plan, f"val/{scorer.monitor}")
     folder, resume_from = open_stage(run_folder, "gan", plan, module, data, settings)
@@ -107,18 +107,48 @@ def fit_gan(
     return result
 
 
+def resolve_components(
+    run: GANRun, checkpoint: Checkpoint, data: ImageDataModule, saved: TrainingState | None
+) -> GANRun:
+    """Return the run with the data-dependent defaults of its components filled in."""
+    encoder, earlier = checkpoint.vae["encoder"], saved and saved.run["discriminator"]
+    return replace(
+        run,
+        augmentation=run.resolved_augmentation(data.source.IS_NATURAL),
+        discriminator=resolve_discriminator(run.discriminator, encoder, data, earlier),
+    )
+
+
 def resolve_discriminator(
-    config: Discriminator.Config, encoder: Mapping[str, Any], data: ImageDataModule
+    config: Discriminator.Config,
+    encoder: Mapping[str, Any],
+    data: ImageDataModule,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Discriminator.Config:
-    """Return the config with its defaults, given the plain config of the VAE's encoder."""
+    """Return the config with its defaults filled in.
+
+    Args:
+        config: Settings.
+        encoder: Plain config of the VAE's encoder.
+        data: Data set.
+        earlier: Plain config of the discriminator in the training so far, if any.
+    """
     num_images = len(data.splits["train"])
-    return resolve_padding(resolve_width(config, data.source.image_shape, num_images, encoder))
+    config = resolve_width(config, data.source.image_shape, num_images, encoder)
+    return resolve_padding(config, model=encoder if earlier is None else earlier)
 
 
 def build_module(
-    run: GANRun, checkpoint: Checkpoint, vae: VAE, data: ImageDataModule, device: torch.device
+    run: GANRun,
+    checkpoint: Checkpoint,
+    vae: VAE,
+    data: ImageDataModule,
+    device: torch.device,
+    is_new: bool,
 ) -> tuple[GANModule, list[Transfer]]:
     """Build the module of a GAN with its initial weights, and the summaries of copied layers.
+
+    If the GAN is not new, the settings of an earlier model in `run.init` are not compared.
 
     Raises:
         ValueError: A network, the feature extractor or `sweep_metric` does not fit the data.
@@ -133,7 +163,7 @@ def build_module(
     checkpoint_header = header("gan", shape, plain, checkpoint.vae, flops, names)
     module = GANModule(components, scorer, run, checkpoint_header)
     if run.init:
-        transfers = init_gan(module, checkpoint, run.init_mismatch)
+        transfers = init_gan(module, checkpoint, run.init_mismatch if is_new else "fresh")
     for transfer in transfers:
         log.info("%s", transfer)
     return module, transfers
@@ -171,9 +201,12 @@ def describe_run(
     }
 
 
-def resolve_plan(run: GANRun, data: ImageDataModule, vae: VAE) -> TrainingPlan[GANRun]:
+def resolve_plan(
+    run: GANRun, data: ImageDataModule, vae: VAE, saved: TrainingState | None
+) -> TrainingPlan[GANRun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
-    run = resolve_training(run, data, vae)
+    trainer = resolve_precision(run.trainer, data.source.IS_NATURAL, saved and saved.run)
+    run = resolve_training(replace(run, trainer=trainer), data, vae)
     settings = run.duration_dependent_settings()
     if run.gradient_penalty.build(data.source.image_shape).depends_on_progress():
         name = run.gradient_penalty.name

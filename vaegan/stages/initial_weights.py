@@ -97,6 +97,15 @@ def choose_vae_weights(
     return replace(run, warm_start=replace(run.warm_start, vae_weights=weights)), found
 
 
+def earlier_vae(run: VAERun) -> Mapping[str, Any] | None:
+    """Return the plain config of the earlier VAE that `run.init` names, if any.
+
+    Raises:
+        ValueError: There is no such VAE.
+    """
+    return load_vae_checkpoint(run.init, "init").vae if run.init else None
+
+
 def init_vae(vae: VAE, run: VAERun) -> list[Transfer]:
     """Copy the layers of the earlier VAE that `run.init` names, if any.
 
@@ -155,6 +164,8 @@ def check_networks(
     settings = []
     for group in ("encoder", "decoder", "discriminator"):
         before, after = earlier.get(group, {}), current.get(group, {})
+        if before.get("name") != after.get("name"):
+            continue  # their layers differ
         for key, default in SHAPELESS_SETTINGS.items():
             value = before.get(key) or default
             if key in after and (after[key] or default) != value:

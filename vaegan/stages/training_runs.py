@@ -64,7 +64,7 @@ class InitialWeights:
     # from; last: the newest one in outputs/; empty: fresh weights, or for a GAN those of its VAE
     init: str = ""
     # what to do with layers that do not fit the earlier model: error, or fresh (keep fresh weights;
-    # also accept a discriminator that was trained with another emphasis)
+    # also accept networks that were trained with another padding, activation or emphasis)
     init_mismatch: str = "error"
 
     def __post_init__(self) -> None:
@@ -167,8 +167,8 @@ class SharedTrainerOverrides:
     # number of machines, >= 1; null: as in vae.trainer and gan.trainer
     num_nodes: int | None = None
     strategy: str | None = None  # Lightning strategy; null: as in vae.trainer and gan.trainer
-    # floating-point precision: 32-true, bf16-mixed or 16-mixed; null: as in vae.trainer and
-    # gan.trainer
+    # floating-point precision of training steps: 32-true, bf16-mixed or 16-mixed; null: as in
+    # vae.trainer and gan.trainer
     precision: str | None = None
     # show a progress bar; null: as in vae.trainer and gan.trainer
     enable_progress_bar: bool | None = None

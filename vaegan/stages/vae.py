@@ -25,7 +25,7 @@ from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
 from vaegan.runtime.paths import path_override
 from vaegan.runtime.seeding import seeded
-from vaegan.stages.initial_weights import init_vae
+from vaegan.stages.initial_weights import earlier_vae, init_vae
 from vaegan.stages.new_duration import TrainingPlan, make_plan, open_stage
 from vaegan.stages.run_folder import RunFolder, locked_run_folder
 from vaegan.stages.stage_checkpoints import TrainingState, load_training_state
@@ -35,6 +35,7 @@ from vaegan.training.callback_table import build_callbacks
 from vaegan.training.devices import set_up_devices
 from vaegan.training.duration import resolve_duration
 from vaegan.training.fit import FitSettings, fit
+from vaegan.training.precision import resolve_precision
 from vaegan.training.stage_result import StageResult
 from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import elbo, kl_method
@@ -86,7 +87,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     resolve = partial(resolve_plan, data=data, saved=saved)
     plan = make_plan(run_folder.path / "vae", saved, run, resolve)
     run = plan.run
-    vae = build_initial_vae(run, data)
+    vae = build_initial_vae(run if saved is None else replace(run, init=""), data)
     config = to_plain(run)
     names = source.class_names
     checkpoint_header = header("vae", source.image_shape, config, config, class_names=names)
@@ -118,28 +119,28 @@ def resolve_plan(
 ) -> TrainingPlan[VAERun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
     duration = resolve_duration(run.trainer, data)
-    earlier = None if saved is None else saved.run["decoder"]
-    run = resolve_networks(run.resolve_schedule(duration.epochs), data, earlier)
+    trainer = resolve_precision(run.trainer, data.source.IS_NATURAL, saved and saved.run)
+    run = replace(run.resolve_schedule(duration.epochs), trainer=trainer)
+    earlier = saved.run if saved is not None else earlier_vae(run)
+    run = resolve_networks(run, data, earlier)
     return TrainingPlan(run, duration, run.duration_dependent_settings())
 
 
-def resolve_networks(
-    run: T, data: ImageDataModule, earlier_decoder: Mapping[str, Any] | None = None
-) -> T:
+def resolve_networks(run: T, data: ImageDataModule, earlier: Mapping[str, Any] | None = None) -> T:
     """Return the run with the data-dependent defaults of encoder and decoder filled in.
 
     Args:
         run: Settings.
         data: Data set.
-        earlier_decoder: Plain config of the decoder in the training so far, if any.
+        earlier: Plain config of the VAE whose training continues, if any.
     """
     image_shape, num_images = data.source.image_shape, len(data.splits["train"])
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
     return replace(
         run,
-        encoder=resolve_padding(encoder),
-        decoder=resolve_padding(decoder, data.source.IS_NATURAL, earlier_decoder),
+        encoder=resolve_padding(encoder, model=earlier and earlier["encoder"]),
+        decoder=resolve_padding(decoder, data.source.IS_NATURAL, earlier and earlier["decoder"]),
     )
 
 

@@ -35,7 +35,6 @@ from vaegan.training.loggers import EventsLogger, MetricsLogger
 from vaegan.training.no_profiler import NoProfiler
 from vaegan.training.non_finite_guard import NonFiniteGuard
 from vaegan.training.per_step_seeding import PerStepSeeding
-from vaegan.training.precision import choose_precision
 from vaegan.training.progress_bar import LoggedMetricsBar, ProgressLog, is_bar_shown
 from vaegan.training.resume_checkpoints import AtomicCheckpointIO, BestCheckpoint, ResumeCheckpoints
 from vaegan.training.stage_result import StageResult
@@ -138,12 +137,10 @@ def build_trainer(
     config = settings.trainer
     if is_rank_zero():
         log_duration(settings.duration, folder.name)
-    options = {
-        "strategy": choose_strategy(config, module),
-        "precision": choose_precision(config, data.source.IS_NATURAL, folder.name),
-    }
+        if config.precision != "32-true":
+            log.info("%s: trainer.precision=%s", folder.name, config.precision)
     trainer = pl.Trainer(
-        **device_options(config) | options,
+        **device_options(config) | {"strategy": choose_strategy(config, module)},
         **settings.duration.trainer_options(config),
         benchmark=config.benchmark,
         deterministic=config.deterministic,

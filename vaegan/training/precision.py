@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from vaegan.runtime.collectives import is_rank_zero
+from vaegan.runtime.collectives import broadcast
 from vaegan.training.trainer_config import TrainerConfig
-
-log = logging.getLogger(__name__)
 
 
 def has_amx() -> bool:
-    """True if the CPU has AMX, with which matrix products in bfloat16 are several times faster.
+    """True if this process can use AMX, which multiplies bfloat16 matrices several times faster.
 
-    oneDNN, which computes them, ignores AMX if the environment variable ONEDNN_MAX_CPU_ISA names
+    oneDNN, which multiplies them, ignores AMX if the environment variable ONEDNN_MAX_CPU_ISA names
     an older instruction set.
     """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    return (limit == "DEFAULT" or "AMX" in limit) and torch.cpu._is_amx_tile_supported()
+    if limit != "DEFAULT" and "AMX" not in limit:
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
 
 
-def choose_precision(config: TrainerConfig, is_natural: bool, stage: str) -> str:
-    """Return `trainer.precision`, or its default for the data set and the device of the run.
+def resolve_precision(
+    config: TrainerConfig, is_natural: bool, earlier: Mapping[str, Any] | None
+) -> TrainerConfig:
+    """Return the config with the default of `precision` filled in, equal on all ranks.
 
     Args:
         config: Settings.
         is_natural: True for natural images (`ImageSource.IS_NATURAL`).
-        stage: Name of the stage, for the log.
+        earlier: Plain run of the training so far, whose precision is kept; None: it has not begun.
     """
     if config.precision is not None:
-        return config.precision
+        return config
+    if earlier is not None and earlier["trainer"]["precision"] is not None:
+        return replace(config, precision=earlier["trainer"]["precision"])
     is_auto = config.accelerator == "auto" and not torch.accelerator.is_available()
     is_cpu = config.accelerator == "cpu" or is_auto
-    if not (is_natural and is_cpu and has_amx()):
-        return "32-true"
-    if is_rank_zero():
-        log.info("%s: trainer.precision=bf16-mixed, because this CPU has AMX", stage)
-    return "bf16-mixed"
+    is_fast = broadcast(is_natural and is_cpu and has_amx())
+    return replace(config, precision="bf16-mixed" if is_fast else "32-true")

@@ -20,7 +20,7 @@ class DeviceConfig:
     num_nodes: int = 1  # number of machines, >= 1
     strategy: str = "auto"  # Lightning strategy, such as auto or ddp
     # floating-point precision of training steps: 32-true, bf16-mixed or 16-mixed; null: bf16-mixed
-    # for natural images on a CPU with AMX, which is about 1.7 times as fast, else 32-true
+    # for natural images on a CPU with AMX, where it is faster, else 32-true
     precision: str | None = None
     enable_progress_bar: bool = True  # show a progress bar
 

@@ -95,7 +95,7 @@ def summarize_scores(scores: ImageScores, likelihood: Likelihood) -> dict[str, f
     expected = "at least 2, to compute a standard error"
     require(num_images >= 2, "the number of images", expected, num_images)
     non_finite = [name for name, values in scores._asdict().items() if not values.isfinite().all()]
-    expected = "finite (if trainer.precision is not 32-true, set trainer.precision=32-true)"
+    expected = "finite (if the model was not trained with trainer.precision=32-true, try it)"
     require(not non_finite, "all scores", expected, non_finite)
 
     # law of total variance for the aggregate posterior 1/N sum_n q(z|x_n)
