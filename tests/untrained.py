@@ -7,6 +7,7 @@ from vaegan.config import GROUPS, to_plain
 from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior
+from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.stages.training_runs import VAERun
 from vaegan.vae.model import VAE
 
@@ -40,11 +41,11 @@ def build(run, seed=0):
     return vae.eval()
 
 
-def save(path, stage, run, state):
-    """Write a checkpoint file; return its path."""
+def save(path, stage, run, state, **settings):
+    """Write a checkpoint file with additional settings; return its path."""
     source = run.dataset.build()
     plain = to_plain(run)
-    settings = plain | {"feature_extractor": None}
+    settings = plain | {"feature_extractor": None, **settings}
     entry = header(stage, source.image_shape, settings, plain, class_names=source.class_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"vaegan": entry, "epoch": 0, "state_dict": state}, path)
@@ -60,13 +61,23 @@ def save_vae(path, run):
     return save(path, "vae", run, with_prefix(build(run), "vae."))
 
 
-def save_gan(path, run, has_aggregate=False):
+def build_noisy(run, seed=1):
+    """Return a generator with noise inputs and random weights."""
+    vae = build(run, seed)
+    decoder = NoisyDecoder(vae.decoder, run.latent_dim)
+    with torch.no_grad():
+        for parameter in decoder.noise.parameters():
+            parameter.fill_(0.3)
+    return Generator(decoder, vae.likelihood).eval()
+
+
+def save_gan(path, run, has_aggregate=False, has_noise=False):
     """Write the checkpoint of an untrained GAN; return its path."""
     vae, other = build(run), build(run, seed=1)
-    state = with_prefix(vae, "vae.")
-    state |= with_prefix(Generator(other.decoder, other.likelihood), "ema.module.")
+    generator = build_noisy(run) if has_noise else Generator(other.decoder, other.likelihood)
+    state = with_prefix(vae, "vae.") | with_prefix(generator, "ema.module.")
     if has_aggregate:
         aggregate = AggregatePosterior(run.latent_dim)
         aggregate.mean += 1
         state |= with_prefix(aggregate, "aggregate.")
-    return save(path, "gan", run, state)
+    return save(path, "gan", run, state, **({"noise_inputs": True} if has_noise else {}))

@@ -16,7 +16,11 @@ from vaegan.stages.stage_table import run_stage
 SHAPES = {"gray": (1, 28, 28), "color": (3, 64, 64)}
 
 
-CONV_SETTINGS = {"strided": {"resampling": "strided"}, "replicate": {"padding": "replicate"}}
+CONV_SETTINGS = {
+    "strided": {"resampling": "strided"},
+    "replicate": {"padding": "replicate"},
+    "noise": {"padding": "replicate"},  # and the generator has noise inputs
+}
 
 
 def make_network_run(network, shape):
@@ -35,9 +39,10 @@ def make_network_run(network, shape):
         *product(["pt2"], ["conv", "resnet", "mlp"], SHAPES),
         ("pt2", "strided", "gray"),
         ("pt2", "replicate", "color"),
+        ("pt2", "noise", "color"),
         ("onnx", "conv", "gray"),
         ("onnx", "strided", "gray"),
-        ("onnx", "replicate", "color"),
+        ("onnx", "noise", "color"),
         ("onnx", "resnet", "color"),
         ("onnx", "mlp", "gray"),
     ],
@@ -47,7 +52,11 @@ def test_networks_differ_by_less_than_1e_5_on_100_inputs(file_format, network, s
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     checkpoint = load_checkpoint(
-        save_gan(tmp_path / "gan.ckpt", make_network_run(network, SHAPES[shape]))
+        save_gan(
+            tmp_path / "gan.ckpt",
+            make_network_run(network, SHAPES[shape]),
+            has_noise=network == "noise",
+        )
     )
     graphs = make_graphs(checkpoint)
     assert [graph.name for graph in graphs] == ["decoder", "generator", "encoder"]

@@ -13,13 +13,14 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
+from vaegan.stages.gan import resolve_components
 from vaegan.stages.initial_weights import (
     choose_vae_weights,
     init_gan,
     init_vae,
     starting_checkpoint,
 )
-from vaegan.stages.stage_checkpoints import load_training_state
+from vaegan.stages.stage_checkpoints import TrainingState, load_training_state
 from vaegan.stages.stage_table import run_stage
 from vaegan.stages.vae import resolve_plan
 
@@ -120,6 +121,27 @@ def test_a_gan_starts_with_the_generator_the_ema_and_the_discriminator(tmp_path)
     checkpoint.run["discriminator"] = {"name": "conv"}  # as in earlier versions
     with pytest.raises(ValueError, match="trained with discriminator.padding=zeros; set these"):
         init_gan(module, checkpoint, "error")
+    module.header = {"run": {**emphasis, "noise_inputs": False}}
+    checkpoint.run["noise_inputs"] = True
+    with pytest.raises(ValueError, match="has noise inputs; set noise_inputs=true, or"):
+        init_gan(module, checkpoint, "error")
+
+
+@pytest.mark.parametrize("has_noise", [False, True])
+def test_noise_inputs_are_those_of_the_earlier_gan(has_noise, tmp_path):
+    path = save_gan(tmp_path / "gan.ckpt", make_run(), has_noise=has_noise)
+    checkpoint = load_checkpoint(path)
+    run = compose("stage=gan", f"init={path}")
+    data = ImageDataModule(Shapes.Config().build(), run.loader, seed=0)
+    assert resolve_components(run, checkpoint, data, None).noise_inputs == has_noise
+    given = replace(run, noise_inputs=not has_noise)
+    assert resolve_components(given, checkpoint, data, None).noise_inputs != has_noise
+    run = compose("stage=gan", "vae_ckpt=vae")
+    assert resolve_components(run, checkpoint, data, None).noise_inputs is None
+    saved = TrainingState(path, {"discriminator": {}}, 1, is_finished=False, stopped_early=False)
+    if has_noise:
+        saved.run["noise_inputs"] = True
+    assert resolve_components(run, checkpoint, data, saved).noise_inputs == has_noise
 
 
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):

@@ -27,7 +27,9 @@ from vaegan.checkpoints.exports import read_export
 from vaegan.config import from_plain
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior, Latents
+from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.images import ImageShape
+from vaegan.networks.decoders import Decoder
 from vaegan.runtime.safe_load import load_archive
 from vaegan.vae.model import VAE, VAEConfig
 
@@ -121,7 +123,10 @@ class Checkpoint:
                 "a generator"
             )
         vae = self.build_untrained_vae()
-        generator = Generator(vae.decoder, vae.likelihood)
+        decoder: Decoder | NoisyDecoder = vae.decoder
+        if self.run.get("noise_inputs"):  # earlier versions omit it
+            decoder = NoisyDecoder(vae.decoder, int(self.vae["latent_dim"]))
+        generator = Generator(decoder, vae.likelihood)
         self.load_weights(generator, GENERATOR_PREFIX)
         return generator
 

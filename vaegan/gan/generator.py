@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.networks.decoders import Decoder
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.vae.model import to_full_precision
@@ -21,7 +22,7 @@ class Generator(nn.Module):
             only.
     """
 
-    def __init__(self, decoder: Decoder, likelihood: Likelihood) -> None:
+    def __init__(self, decoder: Decoder | NoisyDecoder, likelihood: Likelihood) -> None:
         super().__init__()
         self.decoder = decoder
         self.likelihood = likelihood

@@ -79,6 +79,9 @@ class GANTraining:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     # emphasis of colors and details in the augmented images before the discriminator
     emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)
+    # true: add noise to the hidden layers of a generator with convolutions, so that textures need
+    # not come from the latents; null: true for natural images
+    noise_inputs: bool | None = None
     # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
     # less than all images seen in training; null: 0 for cold starts without
     # discriminator_warmup_accuracy, else 6,400, but at most a tenth of these
@@ -186,7 +189,8 @@ def resolve_data_defaults(
 ) -> T:
     """Return the config with the null values that depend on the data replaced by numbers.
 
-    These are `discriminator_warmup`, `saturation_logit`, and `lr` and `beta1` of the optimizers.
+    These are `noise_inputs`, `discriminator_warmup`, `saturation_logit`, and `lr` and `beta1` of
+    the optimizers.
 
     Args:
         training: Config to resolve; it is not modified.
@@ -208,8 +212,10 @@ def resolve_data_defaults(
     saturation_logit = training.saturation_logit
     if saturation_logit is None:
         saturation_logit = 0.0 if is_natural and is_warm else DEFAULT_SATURATION_LOGIT
+    noise_inputs = training.noise_inputs
     return replace(
         training,
+        noise_inputs=is_natural if noise_inputs is None else noise_inputs,
         discriminator_warmup=warmup,
         saturation_logit=saturation_logit,
         generator_optimizer=with_defaults(training.generator_optimizer, defaults["generator"]),

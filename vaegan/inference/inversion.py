@@ -43,7 +43,7 @@ def invert_generator(
     Source: Zhu et al. 2016, arXiv:1609.03552 (start at an encoder); Roich et al. 2021,
     arXiv:2106.05744 (weights).
     """
-    layers = list(named_layers(generator.decoder).values())
+    layers = list(named_layers(generator.decoder.net).values())
     expected = f"from 0 to {len(layers)}, the number of layers of the generator"
     require(0 <= num_layers <= len(layers), "num_layers", expected, num_layers)
     require(num_steps >= 0, "num_steps", "at least 0", num_steps)
@@ -64,7 +64,7 @@ def invert_batch(
     generator = copy.deepcopy(generator).requires_grad_(False)
     z = start.detach().clone().requires_grad_()
     groups: list[dict[str, Any]] = [{"params": [z], "lr": lr}]
-    layers = list(named_layers(generator.decoder).values())
+    layers = list(named_layers(generator.decoder.net).values())
     for layer in layers[len(layers) - num_layers :]:
         weights = list(layer.requires_grad_().parameters(recurse=False))
         groups.append({"params": weights, "lr": WEIGHT_LR_RATIO * lr})

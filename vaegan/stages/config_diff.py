@@ -23,7 +23,11 @@ IGNORED_KEYS = (
 # Files may be moved before a run is resumed; their content is checked instead.
 LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 # If null, a resumed run keeps the value of the training so far.
-KEPT_KEYS = ("trainer.precision", "encoder.padding", "decoder.padding", "discriminator.padding")
+KEPT_KEYS = (
+    "trainer.precision",
+    "noise_inputs",
+    *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
+)
 
 
 def diff_configs(

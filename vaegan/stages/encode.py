@@ -117,7 +117,7 @@ def invert_gan(
     model: TrainedGAN, files: NamedImages, run: EncodeRun, folder: Path
 ) -> tuple[list[str], list[Tensor]]:
     """Write latents and generated images; return names and values of the PSNR."""
-    num_layers = len(named_layers(model.module.decoder))
+    num_layers = len(named_layers(model.module.decoder.net))
     expected = f"at most {num_layers}, the number of layers of the generator"
     is_valid = run.inversion_layers <= num_layers
     require(is_valid, "inversion_layers", expected, run.inversion_layers)

@@ -112,8 +112,12 @@ def resolve_components(
 ) -> GANRun:
     """Return the run with the data-dependent defaults of its components filled in."""
     encoder, earlier = checkpoint.vae["encoder"], saved and saved.run["discriminator"]
+    noise_inputs = run.noise_inputs
+    if noise_inputs is None and (saved is not None or run.init):  # earlier versions had none
+        noise_inputs = (saved or checkpoint).run.get("noise_inputs", False)
     return replace(
         run,
+        noise_inputs=noise_inputs,
         augmentation=run.resolved_augmentation(data.source.IS_NATURAL),
         discriminator=resolve_discriminator(run.discriminator, encoder, data, earlier),
     )

@@ -51,7 +51,7 @@ def build_components(
     images = data.splits["train"].images
     warm_start, is_natural = training.warm_start, data.source.IS_NATURAL
     initialize = partial(initialize_fresh, build_fresh, images, seed)
-    generator, transfer = init_generator(vae, initialize, warm_start)
+    generator, transfer = init_generator(vae, initialize, warm_start, bool(training.noise_inputs))
     discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
     components = GANComponents(
         vae=vae,

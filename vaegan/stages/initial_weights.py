@@ -135,6 +135,14 @@ def init_gan(module: GANModule, checkpoint: Checkpoint, init_mismatch: str) -> l
             f"the discriminator in {checkpoint.path} was trained with {saved}; set these values, "
             f"or init_mismatch=fresh to train it with {current}"
         )
+    loses_noise = checkpoint.run.get("noise_inputs") and not module.header["run"].get(
+        "noise_inputs"
+    )
+    if loses_noise and init_mismatch == "error":
+        raise ValueError(
+            f"the generator in {checkpoint.path} has noise inputs; set noise_inputs=true, or "
+            "init_mismatch=fresh to train it without them"
+        )
     networks: dict[str, nn.Module] = {
         "generator": module.generator,
         "discriminator": module.discriminator,
