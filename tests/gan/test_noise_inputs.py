@@ -4,13 +4,16 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from tests.untrained import build, build_noisy, make_run, save_gan
 from vaegan.checkpoints.checkpoint import load_checkpoint
-from vaegan.gan.generator import Generator
-from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder
-from vaegan.gan.training_config import GANTraining, resolve_data_defaults
-from vaegan.gan.warm_start import WarmStartConfig, init_generator
+from vaegan.data.datamodule import ImageDataModule
+from vaegan.data.shapes import Shapes
+from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, takes_noise
+from vaegan.gan.training_config import GANTraining
+from vaegan.networks.decoders import Decoder
+from vaegan.stages.gan import resolve_training
 
 SHAPE = (3, 30, 44)
 
@@ -18,11 +21,10 @@ SHAPE = (3, 30, 44)
 @pytest.mark.parametrize("network", ["conv", "resnet", "mlp"])
 def test_noise_inputs_do_not_change_the_start(network):
     vae = build(make_run(SHAPE, network))
-    generator, transfer = init_generator(vae, lambda: vae, WarmStartConfig(), noise_inputs=True)
+    noisy = NoisyDecoder(vae.decoder, 4)
     z = torch.randn(5, 4)
-    assert torch.equal(generator(z), Generator(vae.decoder, vae.likelihood)(z))
-    assert isinstance(generator.decoder, NoisyDecoder) and transfer.fresh == []
-    assert bool(generator.decoder.noise) == (network != "mlp")  # its layers have no positions
+    assert torch.equal(noisy(z), vae.decoder(z))
+    assert bool(noisy.noise) == (network != "mlp")  # its layers have no feature maps
 
 
 @pytest.mark.parametrize("network, num_layers", [("conv", 3), ("resnet", 3)])
@@ -61,12 +63,39 @@ def test_the_noise_is_the_same_in_all_versions():
 
 
 def test_noise_is_computed_in_float32_under_autocast():
-    generator = build_noisy(make_run(SHAPE))
-    z = torch.randn(5, 4) * 10  # the angles need more digits than bfloat16 has
+    layer = NoiseInput(4, 2, (20, 30), seed=1)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    z, hidden = torch.randn(50, 4), torch.zeros(50, 2, 20, 30)
     with torch.autocast("cpu", torch.bfloat16):
-        images = generator(z)
-    assert images.dtype == torch.float32
-    assert (images - generator(z)).abs().mean() < 0.02
+        noise = layer(hidden.bfloat16(), z)
+    assert noise.dtype == torch.bfloat16
+    assert (noise - layer(hidden, z)).abs().max() < 0.01  # bfloat16 angles give errors up to 0.1
+
+
+class SharedActivation(Decoder):
+    """Decoder whose layers share one activation."""
+
+    def __init__(self):
+        act = nn.SiLU()
+        layers = [nn.Linear(4, 18), nn.BatchNorm1d(18), nn.Unflatten(1, (2, 3, 3)), act]
+        super().__init__([*layers, nn.Conv2d(2, 2, 1), act, nn.Conv2d(2, 1, 1)])
+
+
+class OtherForward(SharedActivation):
+    """Decoder that does not only apply its layers."""
+
+    def forward(self, z):
+        return 2 * super().forward(z)
+
+
+def test_decoders_of_plugins():
+    decoder, z = SharedActivation(), torch.randn(5, 4)
+    noisy = NoisyDecoder(decoder, 4)
+    assert torch.equal(noisy(z), decoder(z)) and len(noisy.noise) == 2
+    assert takes_noise(decoder) and not takes_noise(OtherForward())
+    with pytest.raises(ValueError, match="noise_inputs must be false .* overrides Decoder.forward"):
+        NoisyDecoder(OtherForward(), 4)
 
 
 def test_checkpoints_restore_noise_inputs(tmp_path):
@@ -80,10 +109,20 @@ def test_checkpoints_restore_noise_inputs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given, is_natural, expected",
-    [(None, True, True), (None, False, False), (False, True, False), (True, False, True)],
+    "given, is_natural, is_plain, expected",
+    [
+        (None, True, True, True),
+        (None, False, True, False),
+        (None, True, False, False),
+        (False, True, True, False),
+        (True, False, True, True),
+    ],
 )
-def test_default_of_noise_inputs(given, is_natural, expected):
+def test_default_of_noise_inputs(given, is_natural, is_plain, expected, monkeypatch):
+    monkeypatch.setattr(Shapes, "IS_NATURAL", is_natural)
     training = GANTraining(noise_inputs=given)
-    resolved = resolve_data_defaults(training, (3, 32, 32), 10_000, is_natural)
-    assert resolved.noise_inputs == expected
+    data = ImageDataModule(Shapes.Config().build(), training.loader, seed=0)
+    vae = build(make_run())
+    if not is_plain:
+        monkeypatch.setattr(type(vae.decoder), "forward", OtherForward.forward, raising=False)
+    assert resolve_training(training, data, vae).noise_inputs == expected

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SMALL_PIPELINE, compose
 from vaegan.config import flatten, to_plain
-from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs, is_below
+from vaegan.stages.config_diff import IGNORED_KEYS, KEPT_KEYS, LOCATION_KEYS, diff_configs, is_below
 
 PLAIN = to_plain(compose(*SMALL_PIPELINE))
 
@@ -33,10 +33,15 @@ def test_all_settings_are_compared_except_ignored_keys(key):
 def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():
     old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
     old["decoder"]["padding"], old["gan"]["trainer"]["precision"] = "zeros", "32-true"
-    assert old["decoder"] != new["decoder"]
-    assert diff_configs(old, new) == []
+    old["gan"]["noise_inputs"] = False
+    assert diff_configs(old, new, kept=KEPT_KEYS) == []
+    assert len(diff_configs(old, new)) == 3  # a sweep's finished jobs have other settings
     new["decoder"]["padding"] = "replicate"
-    assert diff_configs(old, new) == ["decoder.padding=replicate (was zeros)"]
+    assert diff_configs(old, new, kept=KEPT_KEYS) == ["decoder.padding=replicate (was zeros)"]
+    for key in KEPT_KEYS:
+        assert any(
+            is_below(name, [key]) and value is None for name, value in flatten(PLAIN).items()
+        )
 
 
 def test_ignored_keys_exist_and_exclude_essential_settings():

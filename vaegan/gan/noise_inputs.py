@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -18,18 +19,21 @@ ACTIVATION_TYPES = tuple(type(build()) for build in ACTIVATIONS.values())
 class NoisyDecoder(nn.Module):
     """Decoder that adds noise to its hidden layers, with learned weights that start at 0.
 
-    The noise is added before each activation outside of residual blocks whose input has positions,
-    (B, C, H, W). It is a function of the latent, so that a latent always gives the same image, but
-    it differs completely between two latents that are not close to each other: at each position it
-    is sqrt(2) cos(a.z + b), with fixed random a and b. One noise image, (B, 1, H, W), is
-    shared by the channels of a layer, each of which has a weight.
+    Noise is added to the input of each activation in `decoder.net` that acts on feature maps,
+    (B, C, H, W), but not inside residual blocks. It is a function of the latent, so that a latent
+    always gives the same image, but it differs completely between two latents that are not close to
+    each other: at each position it is sqrt(2) cos(a.z + b), with fixed random a and b. One noise
+    image, (B, 1, H, W), is shared by the channels of a layer, each of which has a weight.
 
-    Without noise, convolutions draw textures as smooth curves, because they have to make them from
-    a few latents.
+    Without noise, convolutions draw textures as smooth curves, because all details must be computed
+    from a few latents.
 
     Args:
-        decoder: Decoder; its layers are used, not copied.
-        latent_dim: Dimension of the latents.
+        decoder: Decoder that applies the layers of `net`; they are used, not copied.
+        latent_dim: Dimension of the latents; the latents should have a standard deviation near 1.
+
+    Raises:
+        ValueError: The decoder has another `forward`.
 
     Source: Karras et al. 2019, arXiv:1812.04948, with random features (Rahimi and Recht 2007)
     instead of random numbers.
@@ -37,6 +41,11 @@ class NoisyDecoder(nn.Module):
 
     def __init__(self, decoder: Decoder, latent_dim: int) -> None:
         super().__init__()
+        if not takes_noise(decoder):
+            raise ValueError(
+                f"noise_inputs must be false with {type(decoder).__name__}, which overrides "
+                "Decoder.forward"
+            )
         self.net = decoder.net
         self.noise = nn.ModuleDict()
         for i, (name, (channels, height, width)) in enumerate(noisy_layers(decoder, latent_dim)):
@@ -45,11 +54,16 @@ class NoisyDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
         hidden = z
-        for name, layer in self.net.named_children():
-            if name in self.noise:
-                hidden = self.noise[name](hidden, z)
+        for i, layer in enumerate(self.net):
+            if str(i) in self.noise:
+                hidden = self.noise[str(i)](hidden, z)
             hidden = layer(hidden)
         return hidden
+
+
+def takes_noise(decoder: Decoder) -> bool:
+    """True if a decoder does nothing but apply the layers of its `net`."""
+    return type(decoder).forward is Decoder.forward
 
 
 class NoiseInput(nn.Module):
@@ -92,16 +106,17 @@ class NoiseInput(nn.Module):
 
 @torch.no_grad()
 def noisy_layers(decoder: Decoder, latent_dim: int) -> list[tuple[str, torch.Size]]:
-    """Return the names of the layers before which noise is added, and the shapes of their inputs.
+    """Return the positions of the layers before which noise is added, and their input shapes.
 
     Args:
         decoder: Decoder.
         latent_dim: Dimension of the latents.
     """
     layers = []
-    hidden = torch.zeros(1, latent_dim, device=next(decoder.parameters()).device)
-    for name, layer in decoder.net.named_children():
+    net = copy.deepcopy(decoder.net).to("meta").eval()
+    hidden = torch.zeros(1, latent_dim, device="meta")
+    for i, layer in enumerate(net):
         if isinstance(layer, ACTIVATION_TYPES) and hidden.dim() == 4:
-            layers.append((name, hidden.shape[1:]))
+            layers.append((str(i), hidden.shape[1:]))
         hidden = layer(hidden)
     return layers

@@ -189,8 +189,7 @@ def resolve_data_defaults(
 ) -> T:
     """Return the config with the null values that depend on the data replaced by numbers.
 
-    These are `noise_inputs`, `discriminator_warmup`, `saturation_logit`, and `lr` and `beta1` of
-    the optimizers.
+    These are `discriminator_warmup`, `saturation_logit`, and `lr` and `beta1` of the optimizers.
 
     Args:
         training: Config to resolve; it is not modified.
@@ -212,10 +211,8 @@ def resolve_data_defaults(
     saturation_logit = training.saturation_logit
     if saturation_logit is None:
         saturation_logit = 0.0 if is_natural and is_warm else DEFAULT_SATURATION_LOGIT
-    noise_inputs = training.noise_inputs
     return replace(
         training,
-        noise_inputs=is_natural if noise_inputs is None else noise_inputs,
         discriminator_warmup=warmup,
         saturation_logit=saturation_logit,
         generator_optimizer=with_defaults(training.generator_optimizer, defaults["generator"]),

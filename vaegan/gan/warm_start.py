@@ -16,7 +16,6 @@ from torch import nn
 
 from vaegan.config import require
 from vaegan.gan.generator import Generator
-from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.networks.discriminators import Discriminator
 from vaegan.networks.trunks import Trunk
 from vaegan.vae.model import VAE
@@ -154,19 +153,17 @@ def describe_transfer(
 
 
 def init_generator(
-    vae: VAE, build_fresh: Callable[[], VAE], config: WarmStartConfig, noise_inputs: bool = False
+    vae: VAE, build_fresh: Callable[[], VAE], config: WarmStartConfig
 ) -> tuple[Generator, Transfer]:
     """Build a generator from layers of a trained decoder and layers with fresh weights.
 
     With `generator=all` the result is the VAE's decoder and the likelihood's mean, bit for bit.
-    Noise inputs do not change this, because their weights start at 0.
 
     Args:
         vae: Trained VAE.
         build_fresh: Returns a VAE of the same architecture with fresh weights. It is called only
             if a layer has fresh weights.
         config: Layers to copy.
-        noise_inputs: True to add noise to the hidden layers (`NoisyDecoder`).
 
     Raises:
         ValueError: `num_layers` or `freeze_layers` exceeds the number of decoder layers.
@@ -191,10 +188,7 @@ def init_generator(
         decoder.get_submodule(name).load_state_dict(trained.state_dict())
     likelihood = copy.deepcopy(vae.likelihood if copied else start.likelihood)
     transfer = describe_transfer(decoder, copied, "generator", "the VAE's decoder")
-    if not noise_inputs:
-        return Generator(decoder, likelihood), transfer
-    (latent_dim,) = vae.latent_prior().event_shape
-    return Generator(NoisyDecoder(decoder, latent_dim), likelihood), transfer
+    return Generator(decoder, likelihood), transfer
 
 
 def init_discriminator(vae: VAE, discriminator: Discriminator, config: WarmStartConfig) -> Transfer:

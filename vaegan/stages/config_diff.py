@@ -31,7 +31,10 @@ KEPT_KEYS = (
 
 
 def diff_configs(
-    old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = IGNORED_KEYS
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    ignored: Sequence[str] = IGNORED_KEYS,
+    kept: Sequence[str] = (),
 ) -> list[str]:
     """Return the settings that differ between two plain configs, such as "seed=1 (was 0)".
 
@@ -39,6 +42,7 @@ def diff_configs(
         old: Plain config.
         new: Plain config to compare with `old`.
         ignored: Dotted keys to ignore, together with all keys below them.
+        kept: Dotted keys that do not differ if they are null in `new`.
     """
     before = flatten(old)
     after = flatten(new)
@@ -47,7 +51,7 @@ def diff_configs(
         for key in sorted(before | after)
         if before.get(key) != after.get(key)
         and not is_below(key, ignored)
-        and not (after.get(key) is None and is_below(key, KEPT_KEYS))
+        and not (after.get(key) is None and is_below(key, kept))
     ]
 
 

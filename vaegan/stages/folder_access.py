@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from vaegan.config import flatten, to_plain
 from vaegan.runtime.atomic_files import read_json
 from vaegan.runtime.paths import path_override, shell_command
-from vaegan.stages.config_diff import IGNORED_KEYS, LOCATION_KEYS, diff_configs
+from vaegan.stages.config_diff import IGNORED_KEYS, KEPT_KEYS, LOCATION_KEYS, diff_configs
 from vaegan.stages.run_config import TrainingRun
 
 CONFIG_FILE = "config.json"
@@ -150,7 +150,7 @@ def check_same_run(
         ignored.append("dataset")  # that of the VAE, which may be given with another folder
     differing = [f"stage={stage}"]
     if saved["stage"] == stage:
-        differing = diff_configs(saved["config"], config, ignored)
+        differing = diff_configs(saved["config"], config, ignored, KEPT_KEYS)
     if differing:
         raise ValueError(
             f"{path} was started with other settings, which would change the result: "

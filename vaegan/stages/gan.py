@@ -16,6 +16,7 @@ from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource, SplitName
 from vaegan.gan.module import GANModule
+from vaegan.gan.noise_inputs import takes_noise
 from vaegan.gan.training_config import (
     GANTraining,
     resolve_data_defaults,
@@ -234,8 +235,11 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
         source.IS_NATURAL, images_per_dim, is_emphasized=not emphasis.is_neutral
     )
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
+    noise_inputs = training.noise_inputs
+    if noise_inputs is None:
+        noise_inputs = source.IS_NATURAL and takes_noise(vae.decoder)
     return resolve_data_defaults(
-        replace(training, warm_start=warm_start, emphasis=emphasis),
+        replace(training, warm_start=warm_start, emphasis=emphasis, noise_inputs=noise_inputs),
         source.image_shape,
         duration.num_images,
         source.IS_NATURAL,

@@ -12,10 +12,13 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike
 from vaegan.gan.components import GANComponents
 from vaegan.gan.emphasis import Emphasis
+from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
+from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.gan.training_config import GANConfig, GANTraining
 from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator, init_generator
 from vaegan.images import to_float
+from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
@@ -51,12 +54,12 @@ def build_components(
     images = data.splits["train"].images
     warm_start, is_natural = training.warm_start, data.source.IS_NATURAL
     initialize = partial(initialize_fresh, build_fresh, images, seed)
-    generator, transfer = init_generator(vae, initialize, warm_start, bool(training.noise_inputs))
+    generator, transfer = init_generator(vae, initialize, warm_start)
     discriminator, discriminator_transfer = build_discriminator(config, warm_start, vae, seed)
     components = GANComponents(
         vae=vae,
         latents=build_latents(warm_start, vae, images, seed, device),
-        generator=generator,
+        generator=add_noise_inputs(generator, vae) if training.noise_inputs else generator,
         discriminator=discriminator,
         loss=config.adversarial_loss.build(),
         penalty=config.gradient_penalty.build(vae.image_shape),
@@ -64,6 +67,13 @@ def build_components(
         emphasis=Emphasis(training.emphasis.resolve_defaults(is_natural)),
     )
     return components, [transfer, discriminator_transfer]
+
+
+def add_noise_inputs(generator: Generator, vae: VAE) -> Generator:
+    """Return a generator with the same layers and noise inputs, which gives the same images."""
+    assert isinstance(generator.decoder, Decoder)
+    (latent_dim,) = vae.latent_prior().event_shape
+    return Generator(NoisyDecoder(generator.decoder, latent_dim), generator.likelihood)
 
 
 def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: int) -> VAE:
