@@ -10,6 +10,7 @@ from tests.untrained import build, build_noisy, make_run, save_gan
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
+from vaegan.gan import noise_inputs
 from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, takes_noise
 from vaegan.gan.training_config import GANTraining
 from vaegan.networks.decoders import Decoder
@@ -96,6 +97,14 @@ def test_decoders_of_plugins():
     assert takes_noise(decoder) and not takes_noise(OtherForward())
     with pytest.raises(ValueError, match="noise_inputs must be false .* overrides Decoder.forward"):
         NoisyDecoder(OtherForward(), 4)
+
+
+def test_large_noise_is_refused_before_it_is_allocated(monkeypatch):
+    decoder = build(make_run(SHAPE)).decoder
+    monkeypatch.setattr(noise_inputs, "NoiseInput", None)
+    monkeypatch.setattr(noise_inputs, "MAX_VALUES", 4 * (2 * 30 * 44 + 15 * 22) - 1)
+    with pytest.raises(ValueError, match="noise_inputs must be false for such large images"):
+        NoisyDecoder(decoder, 4)
 
 
 def test_checkpoints_restore_noise_inputs(tmp_path):

@@ -13,6 +13,7 @@ from vaegan.networks.decoders import Decoder
 from vaegan.networks.sizes import ACTIVATIONS
 
 ANGLE_STD = 8.0  # standard deviation of a.z in radians for latents z ~ N(0, I)
+MAX_VALUES = 2**28  # largest number of frequencies; they take 1 GiB
 ACTIVATION_TYPES = tuple(type(build()) for build in ACTIVATIONS.values())
 
 
@@ -33,7 +34,7 @@ class NoisyDecoder(nn.Module):
         latent_dim: Dimension of the latents; the latents should have a standard deviation near 1.
 
     Raises:
-        ValueError: The decoder has another `forward`.
+        ValueError: The decoder has another `forward`, or the images are too large.
 
     Source: Karras et al. 2019, arXiv:1812.04948, with random features (Rahimi and Recht 2007)
     instead of random numbers.
@@ -46,9 +47,12 @@ class NoisyDecoder(nn.Module):
                 f"noise_inputs must be false with {type(decoder).__name__}, which overrides "
                 "Decoder.forward"
             )
+        layers = noisy_layers(decoder, latent_dim)
+        if sum(height * width for _, (_, height, width) in layers) * latent_dim > MAX_VALUES:
+            raise ValueError("noise_inputs must be false for such large images and latents")
         self.net = decoder.net
         self.noise = nn.ModuleDict()
-        for i, (name, (channels, height, width)) in enumerate(noisy_layers(decoder, latent_dim)):
+        for i, (name, (channels, height, width)) in enumerate(layers):
             self.noise[name] = NoiseInput(latent_dim, channels, (height, width), seed=i)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ def model_rows(checkpoint: Checkpoint) -> list[list[str]]:
     if checkpoint.stage == "gan":
         rows += component_rows(checkpoint.run, GAN_COMPONENTS)
         rows.append(["emphasis", str(saved_emphasis(checkpoint.run))])
+        rows.append(["noise inputs", str(bool(checkpoint.run.get("noise_inputs"))).lower()])
     rows.append(["epochs", str(checkpoint.epoch)])
     return [*rows, ["vaegan", __version__]]
 

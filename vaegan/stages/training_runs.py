@@ -64,7 +64,7 @@ class InitialWeights:
     # from; last: the newest one in outputs/; empty: fresh weights, or for a GAN those of its VAE
     init: str = ""
     # what to do with layers that do not fit the earlier model: error, or fresh (keep fresh weights;
-    # also accept networks that were trained with another padding, activation or emphasis)
+    # also accept networks that were trained with another padding, activation, emphasis or noise)
     init_mismatch: str = "error"
 
     def __post_init__(self) -> None:
