@@ -11,7 +11,7 @@ from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.gan import noise_inputs
-from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, takes_noise
+from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, has_textures, takes_noise
 from vaegan.gan.training_config import GANTraining
 from vaegan.networks.decoders import Decoder
 from vaegan.stages.gan import resolve_training
@@ -117,6 +117,13 @@ def test_checkpoints_restore_noise_inputs(tmp_path):
     assert not isinstance(earlier.decoder, NoisyDecoder)
 
 
+def test_drawings_have_no_textures():
+    photos = torch.randint(0, 256, (20, 3, 16, 16), dtype=torch.uint8)
+    drawings = photos.clone()
+    drawings[..., :5] = 255  # 4 of 15 pairs of neighbors are equal
+    assert has_textures(photos) and not has_textures(drawings)
+
+
 @pytest.mark.parametrize(
     "given, is_natural, is_plain, expected",
     [
@@ -131,6 +138,7 @@ def test_default_of_noise_inputs(given, is_natural, is_plain, expected, monkeypa
     monkeypatch.setattr(Shapes, "IS_NATURAL", is_natural)
     training = GANTraining(noise_inputs=given)
     data = ImageDataModule(Shapes.Config().build(), training.loader, seed=0)
+    monkeypatch.setattr("vaegan.stages.gan.has_textures", lambda images: len(images) == 200)
     vae = build(make_run())
     if not is_plain:
         monkeypatch.setattr(type(vae.decoder), "forward", OtherForward.forward, raising=False)

@@ -79,8 +79,9 @@ class GANTraining:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     # emphasis of colors and details in the augmented images before the discriminator
     emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)
-    # true: add noise to the hidden layers of a generator with convolutions, so that textures need
-    # not come from the latents; null: true for natural images, or as in the earlier GAN in init
+    # true: add noise to the hidden layers of a generator with convolutions, for textures; null:
+    # true for photographs (natural images in which less than a fifth of the neighboring pixels are
+    # equal), or as in the earlier GAN in init
     noise_inputs: bool | None = None
     # length of the warm-up in which only the discriminator is trained, in real images, >= 0 and
     # less than all images seen in training; null: 0 for cold starts without
