@@ -75,22 +75,31 @@ def test_killed_process_ends_the_wait():
 
 
 def test_lock_of_a_killed_process_is_not_awaited():
-    loader = ImageLoader(
-        Batches(lambda: os.kill(os.getpid(), signal.SIGKILL)),
-        is_training=False,
-        batch_size=None,
-        num_workers=1,
-    )
-    earlier = loader_processes.loader_iterators()
-    batches = iter(loader)
-    (iterator,) = (item for item in loader_processes.loader_iterators() if item not in earlier)
+    def die():
+        time.sleep(0.5)  # until the test waits for the batch
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loader = ImageLoader(Batches(die), is_training=False, batch_size=None, num_workers=1)
+    iterator = loader._get_iterator()
     with pytest.raises(ChildProcessError), explain_loader_failures():
-        next(batches)
+        next(wait_for_batches(iterator, has_workers=True, is_training=False))
     iterator._workers_done_event._cond.acquire()  # as if the killed process had held it
     shutdown = threading.Thread(target=iterator._shutdown_workers, daemon=True)
     shutdown.start()
     shutdown.join(10)
     assert not shutdown.is_alive()
+
+
+def test_iterators_are_found_while_processes_die(monkeypatch):
+    errors = [RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")]
+
+    def get_objects():
+        if errors:
+            raise errors.pop()
+        return [loader_processes]
+
+    monkeypatch.setattr(loader_processes.gc, "get_objects", get_objects)
+    assert loader_processes.loader_iterators() == [] and not errors
 
 
 def test_torch_forgets_killed_processes():

@@ -212,7 +212,10 @@ def shared_memory_advice() -> str:
 
 def loader_iterators() -> list[Any]:
     """Return the iterators of all data loaders with processes, also those of other libraries."""
-    return [item for item in gc.get_objects() if issubclass(type(item), LoaderIterator)]
+    while True:
+        # Torch's handler of SIGCHLD raises an error, once per iterator, if a process has died.
+        with suppress(RuntimeError):
+            return [item for item in gc.get_objects() if issubclass(type(item), LoaderIterator)]
 
 
 def kill_loader_processes() -> None:
