@@ -224,6 +224,7 @@ GAN_SETTINGS = (
     ["emphasis.saturation=3", "emphasis.sharpness=4", "gradient_penalty.interval=1"],
     ["gradient_accumulation=2", "gradient_clip=1.0", "discriminator.spectral_norm=true"],
     ["warm_start.freeze_layers=2", "warm_start.freeze_images=64"],
+    ["noise_inputs=true"],
 )
 
 

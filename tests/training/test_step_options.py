@@ -30,7 +30,8 @@ def backend(monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_training_gives_the_same_weights(backend, tmp_path):
-    gan = [*SMALL_GAN, "gradient_penalty.interval=2", f"vae_ckpt={tmp_path / 'vae_false'}"]
+    vae_ckpt = f"vae_ckpt={tmp_path / 'vae_false'}"
+    gan = [*SMALL_GAN, "gradient_penalty.interval=2", "noise_inputs=true", vae_ckpt]
     for stage, words in (("vae", SMALL_VAE), ("gan", gan)):
         weights = {}
         for value in ("false", "true"):

@@ -59,7 +59,8 @@ def unlogged_steps(path):
 
 
 def test_gan_step_averages_the_gradients_of_each_network_once(collectives, tmp_path, vae_result):
-    run = compose(*SMALL_GAN, *SHORT, *TWO_PROCESSES, f"vae_ckpt={vae_result[0]}")
+    words = [*SMALL_GAN, *SHORT, *TWO_PROCESSES, "noise_inputs=true"]
+    run = compose(*words, f"vae_ckpt={vae_result[0]}")
     run_in_process(tmp_path / "log", lambda: execute(run, tmp_path / "run"))
     path = tmp_path / "run" / "gan" / "checkpoints" / "last.ckpt"
     weights = torch.load(path, weights_only=True)["state_dict"]
