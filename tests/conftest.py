@@ -25,8 +25,11 @@ from hydra.core.global_hydra import GlobalHydra
 from vaegan.cli.registration import register, to_run_config
 from vaegan.cli.settings import Settings
 from vaegan.config import GROUPS
+from vaegan.metrics import sliced_wasserstein
 from vaegan.stages.stage_table import STAGES, run_stage
 
+NUM_PATCHES = sliced_wasserstein.NUM_PATCHES
+sliced_wasserstein.NUM_PATCHES = 256  # fewer, for speed; tests of metrics use all
 CONF = Path(__file__).parents[1] / "conf"
 TRAIN = Path(__file__).parents[1] / "train.py"
 SMALL_NETS = [

@@ -19,7 +19,6 @@ import vaegan.stages.pipeline  # noqa: F401  imported once here instead of in ea
 from tests.conftest import SMALL_PIPELINE, SMALL_VAE, compose
 from vaegan.cli.errors import readable_errors
 from vaegan.cli.main import main
-from vaegan.metrics import sliced_wasserstein
 from vaegan.runtime import launch as launch_module
 from vaegan.stages.execute import execute
 
@@ -65,7 +64,6 @@ def fork(path, function):
     status = 1
     try:
         torch.set_num_threads(1)
-        sliced_wasserstein.NUM_PATCHES = 256  # fewer, for speed; only forks are compared
         launch_module.has_computed = False  # the child has no threads that a fork would lose
         # As in multiprocessing.Process: the threads of the parent do not exist in the child.
         multiprocessing.util._run_after_forkers()

@@ -1,9 +1,10 @@
 """Tests of `vaegan.config`: components, plain configs, and error messages."""
 
 from dataclasses import dataclass, field, fields
+from enum import Enum
 
 import pytest
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from tests.conftest import compose
 from vaegan.config import (
@@ -53,6 +54,26 @@ def test_every_choice_has_an_invertible_plain_form(group, name):
     restored = from_plain(GROUPS[group].Config, plain)
     assert restored == config and type(restored) is type(config)
     assert plain["name"] == name
+
+
+class Mode(Enum):
+    FAST = 1
+
+
+@dataclass
+class AllTypes:
+    mode: Mode = Mode.FAST
+    sizes: tuple[int, int] = (1, 2)
+    weights: dict[str, float] = field(default_factory=lambda: {"a": 0.5})
+    parts: list[Inner] = field(default_factory=lambda: [Inner(4)])
+    optional: Inner | None = None
+
+
+@pytest.mark.parametrize("config", [AllTypes(), AllTypes(optional=Inner(5))])
+def test_the_plain_form_is_that_of_omegaconf(config):
+    expected = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert to_plain(config) == expected
+    assert type(to_plain(config)["sizes"]) is list
 
 
 def test_nested_components_are_selected_by_name():
