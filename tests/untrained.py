@@ -1,6 +1,7 @@
 """Checkpoints of untrained models, for tests that need no training."""
 
 import torch
+from torch import nn
 
 from vaegan.checkpoints.checkpoint import header
 from vaegan.config import GROUPS, to_plain
@@ -8,6 +9,7 @@ from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior
 from vaegan.gan.noise_inputs import NoisyDecoder
+from vaegan.networks.blocks import SelfModulation
 from vaegan.stages.training_runs import VAERun
 from vaegan.vae.model import VAE
 
@@ -38,6 +40,9 @@ def build(run, seed=0):
         with torch.no_grad():
             for parameter in vae.decoder.parameters():
                 parameter.mul_(1.5)
+        for layer in vae.decoder.modules():
+            if isinstance(layer, SelfModulation):
+                nn.init.normal_(layer.last.weight, std=0.3)
     return vae.eval()
 
 

@@ -19,7 +19,7 @@ SHAPES = {"gray": (1, 28, 28), "color": (3, 64, 64)}
 CONV_SETTINGS = {
     "strided": {"resampling": "strided"},
     "replicate": {"padding": "replicate"},
-    "noise": {"padding": "replicate"},  # and the generator has noise inputs
+    "noise": {"padding": "replicate"},  # and noise inputs in the generator, self-modulation
 }
 
 
@@ -28,8 +28,8 @@ def make_network_run(network, shape):
     if network not in CONV_SETTINGS:
         return make_run(shape, network)
     settings = {"width": 8, "hidden_dim": 16, **CONV_SETTINGS[network]}
-    nets = {group: component(group, "conv", **settings) for group in ("encoder", "decoder")}
-    return make_run(shape, **nets)
+    decoder = component("decoder", "conv", **settings, self_modulation=network == "noise")
+    return make_run(shape, encoder=component("encoder", "conv", **settings), decoder=decoder)
 
 
 @pytest.mark.slow

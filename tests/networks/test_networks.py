@@ -8,8 +8,14 @@ import torch
 from torch import nn
 
 from vaegan.gan.penalties import squared_gradient
-from vaegan.networks.blocks import ResidualBlock, conv_widths, hidden_layers, upsample
-from vaegan.networks.decoders import Decoder
+from vaegan.networks.blocks import (
+    ResidualBlock,
+    SelfModulation,
+    conv_widths,
+    hidden_layers,
+    upsample,
+)
+from vaegan.networks.decoders import Decoder, resolve_self_modulation
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
@@ -19,6 +25,7 @@ SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 NETWORKS = [("mlp", {})]
 NETWORKS += [(name, {"resampling": r}) for name in ("conv", "resnet") for r in RESAMPLINGS]
 NETWORKS += [(name, {"padding": "replicate"}) for name in ("conv", "resnet")]
+DECODERS = [*NETWORKS, *[("conv", {"resampling": r, "self_modulation": True}) for r in RESAMPLINGS]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -29,7 +36,7 @@ def test_encoders_map_images_to_features(name, settings, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name, settings", NETWORKS)
+@pytest.mark.parametrize("name, settings", DECODERS)
 def test_decoders_map_latents_to_parameters(name, settings, shape):
     decoder = Decoder.choices[name].Config(**settings).build(latent_dim=5, param_shape=shape)
     assert decoder(torch.randn(3, 5)).shape == (3, *shape)
@@ -357,7 +364,7 @@ def test_invalid_residual_sizes_raise(values, message):
         Encoder.choices["resnet"].Config(**values)
 
 
-@pytest.mark.parametrize("name, settings", NETWORKS)
+@pytest.mark.parametrize("name, settings", DECODERS)
 def test_set_output_sets_the_initial_decoder_output(name, settings):
     decoder = Decoder.choices[name].Config(**settings).build(5, (2, 8, 8))
     params = torch.randn(2, 1, 1).expand(2, 8, 8) * 3
@@ -392,3 +399,39 @@ def test_default_padding(padding, resampling, is_natural, model, expected):
 def test_networks_without_convolutions_have_no_padding():
     config = Decoder.choices["mlp"].Config()
     assert resolve_padding(config, is_natural=True) is config
+
+
+def test_self_modulation_scales_channels_by_factors_of_the_latent():
+    decoder = Decoder.choices["conv"].Config(self_modulation=True).build(5, (3, 32, 48))
+    layers = [layer for layer in decoder.net if isinstance(layer, SelfModulation)]
+    assert [layer.last.out_features for layer in layers] == [32, 32]  # at half and full size
+    hidden, z = torch.randn(7, 32, 16, 24), torch.randn(7, 5)
+    assert torch.equal(layers[0](hidden, z), hidden)  # at the start
+    nn.init.normal_(layers[0].last.weight, std=0.1)
+    factors = layers[0](hidden, z) / hidden
+    torch.testing.assert_close(factors, factors[..., :1, :1].expand_as(factors))
+    assert factors.min() > 0 and factors.max() < 2
+    assert factors[..., 0, 0].std(0).min() > 0 and factors[..., 0, 0].std(1).min() > 0
+    z.requires_grad_()
+    decoder(z).sum().backward()
+    assert all(layer.last.weight.grad.abs().sum() > 0 for layer in layers)
+
+
+@pytest.mark.parametrize(
+    "given, resampling, is_natural, model, expected",
+    [
+        (None, "bilinear", True, None, True),
+        (None, "bilinear", False, None, False),
+        (None, "strided", True, None, False),
+        (False, "bilinear", True, None, False),
+        (True, "strided", False, None, True),
+        (None, "bilinear", True, CONV, False),  # an earlier version
+        (None, "bilinear", False, CONV | {"self_modulation": True}, True),
+        (None, "bilinear", True, CONV | {"name": "resnet"}, True),
+    ],
+)
+def test_default_of_self_modulation(given, resampling, is_natural, model, expected):
+    config = Decoder.choices["conv"].Config(self_modulation=given, resampling=resampling)
+    assert resolve_self_modulation(config, is_natural, model).self_modulation is expected
+    resnet = Decoder.choices["resnet"].Config()
+    assert resolve_self_modulation(resnet, is_natural, model) is resnet

@@ -100,24 +100,28 @@ def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, capl
         checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
         assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
         assert checkpoint.vae["decoder"]["padding"] == "replicate"
+        assert checkpoint.vae["decoder"]["self_modulation"] is True
 
 
 @pytest.mark.slow
-def test_resumed_run_of_an_earlier_version_keeps_its_padding_and_precision(
+def test_resumed_run_of_an_earlier_version_keeps_its_networks_and_precision(
     amx, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     words = [*SMALL_VAE, "trainer.accelerator=cpu"]
-    earlier = compose(*words, "decoder.padding=zeros", "trainer.precision=32-true")
+    old = ["decoder.padding=zeros", "decoder.self_modulation=false", "trainer.precision=32-true"]
+    earlier = compose(*words, *old)
     run_stage(earlier, tmp_path / "expected")
     stop_after_two_batches(earlier, tmp_path / "run", monkeypatch)
     config = read_json(tmp_path / "run" / "config.json")
-    del config["config"]["decoder"]["padding"]
+    for key in ("padding", "self_modulation"):
+        del config["config"]["decoder"][key]
     write_json(tmp_path / "run" / "config.json", config)
     (path,) = (tmp_path / "run" / "vae" / "checkpoints").glob("*.ckpt")
     content = torch.load(path, weights_only=True)
     for entry in ("run", "vae"):
-        content["vaegan"][entry]["decoder"].pop("padding", None)
+        for key in ("padding", "self_modulation"):
+            content["vaegan"][entry]["decoder"].pop(key, None)
     torch.save(content, path)
     run_stage(compose(*words, "resume=true"), tmp_path / "run")
     states = [

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaegan.networks.blocks import apply_layer
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.sizes import ACTIVATIONS
 
@@ -65,7 +66,7 @@ class NoisyDecoder(nn.Module):
         for i, layer in enumerate(self.net):
             if str(i) in self.noise:
                 hidden = self.noise[str(i)](hidden, z)
-            hidden = layer(hidden)
+            hidden = apply_layer(layer, hidden, z)
         return hidden
 
 
@@ -132,9 +133,9 @@ def noisy_layers(decoder: Decoder, latent_dim: int) -> list[tuple[str, torch.Siz
     """
     layers = []
     net = copy.deepcopy(decoder.net).to("meta").eval()
-    hidden = torch.zeros(1, latent_dim, device="meta")
+    hidden = z = torch.zeros(1, latent_dim, device="meta")
     for i, layer in enumerate(net):
         if isinstance(layer, ACTIVATION_TYPES) and hidden.dim() == 4:
             layers.append((str(i), hidden.shape[1:]))
-        hidden = layer(hidden)
+        hidden = apply_layer(layer, hidden, z)
     return layers

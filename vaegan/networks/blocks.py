@@ -113,6 +113,37 @@ def interpolate(size: tuple[int, int]) -> nn.Upsample:
     return nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
 
+class SelfModulation(nn.Module):
+    """Multiply each channel by a factor between 0 and 2 that is computed from the latent.
+
+    `he_init` makes all factors start at 1.
+
+    Args:
+        latent_dim: Dimension of the latents.
+        hidden_dim: Units of the hidden layer of the network that computes the factors.
+        channels: Channels of the input.
+
+    Source: Chen et al. 2019, arXiv:1810.01365, with the sigmoid of skip-layer excitation (Liu et
+    al. 2021, arXiv:2101.04775).
+    """
+
+    def __init__(self, latent_dim: int, hidden_dim: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(latent_dim, hidden_dim)
+        self.activation = nn.SiLU()
+        self.last = nn.Linear(hidden_dim, channels)
+
+    def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
+        """Return the hidden units (B, channels, H, W), scaled; latents are (B, latent_dim)."""
+        factors = 2 * self.last(self.activation(self.first(z))).sigmoid()
+        return hidden * factors[:, :, None, None]
+
+
+def apply_layer(layer: nn.Module, hidden: Tensor, z: Tensor) -> Tensor:
+    """Return the output of a layer of a decoder; self-modulation also gets the latent."""
+    return layer(hidden, z) if isinstance(layer, SelfModulation) else layer(hidden)
+
+
 class ResidualBlock(nn.Module):
     """Pre-activation residual block: x + conv(f(conv(f(x)))) with activation f.
 

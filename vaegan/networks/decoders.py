@@ -7,8 +7,10 @@ class here: it is then available as `decoder=NAME`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
+    SelfModulation,
+    apply_layer,
     conv3x3,
     conv_widths,
     halved_size,
@@ -26,7 +30,15 @@ from vaegan.networks.blocks import (
     upsample,
 )
 from vaegan.networks.initialization import he_init, output_layer
-from vaegan.networks.sizes import ConvSizes, MlpActivation, MlpSizes, ResnetSizes
+from vaegan.networks.sizes import (
+    ConvSizes,
+    MlpActivation,
+    MlpSizes,
+    ResnetSizes,
+    has_same_layers,
+)
+
+T = TypeVar("T", bound=ComponentConfig)
 
 
 class Decoder(Component, nn.Module, group="decoder"):
@@ -47,7 +59,10 @@ class Decoder(Component, nn.Module, group="decoder"):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
-        return self.net(z)
+        hidden = z
+        for layer in self.net:
+            hidden = apply_layer(layer, hidden, z)
+        return hidden
 
     @torch.no_grad()
     def set_output(self, params: Tensor) -> None:
@@ -75,6 +90,10 @@ class Conv(Decoder):
     @dataclass
     class Config(ConvSizes, Decoder.Config):
         name: str = "conv"
+        # true: from the second doubling of the size on, multiply the channels of each layer by
+        # factors that are computed from the latent; null: true for natural images with bilinear
+        # resampling
+        self_modulation: bool | None = None
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
         widths = conv_widths(param_shape, config)[::-1]
@@ -88,12 +107,33 @@ class Conv(Decoder):
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
             layers.append(nn.SiLU())
+            if config.self_modulation and level > 1:
+                layers.append(SelfModulation(latent_dim, config.hidden_dim, out_channels))
         if config.resampling == "bilinear":
             layers += [conv3x3(full_width, full_width, config), nn.SiLU()]
             layers.append(conv3x3(full_width, param_shape[0], config))
         else:
             layers.append(upsample(full_width, param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
+
+
+def resolve_self_modulation(
+    config: T, is_natural: bool, model: Mapping[str, Any] | None = None
+) -> T:
+    """Return the config of a decoder with the default of `self_modulation` filled in.
+
+    Args:
+        config: Settings of any decoder.
+        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+        model: Plain config of an earlier decoder, whose value is the default if it has the same
+            name and resampling. Earlier versions, which omit it, had none.
+    """
+    if not isinstance(config, Conv.Config) or config.self_modulation is not None:
+        return config
+    value = is_natural and config.resampling == "bilinear"
+    if model is not None and has_same_layers(config, model):
+        value = bool(model.get("self_modulation"))
+    return replace(config, self_modulation=value)
 
 
 class Resnet(Decoder):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from vaegan.networks.blocks import ResidualBlock
+from vaegan.networks.blocks import ResidualBlock, SelfModulation
 
 # Factor on the weights of an output layer: p(x|z) and q(z|x) then start almost constant.
 OUTPUT_GAIN = 0.1
@@ -32,7 +32,8 @@ def fan_in(layer: Layer) -> int:
 def he_init(network: nn.Module) -> None:
     """Draw weights from N(0, 2 / fan_in) and set biases to zero, in place.
 
-    The weights of the output layer are multiplied by `OUTPUT_GAIN`. Residual blocks get the Fixup
+    The weights of the output layer are multiplied by `OUTPUT_GAIN`, and those of the last layer of
+    a self-modulation are zero. Residual blocks get the Fixup
     initialization: the weights of the last convolution are zero, and in blocks without a norm the
     weights of the first convolution are multiplied by L^(-1/2), with L the number of blocks.
 
@@ -46,6 +47,9 @@ def he_init(network: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=gain * math.sqrt(2 / fan_in(layer)))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    for layer in network.modules():
+        if isinstance(layer, SelfModulation):
+            nn.init.zeros_(layer.last.weight)
     blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
     for block in blocks:
         nn.init.zeros_(block.last.weight)

@@ -20,6 +20,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
+from vaegan.networks.decoders import Conv, resolve_self_modulation
 from vaegan.networks.sizes import ConvSizes, resolve_padding, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
@@ -137,10 +138,12 @@ def resolve_networks(run: T, data: ImageDataModule, earlier: Mapping[str, Any] |
     image_shape, num_images = data.source.image_shape, len(data.splits["train"])
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
+    model = earlier and earlier["decoder"]
+    decoder = resolve_padding(decoder, data.source.IS_NATURAL, model)
     return replace(
         run,
         encoder=resolve_padding(encoder, model=earlier and earlier["encoder"]),
-        decoder=resolve_padding(decoder, data.source.IS_NATURAL, earlier and earlier["decoder"]),
+        decoder=resolve_self_modulation(decoder, data.source.IS_NATURAL, model),
     )
 
 
@@ -150,6 +153,8 @@ def log_networks(run: VAEConfig) -> None:
     settings = [f"{key}.width={p.width}" for key, p in parts.items() if isinstance(p, ConvSizes)]
     if isinstance(run.decoder, ConvSizes):
         settings.append(f"decoder.padding={run.decoder.padding}")
+    if isinstance(run.decoder, Conv.Config):
+        settings.append(f"decoder.self_modulation={str(run.decoder.self_modulation).lower()}")
     if settings and is_rank_zero():
         log.info("networks: %s", " ".join(settings))
 
