@@ -9,7 +9,7 @@ from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior
 from vaegan.gan.noise_inputs import NoisyDecoder
-from vaegan.networks.blocks import SelfModulation
+from vaegan.networks.blocks import SkipExcitation
 from vaegan.stages.training_runs import VAERun
 from vaegan.vae.model import VAE
 
@@ -41,7 +41,7 @@ def build(run, seed=0):
             for parameter in vae.decoder.parameters():
                 parameter.mul_(1.5)
         for layer in vae.decoder.modules():
-            if isinstance(layer, SelfModulation):
+            if isinstance(layer, SkipExcitation):
                 nn.init.normal_(layer.last.weight, std=0.3)
     return vae.eval()
 

@@ -28,7 +28,7 @@ def make_network_run(network, shape):
     if network not in CONV_SETTINGS:
         return make_run(shape, network)
     settings = {"width": 8, "hidden_dim": 16, **CONV_SETTINGS[network]}
-    decoder = component("decoder", "conv", **settings, self_modulation=network == "noise")
+    decoder = component("decoder", "conv", **settings, skip_excitation=network == "noise")
     return make_run(shape, encoder=component("encoder", "conv", **settings), decoder=decoder)
 
 

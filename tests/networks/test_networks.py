@@ -10,12 +10,12 @@ from torch import nn
 from vaegan.gan.penalties import squared_gradient
 from vaegan.networks.blocks import (
     ResidualBlock,
-    SelfModulation,
+    SkipExcitation,
     conv_widths,
     hidden_layers,
     upsample,
 )
-from vaegan.networks.decoders import Decoder, resolve_self_modulation
+from vaegan.networks.decoders import Decoder, resolve_skip_excitation
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
@@ -25,7 +25,7 @@ SHAPES = [(1, 28, 28), (3, 32, 64), (2, 13, 21), (4, 4, 4), (1, 5, 31)]
 NETWORKS = [("mlp", {})]
 NETWORKS += [(name, {"resampling": r}) for name in ("conv", "resnet") for r in RESAMPLINGS]
 NETWORKS += [(name, {"padding": "replicate"}) for name in ("conv", "resnet")]
-DECODERS = [*NETWORKS, *[("conv", {"resampling": r, "self_modulation": True}) for r in RESAMPLINGS]]
+DECODERS = [*NETWORKS, *[("conv", {"resampling": r, "skip_excitation": True}) for r in RESAMPLINGS]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -401,19 +401,18 @@ def test_networks_without_convolutions_have_no_padding():
     assert resolve_padding(config, is_natural=True) is config
 
 
-def test_self_modulation_scales_channels_by_factors_of_the_latent():
-    decoder = Decoder.choices["conv"].Config(self_modulation=True).build(5, (3, 32, 48))
-    layers = [layer for layer in decoder.net if isinstance(layer, SelfModulation)]
+def test_skip_excitation_scales_channels_by_factors_of_the_latent():
+    decoder = Decoder.choices["conv"].Config(skip_excitation=True).build(5, (3, 32, 48))
+    layers = [layer for layer in decoder.net if isinstance(layer, SkipExcitation)]
     assert [layer.last.out_features for layer in layers] == [32, 32]  # at half and full size
-    hidden, z = torch.randn(7, 32, 16, 24), torch.randn(7, 5)
-    assert torch.equal(layers[0](hidden, z), hidden)  # at the start
+    hidden, code = torch.randn(7, 32, 16, 24), torch.randn(7, 128 * 4 * 6)
+    assert torch.equal(layers[0](hidden, code), hidden)  # at the start
     nn.init.normal_(layers[0].last.weight, std=0.1)
-    factors = layers[0](hidden, z) / hidden
+    factors = layers[0](hidden, code) / hidden
     torch.testing.assert_close(factors, factors[..., :1, :1].expand_as(factors))
     assert factors.min() > 0 and factors.max() < 2
     assert factors[..., 0, 0].std(0).min() > 0 and factors[..., 0, 0].std(1).min() > 0
-    z.requires_grad_()
-    decoder(z).sum().backward()
+    decoder(torch.randn(7, 5)).sum().backward()
     assert all(layer.last.weight.grad.abs().sum() > 0 for layer in layers)
 
 
@@ -426,12 +425,12 @@ def test_self_modulation_scales_channels_by_factors_of_the_latent():
         (False, "bilinear", True, None, False),
         (True, "strided", False, None, True),
         (None, "bilinear", True, CONV, False),  # an earlier version
-        (None, "bilinear", False, CONV | {"self_modulation": True}, True),
+        (None, "bilinear", False, CONV | {"skip_excitation": True}, True),
         (None, "bilinear", True, CONV | {"name": "resnet"}, True),
     ],
 )
-def test_default_of_self_modulation(given, resampling, is_natural, model, expected):
-    config = Decoder.choices["conv"].Config(self_modulation=given, resampling=resampling)
-    assert resolve_self_modulation(config, is_natural, model).self_modulation is expected
+def test_default_of_skip_excitation(given, resampling, is_natural, model, expected):
+    config = Decoder.choices["conv"].Config(skip_excitation=given, resampling=resampling)
+    assert resolve_skip_excitation(config, is_natural, model).skip_excitation is expected
     resnet = Decoder.choices["resnet"].Config()
-    assert resolve_self_modulation(resnet, is_natural, model) is resnet
+    assert resolve_skip_excitation(resnet, is_natural, model) is resnet

@@ -33,7 +33,7 @@ def test_all_settings_are_compared_except_ignored_keys(key):
 def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():
     old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
     old["decoder"]["padding"], old["gan"]["trainer"]["precision"] = "zeros", "32-true"
-    old["gan"]["noise_inputs"] = old["decoder"]["self_modulation"] = False
+    old["gan"]["noise_inputs"] = old["decoder"]["skip_excitation"] = False
     assert diff_configs(old, new, kept=KEPT_KEYS) == []
     assert len(diff_configs(old, new)) == 4  # a sweep's finished jobs have other settings
     new["decoder"]["padding"] = "replicate"

@@ -100,7 +100,7 @@ def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, capl
         checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
         assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
         assert checkpoint.vae["decoder"]["padding"] == "replicate"
-        assert checkpoint.vae["decoder"]["self_modulation"] is True
+        assert checkpoint.vae["decoder"]["skip_excitation"] is True
 
 
 @pytest.mark.slow
@@ -109,18 +109,18 @@ def test_resumed_run_of_an_earlier_version_keeps_its_networks_and_precision(
 ):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     words = [*SMALL_VAE, "trainer.accelerator=cpu"]
-    old = ["decoder.padding=zeros", "decoder.self_modulation=false", "trainer.precision=32-true"]
+    old = ["decoder.padding=zeros", "decoder.skip_excitation=false", "trainer.precision=32-true"]
     earlier = compose(*words, *old)
     run_stage(earlier, tmp_path / "expected")
     stop_after_two_batches(earlier, tmp_path / "run", monkeypatch)
     config = read_json(tmp_path / "run" / "config.json")
-    for key in ("padding", "self_modulation"):
+    for key in ("padding", "skip_excitation"):
         del config["config"]["decoder"][key]
     write_json(tmp_path / "run" / "config.json", config)
     (path,) = (tmp_path / "run" / "vae" / "checkpoints").glob("*.ckpt")
     content = torch.load(path, weights_only=True)
     for entry in ("run", "vae"):
-        for key in ("padding", "self_modulation"):
+        for key in ("padding", "skip_excitation"):
             content["vaegan"][entry]["decoder"].pop(key, None)
     torch.save(content, path)
     run_stage(compose(*words, "resume=true"), tmp_path / "run")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaegan.networks.blocks import apply_layer
+from vaegan.networks.blocks import apply_layers
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.sizes import ACTIVATIONS
 
@@ -62,12 +62,12 @@ class NoisyDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
-        hidden = z
-        for i, layer in enumerate(self.net):
-            if str(i) in self.noise:
-                hidden = self.noise[str(i)](hidden, z)
-            hidden = apply_layer(layer, hidden, z)
-        return hidden
+
+        def add_noise(index: int, hidden: Tensor) -> Tensor:
+            name = str(index)
+            return self.noise[name](hidden, z) if name in self.noise else hidden
+
+        return apply_layers(self.net, z, add_noise)
 
 
 def takes_noise(decoder: Decoder) -> bool:
@@ -133,9 +133,11 @@ def noisy_layers(decoder: Decoder, latent_dim: int) -> list[tuple[str, torch.Siz
     """
     layers = []
     net = copy.deepcopy(decoder.net).to("meta").eval()
-    hidden = z = torch.zeros(1, latent_dim, device="meta")
-    for i, layer in enumerate(net):
-        if isinstance(layer, ACTIVATION_TYPES) and hidden.dim() == 4:
-            layers.append((str(i), hidden.shape[1:]))
-        hidden = apply_layer(layer, hidden, z)
+
+    def record(index: int, hidden: Tensor) -> Tensor:
+        if isinstance(net[index], ACTIVATION_TYPES) and hidden.dim() == 4:
+            layers.append((str(index), hidden.shape[1:]))
+        return hidden
+
+    apply_layers(net, torch.zeros(1, latent_dim, device="meta"), record)
     return layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -113,35 +113,55 @@ def interpolate(size: tuple[int, int]) -> nn.Upsample:
     return nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
 
-class SelfModulation(nn.Module):
-    """Multiply each channel by a factor between 0 and 2 that is computed from the latent.
+class SkipExcitation(nn.Module):
+    """Multiply each channel by a factor between 0 and 2 that is computed from an early layer.
 
     `he_init` makes all factors start at 1.
 
     Args:
-        latent_dim: Dimension of the latents.
-        hidden_dim: Units of the hidden layer of the network that computes the factors.
+        code_dim: Units of the early layer.
         channels: Channels of the input.
 
-    Source: Chen et al. 2019, arXiv:1810.01365, with the sigmoid of skip-layer excitation (Liu et
-    al. 2021, arXiv:2101.04775).
+    Source: Liu et al. 2021, arXiv:2101.04775, section 3.1, with twice the sigmoid.
     """
 
-    def __init__(self, latent_dim: int, hidden_dim: int, channels: int) -> None:
+    def __init__(self, code_dim: int, channels: int) -> None:
         super().__init__()
-        self.first = nn.Linear(latent_dim, hidden_dim)
+        self.first = nn.Linear(code_dim, channels)
         self.activation = nn.SiLU()
-        self.last = nn.Linear(hidden_dim, channels)
+        self.last = nn.Linear(channels, channels)
 
-    def forward(self, hidden: Tensor, z: Tensor) -> Tensor:
-        """Return the hidden units (B, channels, H, W), scaled; latents are (B, latent_dim)."""
-        factors = 2 * self.last(self.activation(self.first(z))).sigmoid()
+    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+        """Return the scaled hidden units, (B, channels, H, W).
+
+        Args:
+            hidden: Hidden units, (B, channels, H, W).
+            code: Units of the early layer, (B, code_dim).
+        """
+        factors = 2 * self.last(self.activation(self.first(code))).sigmoid()
         return hidden * factors[:, :, None, None]
 
 
-def apply_layer(layer: nn.Module, hidden: Tensor, z: Tensor) -> Tensor:
-    """Return the output of a layer of a decoder; self-modulation also gets the latent."""
-    return layer(hidden, z) if isinstance(layer, SelfModulation) else layer(hidden)
+def apply_layers(
+    net: nn.Sequential, z: Tensor, change_input: Callable[[int, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the output of the layers of a decoder.
+
+    A skip-layer excitation also gets the last hidden units without positions.
+
+    Args:
+        net: The layers.
+        z: Latents, (B, latent_dim).
+        change_input: Called with the index and the input of each layer; returns the input to use.
+    """
+    hidden = code = z
+    for i, layer in enumerate(net):
+        if change_input is not None:
+            hidden = change_input(i, hidden)
+        if hidden.dim() == 2:
+            code = hidden
+        hidden = layer(hidden, code) if isinstance(layer, SkipExcitation) else layer(hidden)
+    return hidden
 
 
 class ResidualBlock(nn.Module):

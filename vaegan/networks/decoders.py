@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from vaegan.config import Component, ComponentConfig
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
-    SelfModulation,
-    apply_layer,
+    SkipExcitation,
+    apply_layers,
     conv3x3,
     conv_widths,
     halved_size,
@@ -59,10 +59,7 @@ class Decoder(Component, nn.Module, group="decoder"):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
-        hidden = z
-        for layer in self.net:
-            hidden = apply_layer(layer, hidden, z)
-        return hidden
+        return apply_layers(self.net, z)
 
     @torch.no_grad()
     def set_output(self, params: Tensor) -> None:
@@ -91,9 +88,9 @@ class Conv(Decoder):
     class Config(ConvSizes, Decoder.Config):
         name: str = "conv"
         # true: from the second doubling of the size on, multiply the channels of each layer by
-        # factors that are computed from the latent; null: true for natural images with bilinear
-        # resampling
-        self_modulation: bool | None = None
+        # factors that are computed from the smallest layer (skip-layer excitation); null: true for
+        # natural images with bilinear resampling
+        skip_excitation: bool | None = None
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
         widths = conv_widths(param_shape, config)[::-1]
@@ -107,8 +104,8 @@ class Conv(Decoder):
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
             layers.append(nn.SiLU())
-            if config.self_modulation and level > 1:
-                layers.append(SelfModulation(latent_dim, config.hidden_dim, out_channels))
+            if config.skip_excitation and level > 1:
+                layers.append(SkipExcitation(math.prod(first_shape), out_channels))
         if config.resampling == "bilinear":
             layers += [conv3x3(full_width, full_width, config), nn.SiLU()]
             layers.append(conv3x3(full_width, param_shape[0], config))
@@ -117,10 +114,10 @@ class Conv(Decoder):
         super().__init__(layers)
 
 
-def resolve_self_modulation(
+def resolve_skip_excitation(
     config: T, is_natural: bool, model: Mapping[str, Any] | None = None
 ) -> T:
-    """Return the config of a decoder with the default of `self_modulation` filled in.
+    """Return the config of a decoder with the default of `skip_excitation` filled in.
 
     Args:
         config: Settings of any decoder.
@@ -128,12 +125,12 @@ def resolve_self_modulation(
         model: Plain config of an earlier decoder, whose value is the default if it has the same
             name and resampling. Earlier versions, which omit it, had none.
     """
-    if not isinstance(config, Conv.Config) or config.self_modulation is not None:
+    if not isinstance(config, Conv.Config) or config.skip_excitation is not None:
         return config
     value = is_natural and config.resampling == "bilinear"
     if model is not None and has_same_layers(config, model):
-        value = bool(model.get("self_modulation"))
-    return replace(config, self_modulation=value)
+        value = bool(model.get("skip_excitation"))
+    return replace(config, skip_excitation=value)
 
 
 class Resnet(Decoder):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from vaegan.networks.blocks import ResidualBlock, SelfModulation
+from vaegan.networks.blocks import ResidualBlock, SkipExcitation
 
 # Factor on the weights of an output layer: p(x|z) and q(z|x) then start almost constant.
 OUTPUT_GAIN = 0.1
@@ -33,7 +33,7 @@ def he_init(network: nn.Module) -> None:
     """Draw weights from N(0, 2 / fan_in) and set biases to zero, in place.
 
     The weights of the output layer are multiplied by `OUTPUT_GAIN`, and those of the last layer of
-    a self-modulation are zero. Residual blocks get the Fixup
+    a skip-layer excitation are zero. Residual blocks get the Fixup
     initialization: the weights of the last convolution are zero, and in blocks without a norm the
     weights of the first convolution are multiplied by L^(-1/2), with L the number of blocks.
 
@@ -48,7 +48,7 @@ def he_init(network: nn.Module) -> None:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     for layer in network.modules():
-        if isinstance(layer, SelfModulation):
+        if isinstance(layer, SkipExcitation):
             nn.init.zeros_(layer.last.weight)
     blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
     for block in blocks:

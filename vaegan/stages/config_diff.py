@@ -26,7 +26,7 @@ LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 KEPT_KEYS = (
     "trainer.precision",
     "noise_inputs",
-    "decoder.self_modulation",
+    "decoder.skip_excitation",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
 

@@ -20,7 +20,7 @@ from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
 from vaegan.images import to_float
-from vaegan.networks.decoders import Conv, resolve_self_modulation
+from vaegan.networks.decoders import Conv, resolve_skip_excitation
 from vaegan.networks.sizes import ConvSizes, resolve_padding, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
@@ -143,7 +143,7 @@ def resolve_networks(run: T, data: ImageDataModule, earlier: Mapping[str, Any] |
     return replace(
         run,
         encoder=resolve_padding(encoder, model=earlier and earlier["encoder"]),
-        decoder=resolve_self_modulation(decoder, data.source.IS_NATURAL, model),
+        decoder=resolve_skip_excitation(decoder, data.source.IS_NATURAL, model),
     )
 
 
@@ -154,7 +154,7 @@ def log_networks(run: VAEConfig) -> None:
     if isinstance(run.decoder, ConvSizes):
         settings.append(f"decoder.padding={run.decoder.padding}")
     if isinstance(run.decoder, Conv.Config):
-        settings.append(f"decoder.self_modulation={str(run.decoder.self_modulation).lower()}")
+        settings.append(f"decoder.skip_excitation={str(run.decoder.skip_excitation).lower()}")
     if settings and is_rank_zero():
         log.info("networks: %s", " ".join(settings))
 
