@@ -19,7 +19,7 @@ SHAPES = {"gray": (1, 28, 28), "color": (3, 64, 64)}
 CONV_SETTINGS = {
     "strided": {"resampling": "strided"},
     "replicate": {"padding": "replicate"},
-    "noise": {"padding": "replicate"},  # and noise inputs in the generator, self-modulation
+    "noise": {"padding": "replicate"},  # skip-layer excitation, and noise inputs in the generator
 }
 
 

@@ -23,6 +23,7 @@ from vaegan.stages.initial_weights import (
 from vaegan.stages.stage_checkpoints import TrainingState, load_training_state
 from vaegan.stages.stage_table import run_stage
 from vaegan.stages.vae import resolve_plan
+from vaegan.vae.model import VAE
 
 
 def test_a_vae_starts_from_an_earlier_one(tmp_path):
@@ -67,6 +68,22 @@ def test_layers_trained_with_another_padding_or_activation_are_rejected(tmp_path
         init_vae(build(other), other)  # the decoders have no layers in common
     (transfer,) = init_vae(build(run), replace(run, init_mismatch="fresh"))
     assert not any(name.startswith("encoder.") for name in transfer.fresh)
+
+
+def test_layers_of_a_decoder_without_skip_excitation_are_rejected_or_all_copied(tmp_path):
+    def make(value):
+        decoder = component("decoder", "conv", width=8, skip_excitation=value)
+        return make_run((3, 32, 32), encoder=component("encoder", "conv", width=8), decoder=decoder)
+
+    earlier = make(False)
+    run = replace(make(True), init=str(save_vae(tmp_path / "vae.ckpt", earlier)))
+    with pytest.raises(ValueError, match="trained with decoder.skip_excitation=false; set these"):
+        init_vae(build(run), run)
+    vae = VAE((3, 32, 32), run)
+    (transfer,) = init_vae(vae, replace(run, init_mismatch="fresh"))
+    assert len(transfer.fresh) == 4 and all(".first" in n or ".last" in n for n in transfer.fresh)
+    z = torch.randn(3, run.latent_dim)
+    assert torch.equal(vae.decoder(z), build(earlier).decoder(z))
 
 
 def test_the_default_padding_is_that_of_the_earlier_vae(tmp_path):

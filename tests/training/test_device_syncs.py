@@ -67,6 +67,7 @@ def reads(monkeypatch):
     "words, max_operations",
     [
         ([], 215),
+        (["decoder.skip_excitation=true"], 260),
         (["prior=flow"], 2700),
         (["likelihood=gaussian", "likelihood.scale=optimal"], 255),
     ],

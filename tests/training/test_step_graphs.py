@@ -213,6 +213,7 @@ VAE_CHOICES = choices("likelihood", "prior", "posterior", "objective", "encoder"
 VAE_SETTINGS = (
     ["likelihood=gaussian", "likelihood.scale=optimal"],
     ["objective=dreg", "objective.num_samples=3", "objective.beta_schedule=linear"],
+    ["decoder.skip_excitation=true"],
     ["prior=vamp_prior", "prior.num_pseudo_inputs=20", "objective.free_bits=0.1"],
 )
 GAN_CHOICES = choices("adversarial_loss", "gradient_penalty", "augmentation")

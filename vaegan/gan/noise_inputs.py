@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaegan.networks.blocks import apply_layers
+from vaegan.networks.blocks import DecoderLayers, SkipExcitation
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.sizes import ACTIVATIONS
 
 ANGLE_STD = 8.0  # standard deviation of a.z in radians for latents z ~ N(0, I)
 MAX_VALUES = 2**28  # largest number of frequencies; they take 1 GiB
-NUM_CHECKED_IMAGES = 200  # training images that decide on the default
-# Least fraction of equal neighboring pixels in drawings. It was 0.05 to 0.11 in three sets of
-# photographs and 0.36 to 0.58 in four of drawings.
-FLAT_FRACTION = 0.2
-ACTIVATION_TYPES = tuple(type(build()) for build in ACTIVATIONS.values())
+ACTIVATION_TYPES: tuple[type, ...] = (
+    SkipExcitation,
+    *(type(build()) for build in ACTIVATIONS.values()),
+)
 
 
 class NoisyDecoder(nn.Module):
@@ -67,22 +66,12 @@ class NoisyDecoder(nn.Module):
             name = str(index)
             return self.noise[name](hidden, z) if name in self.noise else hidden
 
-        return apply_layers(self.net, z, add_noise)
+        return self.net(z, add_noise)
 
 
 def takes_noise(decoder: Decoder) -> bool:
     """True if a decoder does nothing but apply the layers of its `net`."""
-    return type(decoder).forward is Decoder.forward
-
-
-def has_textures(images: Tensor) -> bool:
-    """True for photographs; false for drawings, in which many neighboring pixels are equal.
-
-    Args:
-        images: uint8 images, (N, C, H, W).
-    """
-    is_equal = (images[..., 1:] == images[..., :-1]).all(1)
-    return float(is_equal.float().mean()) < FLAT_FRACTION
+    return type(decoder).forward is Decoder.forward and isinstance(decoder.net, DecoderLayers)
 
 
 class NoiseInput(nn.Module):
@@ -139,5 +128,5 @@ def noisy_layers(decoder: Decoder, latent_dim: int) -> list[tuple[str, torch.Siz
             layers.append((str(index), hidden.shape[1:]))
         return hidden
 
-    apply_layers(net, torch.zeros(1, latent_dim, device="meta"), record)
+    net(torch.zeros(1, latent_dim, device="meta"), record)
     return layers

@@ -114,9 +114,9 @@ def interpolate(size: tuple[int, int]) -> nn.Upsample:
 
 
 class SkipExcitation(nn.Module):
-    """Multiply each channel by a factor between 0 and 2 that is computed from an early layer.
+    """Activation whose output channels are scaled by factors computed from an early layer.
 
-    `he_init` makes all factors start at 1.
+    The factors are between 0 and 2. `he_init` makes all of them start at 1.
 
     Args:
         code_dim: Units of the early layer.
@@ -127,41 +127,45 @@ class SkipExcitation(nn.Module):
 
     def __init__(self, code_dim: int, channels: int) -> None:
         super().__init__()
-        self.first = nn.Linear(code_dim, channels)
         self.activation = nn.SiLU()
+        self.first = nn.Linear(code_dim, channels)
         self.last = nn.Linear(channels, channels)
 
     def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
-        """Return the scaled hidden units, (B, channels, H, W).
+        """Return the activated and scaled hidden units, (B, channels, H, W).
 
         Args:
             hidden: Hidden units, (B, channels, H, W).
             code: Units of the early layer, (B, code_dim).
         """
         factors = 2 * self.last(self.activation(self.first(code))).sigmoid()
-        return hidden * factors[:, :, None, None]
+        return self.activation(hidden) * factors[:, :, None, None]
 
 
-def apply_layers(
-    net: nn.Sequential, z: Tensor, change_input: Callable[[int, Tensor], Tensor] | None = None
-) -> Tensor:
-    """Return the output of the layers of a decoder.
+class DecoderLayers(nn.Sequential):
+    """Layers of a decoder.
 
-    A skip-layer excitation also gets the last hidden units without positions.
-
-    Args:
-        net: The layers.
-        z: Latents, (B, latent_dim).
-        change_input: Called with the index and the input of each layer; returns the input to use.
+    A skip-layer excitation gets the last hidden units without positions in addition to its input.
     """
-    hidden = code = z
-    for i, layer in enumerate(net):
-        if change_input is not None:
-            hidden = change_input(i, hidden)
-        if hidden.dim() == 2:
-            code = hidden
-        hidden = layer(hidden, code) if isinstance(layer, SkipExcitation) else layer(hidden)
-    return hidden
+
+    def forward(
+        self, z: Tensor, change_input: Callable[[int, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Return the output for latents (B, latent_dim).
+
+        Args:
+            z: Latents.
+            change_input: Called with the index and the input of each layer; returns the input to
+                use.
+        """
+        hidden = code = z
+        for i, layer in enumerate(self):
+            if change_input is not None:
+                hidden = change_input(i, hidden)
+            if hidden.dim() == 2:
+                code = hidden
+            hidden = layer(hidden, code) if isinstance(layer, SkipExcitation) else layer(hidden)
+        return hidden
 
 
 class ResidualBlock(nn.Module):

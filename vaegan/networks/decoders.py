@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vaegan.config import Component, ComponentConfig
+from vaegan.config import Component, ComponentConfig, require
 from vaegan.images import ImageShape
 from vaegan.networks.blocks import (
+    DecoderLayers,
     SkipExcitation,
-    apply_layers,
     conv3x3,
     conv_widths,
     halved_size,
@@ -54,12 +54,12 @@ class Decoder(Component, nn.Module, group="decoder"):
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
-        self.net = nn.Sequential(*layers)
+        self.net = DecoderLayers(*layers)
         he_init(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return unconstrained parameters, (B, *param_shape), of latents (B, latent_dim)."""
-        return apply_layers(self.net, z)
+        return self.net(z)
 
     @torch.no_grad()
     def set_output(self, params: Tensor) -> None:
@@ -87,10 +87,17 @@ class Conv(Decoder):
     @dataclass
     class Config(ConvSizes, Decoder.Config):
         name: str = "conv"
-        # true: from the second doubling of the size on, multiply the channels of each layer by
-        # factors that are computed from the smallest layer (skip-layer excitation); null: true for
-        # natural images with bilinear resampling
+        # true: after each doubling of the size from the second on, multiply the channels by factors
+        # that are computed from the smallest feature map (skip-layer excitation; requires
+        # resampling=bilinear); null: true with bilinear resampling for drawings (natural images in
+        # which at least a fifth of the neighboring pixels are equal)
         skip_excitation: bool | None = None
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            is_possible = not self.skip_excitation or self.resampling == "bilinear"
+            expected = "false with resampling=strided"
+            require(is_possible, "skip_excitation", expected, self.skip_excitation)
 
     def __init__(self, config: Config, latent_dim: int, param_shape: ImageShape) -> None:
         widths = conv_widths(param_shape, config)[::-1]
@@ -103,9 +110,9 @@ class Conv(Decoder):
             widths.append(full_width)
         for level, (in_channels, out_channels) in enumerate(pairwise(widths), start=1):
             layers += doubling_layers(in_channels, out_channels, config, param_shape, level)
-            layers.append(nn.SiLU())
-            if config.skip_excitation and level > 1:
-                layers.append(SkipExcitation(math.prod(first_shape), out_channels))
+            is_excited = config.skip_excitation and level > 1
+            code_dim = math.prod(first_shape)
+            layers.append(SkipExcitation(code_dim, out_channels) if is_excited else nn.SiLU())
         if config.resampling == "bilinear":
             layers += [conv3x3(full_width, full_width, config), nn.SiLU()]
             layers.append(conv3x3(full_width, param_shape[0], config))
@@ -115,19 +122,19 @@ class Conv(Decoder):
 
 
 def resolve_skip_excitation(
-    config: T, is_natural: bool, model: Mapping[str, Any] | None = None
+    config: T, is_drawing: bool, model: Mapping[str, Any] | None = None
 ) -> T:
     """Return the config of a decoder with the default of `skip_excitation` filled in.
 
     Args:
         config: Settings of any decoder.
-        is_natural: True for natural images (`ImageSource.IS_NATURAL`).
+        is_drawing: True for natural images without textures (`has_textures`).
         model: Plain config of an earlier decoder, whose value is the default if it has the same
             name and resampling. Earlier versions, which omit it, had none.
     """
     if not isinstance(config, Conv.Config) or config.skip_excitation is not None:
         return config
-    value = is_natural and config.resampling == "bilinear"
+    value = is_drawing and config.resampling == "bilinear"
     if model is not None and has_same_layers(config, model):
         value = bool(model.get("skip_excitation"))
     return replace(config, skip_excitation=value)

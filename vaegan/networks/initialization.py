@@ -33,9 +33,9 @@ def he_init(network: nn.Module) -> None:
     """Draw weights from N(0, 2 / fan_in) and set biases to zero, in place.
 
     The weights of the output layer are multiplied by `OUTPUT_GAIN`, and those of the last layer of
-    a skip-layer excitation are zero. Residual blocks get the Fixup
-    initialization: the weights of the last convolution are zero, and in blocks without a norm the
-    weights of the first convolution are multiplied by L^(-1/2), with L the number of blocks.
+    a skip-layer excitation are zero. Residual blocks get the Fixup initialization: the weights of
+    the last convolution are zero, and in blocks without a norm the weights of the first convolution
+    are multiplied by L^(-1/2), with L the number of blocks.
 
     Source: He et al. 2015, arXiv:1502.01852, eq. 10; Zhang et al. 2019, arXiv:1901.09321,
     section 3, L^(-1/(2m - 2)) with m = 2 layers per block.

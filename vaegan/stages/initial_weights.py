@@ -26,9 +26,9 @@ BETTER_WEIGHTS = (
     "training; for these, give the folder of a finished stage=vae run in vae_ckpt, or its last.ckpt"
 )
 
-# Settings of networks that do not change the shapes of weights, and their values in checkpoints of
-# earlier versions, which omit them.
-SHAPELESS_SETTINGS = {"activation": "silu", "padding": "zeros"}
+# Settings of networks that change their function more than the shapes of their weights, and their
+# values in checkpoints of earlier versions, which omit them.
+COMPARED_SETTINGS = {"activation": "silu", "padding": "zeros", "skip_excitation": False}
 
 log = logging.getLogger(__name__)
 
@@ -167,17 +167,17 @@ def check_networks(
         init_mismatch: "error" to compare the settings, "fresh" to accept all.
 
     Raises:
-        ValueError: Settings differ that do not change the shapes of weights.
+        ValueError: One of `COMPARED_SETTINGS` differs.
     """
     settings = []
     for group in ("encoder", "decoder", "discriminator"):
         before, after = earlier.get(group, {}), current.get(group, {})
         if before.get("name") != after.get("name"):
             continue  # their layers differ
-        for key, default in SHAPELESS_SETTINGS.items():
+        for key, default in COMPARED_SETTINGS.items():
             value = before.get(key) or default
             if key in after and (after[key] or default) != value:
-                settings.append(f"{group}.{key}={value}")
+                settings.append(f"{group}.{key}={str(value).lower()}")
     if settings and init_mismatch == "error":
         raise ValueError(
             f"init: the networks in {path} were trained with {' '.join(settings)}; set these "

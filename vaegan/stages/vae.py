@@ -19,6 +19,7 @@ from vaegan.config import require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
+from vaegan.data.textures import has_textures
 from vaegan.images import to_float
 from vaegan.networks.decoders import Conv, resolve_skip_excitation
 from vaegan.networks.sizes import ConvSizes, resolve_padding, resolve_width
@@ -139,11 +140,12 @@ def resolve_networks(run: T, data: ImageDataModule, earlier: Mapping[str, Any] |
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
     model = earlier and earlier["decoder"]
+    is_drawing = data.source.IS_NATURAL and not has_textures(data.splits["train"].images)
     decoder = resolve_padding(decoder, data.source.IS_NATURAL, model)
     return replace(
         run,
         encoder=resolve_padding(encoder, model=earlier and earlier["encoder"]),
-        decoder=resolve_skip_excitation(decoder, data.source.IS_NATURAL, model),
+        decoder=resolve_skip_excitation(decoder, is_drawing, model),
     )
 
 
