@@ -10,9 +10,8 @@ from tests.untrained import build, build_noisy, make_run, save_gan
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
-from vaegan.data.textures import has_textures
 from vaegan.gan import noise_inputs
-from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, takes_noise
+from vaegan.gan.noise_inputs import NoiseInput, NoisyDecoder, has_textures, takes_noise
 from vaegan.gan.training_config import GANTraining
 from vaegan.networks.decoders import Decoder
 from vaegan.stages.gan import resolve_training
@@ -139,7 +138,7 @@ def test_default_of_noise_inputs(given, is_natural, is_plain, expected, monkeypa
     monkeypatch.setattr(Shapes, "IS_NATURAL", is_natural)
     training = GANTraining(noise_inputs=given)
     data = ImageDataModule(Shapes.Config().build(), training.loader, seed=0)
-    monkeypatch.setattr("vaegan.stages.gan.has_textures", lambda images: len(images) > 200)
+    monkeypatch.setattr("vaegan.stages.gan.has_textures", lambda images: len(images) == 200)
     vae = build(make_run())
     if not is_plain:
         monkeypatch.setattr(type(vae.decoder), "forward", OtherForward.forward, raising=False)

@@ -16,7 +16,7 @@ from vaegan.networks.blocks import (
     hidden_layers,
     upsample,
 )
-from vaegan.networks.decoders import Decoder, resolve_skip_excitation
+from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.networks.encoders import Encoder
 from vaegan.networks.initialization import Layer, he_init, output_layer
@@ -415,26 +415,6 @@ def test_skip_excitation_scales_channels_by_factors_of_the_latent():
     assert factors[..., 0, 0].std(0).min() > 0 and factors[..., 0, 0].std(1).min() > 0
     decoder(torch.randn(7, 5)).sum().backward()
     assert all(layer.last.weight.grad.abs().sum() > 0 for layer in layers)
-
-
-@pytest.mark.parametrize(
-    "given, resampling, is_drawing, model, expected",
-    [
-        (None, "bilinear", True, None, True),
-        (None, "bilinear", False, None, False),
-        (None, "strided", True, None, False),
-        (False, "bilinear", True, None, False),
-        (True, "bilinear", False, None, True),
-        (None, "bilinear", True, CONV, False),  # an earlier version
-        (None, "bilinear", False, CONV | {"skip_excitation": True}, True),
-        (None, "bilinear", True, CONV | {"name": "resnet"}, True),
-    ],
-)
-def test_default_of_skip_excitation(given, resampling, is_drawing, model, expected):
-    config = Decoder.choices["conv"].Config(skip_excitation=given, resampling=resampling)
-    assert resolve_skip_excitation(config, is_drawing, model).skip_excitation is expected
-    resnet = Decoder.choices["resnet"].Config()
-    assert resolve_skip_excitation(resnet, is_drawing, model) is resnet
 
 
 def test_strided_decoders_have_no_skip_excitation():

@@ -30,12 +30,21 @@ def test_all_settings_are_compared_except_ignored_keys(key):
     )
 
 
+def test_an_option_that_earlier_versions_lack_is_off():
+    old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
+    del old["decoder"]["skip_excitation"]
+    assert diff_configs(old, new) == []
+    new["decoder"]["skip_excitation"] = True
+    assert diff_configs(old, new) == ["decoder.skip_excitation=True (was None)"]
+    assert len(diff_configs(new, old)) == 1
+
+
 def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():
     old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
     old["decoder"]["padding"], old["gan"]["trainer"]["precision"] = "zeros", "32-true"
-    old["gan"]["noise_inputs"] = old["decoder"]["skip_excitation"] = False
+    old["gan"]["noise_inputs"] = False
     assert diff_configs(old, new, kept=KEPT_KEYS) == []
-    assert len(diff_configs(old, new)) == 4  # a sweep's finished jobs have other settings
+    assert len(diff_configs(old, new)) == 3  # a sweep's finished jobs have other settings
     new["decoder"]["padding"] = "replicate"
     assert diff_configs(old, new, kept=KEPT_KEYS) == ["decoder.padding=replicate (was zeros)"]
     for key in KEPT_KEYS:

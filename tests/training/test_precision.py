@@ -100,17 +100,15 @@ def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, capl
         checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
         assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
         assert checkpoint.vae["decoder"]["padding"] == "replicate"
-        assert checkpoint.vae["decoder"]["skip_excitation"] is True
 
 
 @pytest.mark.slow
-def test_resumed_run_of_an_earlier_version_keeps_its_networks_and_precision(
+def test_resumed_run_of_an_earlier_version_keeps_its_padding_and_precision(
     amx, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     words = [*SMALL_VAE, "trainer.accelerator=cpu"]
-    old = ["decoder.padding=zeros", "decoder.skip_excitation=false", "trainer.precision=32-true"]
-    earlier = compose(*words, *old)
+    earlier = compose(*words, "decoder.padding=zeros", "trainer.precision=32-true")
     run_stage(earlier, tmp_path / "expected")
     stop_after_two_batches(earlier, tmp_path / "run", monkeypatch)
     config = read_json(tmp_path / "run" / "config.json")

@@ -7,10 +7,8 @@ class here: it is then available as `decoder=NAME`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +28,7 @@ from vaegan.networks.blocks import (
     upsample,
 )
 from vaegan.networks.initialization import he_init, output_layer
-from vaegan.networks.sizes import (
-    ConvSizes,
-    MlpActivation,
-    MlpSizes,
-    ResnetSizes,
-    has_same_layers,
-)
-
-T = TypeVar("T", bound=ComponentConfig)
+from vaegan.networks.sizes import ConvSizes, MlpActivation, MlpSizes, ResnetSizes
 
 
 class Decoder(Component, nn.Module, group="decoder"):
@@ -89,9 +79,8 @@ class Conv(Decoder):
         name: str = "conv"
         # true: after each doubling of the size from the second on, multiply the channels by factors
         # that are computed from the smallest feature map (skip-layer excitation; requires
-        # resampling=bilinear); null: true with bilinear resampling for drawings (natural images in
-        # which at least a fifth of the neighboring pixels are equal)
-        skip_excitation: bool | None = None
+        # resampling=bilinear)
+        skip_excitation: bool = False
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -119,25 +108,6 @@ class Conv(Decoder):
         else:
             layers.append(upsample(full_width, param_shape[0], size_parity(param_shape, 0)))
         super().__init__(layers)
-
-
-def resolve_skip_excitation(
-    config: T, is_drawing: bool, model: Mapping[str, Any] | None = None
-) -> T:
-    """Return the config of a decoder with the default of `skip_excitation` filled in.
-
-    Args:
-        config: Settings of any decoder.
-        is_drawing: True for natural images without textures (`has_textures`).
-        model: Plain config of an earlier decoder, whose value is the default if it has the same
-            name and resampling. Earlier versions, which omit it, had none.
-    """
-    if not isinstance(config, Conv.Config) or config.skip_excitation is not None:
-        return config
-    value = is_drawing and config.resampling == "bilinear"
-    if model is not None and has_same_layers(config, model):
-        value = bool(model.get("skip_excitation"))
-    return replace(config, skip_excitation=value)
 
 
 class Resnet(Decoder):

@@ -26,7 +26,6 @@ LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 KEPT_KEYS = (
     "trainer.precision",
     "noise_inputs",
-    "decoder.skip_excitation",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
 
@@ -53,6 +52,7 @@ def diff_configs(
         if before.get(key) != after.get(key)
         and not is_below(key, ignored)
         and not (after.get(key) is None and is_below(key, kept))
+        and not (key not in before and after[key] is False)  # earlier versions lack this option
     ]
 
 

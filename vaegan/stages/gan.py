@@ -15,9 +15,8 @@ from vaegan.checkpoints.checkpoint import Checkpoint, build_vae, header
 from vaegan.config import require, to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource, SplitName
-from vaegan.data.textures import has_textures
 from vaegan.gan.module import GANModule
-from vaegan.gan.noise_inputs import takes_noise
+from vaegan.gan.noise_inputs import NUM_CHECKED_IMAGES, has_textures, takes_noise
 from vaegan.gan.training_config import (
     GANTraining,
     resolve_data_defaults,
@@ -239,8 +238,9 @@ def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     noise_inputs = training.noise_inputs
     if noise_inputs is None:
+        images = data.splits["train"].images[:NUM_CHECKED_IMAGES]
         is_suitable = source.IS_NATURAL and takes_noise(vae.decoder)
-        noise_inputs = is_suitable and has_textures(data.splits["train"].images)
+        noise_inputs = is_suitable and has_textures(images)
     return resolve_data_defaults(
         replace(training, warm_start=warm_start, emphasis=emphasis, noise_inputs=noise_inputs),
         source.image_shape,

@@ -19,9 +19,7 @@ from vaegan.config import require, to_plain
 from vaegan.data.batches import LoaderConfig
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource
-from vaegan.data.textures import has_textures
 from vaegan.images import to_float
-from vaegan.networks.decoders import Conv, resolve_skip_excitation
 from vaegan.networks.sizes import ConvSizes, resolve_padding, resolve_width
 from vaegan.reports.run_summary import print_summary
 from vaegan.runtime.collectives import is_rank_zero
@@ -139,13 +137,10 @@ def resolve_networks(run: T, data: ImageDataModule, earlier: Mapping[str, Any] |
     image_shape, num_images = data.source.image_shape, len(data.splits["train"])
     encoder = resolve_width(run.encoder, image_shape, num_images)
     decoder = resolve_width(run.decoder, image_shape, num_images)
-    model = earlier and earlier["decoder"]
-    is_drawing = data.source.IS_NATURAL and not has_textures(data.splits["train"].images)
-    decoder = resolve_padding(decoder, data.source.IS_NATURAL, model)
     return replace(
         run,
         encoder=resolve_padding(encoder, model=earlier and earlier["encoder"]),
-        decoder=resolve_skip_excitation(decoder, is_drawing, model),
+        decoder=resolve_padding(decoder, data.source.IS_NATURAL, earlier and earlier["decoder"]),
     )
 
 
@@ -155,8 +150,6 @@ def log_networks(run: VAEConfig) -> None:
     settings = [f"{key}.width={p.width}" for key, p in parts.items() if isinstance(p, ConvSizes)]
     if isinstance(run.decoder, ConvSizes):
         settings.append(f"decoder.padding={run.decoder.padding}")
-    if isinstance(run.decoder, Conv.Config):
-        settings.append(f"decoder.skip_excitation={str(run.decoder.skip_excitation).lower()}")
     if settings and is_rank_zero():
         log.info("networks: %s", " ".join(settings))
 
