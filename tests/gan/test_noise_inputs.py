@@ -39,6 +39,12 @@ def test_noise_reaches_all_layers_with_positions(network, num_layers):
         assert layer.weight.grad.abs().min() > 0
 
 
+def test_noise_is_added_before_activations_with_skip_excitation():
+    config = Decoder.choices["conv"].Config(skip_excitation=True)
+    noisy = NoisyDecoder(config.build(4, (3, 32, 32)), 4)
+    assert list(noisy.noise) == ["7", "10", "13", "15"]
+
+
 def test_a_latent_always_has_the_same_noise():
     layer = NoiseInput(4, 2, (20, 30), seed=1)
     with torch.no_grad():

@@ -37,6 +37,10 @@ def test_an_option_that_earlier_versions_lack_is_off():
     new["decoder"]["skip_excitation"] = True
     assert diff_configs(old, new) == ["decoder.skip_excitation=True (was None)"]
     assert len(diff_configs(new, old)) == 1
+    del old["dataset"]["name"]
+    new = copy.deepcopy(PLAIN)
+    new["dataset"]["name"] = False  # another key is not taken for an option that is off
+    assert diff_configs(old, new) == ["dataset.name=False (was None)"]
 
 
 def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():

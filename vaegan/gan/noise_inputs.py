@@ -53,7 +53,7 @@ class NoisyDecoder(nn.Module):
         if not takes_noise(decoder):
             raise ValueError(
                 f"noise_inputs must be false with {type(decoder).__name__}, which overrides "
-                "Decoder.forward"
+                "Decoder.forward or its layers"
             )
         layers = noisy_layers(decoder, latent_dim)
         if sum(height * width for _, (_, height, width) in layers) * latent_dim > MAX_VALUES:

@@ -28,6 +28,8 @@ KEPT_KEYS = (
     "noise_inputs",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
+# Options that runs of earlier versions lack; they behaved as if these were false.
+NEW_OPTIONS = ("decoder.skip_excitation",)
 
 
 def diff_configs(
@@ -52,7 +54,7 @@ def diff_configs(
         if before.get(key) != after.get(key)
         and not is_below(key, ignored)
         and not (after.get(key) is None and is_below(key, kept))
-        and not (key not in before and after[key] is False)  # earlier versions lack this option
+        and not (key not in before and after[key] is False and is_below(key, NEW_OPTIONS))
     ]
 
 

@@ -26,8 +26,8 @@ BETTER_WEIGHTS = (
     "training; for these, give the folder of a finished stage=vae run in vae_ckpt, or its last.ckpt"
 )
 
-# Settings of networks that change their function more than the shapes of their weights, and their
-# values in checkpoints of earlier versions, which omit them.
+# Settings of networks that can differ although all or most layers fit, and their values in
+# checkpoints of earlier versions, which omit them.
 COMPARED_SETTINGS = {"activation": "silu", "padding": "zeros", "skip_excitation": False}
 
 log = logging.getLogger(__name__)
