@@ -76,13 +76,17 @@ def build_noisy(run, seed=1):
     return Generator(decoder, vae.likelihood).eval()
 
 
-def save_gan(path, run, has_aggregate=False, has_noise=False):
+def save_gan(path, run, has_aggregate=False, has_noise=False, num_centers=0, **settings):
     """Write the checkpoint of an untrained GAN; return its path."""
     vae, other = build(run), build(run, seed=1)
     generator = build_noisy(run) if has_noise else Generator(other.decoder, other.likelihood)
     state = with_prefix(vae, "vae.") | with_prefix(generator, "ema.module.")
     if has_aggregate:
-        aggregate = AggregatePosterior(run.latent_dim)
+        aggregate = AggregatePosterior(run.latent_dim, num_centers)
         aggregate.mean += 1
+        if num_centers:
+            aggregate.centers += torch.arange(num_centers).unsqueeze(1)
         state |= with_prefix(aggregate, "aggregate.")
-    return save(path, "gan", run, state, **({"noise_inputs": True} if has_noise else {}))
+    return save(
+        path, "gan", run, state, **({"noise_inputs": True} if has_noise else {}), **settings
+    )

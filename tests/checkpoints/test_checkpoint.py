@@ -358,6 +358,12 @@ def test_aggregate_posterior_of_another_size_is_rejected(gan_result, tmp_path):
     path = save_altered(gan_result[1], tmp_path / "other.ckpt", state_dict=state)
     with pytest.raises(ValueError, match="its aggregate posterior does not have latent_dim=8"):
         load_checkpoint(path).build_latents()
+    state |= {"aggregate.mean": torch.zeros(8), "aggregate.scale_tril": torch.eye(8)}
+    for centers in (torch.zeros(5, 3), torch.zeros(())):
+        state["aggregate.centers"] = centers
+        path = save_altered(gan_result[1], tmp_path / "centers.ckpt", state_dict=state)
+        with pytest.raises(ValueError, match="centers.ckpt is damaged: its aggregate posterior"):
+            load_checkpoint(path).build_latents()
 
 
 @pytest.mark.slow

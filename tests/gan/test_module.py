@@ -446,12 +446,16 @@ def test_reconstruction_loss_samples_and_scores_without_autocast():
 
 
 def test_latents_come_from_the_aggregate_posterior():
-    module = make_module("warm_start.aggregate_posterior=true")
+    module = make_module("warm_start.aggregate_posterior=true", "warm_start.bandwidth=0.5")
     assert module.aggregate.mean.abs().sum() > 0
     distribution = module.latent_distribution()
-    assert torch.equal(distribution.mean, module.aggregate.mean)
-    keys = {key for key in module.state_dict() if key.startswith("aggregate")}
-    assert keys == {"aggregate.mean", "aggregate.scale_tril"}
+    torch.testing.assert_close(distribution.mean, module.aggregate.mean, atol=1e-4, rtol=0)
+    assert len(module.aggregate.centers) == len(module.scorer.data.splits["train"])
+    keys = {key.removeprefix("aggregate.") for key in module.state_dict() if "aggregate" in key}
+    assert keys == {"mean", "scale_tril", "centers"}
+    module = make_module("warm_start.aggregate_posterior=true", "warm_start.bandwidth=1")
+    assert module.aggregate.centers is None  # as in checkpoints of earlier versions
+    assert torch.equal(module.latent_distribution().mean, module.aggregate.mean)
 
 
 def test_real_and_fake_images_are_augmented_in_both_steps(monkeypatch):

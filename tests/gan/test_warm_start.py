@@ -4,6 +4,7 @@ import torch
 from tests.conftest import SMALL_NETS, compose
 from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
 from vaegan.gan.warm_start import (
+    DEFAULT_BANDWIDTH,
     LAYER_CHOICES,
     WarmStartConfig,
     init_discriminator,
@@ -198,6 +199,8 @@ def test_discriminator_default_copies_only_an_equal_architecture(config, overrid
             {"freeze_images": 9},
             r"freeze_images must be positive with .*, else 0 \(freeze_layers=0\); got 9",
         ),
+        ({"bandwidth": 0.0}, r"bandwidth must be in \(0, 1\], or null; got 0.0"),
+        ({"bandwidth": 1.5}, r"bandwidth must be in \(0, 1\], or null; got 1.5"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
         ({"reconstruction_images": 0}, "reconstruction_images must be at least 1, or null"),
     ],
@@ -227,7 +230,7 @@ def test_aggregate_posterior_has_the_moments_of_the_latents():
     vae = make_vae("likelihood=gaussian")
     images = torch.rand(4000, *SHAPE)
     aggregate = AggregatePosterior(8)
-    aggregate.fit(vae, images.split(500))
+    aggregate.fit(vae, images.split(500), bandwidth=1.0)
     with torch.no_grad():
         posterior = vae.encode(vae.likelihood.target(images))
         mean = posterior.mean.mean(0)
@@ -262,6 +265,7 @@ def test_natural_images_with_a_warm_start_use_more_of_the_vae(
         is_natural, images_per_dim, is_emphasized=False
     )
     assert config.aggregate_posterior is aggregate_posterior
+    assert config.bandwidth == (DEFAULT_BANDWIDTH if aggregate_posterior else None)
     assert config.reconstruction_weight == weight
 
 
@@ -276,6 +280,14 @@ def test_given_values_are_not_replaced_by_defaults():
         discriminator=True, aggregate_posterior=False, reconstruction_weight=0.0
     )
     assert given.resolve_defaults(True, 10, is_emphasized=True) == given
+
+
+def test_a_bandwidth_needs_an_aggregate_posterior():
+    config = WarmStartConfig(bandwidth=0.3)
+    assert config.resolve_defaults(True, 10, is_emphasized=False).bandwidth == 0.3
+    message = "bandwidth must be null without warm_start.aggregate_posterior=true; got 0.3"
+    with pytest.raises(ValueError, match=message):
+        config.resolve_defaults(False, 10, is_emphasized=False)
 
 
 def test_the_reconstruction_weight_is_constant_by_default():

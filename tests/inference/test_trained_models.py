@@ -62,6 +62,9 @@ def test_a_gan_samples_from_its_aggregate_posterior_and_its_vae_from_the_prior(t
     assert isinstance(model, vaegan.TrainedGAN) and isinstance(model.vae, vaegan.TrainedVAE)
     difference = model.sample_latents([0, 1]) - model.vae.sample_latents([0, 1])
     torch.testing.assert_close(difference, torch.ones(2, 4))
+    path = save_gan(tmp_path / "kernels.ckpt", make_run(), has_aggregate=True, num_centers=20)
+    z = vaegan.load(path).sample_latents(range(8), temperature=0)
+    assert len(z.unique()) > 1 and set(z.unique().tolist()) <= set(range(20))
 
 
 def test_draws_have_the_mean_of_the_likelihood(paths):

@@ -17,6 +17,7 @@ from vaegan.probability.distributions import (
     DiagonalNormalMixture,
     DiscretizedLogisticMixture,
     EightBitCategorical,
+    KernelDensity,
     eight_bit,
     mean_of,
     mixture,
@@ -187,9 +188,27 @@ def test_components_of_a_mixture_are_drawn_with_their_weights():
     assert weights.sample((2, 3)).shape == (2, 3)
 
 
-def test_mixtures_draw_the_same_latents_on_any_number_of_ranks():
+def make_kernel_density():
+    return KernelDensity(torch.randn(7, 5), 0.3 * (torch.eye(5) + torch.ones(5, 5).tril(-1)))
+
+
+def test_a_kernel_density_is_a_mixture_with_equal_weights():
+    density = make_kernel_density()
+    covariance = density.scale_tril @ density.scale_tril.T
+    normals = MultivariateNormal(density.centers, covariance)
+    expected = MixtureSameFamily(Categorical(logits=torch.zeros(7)), normals)
+    z = density.sample((200_000,))
+    torch.testing.assert_close(density.log_prob(z[:20]), expected.log_prob(z[:20]))
+    torch.testing.assert_close(z.mean(0), density.centers.mean(0), atol=0.02, rtol=0)
+    total = covariance + torch.cov(density.centers.T, correction=0)
+    torch.testing.assert_close(torch.cov(z.T), total, atol=0.03, rtol=0.02)
+    assert density.sample((2, 3)).shape == (2, 3, 5) and density.sample().shape == (5,)
+
+
+@pytest.mark.parametrize("kind", ["mixture", "kernel density"])
+def test_mixtures_draw_the_same_latents_on_any_number_of_ranks(kind):
     normals = Independent(Normal(torch.randn(7, 5), 1.0), 1)
-    latents = mixture(torch.randn(7), normals)
+    latents = mixture(torch.randn(7), normals) if kind == "mixture" else make_kernel_density()
     seed_global(torch.device("cpu"), 0)
     expected = latents.sample((8,))
     shares = []

@@ -161,6 +161,30 @@ def test_noise_inputs_are_those_of_the_earlier_gan(has_noise, tmp_path):
     assert resolve_components(run, checkpoint, data, saved).noise_inputs == has_noise
 
 
+@pytest.mark.parametrize(
+    "warm_start, expected",
+    [
+        ({"aggregate_posterior": True}, 1.0),  # of earlier versions
+        ({"aggregate_posterior": True, "bandwidth": 0.7}, 0.7),
+        ({"aggregate_posterior": False}, None),
+    ],
+)
+def test_resumed_gans_of_earlier_versions_keep_a_single_normal(warm_start, expected, tmp_path):
+    path = save_gan(tmp_path / "gan.ckpt", make_run(), warm_start=warm_start)
+    checkpoint = load_checkpoint(path)
+    run = compose("stage=gan", f"init={path}")
+    data = ImageDataModule(Shapes.Config().build(), run.loader, seed=0)
+    assert resolve_components(run, checkpoint, data, None).warm_start.bandwidth == expected
+    plain = {"discriminator": {}, "warm_start": warm_start}
+    saved = TrainingState(path, plain, 1, is_finished=False, stopped_early=False)
+    run = compose("stage=gan", "vae_ckpt=vae")
+    assert resolve_components(run, checkpoint, data, saved).warm_start.bandwidth == expected
+    run = compose("stage=gan", "vae_ckpt=vae", "warm_start.bandwidth=0.4")
+    assert resolve_components(run, checkpoint, data, saved).warm_start.bandwidth == 0.4
+    run = compose("stage=gan", "vae_ckpt=vae")
+    assert resolve_components(run, checkpoint, data, None).warm_start.bandwidth is None
+
+
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):
     run = make_run()
     vae, gan = save_vae(tmp_path / "vae.ckpt", run), save_gan(tmp_path / "gan.ckpt", run)

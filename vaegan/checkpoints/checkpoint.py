@@ -141,12 +141,14 @@ class Checkpoint:
         if scale_tril is None:
             return Latents(vae, None).eval()
         latent_dim = int(self.vae["latent_dim"])
-        if scale_tril.shape != (latent_dim, latent_dim):
+        centers = self.state.get(f"{AGGREGATE_PREFIX}centers", torch.zeros(0, latent_dim))
+        shapes = (scale_tril.shape, centers.shape)
+        if shapes != ((latent_dim, latent_dim), (*centers.shape[:1], latent_dim)):
             raise ValueError(
                 f"{self.path} is damaged: its aggregate posterior does not have "
                 f"latent_dim={latent_dim}; use another copy"
             )
-        aggregate = AggregatePosterior(latent_dim)
+        aggregate = AggregatePosterior(latent_dim, len(centers))
         self.load_weights(aggregate, AGGREGATE_PREFIX)
         return Latents(vae, aggregate).eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaegan.config import require
+from vaegan.probability.distributions import KernelDensity
 from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import VAE
 
@@ -48,25 +50,37 @@ def check_num_images(num_images: int, latent_dim: int) -> None:
 
 
 class AggregatePosterior(nn.Module):
-    """Multivariate normal with the mean and covariance of the aggregate posterior.
+    """Kernel density estimate of the aggregate posterior.
 
-    The aggregate posterior is q(z) = E_x q(z|x), with x from the training set.
+    The aggregate posterior is q(z) = E_x q(z|x), with x from the training set. With the mean m and
+    the covariance C of one sample z_i ~ q(z|x_i) for each of N images, and a bandwidth h,
+
+        p(z) = 1/N sum_i N(z; m + sqrt(1 - h^2) (z_i - m), h^2 C).
+
+    For any h its mean is m, and its covariance C (C is unbiased, so it is smaller by a factor of at
+    least 1 - 1/N). With h = 1 it is a single normal; with a small h, each sample is close to a z_i.
+
+    Source: shrunken kernels by West 1993, "Approximating posterior distributions by mixture".
 
     Args:
         latent_dim: Dimension of the latents. Before `fit` the distribution is standard normal.
+        num_centers: Number of kernels N; 0: a single normal.
     """
 
     mean: Tensor
     scale_tril: Tensor
+    centers: Tensor | None
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, num_centers: int = 0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("scale_tril", torch.eye(latent_dim))
+        centers = torch.zeros(num_centers, latent_dim) if num_centers else None
+        self.register_buffer("centers", centers)
 
     @torch.no_grad()
-    def fit(self, vae: VAE, batches: Iterable[Tensor]) -> None:
-        """Set mean and covariance to those of one posterior sample z ~ q(z|x) per image.
+    def fit(self, vae: VAE, batches: Iterable[Tensor], bandwidth: float) -> None:
+        """Fit the distribution to one posterior sample z ~ q(z|x) per image.
 
         The samples come from torch's global generator.
 
@@ -74,6 +88,7 @@ class AggregatePosterior(nn.Module):
             vae: Trained VAE.
             batches: Training images in [0, 1], (B, C, H, W), on any device; more than latent_dim
                 images in total (`check_num_images`).
+            bandwidth: Bandwidth h, in (0, 1].
         """
         device = next(vae.parameters()).device
         samples = []
@@ -85,13 +100,19 @@ class AggregatePosterior(nn.Module):
         jitter = COVARIANCE_JITTER * torch.eye(
             latent_dim, dtype=latents.dtype, device=latents.device
         )
+        mean = latents.mean(0)
         covariance = torch.cov(latents.T) + jitter
-        self.mean.copy_(latents.mean(0))
-        self.scale_tril.copy_(torch.linalg.cholesky(covariance))
+        self.mean.copy_(mean)
+        self.scale_tril.copy_(bandwidth * torch.linalg.cholesky(covariance))
+        if bandwidth < 1:
+            shrinkage = math.sqrt(1 - bandwidth**2)
+            self.centers = (mean + shrinkage * (latents - mean)).to(self.mean)
 
-    def forward(self) -> MultivariateNormal:
-        """Return the fitted normal, batch shape (), event shape (latent_dim,)."""
-        return MultivariateNormal(self.mean, scale_tril=self.scale_tril)
+    def forward(self) -> Distribution:
+        """Return the fitted distribution, batch shape (), event shape (latent_dim,)."""
+        if self.centers is None:
+            return MultivariateNormal(self.mean, scale_tril=self.scale_tril)
+        return KernelDensity(self.centers, self.scale_tril)
 
 
 class Latents(nn.Module):

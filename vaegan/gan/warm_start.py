@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -26,6 +26,8 @@ VAE_WEIGHTS = ("best", "last")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
 # Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
+# Tuned on clip art and crops of photographs. With 1, many shapes are mixtures of several images.
+DEFAULT_BANDWIDTH = 0.5
 
 
 @dataclass
@@ -42,10 +44,14 @@ class WarmStartConfig:
     # weights; null: copy if generator is not none, both trunks have the same architecture, and
     # both networks see the same images, without emphasis
     discriminator: bool | None = None
-    # true: sample latents from a Gaussian fitted to posterior samples of training images; false:
+    # true: sample latents from a density fitted to posterior samples of training images; false:
     # from the VAE's prior; null: true for natural images with a warm start and enough images to fit
     # it
     aggregate_posterior: bool | None = None
+    # bandwidth of this density, a kernel density estimate, in (0, 1]: with 1 it is a single
+    # Gaussian, with less the latents are closer to those of training images; null: 0.5, or as in
+    # the earlier GAN in init
+    bandwidth: float | None = None
     freeze_layers: int = 0  # number of the generator's first layers to freeze at the start, >= 0
     # number of real images, counted from the generator's first step, for which its first
     # freeze_layers layers stay frozen, >= 0
@@ -70,6 +76,9 @@ class WarmStartConfig:
         require(is_valid, "reconstruction_images", "at least 1, or null", images)
         for key in ("freeze_layers", "freeze_images"):
             require(getattr(self, key) >= 0, key, "at least 0", getattr(self, key))
+        bandwidth = self.bandwidth
+        is_valid = bandwidth is None or 0 < bandwidth <= 1
+        require(is_valid, "bandwidth", "in (0, 1], or null", bandwidth)
         weight = self.reconstruction_weight
         is_valid = weight is None or weight >= 0
         require(is_valid, "reconstruction_weight", "at least 0, or null", weight)
@@ -104,12 +113,31 @@ class WarmStartConfig:
         discriminator = self.discriminator
         if discriminator is None and is_emphasized:
             discriminator = False
+        bandwidth = self.bandwidth
+        expected = "null without warm_start.aggregate_posterior=true"
+        is_used = aggregate_posterior or bandwidth is None
+        require(is_used, "warm_start.bandwidth", expected, bandwidth)
+        if bandwidth is None and aggregate_posterior:
+            bandwidth = DEFAULT_BANDWIDTH
         return replace(
             self,
             discriminator=discriminator,
             aggregate_posterior=aggregate_posterior,
+            bandwidth=bandwidth,
             reconstruction_weight=weight,
         )
+
+
+def saved_bandwidth(run: Mapping[str, Any]) -> float | None:
+    """Return the bandwidth of the aggregate posterior in the plain config of a GAN.
+
+    GANs of earlier versions have no bandwidth: their aggregate posterior is a single normal.
+    """
+    start = run.get("warm_start", {})
+    bandwidth: float | None = start.get(
+        "bandwidth", 1.0 if start.get("aggregate_posterior") else None
+    )
+    return bandwidth
 
 
 class Transfer(NamedTuple):

@@ -8,6 +8,7 @@ learned distributions too. A straight line between latents would pass through im
     normal    z = m + S e
     mixture   z = m_k + S_k e, with a component k per seed; a path moves m_k and S_k linearly, which
               for diagonal S_k is the Wasserstein geodesic between the two components
+    kernels   z = m_k + S e, with a kernel k per seed; a path is an arc around the mean of all m_k
     flow      z = f(e)
 """
 
@@ -28,6 +29,7 @@ from torch.distributions import (
 )
 from zuko.distributions import NormalizingFlow
 
+from vaegan.probability.distributions import KernelDensity
 from vaegan.runtime.seeding import make_generator, seeded
 
 
@@ -98,6 +100,27 @@ class GaussianSampler(LatentSampler):
         return means + scale_noise(scales, temperature * noise)
 
 
+class KernelDensitySampler(GaussianSampler):
+    """Sampler of a kernel density estimate.
+
+    A line between the centers of two kernels would pass too close to the mean, as it would for two
+    latents of a normal, so a path is an arc in coordinates in which the kernels are isotropic.
+    """
+
+    def __init__(self, distribution: KernelDensity) -> None:
+        components: Any = distribution.component_distribution
+        weights = distribution.mixture_distribution.probs
+        super().__init__(distribution, weights, components.loc, components.scale_tril)
+        self.scale_tril = distribution.scale_tril
+
+    def path(self, start: int, end: int, num: int, temperature: float = 1.0) -> Tensor:
+        mean = self.means.mean(0)
+        ends = self.latents([start, end], temperature) - mean
+        whitened = torch.linalg.solve_triangular(self.scale_tril, ends.T, upper=False).T
+        arc = interpolate_spherically(whitened, torch.linspace(0, 1, num))
+        return mean + arc @ self.scale_tril.T
+
+
 class FlowSampler(LatentSampler):
     """Sampler of a normalizing flow with a normal base distribution."""
 
@@ -140,6 +163,8 @@ def make_sampler(distribution: Distribution) -> LatentSampler:
     """Return the sampler for a latent distribution with batch shape (), on the CPU."""
     if isinstance(distribution, NormalizingFlow):
         return FlowSampler(distribution)
+    if isinstance(distribution, KernelDensity):
+        return KernelDensitySampler(distribution)
     if isinstance(distribution, MixtureSameFamily):
         moments = means_and_scales(distribution.component_distribution)
         if moments is not None:

@@ -21,7 +21,7 @@ from vaegan.gan.training_config import (
     GANTraining,
     resolve_data_defaults,
 )
-from vaegan.gan.warm_start import Transfer
+from vaegan.gan.warm_start import Transfer, saved_bandwidth
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
@@ -113,12 +113,17 @@ def resolve_components(
 ) -> GANRun:
     """Return the run with the data-dependent defaults of its components filled in."""
     encoder, earlier = checkpoint.vae["encoder"], saved and saved.run["discriminator"]
-    noise_inputs = run.noise_inputs
-    if noise_inputs is None and (saved is not None or run.init):  # earlier versions had none
-        noise_inputs = (saved or checkpoint).run.get("noise_inputs", False)
+    noise_inputs, warm_start = run.noise_inputs, run.warm_start
+    if saved is not None or run.init:
+        previous = (saved or checkpoint).run
+        if noise_inputs is None:  # earlier versions had none
+            noise_inputs = previous.get("noise_inputs", False)
+        if warm_start.bandwidth is None:
+            warm_start = replace(warm_start, bandwidth=saved_bandwidth(previous))
     return replace(
         run,
         noise_inputs=noise_inputs,
+        warm_start=warm_start,
         augmentation=run.resolved_augmentation(data.source.IS_NATURAL),
         discriminator=resolve_discriminator(run.discriminator, encoder, data, earlier),
     )

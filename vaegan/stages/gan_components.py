@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
 from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
+log = logging.getLogger(__name__)
 MAX_ENCODED = 500  # training images encoded at once to fit the aggregate posterior
 MAX_ENCODED_VALUES = 2**21  # their pixels times channels, which limit the memory
 NUM_AGGREGATE_IMAGES = 10_000  # training images used to fit the aggregate posterior
@@ -114,9 +116,12 @@ def build_latents(
     size = min(MAX_ENCODED, max(1, MAX_ENCODED_VALUES // num_values))
     slices = (slice(i, min(i + size, num_images)) for i in range(0, num_images, size))
     vae.to(device)
+    assert config.bandwidth is not None  # resolved
     with seeded(seed, "aggregate"):
-        aggregate.fit(vae, (to_float(images[each]) for each in slices))
+        aggregate.fit(vae, (to_float(images[each]) for each in slices), config.bandwidth)
     vae.cpu()
+    message = "latents: from those of %d training images, bandwidth=%g"
+    log.info(message, num_images, config.bandwidth)
     return Latents(vae, aggregate)
 
 

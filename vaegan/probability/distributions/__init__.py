@@ -6,7 +6,11 @@ are (..., C, H, W). `log_prob` is (...), summed over pixels and channels, in nat
 
 from vaegan.probability.distributions.continuous_bernoulli import ContinuousBernoulli
 from vaegan.probability.distributions.discretized_logistic import DiscretizedLogisticMixture
-from vaegan.probability.distributions.mixtures import DiagonalNormalMixture, mixture
+from vaegan.probability.distributions.mixtures import (
+    DiagonalNormalMixture,
+    KernelDensity,
+    mixture,
+)
 from vaegan.probability.distributions.moments import mean_of
 from vaegan.probability.distributions.pixel_levels import (
     NUM_LEVELS,
@@ -20,6 +24,7 @@ __all__ = [
     "DiagonalNormalMixture",
     "DiscretizedLogisticMixture",
     "EightBitCategorical",
+    "KernelDensity",
     "eight_bit",
     "mean_of",
     "mixture",

@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 
 class MixtureWeights(Categorical):
@@ -21,7 +28,7 @@ class MixtureWeights(Categorical):
         """Return indices of components, (*sample_shape)."""
         cdf = self.probs.cumsum(-1)
         noise = torch.rand(*sample_shape, 1, dtype=cdf.dtype, device=cdf.device)
-        return (noise >= cdf[:-1]).sum(-1)
+        return torch.searchsorted(cdf[:-1], noise.contiguous(), right=True).squeeze(-1)
 
 
 class DiagonalNormalMixture(MixtureSameFamily):
@@ -52,6 +59,31 @@ class DiagonalNormalMixture(MixtureSameFamily):
         log_normalizer = scale.log().sum(-1) + 0.5 * math.log(2 * math.pi) * value.shape[-1]
         log_weights = self.mixture_distribution.logits.log_softmax(-1)
         return torch.logsumexp(log_weights - 0.5 * squares - log_normalizer, -1).to(value.dtype)
+
+
+class KernelDensity(MixtureSameFamily):
+    """Mixture of N normals with equal weights and the same covariance.
+
+    Unlike the samples of torch's class, its samples need no noise for the other components.
+
+    Args:
+        centers: Means of the components, (N, D).
+        scale_tril: Cholesky factor of the covariance of each component, (D, D).
+    """
+
+    def __init__(self, centers: Tensor, scale_tril: Tensor) -> None:
+        self.centers = centers
+        self.scale_tril = scale_tril
+        weights = MixtureWeights(logits=centers.new_zeros(len(centers)), validate_args=False)
+        normals = MultivariateNormal(centers, scale_tril=scale_tril, validate_args=False)
+        super().__init__(weights, normals, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Return samples, (*sample_shape, D)."""
+        centers = self.centers[self.mixture_distribution.sample(sample_shape)]
+        noise = torch.randn(*centers.shape, dtype=centers.dtype, device=centers.device)
+        # one product per sample, so that its rounding does not depend on the number of samples
+        return centers + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
 
 
 def mixture(logits: Tensor, components: Distribution) -> Distribution:
