@@ -10,8 +10,8 @@ images are those of val and test. The columns:
     bits/dim    negative ELBO of held-out images with one sample of z; lower is better
     KL          its KL term, in nats per image
     FD          Frechet distance of the decoder's mean images to held-out images, in `pyramid`
-                features, with latents from the prior p(z) / from the normal fitted to the aggregate
-                posterior, as the GAN stage draws them; lower is better
+                features, with latents from the prior p(z) / from a single normal fitted to the
+                aggregate posterior; lower is better
     SW          their sliced Wasserstein distance
     sharpness   their mean absolute difference to a blurred version, over that of held-out images
 
@@ -121,7 +121,7 @@ def score_vae(vae, train, held_out):
     terms = elbo(vae, target, vae.encode(target), vae.latent_prior())
     bits = vae.likelihood.bits_per_dim(terms.value.mean())
     aggregate = AggregatePosterior(latent_dim=vae.latent_prior().event_shape[0])
-    aggregate.fit(vae, train.split(500))
+    aggregate.fit(vae, train.split(500), bandwidth=1.0)
     scores = []
     for latents in (vae.latent_prior(), aggregate()):
         chunks = latents.sample((len(held_out),)).split(200)

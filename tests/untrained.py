@@ -76,7 +76,7 @@ def build_noisy(run, seed=1):
     return Generator(decoder, vae.likelihood).eval()
 
 
-def save_gan(path, run, has_aggregate=False, has_noise=False, num_centers=0, **settings):
+def save_gan(path, run, has_aggregate=False, has_noise=False, num_centers=0):
     """Write the checkpoint of an untrained GAN; return its path."""
     vae, other = build(run), build(run, seed=1)
     generator = build_noisy(run) if has_noise else Generator(other.decoder, other.likelihood)
@@ -87,6 +87,4 @@ def save_gan(path, run, has_aggregate=False, has_noise=False, num_centers=0, **s
         if num_centers:
             aggregate.centers += torch.arange(num_centers).unsqueeze(1)
         state |= with_prefix(aggregate, "aggregate.")
-    return save(
-        path, "gan", run, state, **({"noise_inputs": True} if has_noise else {}), **settings
-    )
+    return save(path, "gan", run, state, **({"noise_inputs": True} if has_noise else {}))

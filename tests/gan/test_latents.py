@@ -67,5 +67,7 @@ def test_an_aggregate_posterior_keeps_mean_and_covariance_for_any_bandwidth(band
     torch.testing.assert_close(z.mean(0), latents.mean(0), atol=0.1, rtol=0)
     torch.testing.assert_close(torch.cov(z.T), torch.cov(latents.T), atol=0.2, rtol=0.03)
     assert isinstance(aggregate(), KernelDensity) == (bandwidth != 1)
+    aggregate.fit(FixedVAE(), [latents[:, :, None, None]], 1.0)
+    assert aggregate.centers is None
     if bandwidth == 0.1:  # close to the data, unlike a single normal
         assert torch.cdist(z[:500], latents).amin(1).mean() < 1.5

@@ -76,6 +76,11 @@ def test_a_path_connects_the_latents_of_two_seeds_and_keeps_the_distribution(mak
         torch.testing.assert_close(middles.std(0), expected.std(0), rtol=0.2, atol=0)
 
 
+def test_a_path_may_start_at_the_mean():
+    sampler = make_sampler(KernelDensity(torch.zeros(1, D), torch.eye(D)))
+    assert torch.equal(sampler.path(3, 8, 5, temperature=0.0), torch.zeros(5, D))
+
+
 @torch.no_grad()
 def test_a_straight_path_would_leave_a_normal_prior():
     """The reason for spherical paths: the middle of a straight one has a smaller norm."""

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.untrained import make_run, save_gan, save_vae
 from vaegan.checkpoints.checkpoint import load_checkpoint
 from vaegan.reports.model_card import UNKNOWN_LICENSE, license_of, model_card
@@ -28,6 +30,19 @@ def test_a_card_of_a_single_file_says_what_is_unknown(tmp_path):
     card = model_card(load_checkpoint(save_vae(tmp_path / "a" / "b" / "vae.ckpt", make_run())), {})
     assert "The metrics are unknown" in card and "Not recorded" in card and "log_prob" in card
     assert "samples.png" not in card
+
+
+@pytest.mark.parametrize(
+    "aggregate, text",
+    [
+        ({}, "from the prior"),
+        ({"has_aggregate": True}, "from a normal fitted to the latents of training images"),
+        ({"has_aggregate": True, "num_centers": 1200}, "near those of 1,200 training images"),
+    ],
+)
+def test_a_card_says_where_latents_come_from(aggregate, text, tmp_path):
+    card = model_card(load_checkpoint(save_gan(tmp_path / "gan.ckpt", make_run(), **aggregate)), {})
+    assert f"| latents | {text}" in card
 
 
 def test_licenses():

@@ -47,8 +47,9 @@ def test_null_keeps_the_padding_and_the_precision_of_a_resumed_run():
     old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
     old["decoder"]["padding"], old["gan"]["trainer"]["precision"] = "zeros", "32-true"
     old["gan"]["noise_inputs"] = False
+    old["gan"]["warm_start"]["bandwidth"] = 0.3
     assert diff_configs(old, new, kept=KEPT_KEYS) == []
-    assert len(diff_configs(old, new)) == 3  # a sweep's finished jobs have other settings
+    assert len(diff_configs(old, new)) == 4  # a sweep's finished jobs have other settings
     new["decoder"]["padding"] = "replicate"
     assert diff_configs(old, new, kept=KEPT_KEYS) == ["decoder.padding=replicate (was zeros)"]
     for key in KEPT_KEYS:

@@ -10,10 +10,13 @@ import torch
 from tests.conftest import SMALL_GAN, compose
 from tests.untrained import build, component, make_run, save_gan, save_vae
 from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.config import to_plain
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.shapes import Shapes
 from vaegan.gan.generator import Generator
-from vaegan.stages.gan import resolve_components
+from vaegan.gan.warm_start import DEFAULT_BANDWIDTH
+from vaegan.stages import gan
+from vaegan.stages.gan import resolve_components, resolve_training
 from vaegan.stages.initial_weights import (
     choose_vae_weights,
     init_gan,
@@ -162,27 +165,42 @@ def test_noise_inputs_are_those_of_the_earlier_gan(has_noise, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "warm_start, expected",
+    "earlier, expected",
     [
+        (None, DEFAULT_BANDWIDTH),
         ({"aggregate_posterior": True}, 1.0),  # of earlier versions
         ({"aggregate_posterior": True, "bandwidth": 0.7}, 0.7),
-        ({"aggregate_posterior": False}, None),
+        ({"aggregate_posterior": False}, DEFAULT_BANDWIDTH),
     ],
 )
-def test_resumed_gans_of_earlier_versions_keep_a_single_normal(warm_start, expected, tmp_path):
-    path = save_gan(tmp_path / "gan.ckpt", make_run(), warm_start=warm_start)
+def test_the_bandwidth_is_that_of_the_earlier_gan(earlier, expected):
+    run = compose("stage=gan", "vae_ckpt=vae", "warm_start.aggregate_posterior=true")
+    source = Shapes.Config().build()
+    data = ImageDataModule(source, run.loader, seed=0)
+    vae = VAE(source.image_shape)
+    plain = None if earlier is None else {"warm_start": earlier}
+    assert resolve_training(run, data, vae, plain).warm_start.bandwidth == expected
+    run.warm_start.bandwidth = 0.4
+    assert resolve_training(run, data, vae, plain).warm_start.bandwidth == 0.4
+    run = compose("stage=gan", "vae_ckpt=vae")  # from the prior, as the earlier GAN may not be
+    assert resolve_training(run, data, vae, plain).warm_start.bandwidth is None
+
+
+@pytest.mark.parametrize("word", ["init", "vae_ckpt"])
+def test_init_and_resumed_gans_keep_the_bandwidth(word, tmp_path):
+    path = save_gan(tmp_path / "gan.ckpt", make_run())
     checkpoint = load_checkpoint(path)
-    run = compose("stage=gan", f"init={path}")
+    warm_start = {"aggregate_posterior": True, "bandwidth": 0.7}
+    checkpoint.run["warm_start"] = warm_start
+    run = compose("stage=gan", f"{word}={path}", "warm_start.aggregate_posterior=true")
     data = ImageDataModule(Shapes.Config().build(), run.loader, seed=0)
-    assert resolve_components(run, checkpoint, data, None).warm_start.bandwidth == expected
-    plain = {"discriminator": {}, "warm_start": warm_start}
+    vae = checkpoint.build_vae()
+    plan = gan.resolve_plan(run, checkpoint, data, vae, saved=None)
+    assert plan.run.warm_start.bandwidth == (0.7 if word == "init" else DEFAULT_BANDWIDTH)
+    plain = to_plain(run) | {"warm_start": warm_start}
     saved = TrainingState(path, plain, 1, is_finished=False, stopped_early=False)
-    run = compose("stage=gan", "vae_ckpt=vae")
-    assert resolve_components(run, checkpoint, data, saved).warm_start.bandwidth == expected
-    run = compose("stage=gan", "vae_ckpt=vae", "warm_start.bandwidth=0.4")
-    assert resolve_components(run, checkpoint, data, saved).warm_start.bandwidth == 0.4
-    run = compose("stage=gan", "vae_ckpt=vae")
-    assert resolve_components(run, checkpoint, data, None).warm_start.bandwidth is None
+    plan = gan.resolve_plan(run, checkpoint, data, vae, saved)
+    assert plan.run.warm_start.bandwidth == 0.7
 
 
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):

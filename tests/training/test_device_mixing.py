@@ -94,7 +94,7 @@ def test_gan_losses_mix_no_devices(group, name, shape, fake_gpu, monkeypatch):
 
     monkeypatch.setattr(torch.autograd, "grad", gradient)
     vae, discriminator, aggregate = real_module(
-        lambda: (VAE(shape), configured("discriminator").build(shape), AggregatePosterior(32))
+        lambda: (VAE(shape), configured("discriminator").build(shape), AggregatePosterior(32, 100))
     )
     augmentation_config = configured("augmentation")
     if hasattr(augmentation_config, "policy"):

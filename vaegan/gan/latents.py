@@ -57,8 +57,8 @@ class AggregatePosterior(nn.Module):
 
         p(z) = 1/N sum_i N(z; m + sqrt(1 - h^2) (z_i - m), h^2 C).
 
-    For any h its mean is m, and its covariance C (C is unbiased, so it is smaller by a factor of at
-    least 1 - 1/N). With h = 1 it is a single normal; with a small h, each sample is close to a z_i.
+    For any h its mean is m, and its covariance is C (up to a factor of 1 - (1 - h^2)/N, because C
+    is unbiased). With h = 1 it is a single normal; with a small h, each sample is close to a z_i.
 
     Source: shrunken kernels by West 1993, "Approximating posterior distributions by mixture".
 
@@ -104,9 +104,9 @@ class AggregatePosterior(nn.Module):
         covariance = torch.cov(latents.T) + jitter
         self.mean.copy_(mean)
         self.scale_tril.copy_(bandwidth * torch.linalg.cholesky(covariance))
-        if bandwidth < 1:
-            shrinkage = math.sqrt(1 - bandwidth**2)
-            self.centers = (mean + shrinkage * (latents - mean)).to(self.mean)
+        shrinkage = math.sqrt(1 - bandwidth**2)
+        centers = (mean + shrinkage * (latents - mean)).to(self.mean)
+        self.centers = centers if bandwidth < 1 else None
 
     def forward(self) -> Distribution:
         """Return the fitted distribution, batch shape (), event shape (latent_dim,)."""

@@ -3,12 +3,14 @@
 A latent is a function of standard normal noise; the function depends on the latent distribution.
 Temperature scales this noise, and an interpolation follows an arc between two noise vectors. Every
 point of a path is therefore about as probable under the latent distribution as a random latent, for
-learned distributions too. A straight line between latents would pass through improbable values.
+learned distributions too, but not between kernels. A straight line between latents would pass
+through improbable values.
 
     normal    z = m + S e
     mixture   z = m_k + S_k e, with a component k per seed; a path moves m_k and S_k linearly, which
               for diagonal S_k is the Wasserstein geodesic between the two components
-    kernels   z = m_k + S e, with a kernel k per seed; a path is an arc around the mean of all m_k
+    kernels   z = m_k + S e, with a kernel k per seed; a path is an arc between two latents, which
+              keeps their distance from the mean of all m_k
     flow      z = f(e)
 """
 
@@ -103,8 +105,8 @@ class GaussianSampler(LatentSampler):
 class KernelDensitySampler(GaussianSampler):
     """Sampler of a kernel density estimate.
 
-    A line between the centers of two kernels would pass too close to the mean, as it would for two
-    latents of a normal, so a path is an arc in coordinates in which the kernels are isotropic.
+    A path is an arc around the mean in coordinates in which the kernels are isotropic. It passes
+    between kernels, but not as close to the mean as a line between two centers would.
     """
 
     def __init__(self, distribution: KernelDensity) -> None:
@@ -205,7 +207,7 @@ def interpolate_spherically(ends: Tensor, t: Tensor) -> Tensor:
     by White 2016, arXiv:1609.04468.
     """
     norms = ends.double().norm(dim=1, keepdim=True)
-    directions = ends.double() / norms
+    directions = ends.double() / norms.clamp(min=torch.finfo(torch.float64).tiny)
     angle = (directions[0] @ directions[1]).clamp(-1, 1).arccos()
     if angle.sin() < 1e-6:  # parallel, or a single dimension: there is no unique arc
         return interpolate_linearly(ends, t)

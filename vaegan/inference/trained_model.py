@@ -120,7 +120,8 @@ class TrainedModel(abc.ABC):
             n: Number of images.
             seed: Random seed of the first image.
             temperature: Factor of the latents' noise, >= 0. Below 1, images are more typical and
-                less varied.
+                less varied; if latents are drawn near those of training images, they are closer
+                to these.
 
         Returns:
             Images in [0, 1], (n, C, H, W).

@@ -13,6 +13,7 @@ from vaegan import __version__
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.data.dataset import ImageSource
 from vaegan.gan.emphasis import saved_emphasis
+from vaegan.gan.warm_start import saved_bandwidth
 from vaegan.reports.tables import format_number, markdown_table
 from vaegan.runtime.atomic_files import read_json
 
@@ -76,9 +77,24 @@ def model_rows(checkpoint: Checkpoint) -> list[list[str]]:
     if checkpoint.stage == "gan":
         rows += component_rows(checkpoint.run, GAN_COMPONENTS)
         rows.append(["emphasis", str(saved_emphasis(checkpoint.run))])
+        rows.append(["latents", latents_text(checkpoint)])
         rows.append(["noise inputs", str(bool(checkpoint.run.get("noise_inputs"))).lower()])
     rows.append(["epochs", str(checkpoint.epoch)])
     return [*rows, ["vaegan", __version__]]
+
+
+def latents_text(checkpoint: Checkpoint) -> str:
+    """Return a description of the latent distribution of a GAN."""
+    aggregate = checkpoint.build_latents().aggregate
+    if aggregate is None:
+        return "from the prior"
+    if aggregate.centers is None:
+        return "from a normal fitted to the latents of training images"
+    bandwidth = saved_bandwidth(checkpoint.run)
+    return (
+        f"near those of {len(aggregate.centers):,} training images, which the weights contain "
+        f"(bandwidth {bandwidth})"
+    )
 
 
 def component_rows(config: Mapping[str, Any], groups: Sequence[str]) -> list[list[str]]:

@@ -26,6 +26,7 @@ LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 KEPT_KEYS = (
     "trainer.precision",
     "noise_inputs",
+    "warm_start.bandwidth",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
 # Options that runs of earlier versions lack; they behaved as if these were false.

@@ -17,10 +17,7 @@ from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ImageSource, SplitName
 from vaegan.gan.module import GANModule
 from vaegan.gan.noise_inputs import NUM_CHECKED_IMAGES, has_textures, takes_noise
-from vaegan.gan.training_config import (
-    GANTraining,
-    resolve_data_defaults,
-)
+from vaegan.gan.training_config import GANTraining, resolve_data_defaults
 from vaegan.gan.warm_start import Transfer, saved_bandwidth
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
@@ -88,7 +85,7 @@ def fit_gan(
     data = ImageDataModule(source, run.loader, run.seed)
     vae = checkpoint.build_vae()
     run = resolve_components(run, checkpoint, data, saved)
-    resolve = partial(resolve_plan, data=data, vae=vae, saved=saved)
+    resolve = partial(resolve_plan, checkpoint=checkpoint, data=data, vae=vae, saved=saved)
     plan = make_plan(run_folder.path / "gan", saved, run, resolve)
     run = plan.run
     module, transfers = build_module(run, checkpoint, vae, data, device, is_new=saved is None)
@@ -113,17 +110,12 @@ def resolve_components(
 ) -> GANRun:
     """Return the run with the data-dependent defaults of its components filled in."""
     encoder, earlier = checkpoint.vae["encoder"], saved and saved.run["discriminator"]
-    noise_inputs, warm_start = run.noise_inputs, run.warm_start
-    if saved is not None or run.init:
-        previous = (saved or checkpoint).run
-        if noise_inputs is None:  # earlier versions had none
-            noise_inputs = previous.get("noise_inputs", False)
-        if warm_start.bandwidth is None:
-            warm_start = replace(warm_start, bandwidth=saved_bandwidth(previous))
+    noise_inputs = run.noise_inputs
+    if noise_inputs is None and (saved is not None or run.init):  # earlier versions had none
+        noise_inputs = (saved or checkpoint).run.get("noise_inputs", False)
     return replace(
         run,
         noise_inputs=noise_inputs,
-        warm_start=warm_start,
         augmentation=run.resolved_augmentation(data.source.IS_NATURAL),
         discriminator=resolve_discriminator(run.discriminator, encoder, data, earlier),
     )
@@ -213,11 +205,16 @@ def describe_run(
 
 
 def resolve_plan(
-    run: GANRun, data: ImageDataModule, vae: VAE, saved: TrainingState | None
+    run: GANRun,
+    checkpoint: Checkpoint,
+    data: ImageDataModule,
+    vae: VAE,
+    saved: TrainingState | None,
 ) -> TrainingPlan[GANRun]:
     """Return the duration of a run, and the run with data-dependent defaults filled in."""
     trainer = resolve_precision(run.trainer, data.source.IS_NATURAL, saved and saved.run)
-    run = resolve_training(replace(run, trainer=trainer), data, vae)
+    earlier = (saved or checkpoint).run if saved is not None or run.init else None
+    run = resolve_training(replace(run, trainer=trainer), data, vae, earlier)
     settings = run.duration_dependent_settings()
     if run.gradient_penalty.build(data.source.image_shape).depends_on_progress():
         name = run.gradient_penalty.name
@@ -227,18 +224,30 @@ def resolve_plan(
     )
 
 
-def resolve_training(training: T, data: ImageDataModule, vae: VAE) -> T:
+def resolve_training(
+    training: T, data: ImageDataModule, vae: VAE, earlier: Mapping[str, Any] | None = None
+) -> T:
     """Return the training settings of a GAN with data-dependent defaults filled in.
 
+    Args:
+        training: Settings.
+        data: Data set.
+        vae: VAE, which may be untrained.
+        earlier: Plain run of the GAN that is resumed or named by `init`, if any.
+
     Raises:
-        ValueError: There are too few training images for the batches or the warm-up.
+        ValueError: There are too few training images for the batches or the warm-up, or a setting
+            has no effect.
     """
     source = data.source
     (latent_dim,) = vae.latent_prior().event_shape
     images_per_dim = len(data.splits["train"]) / latent_dim
     emphasis = training.emphasis.resolve_defaults(source.IS_NATURAL)
     warm_start = training.warm_start.resolve_defaults(
-        source.IS_NATURAL, images_per_dim, is_emphasized=not emphasis.is_neutral
+        source.IS_NATURAL,
+        images_per_dim,
+        is_emphasized=not emphasis.is_neutral,
+        earlier_bandwidth=saved_bandwidth(earlier or {}),
     )
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     noise_inputs = training.noise_inputs

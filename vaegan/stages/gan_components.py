@@ -120,7 +120,7 @@ def build_latents(
     with seeded(seed, "aggregate"):
         aggregate.fit(vae, (to_float(images[each]) for each in slices), config.bandwidth)
     vae.cpu()
-    message = "latents: from those of %d training images, bandwidth=%g"
+    message = "latents: density fitted to those of %d training images, bandwidth=%g"
     log.info(message, num_images, config.bandwidth)
     return Latents(vae, aggregate)
 

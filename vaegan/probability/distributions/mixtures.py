@@ -28,7 +28,7 @@ class MixtureWeights(Categorical):
         """Return indices of components, (*sample_shape)."""
         cdf = self.probs.cumsum(-1)
         noise = torch.rand(*sample_shape, 1, dtype=cdf.dtype, device=cdf.device)
-        return torch.searchsorted(cdf[:-1], noise.contiguous(), right=True).squeeze(-1)
+        return (noise >= cdf[:-1]).sum(-1)
 
 
 class DiagonalNormalMixture(MixtureSameFamily):
@@ -80,7 +80,10 @@ class KernelDensity(MixtureSameFamily):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Return samples, (*sample_shape, D)."""
-        centers = self.centers[self.mixture_distribution.sample(sample_shape)]
+        num_centers = len(self.centers)
+        uniform = torch.rand(*sample_shape, 1, dtype=self.centers.dtype, device=self.centers.device)
+        indices = (num_centers * uniform).long().clamp(max=num_centers - 1)  # N u may round to N
+        centers = self.centers[indices.squeeze(-1)]
         noise = torch.randn(*centers.shape, dtype=centers.dtype, device=centers.device)
         # one product per sample, so that its rounding does not depend on the number of samples
         return centers + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
