@@ -10,6 +10,7 @@ from vaegan.gan.warm_start import (
     init_discriminator,
     init_generator,
     named_layers,
+    saved_bandwidth,
 )
 from vaegan.networks import discriminators, encoders
 from vaegan.networks.discriminators import apply_spectral_norm
@@ -288,6 +289,12 @@ def test_a_bandwidth_needs_an_aggregate_posterior():
     message = "bandwidth must be null without warm_start.aggregate_posterior=true; got 0.3"
     with pytest.raises(ValueError, match=message):
         config.resolve_defaults(False, 10, is_emphasized=False)
+
+
+def test_saved_bandwidth_is_checked():
+    assert saved_bandwidth({"warm_start": None}) is None
+    with pytest.raises(ValueError, match="warm_start.bandwidth"):
+        saved_bandwidth({"warm_start": {"bandwidth": 2.0}})
 
 
 def test_the_reconstruction_weight_is_constant_by_default():

@@ -76,6 +76,16 @@ def test_a_path_connects_the_latents_of_two_seeds_and_keeps_the_distribution(mak
         torch.testing.assert_close(middles.std(0), expected.std(0), rtol=0.2, atol=0)
 
 
+def test_a_path_between_kernels_keeps_the_distance_from_their_mean():
+    scale_tril = full_normal().scale_tril
+    noise = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [-9.0, 0, 0], [0, -9.0, 0]])
+    sampler = make_sampler(KernelDensity(noise @ scale_tril.T, 0.1 * scale_tril))
+    start, end = (next(s for s in range(99) if sampler.components([s]) == k) for k in (0, 1))
+    path = sampler.path(start, end, 9)
+    whitened = torch.linalg.solve_triangular(scale_tril, path.T, upper=False).T
+    torch.testing.assert_close(whitened.norm(dim=1), torch.full((9,), 9.0), atol=0.5, rtol=0)
+
+
 def test_a_path_may_start_at_the_mean():
     sampler = make_sampler(KernelDensity(torch.zeros(1, D), torch.eye(D)))
     assert torch.equal(sampler.path(3, 8, 5, temperature=0.0), torch.zeros(5, D))

@@ -37,11 +37,16 @@ def test_a_card_of_a_single_file_says_what_is_unknown(tmp_path):
     [
         ({}, "from the prior"),
         ({"has_aggregate": True}, "from a normal fitted to the latents of training images"),
-        ({"has_aggregate": True, "num_centers": 1200}, "near those of 1,200 training images"),
+        (
+            {"has_aggregate": True, "num_centers": 1200},
+            "near the latents of 1,200 training images (bandwidth 0.3); the",
+        ),
     ],
 )
 def test_a_card_says_where_latents_come_from(aggregate, text, tmp_path):
-    card = model_card(load_checkpoint(save_gan(tmp_path / "gan.ckpt", make_run(), **aggregate)), {})
+    checkpoint = load_checkpoint(save_gan(tmp_path / "gan.ckpt", make_run(), **aggregate))
+    checkpoint.run["warm_start"] = {"bandwidth": 0.3}
+    card = model_card(checkpoint, {})
     assert f"| latents | {text}" in card
 
 

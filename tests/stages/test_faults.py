@@ -32,6 +32,7 @@ from vaegan.stages.stage_table import run_stage
 
 pytestmark = pytest.mark.slow
 LONGER = ["trainer.max_epochs=5"]
+AGGREGATE = "gan.warm_start.aggregate_posterior=true"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,11 @@ def kill_and_resume(folder, num_kills, overrides):
 
 @pytest.mark.parametrize(
     "num_kills, overrides",
-    [(5, []), (3, ["vae.loader.num_workers=2", "gan.loader.num_workers=2"]), (3, TWO_PROCESSES)],
+    [
+        (5, []),
+        (3, ["vae.loader.num_workers=2", "gan.loader.num_workers=2", AGGREGATE]),
+        (3, [*TWO_PROCESSES, AGGREGATE]),
+    ],
     ids=["1 process", "2 workers", "2 processes"],
 )
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, num_kills, overrides):

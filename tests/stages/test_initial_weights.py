@@ -197,10 +197,10 @@ def test_init_and_resumed_gans_keep_the_bandwidth(word, tmp_path):
     vae = checkpoint.build_vae()
     plan = gan.resolve_plan(run, checkpoint, data, vae, saved=None)
     assert plan.run.warm_start.bandwidth == (0.7 if word == "init" else DEFAULT_BANDWIDTH)
-    plain = to_plain(run) | {"warm_start": warm_start}
+    plain = to_plain(run) | {"warm_start": warm_start | {"bandwidth": 0.6}}
     saved = TrainingState(path, plain, 1, is_finished=False, stopped_early=False)
     plan = gan.resolve_plan(run, checkpoint, data, vae, saved)
-    assert plan.run.warm_start.bandwidth == 0.7
+    assert plan.run.warm_start.bandwidth == 0.6
 
 
 def test_checkpoints_of_another_kind_are_rejected(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from vaegan.config import require
+from vaegan.config import from_plain, require
 from vaegan.gan.generator import Generator
 from vaegan.networks.discriminators import Discriminator
 from vaegan.networks.trunks import Trunk
@@ -26,7 +26,7 @@ VAE_WEIGHTS = ("best", "last")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
 # Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
-# Chosen on clip art, where shapes are cleaner than with 1. Crops of photographs do not gain.
+# Chosen on clip art, whose shapes are cleaner than with a single Gaussian.
 DEFAULT_BANDWIDTH = 0.5
 
 
@@ -141,12 +141,15 @@ def saved_bandwidth(run: Mapping[str, Any]) -> float | None:
     """Return the bandwidth of the aggregate posterior in the plain config of a GAN.
 
     GANs of earlier versions have no bandwidth: their aggregate posterior is a single normal.
+
+    Raises:
+        ValueError: The entry is invalid.
     """
-    start = run.get("warm_start", {})
-    bandwidth: float | None = start.get(
-        "bandwidth", 1.0 if start.get("aggregate_posterior") else None
-    )
-    return bandwidth
+    start = run.get("warm_start")
+    start = start if isinstance(start, Mapping) else {}
+    default = 1.0 if start.get("aggregate_posterior") else None
+    plain = {"bandwidth": start.get("bandwidth", default)}
+    return from_plain(WarmStartConfig, plain, "warm_start").bandwidth
 
 
 class Transfer(NamedTuple):

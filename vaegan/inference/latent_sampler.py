@@ -3,14 +3,13 @@
 A latent is a function of standard normal noise; the function depends on the latent distribution.
 Temperature scales this noise, and an interpolation follows an arc between two noise vectors. Every
 point of a path is therefore about as probable under the latent distribution as a random latent, for
-learned distributions too, but not between kernels. A straight line between latents would pass
-through improbable values.
+learned distributions too. A straight line between latents would pass through improbable values.
 
     normal    z = m + S e
     mixture   z = m_k + S_k e, with a component k per seed; a path moves m_k and S_k linearly, which
               for diagonal S_k is the Wasserstein geodesic between the two components
     kernels   z = m_k + S e, with a kernel k per seed; a path is an arc between two latents, which
-              keeps their distance from the mean of all m_k
+              keeps their distance from the mean of all m_k; between kernels it is improbable
     flow      z = f(e)
 """
 

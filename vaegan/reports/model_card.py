@@ -90,10 +90,10 @@ def latents_text(checkpoint: Checkpoint) -> str:
         return "from the prior"
     if aggregate.centers is None:
         return "from a normal fitted to the latents of training images"
-    bandwidth = saved_bandwidth(checkpoint.run)
     return (
-        f"near those of {len(aggregate.centers):,} training images, which the weights contain "
-        f"(bandwidth {bandwidth})"
+        f"near the latents of {len(aggregate.centers):,} training images (bandwidth "
+        f"{saved_bandwidth(checkpoint.run)}); the weights contain these latents, and the model can "
+        "generate images similar to the training images"
     )
 
 
