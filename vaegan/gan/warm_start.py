@@ -26,7 +26,7 @@ VAE_WEIGHTS = ("best", "last")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
 # Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
-# Chosen on clip art, whose shapes are cleaner than with a single Gaussian.
+# Chosen on clip art, whose shapes are cleaner than with a single Gaussian (1).
 DEFAULT_BANDWIDTH = 0.5
 
 
