@@ -190,6 +190,27 @@ def test_component_that_is_not_a_mapping_is_rejected(plain):
         from_plain(Mnist.Config, plain, "dataset")
 
 
+def test_only_configs_that_may_be_null_are():
+    run = compose("stage=gan", "vae_ckpt=none")
+    plain = to_plain(run) | {"augmentation": None}
+    assert from_plain(type(run), plain).augmentation is None
+    with pytest.raises(ValueError, match="^trainer must be a mapping of settings; got 'NoneType'"):
+        from_plain(type(run), plain | {"trainer": None})
+
+
+def test_values_of_nested_configs_are_converted_to_their_types():
+    run = compose("stage=gan", "vae_ckpt=none")
+    plain = to_plain(run)
+    plain["generator_optimizer"]["beta2"] = 0
+    plain["warm_start"]["bandwidth"] = 1
+    again = from_plain(type(run), plain)
+    assert isinstance(again.generator_optimizer.beta2, float)
+    assert isinstance(again.warm_start.bandwidth, float)
+    plain["trainer"]["max_epochs"] = 1.5
+    with pytest.raises(ValueError, match=r"(?s)trainer.*1.5.*max_epochs"):
+        from_plain(type(run), plain)
+
+
 def test_missing_keys_get_their_defaults():
     config = from_plain(VAEConfig, {"latent_dim": 2, "prior": {"name": "vamp_prior"}})
     assert config == VAEConfig(latent_dim=2, prior=VampPrior.Config())

@@ -19,6 +19,7 @@ looked up among the registered choices, never imported: no config or checkpoint 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -154,7 +155,7 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
     require(isinstance(plain, Mapping), key or schema.__name__, "a mapping of settings", got)
     if issubclass(schema, ComponentConfig):
         schema = cast(type[T], _chosen_config(schema, plain.get("name"), key))
-    hints = typing.get_type_hints(schema)
+    hints, leaf_type = _fields_of(cast(Any, schema))
     values = {}
     for name, value in plain.items():
         path = f"{key}.{name}".lstrip(".")
@@ -162,17 +163,41 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
             known = sorted(field.name for field in dataclasses.fields(cast(Any, schema)))
             near = did_you_mean(str(name), known)
             raise ValueError(f"unknown key {path}.{near} Known keys: {', '.join(known)}")
-        nested = _dataclass_of(hints[name])
-        if nested is None:
-            check_plain(value, path)
-        if value == MISSING:
-            raise ValueError(f"{path} must be set, such as {path}=VALUE")
-        has_fields = nested is not None and value is not None
-        values[name] = from_plain(nested, value, path) if has_fields else value
+        values[name] = _nested_config(value, hints[name], path)
+    # OmegaConf only converts and checks the values that are no configs. Nested configs are already
+    # converted, and converting them again at each level would take most of the time.
+    parts = {name: values.pop(name) for name in list(values) if _dataclass_of(hints[name])}
     try:
-        return cast(T, OmegaConf.to_object(OmegaConf.structured(schema(**values))))
+        schema(**values, **parts)  # whose messages are clearer than those of OmegaConf
+        leaves: Any = OmegaConf.to_object(OmegaConf.structured(leaf_type(**values)))
+        return schema(**vars(leaves), **parts)
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ValueError(f"{key}.{error}".lstrip(".")) from error
+
+
+def _nested_config(value: Any, hint: Any, key: str) -> Any:
+    """Check the value of a field; if it holds the settings of a config, return the config."""
+    nested = _dataclass_of(hint)
+    if nested is None:
+        check_plain(value, key)
+    if value == MISSING:
+        raise ValueError(f"{key} must be set, such as {key}=VALUE")
+    if nested is None or (value is None and type(None) in typing.get_args(hint)):
+        return value
+    return from_plain(nested, value, key)
+
+
+@functools.cache
+def _fields_of(schema: type[Any]) -> tuple[dict[str, Any], type[Any]]:
+    """Return the types of a config's fields, and a dataclass of its fields that are no configs."""
+    hints = typing.get_type_hints(schema)
+    fields = []
+    for field in dataclasses.fields(schema):
+        if _dataclass_of(hints[field.name]) is None:
+            factory = field.default_factory
+            default = dataclasses.field(default=field.default, default_factory=factory)
+            fields.append((field.name, hints[field.name], default))
+    return hints, dataclasses.make_dataclass(schema.__name__, fields, kw_only=True)
 
 
 def check_plain(value: object, key: str) -> None:
