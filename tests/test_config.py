@@ -21,6 +21,7 @@ from vaegan.gan.losses import AdversarialLoss
 from vaegan.probability.likelihoods.likelihood import Likelihood
 from vaegan.probability.likelihoods.location_scale import Gaussian
 from vaegan.probability.priors import VampPrior
+from vaegan.stages.pack import PackRun
 from vaegan.vae.model import VAEConfig
 
 CHOICES = [(group, name) for group, base in GROUPS.items() for name in base.choices]
@@ -196,6 +197,11 @@ def test_only_configs_that_may_be_null_are():
     assert from_plain(type(run), plain).augmentation is None
     with pytest.raises(ValueError, match="^trainer must be a mapping of settings; got 'NoneType'"):
         from_plain(type(run), plain | {"trainer": None})
+
+
+def test_defaults_of_nested_configs_are_checked():
+    with pytest.raises(ValueError, match="dataset.root must be set"):
+        from_plain(PackRun, {"output": "packed"})
 
 
 def test_values_of_nested_configs_are_converted_to_their_types():

@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -155,9 +155,9 @@ def from_plain(schema: type[T], plain: Mapping[str, Any], key: str = "") -> T:
     require(isinstance(plain, Mapping), key or schema.__name__, "a mapping of settings", got)
     if issubclass(schema, ComponentConfig):
         schema = cast(type[T], _chosen_config(schema, plain.get("name"), key))
-    hints, leaf_type = _fields_of(cast(Any, schema))
+    hints, leaf_type, defaults = _fields_of(cast(Any, schema))
     values = {}
-    for name, value in plain.items():
+    for name, value in ({name: make() for name, make in defaults.items()} | {**plain}).items():
         path = f"{key}.{name}".lstrip(".")
         if name not in hints:
             known = sorted(field.name for field in dataclasses.fields(cast(Any, schema)))
@@ -180,24 +180,39 @@ def _nested_config(value: Any, hint: Any, key: str) -> Any:
     nested = _dataclass_of(hint)
     if nested is None:
         check_plain(value, key)
+    elif dataclasses.is_dataclass(value):  # a default
+        value = to_plain(value)
     if value == MISSING:
         raise ValueError(f"{key} must be set, such as {key}=VALUE")
     if nested is None or (value is None and type(None) in typing.get_args(hint)):
         return value
-    return from_plain(nested, value, key)
+    config = from_plain(nested, value, key)
+    require(isinstance(config, nested), key, f"a {nested.__qualname__}", type(config).__qualname__)
+    return config
 
 
 @functools.cache
-def _fields_of(schema: type[Any]) -> tuple[dict[str, Any], type[Any]]:
-    """Return the types of a config's fields, and a dataclass of its fields that are no configs."""
+def _fields_of(
+    schema: type[Any],
+) -> tuple[dict[str, Any], type[Any], dict[str, Callable[[], Any]]]:
+    """Return the types of a config's fields, and how to build them.
+
+    Returns:
+        Types by name, a dataclass of the fields that are no configs, and functions that return the
+        defaults of the fields that are configs.
+    """
     hints = typing.get_type_hints(schema)
-    fields = []
+    leaves, defaults = [], {}
     for field in dataclasses.fields(schema):
+        default, factory = field.default, field.default_factory
         if _dataclass_of(hints[field.name]) is None:
-            factory = field.default_factory
-            default = dataclasses.field(default=field.default, default_factory=factory)
-            fields.append((field.name, hints[field.name], default))
-    return hints, dataclasses.make_dataclass(schema.__name__, fields, kw_only=True)
+            copy = dataclasses.field(default=default, default_factory=factory)
+            leaves.append((field.name, hints[field.name], copy))
+        elif factory is not dataclasses.MISSING:
+            defaults[field.name] = factory
+        elif default is not dataclasses.MISSING:
+            defaults[field.name] = functools.partial(lambda value: value, default)
+    return hints, dataclasses.make_dataclass(schema.__name__, leaves, kw_only=True), defaults
 
 
 def check_plain(value: object, key: str) -> None:
