@@ -205,6 +205,14 @@ def test_a_kernel_density_is_a_mixture_with_equal_weights():
     assert density.sample((2, 3)).shape == (2, 3, 5) and density.sample().shape == (5,)
 
 
+@pytest.mark.parametrize("num_centers", [1, 2, 2049, 10_000])
+def test_the_largest_uniform_number_gives_the_last_kernel(num_centers, monkeypatch):
+    density = KernelDensity(torch.arange(num_centers).view(-1, 1).float(), torch.zeros(1, 1))
+    largest = 1 - 2**-24
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, largest))
+    assert density.sample(torch.Size([3])).flatten().tolist() == [num_centers - 1] * 3
+
+
 @pytest.mark.parametrize("kind", ["mixture", "kernel density"])
 def test_mixtures_draw_the_same_latents_on_any_number_of_ranks(kind):
     normals = Independent(Normal(torch.randn(7, 5), 1.0), 1)

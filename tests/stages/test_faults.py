@@ -79,9 +79,9 @@ def kill_and_resume(folder, num_kills, overrides):
 @pytest.mark.parametrize(
     "num_kills, overrides",
     [
-        (3, []),
-        (2, ["vae.loader.num_workers=2", "gan.loader.num_workers=2", AGGREGATE]),
-        (2, [*TWO_PROCESSES, AGGREGATE]),
+        (5, []),
+        (3, ["vae.loader.num_workers=2", "gan.loader.num_workers=2", AGGREGATE]),
+        (3, [*TWO_PROCESSES, AGGREGATE]),
     ],
     ids=["1 process", "2 workers", "2 processes"],
 )

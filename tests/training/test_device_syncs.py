@@ -83,7 +83,7 @@ def test_vae_steps_read_nothing_and_launch_few_operations(words, max_operations,
     "words, max_operations",
     [
         ([], 235),
-        (["warm_start.aggregate_posterior=true"], 250),
+        (["warm_start.aggregate_posterior=true"], 245),
         (["gradient_accumulation=2", "gradient_clip=1.0"], 485),
         (["warm_start.reconstruction_weight=1"], 340),
         (["emphasis.saturation=3", "emphasis.sharpness=4"], 320),

@@ -80,10 +80,10 @@ class KernelDensity(MixtureSameFamily):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Return samples, (*sample_shape, D)."""
-        num_centers = len(self.centers)
-        uniform = torch.rand(*sample_shape, 1, dtype=self.centers.dtype, device=self.centers.device)
-        indices = (num_centers * uniform).long().clamp(max=num_centers - 1)  # N u may round to N
-        centers = self.centers[indices.squeeze(-1)]
+        dtype, device = self.centers.dtype, self.centers.device
+        uniform = torch.rand(sample_shape, dtype=dtype, device=device)
+        scale = len(self.centers) * (1 - 1e-6)  # the product with N may round to N
+        centers = self.centers[(scale * uniform).long()]
         noise = torch.randn(*centers.shape, dtype=centers.dtype, device=centers.device)
         # one product per sample, so that its rounding does not depend on the number of samples
         return centers + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
