@@ -43,8 +43,10 @@ from vaegan.runtime.denormals import denormals_as_zero
 from vaegan.stages import gan, vae
 from vaegan.stages.gan_components import build_components
 from vaegan.stages.stage_table import run_stage
+from vaegan.stages.training_runs import VAERun
 from vaegan.training.image_grids import make_image_grids
 from vaegan.training.per_step_seeding import PerStepSeeding
+from vaegan.vae.training_config import resolve_data_defaults
 
 CONF = Path(__file__).parents[1] / "conf"
 TINY = ("encoder.width=1", "decoder.width=1", "encoder.hidden_dim=1", "decoder.hidden_dim=1")
@@ -54,9 +56,12 @@ NUM_WARMUP_STEPS = 5  # per epoch, not timed
 
 
 def compose(*overrides):
-    """Return the typed config of a command line."""
+    """Return the typed config of a command line, with the defaults of VAE training filled in."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run_config(hydra.compose("config", list(overrides)))
+        run = to_run_config(hydra.compose("config", list(overrides)))
+    if isinstance(run, VAERun):
+        return resolve_data_defaults(run, run.dataset.component.IS_NATURAL)
+    return run
 
 
 def execute(run, folder):

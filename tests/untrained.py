@@ -12,6 +12,7 @@ from vaegan.gan.noise_inputs import NoisyDecoder
 from vaegan.networks.blocks import SkipExcitation
 from vaegan.stages.training_runs import VAERun
 from vaegan.vae.model import VAE
+from vaegan.vae.training_config import resolve_data_defaults
 
 SMALL = {"width": 8, "hidden_dim": 16}
 SIZES = {"conv": SMALL, "resnet": SMALL, "mlp": {"hidden_dims": [16]}}
@@ -29,7 +30,8 @@ def make_run(shape=(1, 28, 28), network="conv", latent_dim=4, **components):
     data = Shapes.Config(channels=channels, height=height, width=width, num_test=20)
     likelihood = component("likelihood", "bernoulli" if channels == 1 else "gaussian")
     settings = {"likelihood": likelihood, **nets, **components}
-    return VAERun(dataset=data, latent_dim=latent_dim, **settings).resolve_defaults()
+    run = VAERun(dataset=data, latent_dim=latent_dim, **settings).resolve_defaults()
+    return resolve_data_defaults(run, is_natural=False)
 
 
 def build(run, seed=0):

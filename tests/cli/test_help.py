@@ -118,7 +118,7 @@ def test_the_help_of_a_stage_has_only_its_keys(train, monkeypatch):
     _, out, _ = train("stage=gan", "--help")
     assert "discriminator_warmup=null" in out and "num_samples" not in out
     _, out, _ = train("--help", "stage=pipeline")
-    assert "gan.discriminator_warmup=null" in out and "vae.optimizer.lr=0.003" in out
+    assert "gan.discriminator_warmup=null" in out and "vae.optimizer.lr=null" in out
 
 
 def test_the_help_of_a_word_shows_matching_settings(train, monkeypatch):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from vaegan.data.batches import LoaderConfig
 from vaegan.training.duration import (
     FEW_STEPS,
     NUM_VALIDATIONS,
@@ -18,7 +19,7 @@ def data(num_images, batch_size, min_training_images=0):
     """Stand-in for a data module."""
     return SimpleNamespace(
         num_train_batches=num_images // batch_size,
-        loader=SimpleNamespace(batch_size=batch_size),
+        loader=LoaderConfig(batch_size=batch_size),
         source=SimpleNamespace(min_training_images=min_training_images),
     )
 

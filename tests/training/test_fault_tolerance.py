@@ -253,6 +253,6 @@ def test_weights_of_other_networks_are_explained():
     module = SimpleNamespace(automatic_optimization=True)
     with (
         pytest.raises(ValueError, match="run/last.ckpt do not fit the networks .*start a new run"),
-        explain_failures(module, LoaderConfig(), Path("run/last.ckpt")),
+        explain_failures(module, LoaderConfig(batch_size=8), Path("run/last.ckpt")),
     ):
         torch.nn.Linear(2, 2).load_state_dict({})

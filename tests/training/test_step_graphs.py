@@ -188,7 +188,7 @@ def train(module, graphs, precision="32-true"):
 
 def vae_module(*words):
     words = ["loader.batch_size=32", "objective.beta_warmup_epochs=0.5", *words]
-    run = compose("stage=vae", *SMALL_DATA, "latent_dim=8", *words)
+    run = compose("stage=vae", *SMALL_DATA, "latent_dim=8", "optimizer.lr=3e-3", *words)
     torch.manual_seed(0)
     return VAEModule(VAE(SOURCE.image_shape, run), run.objective.build(), run, {})
 

@@ -11,6 +11,7 @@ from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.training.optimizer import OptimizerConfig
 from vaegan.training.trainer_config import TrainerConfig
 from vaegan.vae.training_config import VAETraining
+from vaegan.vae.training_config import resolve_data_defaults as resolve_vae_defaults
 
 
 def learning_rates(config, num_steps):
@@ -143,13 +144,40 @@ def test_given_settings_of_a_gan_are_kept():
 
 
 @pytest.mark.parametrize(
-    "key, expected",
-    [("lr", "positive"), ("beta1", r"in \[0, 1\)")],
+    "is_natural, earlier, batch_size, lr",
+    [
+        (False, None, 128, 3e-3),
+        (True, None, 32, 1e-3),
+        (True, {"loader": {"batch_size": 16}, "optimizer": {"lr": 2e-3}}, 16, 2e-3),
+    ],
 )
-def test_vae_requires_all_settings_of_its_optimizer(key, expected):
+def test_default_batch_size_and_learning_rate_of_a_vae(is_natural, earlier, batch_size, lr):
+    resolved = resolve_vae_defaults(VAETraining(), is_natural, earlier)
+    assert (resolved.loader.batch_size, resolved.optimizer.lr) == (batch_size, lr)
+    given = replace(resolved, loader=LoaderConfig(batch_size=7), optimizer=OptimizerConfig(lr=5.0))
+    assert resolve_vae_defaults(given, is_natural, earlier) == given
+
+
+def test_the_default_batch_size_must_be_divisible_by_the_number_of_devices():
+    training = VAETraining(trainer=TrainerConfig(devices=3))
+    message = r"loader\.batch_size must be divisible by .* = 3, such as 33; got 32"
+    with pytest.raises(ValueError, match=message):
+        resolve_vae_defaults(training, is_natural=True)
+
+
+def test_a_gan_needs_a_batch_size():
+    with pytest.raises(ValueError, match=r"loader\.batch_size must be at least 1; got None"):
+        GANTraining(loader=LoaderConfig(batch_size=None))
+
+
+def test_vae_requires_the_momentum_of_its_optimizer():
+    with pytest.raises(ValueError, match=r"optimizer\.beta1 must be in \[0, 1\); got None"):
+        VAETraining(optimizer=OptimizerConfig(beta1=None))
+
+
+@pytest.mark.parametrize("key", ["lr", "beta1"])
+def test_an_optimizer_is_built_from_numbers(key):
     optimizer = OptimizerConfig(**{key: None})
-    with pytest.raises(ValueError, match=rf"optimizer\.{key} must be {expected}; got None"):
-        VAETraining(optimizer=optimizer)
     with pytest.raises(ValueError, match=f"all settings .* must be set; got .*{key}=None"):
         optimizer.build([torch.nn.Parameter(torch.zeros(1))], lambda: 1)
 

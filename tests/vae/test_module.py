@@ -21,6 +21,7 @@ SOURCE = Shapes.Config(num_train=256, num_val=70, num_test=64).build()
 def run():
     return compose(
         *SMALL_VAE,
+        "optimizer.lr=3e-3",
         "likelihood=gaussian",
         "likelihood.dequantize=false",
         "loader.eval_batch_size=32",

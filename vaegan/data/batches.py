@@ -21,7 +21,9 @@ MAX_WORKERS = 256  # data loader processes per device
 class LoaderConfig:
     """Batch sizes and data loading."""
 
-    batch_size: int = 128  # images per training step, summed over all devices, >= 1
+    # images per training step, summed over all devices, >= 1; null (VAE only): 32 for natural
+    # images, else 128
+    batch_size: int | None = None
     eval_batch_size: int = 500  # images per device and step in validation and test, >= 1
     # data loader processes per device, in [0, 256]; 0: load in the main process, which is fastest
     # for data in memory
@@ -31,12 +33,19 @@ class LoaderConfig:
     device_share: float = 0.25
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        size = self.batch_size
+        require(size is None or size >= 1, "batch_size", "at least 1, or null", size)
         require(self.eval_batch_size >= 1, "eval_batch_size", "at least 1", self.eval_batch_size)
         expected = f"in [0, {MAX_WORKERS}]"
         is_valid = 0 <= self.num_workers <= MAX_WORKERS
         require(is_valid, "num_workers", expected, self.num_workers)
         require(0 <= self.device_share < 1, "device_share", "in [0, 1)", self.device_share)
+
+    @property
+    def images_per_step(self) -> int:
+        """`batch_size` after its default has been filled in."""
+        assert self.batch_size is not None, "call resolve_data_defaults first"
+        return self.batch_size
 
 
 class BatchIndices(NamedTuple):

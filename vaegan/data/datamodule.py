@@ -55,12 +55,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.splits = {name: ImageDataset(source.split(name), size) for name in SPLIT_NAMES}
         num_train = len(self.splits["train"])
         expected = f"at most {num_train}, the number of training images"
-        is_large_enough = loader.batch_size <= num_train
+        is_large_enough = loader.images_per_step <= num_train
         if not is_large_enough and source.REPEATS_IMAGES:
             message = "only %d training images: each batch of loader.batch_size=%d repeats some"
-            rank_zero_only(log.warning)(message, num_train, loader.batch_size)
+            rank_zero_only(log.warning)(message, num_train, loader.images_per_step)
         else:
-            require(is_large_enough, "loader.batch_size", expected, loader.batch_size)
+            require(is_large_enough, "loader.batch_size", expected, loader.images_per_step)
 
     @property
     def skipped(self) -> Sequence[SkippedFile]:
@@ -70,7 +70,7 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def num_train_batches(self) -> int:
         """Number of training steps per epoch."""
-        return max(1, len(self.splits["train"]) // self.loader.batch_size)
+        return max(1, len(self.splits["train"]) // self.loader.images_per_step)
 
     def example_images(self, num: int) -> Tensor:
         """Return the first `num` images of the val split, in [0, 1], (num, C, H, W)."""
@@ -88,7 +88,7 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Iterable[Any]:
         rank, world_size = self._rank_and_world_size()
         source_loader = self.source.train_loader(
-            self.loader.batch_size // world_size,
+            self.loader.images_per_step // world_size,
             self.loader.num_workers,
             self.seed,
             self.epoch,
@@ -97,7 +97,7 @@ class ImageDataModule(pl.LightningDataModule):
         if source_loader is not None:
             return source_loader
         split = self.splits["train"]
-        batch_size, is_augmented = self.loader.batch_size, split.is_augmented
+        batch_size, is_augmented = self.loader.images_per_step, split.is_augmented
         batches = ShuffledBatches(len(split), batch_size, self.seed, rank, world_size, is_augmented)
         batches.resume_at(self.epoch, self.batches_done)
         return self._loader("train", batches)

@@ -59,7 +59,7 @@ class GANModule(PlayersModule):
         self.progress_bar_tags = ("train/d_loss", *logits, f"val/{scorer.monitor}")
         self.training_config = training
         self.header = header
-        batch_size = training.loader.batch_size
+        batch_size = training.loader.images_per_step
         self.ema = GeneratorEMA(
             self.generator, training.ema_half_life, training.ema_rampup, batch_size
         )
@@ -86,7 +86,7 @@ class GANModule(PlayersModule):
         self.num_discriminator_updates = num_batches * config.discriminator_steps
 
         def num_generator_updates() -> int:  # final only after the warm-up
-            return num_batches - math.ceil(self.warmup.num_images / config.loader.batch_size)
+            return num_batches - math.ceil(self.warmup.num_images / config.loader.images_per_step)
 
         g_optimizer, g_schedule = config.generator_optimizer.build(
             self.generator.decoder.parameters(), num_generator_updates
@@ -119,7 +119,7 @@ class GANModule(PlayersModule):
             g_schedule.step()
             self.ema.update(self.generator, self.progress.generator_updates - 1)
 
-        self.progress.images += config.loader.batch_size
+        self.progress.images += config.loader.images_per_step
         self.warmup.finish_if_due(self.progress.images)
         if is_logged(self.trainer):
             self.log_dict(logged, sync_dist=True)
@@ -130,7 +130,7 @@ class GANModule(PlayersModule):
         num_updates = self.progress.discriminator_updates
         fraction = num_updates / self.num_discriminator_updates
         self.generator.saturation_logit = config.saturation_logit_at(fraction)
-        num_images = self.progress.generator_updates * config.loader.batch_size
+        num_images = self.progress.generator_updates * config.loader.images_per_step
         return StepVariant(
             trains_generator=trains_generator,
             penalty_weight=self.penalty.weight(num_updates, fraction) or None,
@@ -166,7 +166,7 @@ class GANModule(PlayersModule):
         if self.augment_probability.is_adaptive:
             overfitting_r = terms.overfitting_r(self.loss.IS_RELATIVISTIC)
             overfitting_r = reduce(overfitting_r, reduce_op="mean")
-            num_images = config.loader.batch_size / config.discriminator_steps
+            num_images = config.loader.images_per_step / config.discriminator_steps
             self.augment_probability.update(overfitting_r, num_images)
         if self.warmup.target_accuracy is not None and not self.warmup.is_finished:
             self.warmup.update_accuracy(float(reduce(terms.accuracy, reduce_op="mean")))
@@ -189,7 +189,8 @@ class GANModule(PlayersModule):
                     weight,
                     fallback=lambda *inputs: self.generator_gradients(fakes.detach(), *inputs),
                 )
-            num_images = self.progress.generator_updates * self.training_config.loader.batch_size
+            batch_size = self.training_config.loader.images_per_step
+            num_images = self.progress.generator_updates * batch_size
             if num_images < config.freeze_images:
                 drop_gradients(list(named_layers(decoder).values())[: config.freeze_layers])
             self.terms = {

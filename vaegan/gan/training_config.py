@@ -136,8 +136,9 @@ class GANTraining:
         require(0 <= fraction <= 1, "saturation_fraction", "in [0, 1]", fraction)
         clip = self.gradient_clip
         require(clip is None or clip > 0, "gradient_clip", "positive, or null", clip)
+        require(self.loader.batch_size is not None, "loader.batch_size", "at least 1", None)
         check_batch_size(self.loader, self.trainer)
-        batch_size = self.loader.batch_size
+        batch_size = self.loader.images_per_step
         interval = self.score_every_n_images
         expected = f"at least loader.batch_size={batch_size}, or null"
         is_valid = interval is None or interval >= batch_size

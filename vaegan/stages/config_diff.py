@@ -25,6 +25,8 @@ LOCATION_KEYS = ("dataset.root", "vae_ckpt", "init")
 # If null, a resumed run keeps the value of the training so far.
 KEPT_KEYS = (
     "trainer.precision",
+    "loader.batch_size",
+    "optimizer.lr",
     "noise_inputs",
     "warm_start.bandwidth",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),

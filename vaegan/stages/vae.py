@@ -41,6 +41,7 @@ from vaegan.training.trainer_config import DeviceConfig
 from vaegan.vae.bounds import elbo, kl_method
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE, VAEConfig
 from vaegan.vae.module import VAEModule
+from vaegan.vae.training_config import resolve_data_defaults
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=VAEConfig)
@@ -82,8 +83,9 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     """
     if (finished := run_folder.finished_result("vae")) is not None:
         return finished
-    data = ImageDataModule(source, evaluation_batches(run), run.seed)
     saved = load_training_state(run_folder.path / "vae")
+    run = resolve_data_defaults(run, source.IS_NATURAL, saved and saved.run)
+    data = ImageDataModule(source, evaluation_batches(run), run.seed)
     resolve = partial(resolve_plan, data=data, saved=saved)
     plan = make_plan(run_folder.path / "vae", saved, run, resolve)
     run = plan.run
@@ -93,16 +95,7 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     checkpoint_header = header("vae", source.image_shape, config, config, class_names=names)
     module = VAEModule(vae, run.objective.build(), run, checkpoint_header)
     monitor = f"val/{run.objective.bound_name}"
-    settings = FitSettings(
-        seed=run.seed,
-        trainer=run.trainer,
-        duration=plan.duration,
-        loader=run.loader,
-        checkpoint=run.checkpoint,
-        monitor=monitor,
-        mode="max",
-        hparams=config,
-    )
+    settings = fit_settings(plan, monitor)
     callbacks = build_callbacks(run.callbacks)
     if (patience := run.early_stopping_patience) is not None:
         callbacks.append(EarlyStopping(monitor, mode="max", patience=patience))
@@ -112,6 +105,21 @@ def fit_vae(run: VAERun, run_folder: RunFolder, source: ImageSource) -> StageRes
     report_collapse(result.metrics["test/kl"])
     run_folder.finish_stage(result)
     return result
+
+
+def fit_settings(plan: TrainingPlan[VAERun], monitor: str) -> FitSettings:
+    """Return the settings for `fit`; `monitor` is the tag that selects the best checkpoint."""
+    run = plan.run
+    return FitSettings(
+        seed=run.seed,
+        trainer=run.trainer,
+        duration=plan.duration,
+        loader=run.loader,
+        checkpoint=run.checkpoint,
+        monitor=monitor,
+        mode="max",
+        hparams=to_plain(run),
+    )
 
 
 def resolve_plan(
@@ -159,7 +167,7 @@ def evaluation_batches(run: VAERun) -> LoaderConfig:
     loader = run.loader
     if run.objective.build().num_samples == 1:
         return loader
-    return replace(loader, eval_batch_size=min(loader.batch_size, loader.eval_batch_size))
+    return replace(loader, eval_batch_size=min(loader.images_per_step, loader.eval_batch_size))
 
 
 def build_initial_vae(run: VAERun, data: ImageDataModule) -> VAE:

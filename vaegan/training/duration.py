@@ -96,7 +96,7 @@ def resolve_duration(
             score.
     """
     check_batches(config, data)
-    batch_size = data.loader.batch_size
+    batch_size = data.loader.images_per_step
     steps_per_epoch = int(data.num_train_batches * config.limit_train_batches)
     num_images, num_epochs = config.max_images, config.max_epochs
     if num_images is None and num_epochs is None:

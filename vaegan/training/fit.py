@@ -166,7 +166,7 @@ def standard_callbacks(
     """Return the callbacks that every training uses."""
     guard = NonFiniteGuard(settings.trainer.skip_bad_steps)
     examples = data.example_images(NUM_EXAMPLES)
-    batch_size = settings.loader.batch_size
+    batch_size = settings.loader.images_per_step
     callbacks = [
         # Must come first: it runs before any other callback acts on a batch.
         ResumeCheckpoints(folder, settings.checkpoint, batch_size, guard),
@@ -210,7 +210,7 @@ def memory_advice(module: pl.LightningModule, loader: LoaderConfig) -> str:
     if not module.automatic_optimization:
         accumulation = ", gradient_accumulation=2 (same batch, computed in two parts)"
     return (
-        f"loader.batch_size={max(1, loader.batch_size // 2)} (now {loader.batch_size})"
+        f"loader.batch_size={max(1, loader.images_per_step // 2)} (now {loader.images_per_step})"
         f"{accumulation}, loader.eval_batch_size below {loader.eval_batch_size}, "
         "loader.device_share=0 or, on a GPU, trainer.precision=bf16-mixed or "
         "trainer.cuda_graphs=false"

@@ -118,11 +118,13 @@ class CheckpointConfig:
 
 
 def check_batch_size(loader: LoaderConfig, trainer: TrainerConfig) -> None:
-    """Check that the batch size is divisible by the total number of devices.
+    """Check that the batch size, if it is set, is divisible by the total number of devices.
 
     Raises:
         ValueError: The batch size is not divisible. The message suggests the nearest valid size.
     """
+    if loader.batch_size is None:
+        return
     num_devices = trainer.devices * trainer.num_nodes
     nearest = max(1, round(loader.batch_size / num_devices)) * num_devices
     factors = "trainer.devices * trainer.num_nodes"

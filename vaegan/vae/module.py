@@ -112,7 +112,7 @@ class VAEModule(pl.LightningModule):
         images, _ = batch
         size = len(images)
         if self.objective.num_samples > 1:  # decode at most as many latents at once as in training
-            size = self.training_config.loader.batch_size
+            size = self.training_config.loader.images_per_step
         for part in images.split(size):
             metrics = self.mean_metrics(self.objective(self.vae, part, beta=1.0), split)
             self._check_bound(metrics, split)
