@@ -74,6 +74,7 @@ from vaegan.metrics.scores import (
 from vaegan.runtime.launch import launch
 from vaegan.runtime.seeding import RankInvariantNoise, image_noise, seed_global
 from vaegan.stages.stage_table import run_stage
+from vaegan.vae.training_config import resolve_data_defaults
 
 CONF = Path(__file__).parents[1] / "conf"
 HAS_GPU = torch.cuda.device_count() > 0  # asks the driver's library and leaves CUDA alone
@@ -197,7 +198,10 @@ def trained_vae(*words):
 def stage_run(stage, words, *more):
     """Return the run of stage vae or gan of a pipeline; its GAN starts from a shared VAE."""
     pipeline = compose(*words, *more)
-    return pipeline.vae_run() if stage == "vae" else pipeline.gan_run(trained_vae(*words))
+    if stage == "gan":
+        return pipeline.gan_run(trained_vae(*words))
+    run = pipeline.vae_run()
+    return resolve_data_defaults(run, run.dataset.component.IS_NATURAL)
 
 
 class Stop(Exception):
@@ -351,7 +355,7 @@ GAN_OPTIONS = (
     "discriminator.spectral_norm=true",
     "discriminator.spectral_norm=true trainer.precision=bf16-mixed",
     "gan.gradient_accumulation=2 gan.discriminator_steps=2",
-    "gan.warm_start.reconstruction_weight=1.0",
+    "gan.warm_start.reconstruction_weight=1.0 gan.warm_start.feature_weight=1.0",
     "gan.warm_start.freeze_layers=2 gan.warm_start.freeze_images=128",
     "gan.warm_start.aggregate_posterior=true",
     "gan.warm_start.generator=none gan.warm_start.discriminator=false",
@@ -447,6 +451,7 @@ SYNC_CASES = {  # stage and words
     "gan, 2 parts, clipped": ("gan", ["gan.gradient_accumulation=2", "gan.gradient_clip=1.0"]),
     "gan, skip_bad_steps": ("gan", ["gan.trainer.skip_bad_steps=10"]),
     "gan, reconstruction": ("gan", ["gan.warm_start.reconstruction_weight=1.0"]),
+    "gan, feature loss": ("gan", ["gan.warm_start.feature_weight=1.0"]),
     "gan, bf16-mixed": ("gan", ["trainer.precision=bf16-mixed"]),
     "vae, no CUDA graphs": ("vae", ["trainer.cuda_graphs=false"]),
     "gan, no CUDA graphs": ("gan", ["trainer.cuda_graphs=false"]),
@@ -771,6 +776,7 @@ GRAPH_CASES = (  # stage and words
     ("gan", "augmentation=diff_augment augmentation.adaptive_target=0.6"),
     ("gan", "gan.emphasis.saturation=3 gan.emphasis.sharpness=4"),
     ("gan", "gan.warm_start.reconstruction_weight=1 gan.warm_start.aggregate_posterior=true"),
+    ("gan", "gan.warm_start.feature_weight=1 gan.warm_start.reconstruction_weight=0.1"),
     ("gan", "gan.gradient_accumulation=2 gan.gradient_clip=1.0 discriminator.spectral_norm=true"),
     ("gan", "gan.warm_start.freeze_layers=2 gan.warm_start.freeze_images=512"),
     ("gan", "gan.trainer.skip_bad_steps=2 trainer.precision=bf16-mixed"),

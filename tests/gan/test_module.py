@@ -1,5 +1,4 @@
 import copy
-from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -12,7 +11,7 @@ from vaegan.data.shapes import Shapes
 from vaegan.gan.losses import AdversarialLoss
 from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
-from vaegan.gan.steps import reconstruction_loss
+from vaegan.gan.reconstruction import ReconstructionWeights, reconstruction_loss
 from vaegan.gan.training_config import resolve_data_defaults
 from vaegan.stages.gan import build_scorer
 from vaegan.stages.gan_components import build_components
@@ -51,6 +50,13 @@ def make_module(*overrides):
     )
     scorer = build_scorer(run.feature_extractor, vae, data)
     return GANModule(components, scorer, run, {"run": to_plain(run)})
+
+
+def reconstruction_losses(module, images):
+    """Return the pixel loss and the feature loss of images."""
+    args = module.vae, module.generator, module.hidden_units, images
+    pixels = reconstruction_loss(*args, ReconstructionWeights(pixels=1.0, features=None))
+    return pixels, reconstruction_loss(*args, ReconstructionWeights(pixels=None, features=1.0))
 
 
 def fit(module, max_epochs=1, callbacks=(), **options):
@@ -156,7 +162,7 @@ def test_the_reconstruction_loss_keeps_exact_gradients():
         module = make_module()
         module.generator.saturation_logit = saturation_logit
         module.generator.decoder.set_output(torch.full(SOURCE.image_shape, -20.0))
-        reconstruction_loss(module.vae, module.generator, images).backward()
+        reconstruction_losses(module, images)[0].backward()
         results.append(gradients(module.generator.decoder))
     assert all_equal(*results)
 
@@ -169,6 +175,7 @@ def test_no_gradient_reaches_the_other_network(monkeypatch, loss, penalty):
         "discriminator_warmup=0",
         f"adversarial_loss={loss}",
         f"gradient_penalty={penalty}",
+        "warm_start.feature_weight=1",
     ]
     module = make_module(*overrides, *lazy)
     steps = record_steps(module, monkeypatch)
@@ -400,11 +407,23 @@ def test_first_layers_are_frozen_for_freeze_images():
     assert not any(is_unchanged[3])
 
 
-def test_reconstruction_loss_improves_reconstructions(monkeypatch):
+def test_hidden_units_are_those_of_emphasized_images_without_augmentation():
+    words = ["emphasis.saturation=1", "emphasis.sharpness=2", "augmentation=diff_augment"]
+    module = make_module(*words)
+    images = SOURCE.split("train").images[:8].float() / 255
+    expected = module.discriminator.trunk.hidden_units(module.emphasis(images))
+    for units, value in zip(module.hidden_units(images), expected, strict=True):
+        assert torch.equal(units, value)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {units.dtype for units in module.hidden_units(images)} == {torch.float32}
+
+
+@pytest.mark.parametrize("index, key", [(0, "reconstruction_weight"), (1, "feature_weight")])
+def test_reconstruction_losses_improve_reconstructions(index, key):
     """Without an adversarial loss the generator minimizes only the reconstruction loss."""
     overrides = [
         "discriminator_warmup=0",
-        "warm_start.reconstruction_weight=100",
+        f"warm_start.{key}=100",
         "warm_start.reconstruction_images=1000000",
     ]
     module = make_module(
@@ -413,36 +432,10 @@ def test_reconstruction_loss_improves_reconstructions(monkeypatch):
     module.loss = ZeroLoss(None)
     images = SOURCE.split("train").images[:64].float() / 255
     torch.manual_seed(0)
-    before = reconstruction_loss(module.vae, module.generator, images).item()
+    before = reconstruction_losses(module, images)[index].item()
     fit(module, 10)
     torch.manual_seed(0)
-    assert reconstruction_loss(module.vae, module.generator, images).item() < 0.7 * before
-
-
-class RecordingDistribution:
-    """Distribution that records whether autocast is on when it is used."""
-
-    def __init__(self):
-        self.is_autocast = []
-
-    def rsample(self):
-        self.is_autocast.append(torch.is_autocast_enabled("cpu"))
-        return torch.zeros(2, 3)
-
-    def log_prob(self, value):
-        self.is_autocast.append(torch.is_autocast_enabled("cpu"))
-        return torch.zeros(2)
-
-
-def test_reconstruction_loss_samples_and_scores_without_autocast():
-    posterior, likelihood = RecordingDistribution(), RecordingDistribution()
-    vae = SimpleNamespace(
-        likelihood=SimpleNamespace(target=lambda images: images), encode=lambda x: posterior
-    )
-    generator = SimpleNamespace(decoder=torch.nn.Identity(), likelihood=lambda params: likelihood)
-    with torch.autocast("cpu", torch.bfloat16):
-        reconstruction_loss(vae, generator, torch.zeros(2, 1, 4, 4))
-    assert posterior.is_autocast == likelihood.is_autocast == [False]
+    assert reconstruction_losses(module, images)[index].item() < 0.7 * before
 
 
 def test_latents_come_from_the_aggregate_posterior():
@@ -555,7 +548,9 @@ def test_flops_count_training_but_not_scoring():
     with_penalty = counts["discriminator, penalty=True"]
     without_penalty = counts["discriminator, penalty=False"]
     assert with_penalty > without_penalty > 0
-    expected = 2 * (with_penalty + without_penalty + counts["generator, reconstruction=False"])
+    expected = 2 * (
+        with_penalty + without_penalty + counts["generator, reconstruction=[False, False]"]
+    )
     assert training_flops == expected
     frechet_distance(module)
     assert module.progress.flops == training_flops

@@ -6,11 +6,12 @@ from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
 from vaegan.gan.warm_start import (
     DEFAULT_BANDWIDTH,
     LAYER_CHOICES,
+    NATURAL_FEATURE_WEIGHT,
     WarmStartConfig,
     init_discriminator,
     init_generator,
     named_layers,
-    saved_bandwidth,
+    saved_warm_start,
 )
 from vaegan.networks import discriminators, encoders
 from vaegan.networks.discriminators import apply_spectral_norm
@@ -203,6 +204,7 @@ def test_discriminator_default_copies_only_an_equal_architecture(config, overrid
         ({"bandwidth": 0.0}, r"bandwidth must be in \(0, 1\], or null; got 0.0"),
         ({"bandwidth": 1.5}, r"bandwidth must be in \(0, 1\], or null; got 1.5"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0, or null; got -1.0"),
         ({"reconstruction_images": 0}, "reconstruction_images must be at least 1, or null"),
     ],
 )
@@ -222,9 +224,10 @@ def test_more_layers_than_the_decoder_has_are_rejected(values):
         init_generator(make_vae(), build_nothing, WarmStartConfig(**values))
 
 
-def test_reconstruction_weight_falls_linearly_to_zero():
-    config = WarmStartConfig(reconstruction_weight=2.0, reconstruction_images=100)
-    assert [config.reconstruction_weight_at(n) for n in (0, 50, 100, 150)] == [2.0, 1.0, 0.0, 0.0]
+def test_reconstruction_weights_fall_linearly_to_zero():
+    config = WarmStartConfig(reconstruction_weight=2, feature_weight=8, reconstruction_images=100)
+    weights = [config.reconstruction_weights_at(n) for n in (0, 50, 100, 150)]
+    assert weights == [(2, 8), (1, 4), (None, None), (None, None)]
 
 
 def test_aggregate_posterior_has_the_moments_of_the_latents():
@@ -251,23 +254,23 @@ def test_aggregate_posterior_rejects_too_few_images():
 
 
 @pytest.mark.parametrize(
-    "generator, is_natural, images_per_dim, aggregate_posterior, weight",
+    "generator, is_natural, images_per_dim, aggregate_posterior, weights",
     [
-        ("all", True, 10, True, 0.1),
-        ("all", True, 3, False, 0.1),
-        ("all", False, 10, False, 0.0),
-        ("none", True, 10, False, 0.0),
+        ("all", True, 10, True, (0.1, NATURAL_FEATURE_WEIGHT)),
+        ("all", True, 3, False, (0.1, NATURAL_FEATURE_WEIGHT)),
+        ("all", False, 10, False, (0.0, 0.0)),
+        ("none", True, 10, False, (0.0, 0.0)),
     ],
 )
 def test_natural_images_with_a_warm_start_use_more_of_the_vae(
-    generator, is_natural, images_per_dim, aggregate_posterior, weight
+    generator, is_natural, images_per_dim, aggregate_posterior, weights
 ):
     config = WarmStartConfig(generator=generator).resolve_defaults(
         is_natural, images_per_dim, is_emphasized=False
     )
     assert config.aggregate_posterior is aggregate_posterior
     assert config.bandwidth == (DEFAULT_BANDWIDTH if aggregate_posterior else None)
-    assert config.reconstruction_weight == weight
+    assert (config.reconstruction_weight, config.feature_weight) == weights
 
 
 def test_a_discriminator_with_emphasis_starts_from_fresh_weights():
@@ -278,7 +281,10 @@ def test_a_discriminator_with_emphasis_starts_from_fresh_weights():
 
 def test_given_values_are_not_replaced_by_defaults():
     given = WarmStartConfig(
-        discriminator=True, aggregate_posterior=False, reconstruction_weight=0.0
+        discriminator=True,
+        aggregate_posterior=False,
+        reconstruction_weight=0.0,
+        feature_weight=2.0,
     )
     assert given.resolve_defaults(True, 10, is_emphasized=True) == given
 
@@ -291,12 +297,20 @@ def test_a_bandwidth_needs_an_aggregate_posterior():
         config.resolve_defaults(False, 10, is_emphasized=False)
 
 
-def test_saved_bandwidth_is_checked():
-    assert saved_bandwidth({"warm_start": None}) is None
+def test_saved_settings_are_checked():
+    assert saved_warm_start({"warm_start": None}).bandwidth is None
     with pytest.raises(ValueError, match="warm_start.bandwidth"):
-        saved_bandwidth({"warm_start": {"bandwidth": 2.0}})
+        saved_warm_start({"warm_start": {"bandwidth": 2.0}})
+    with pytest.raises(ValueError, match="feature_weight must be at least 0"):
+        saved_warm_start({"warm_start": {"feature_weight": -1.0}})
 
 
-def test_the_reconstruction_weight_is_constant_by_default():
+def test_gans_of_earlier_versions_keep_their_settings():
+    earlier = saved_warm_start({"warm_start": {"aggregate_posterior": True}})
+    config = WarmStartConfig().resolve_defaults(True, 10, is_emphasized=False, earlier=earlier)
+    assert (config.bandwidth, config.feature_weight) == (1.0, 0.0)
+
+
+def test_reconstruction_weights_are_constant_by_default():
     config = WarmStartConfig(reconstruction_weight=2.0)
-    assert config.reconstruction_weight_at(10**9) == 2.0
+    assert config.reconstruction_weights_at(10**9) == (2.0, None)

@@ -53,6 +53,22 @@ def test_discriminator_logit_depends_on_its_own_image_only(name, settings, shape
     torch.testing.assert_close(discriminator(images[1:2]), logits[1:2])
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name, settings", NETWORKS)
+def test_hidden_units_are_those_of_the_forward_pass(name, settings, shape):
+    trunk = Discriminator.choices[name].Config(**settings).build(shape).trunk
+    weighted = [layer for layer in trunk.layers if any(True for _ in layer.parameters())]
+    inputs = []
+    for layer in weighted:
+        layer.register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))
+    images = torch.rand(3, *shape)
+    expected = [trunk(images), *inputs[1:]]
+    units = trunk.hidden_units(images)
+    assert len(units) == len(weighted)
+    for layer, value in zip([units[-1], *units[:-1]], expected, strict=True):
+        torch.testing.assert_close(layer, value)
+
+
 @pytest.mark.parametrize("base", [Encoder, Decoder, Discriminator])
 def test_no_network_has_batch_norm(base):
     arguments = {

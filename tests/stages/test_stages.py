@@ -501,6 +501,7 @@ def test_gan_with_all_options_trains_and_loads(vae_result, tmp_path):
     overrides += [
         "discriminator.hidden_dim=32",
         "warm_start.reconstruction_weight=1",
+        "warm_start.feature_weight=1",
         "warm_start.freeze_layers=1",
     ]
     overrides += [

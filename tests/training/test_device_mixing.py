@@ -14,6 +14,7 @@ from vaegan.gan import steps
 from vaegan.gan.augmentation import TRANSFORMATIONS, AdaptiveProbability
 from vaegan.gan.generator import Generator
 from vaegan.gan.latents import AggregatePosterior
+from vaegan.gan.reconstruction import ReconstructionWeights, reconstruction_loss
 from vaegan.vae.model import VAE, VAEConfig
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
@@ -112,7 +113,13 @@ def test_gan_losses_mix_no_devices(group, name, shape, fake_gpu, monkeypatch):
     fakes = generator(aggregate().sample((4,)))
     terms = steps.discriminator_terms(logits, images(shape), fakes.detach(), loss, penalty, 1.0)
     assert terms.loss.device.type == terms.accuracy.device.type == "cuda"
-    terms = steps.generator_terms(logits, fakes, images(shape), loss, vae, generator, 0.1)
+    weights = ReconstructionWeights(pixels=0.1, features=1.0)
+
+    def reconstruct(x):
+        hidden_units = discriminator.hidden_units
+        return reconstruction_loss(vae, generator, hidden_units, x, weights)
+
+    terms = steps.generator_terms(logits, fakes, images(shape), loss, reconstruct)
     assert terms.loss.device.type == "cuda"
 
 

@@ -8,6 +8,7 @@ import torch
 from tests.conftest import SMALL_PIPELINE, SMALL_VAE, compose
 from tests.stages.test_run_folder import stop_after_two_batches
 from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.gan.warm_start import NATURAL_FEATURE_WEIGHT
 from vaegan.networks.decoders import Decoder
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages.stage_table import run_stage
@@ -80,7 +81,7 @@ def test_resumed_runs_keep_their_precision(amx):
 
 
 @pytest.mark.slow
-def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, caplog):
+def test_natural_images_are_trained_with_defaults_of_their_own(amx, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     seen = set()
 
@@ -91,7 +92,7 @@ def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, capl
     cpu = [f"{stage}.trainer.accelerator=cpu" for stage in ("vae", "gan")]
     hook = torch.nn.modules.module.register_module_forward_hook(record)
     with caplog.at_level(logging.INFO):
-        run_stage(compose(*SMALL_PIPELINE, *cpu), tmp_path)
+        run_stage(compose(*SMALL_PIPELINE, *cpu, "vae.loader.batch_size=null"), tmp_path)
     hook.remove()
     # Evaluations are in float32, as are some passes before the first step.
     assert (True, torch.bfloat16) in seen and (False, torch.bfloat16) not in seen
@@ -100,15 +101,18 @@ def test_natural_images_are_trained_in_bfloat16(amx, tmp_path, monkeypatch, capl
         checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
         assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
         assert checkpoint.vae["decoder"]["padding"] == "replicate"
+    assert checkpoint.run["warm_start"]["feature_weight"] == NATURAL_FEATURE_WEIGHT
+    run = load_checkpoint(tmp_path / "vae" / "checkpoints" / "best.ckpt").run
+    assert (run["loader"]["batch_size"], run["optimizer"]["lr"]) == (32, 1e-3)
 
 
 @pytest.mark.slow
-def test_resumed_run_of_an_earlier_version_keeps_its_padding_and_precision(
-    amx, tmp_path, monkeypatch
-):
+def test_resumed_run_of_an_earlier_version_keeps_its_settings(amx, tmp_path, monkeypatch):
     monkeypatch.setattr("vaegan.data.shapes.Shapes.IS_NATURAL", True)
     words = [*SMALL_VAE, "trainer.accelerator=cpu"]
-    earlier = compose(*words, "decoder.padding=zeros", "trainer.precision=32-true")
+    words.append("loader.batch_size=null")
+    earlier = ["trainer.precision=32-true", "loader.batch_size=64", "optimizer.lr=3e-3"]
+    earlier = compose(*words, "decoder.padding=zeros", *earlier)
     run_stage(earlier, tmp_path / "expected")
     stop_after_two_batches(earlier, tmp_path / "run", monkeypatch)
     config = read_json(tmp_path / "run" / "config.json")

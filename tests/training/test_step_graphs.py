@@ -219,6 +219,7 @@ VAE_SETTINGS = (
 GAN_CHOICES = choices("adversarial_loss", "gradient_penalty", "augmentation")
 GAN_SETTINGS = (
     ["warm_start.reconstruction_weight=1", "warm_start.reconstruction_images=160"],
+    ["warm_start.reconstruction_weight=1", "warm_start.feature_weight=1"],
     ["gradient_penalty=r1_r2", "gradient_penalty.gamma_final=0.1", "gradient_penalty.interval=1"],
     ["gradient_penalty=wgan_gp", "discriminator_steps=2"],
     ["augmentation=diff_augment", "augmentation.adaptive_target=0.6"],

@@ -2,8 +2,8 @@
 
 Each iteration uses one batch of real images. The discriminator takes `discriminator_steps` steps,
 each on new fake images. Then, after the discriminator warm-up, the generator takes one step on the
-last fake images, with the discriminator frozen. The discriminator always sees images after their
-augmentation and emphasis.
+last fake images, with the discriminator frozen. The discriminator sees images with their emphasis,
+and, except in the feature loss, after their augmentation.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class GANModule(PlayersModule):
         return StepVariant(
             trains_generator=trains_generator,
             penalty_weight=self.penalty.weight(num_updates, fraction) or None,
-            reconstruction_weight=config.warm_start.reconstruction_weight_at(num_images) or None,
+            reconstruction=config.warm_start.reconstruction_weights_at(num_images),
             saturation_logit=self.generator.saturation_logit,
         )
 
@@ -177,16 +177,16 @@ class GANModule(PlayersModule):
         """Update the generator with a frozen discriminator; return the values to log by tag."""
         config = self.training_config.warm_start
         decoder = self.generator.decoder
-        weight = self.variant.reconstruction_weight
+        weights = self.variant.reconstruction
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            with self.count_flops(f"generator, reconstruction={weight is not None}"):
+            with self.count_flops(f"generator, reconstruction={self.variant.reconstructions()}"):
                 terms = self.compute_gradients(
                     "generator",
                     lambda *inputs: self.generator_gradients(fakes, *inputs),
                     decoder,
                     real,
-                    weight,
+                    *weights,
                     fallback=lambda *inputs: self.generator_gradients(fakes.detach(), *inputs),
                 )
             batch_size = self.training_config.loader.images_per_step

@@ -13,6 +13,7 @@ from vaegan.gan import steps
 from vaegan.gan.augmentation import AdaptiveProbability
 from vaegan.gan.components import GANComponents
 from vaegan.gan.evaluation_module import ScoringModule
+from vaegan.gan.reconstruction import ReconstructionWeights, reconstruction_loss
 from vaegan.gan.steps import DiscriminatorTerms, Fakes, GeneratorTerms, StepVariant
 from vaegan.metrics.scorer import Scorer
 from vaegan.runtime.seeding import drawing_noise
@@ -68,6 +69,11 @@ class PlayersModule(ScoringModule):
             augmented = self.augmentation(images, self.augment_probability())
         return to_full_precision(self.discriminator(self.emphasis(augmented)))
 
+    def hidden_units(self, images: Tensor) -> list[Tensor]:
+        """Return hidden units of images (B, C, H, W) with emphasis, at least float32."""
+        units = self.discriminator.hidden_units(self.emphasis(images))
+        return [to_full_precision(layer) for layer in units]
+
     def compute_gradients(
         self,
         player: str,
@@ -114,9 +120,10 @@ class PlayersModule(ScoringModule):
         return fakes, steps.accumulate(compute_terms, micro_batches, self.backward_pass)
 
     def generator_gradients(
-        self, fakes: Fakes, real: Tensor, reconstruction_weight: Tensor | float | None
+        self, fakes: Fakes, real: Tensor, *reconstruction_weights: Tensor | float | None
     ) -> GeneratorTerms:
         """Compute the gradients of the generator on the fake images of a discriminator step."""
+        weights = ReconstructionWeights(*reconstruction_weights)
 
         def compute_terms(x: Tensor, z: Tensor, fake: Tensor) -> GeneratorTerms:
             return steps.generator_terms(
@@ -125,9 +132,9 @@ class PlayersModule(ScoringModule):
                 fake=fake if fake.requires_grad else self.generator(z),
                 real=x,
                 loss=self.loss,
-                vae=self.vae,
-                generator=self.generator,
-                reconstruction_weight=reconstruction_weight,
+                reconstruction_loss=lambda images: reconstruction_loss(
+                    self.vae, self.generator, self.hidden_units, images, weights
+                ),
             )
 
         micro_batches = list(zip(self.split_batch(real), *fakes, strict=True))

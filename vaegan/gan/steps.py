@@ -8,11 +8,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from vaegan.gan.generator import Generator
 from vaegan.gan.losses import AdversarialLoss, DiscriminatorFn
 from vaegan.gan.penalties import GradientPenalty
-from vaegan.runtime.seeding import drawing_noise
-from vaegan.vae.model import VAE, in_full_precision, to_full_precision
+from vaegan.gan.reconstruction import ReconstructionWeights
 
 
 class DiscriminatorTerms(NamedTuple):
@@ -55,11 +53,11 @@ class GeneratorTerms(NamedTuple):
     """Scalar terms of a generator step, each a mean over the batch."""
 
     adversarial: Tensor
-    reconstruction: Tensor  # reconstruction loss times its weight, in nats per dimension
+    reconstruction: Tensor  # weighted sum of the reconstruction losses
 
     @property
     def loss(self) -> Tensor:
-        """Total loss of the generator: adversarial loss plus weighted reconstruction loss."""
+        """Total loss of the generator: adversarial loss plus weighted reconstruction losses."""
         return self.adversarial + self.reconstruction
 
 
@@ -79,14 +77,17 @@ class StepVariant(NamedTuple):
 
     trains_generator: bool  # a generator step on the same fake images follows
     penalty_weight: float | None  # None: no gradient penalty
-    reconstruction_weight: float | None  # None: no reconstruction loss
+    reconstruction: ReconstructionWeights
     saturation_logit: float  # see `Generator`
 
     def operations(self) -> tuple[bool | float, ...]:
         """Return the same value for all steps that execute the same operations."""
         has_penalty = self.penalty_weight is not None
-        has_reconstruction = self.trains_generator and self.reconstruction_weight is not None
-        return self.trains_generator, has_penalty, has_reconstruction, self.saturation_logit
+        return self.trains_generator, has_penalty, *self.reconstructions(), self.saturation_logit
+
+    def reconstructions(self) -> list[bool]:
+        """Return for each reconstruction loss whether it is computed."""
+        return [self.trains_generator and weight is not None for weight in self.reconstruction]
 
 
 Terms = TypeVar("Terms", DiscriminatorTerms, GeneratorTerms)
@@ -123,9 +124,7 @@ def generator_terms(
     fake: Tensor,
     real: Tensor,
     loss: AdversarialLoss,
-    vae: VAE,
-    generator: Generator,
-    reconstruction_weight: Tensor | float | None,
+    reconstruction_loss: Callable[[Tensor], Tensor],
 ) -> GeneratorTerms:
     """Return the loss terms of a generator step.
 
@@ -134,17 +133,12 @@ def generator_terms(
         fake: Images from the generator with their autograd graph, (B, C, H, W).
         real: Real images in [0, 1], (B, C, H, W).
         loss: Adversarial loss.
-        vae: VAE whose encoder provides the latents of the reconstruction loss.
-        generator: Generator that is updated.
-        reconstruction_weight: Weight of the reconstruction loss; None: it is not computed.
+        reconstruction_loss: Maps real images to the weighted sum of the reconstruction losses.
     """
     fake_logits = discriminator(fake)
     real_logits = discriminator(real) if loss.IS_RELATIVISTIC else torch.zeros_like(fake_logits)
     adversarial = loss.generator(fake_logits, real_logits).mean()
-    reconstruction = torch.zeros_like(adversarial)
-    if reconstruction_weight is not None:
-        reconstruction = reconstruction_weight * reconstruction_loss(vae, generator, real)
-    return GeneratorTerms(adversarial, reconstruction)
+    return GeneratorTerms(adversarial, reconstruction_loss(real))
 
 
 def accumulate(
@@ -174,25 +168,3 @@ def accumulate(
         else:
             joined.append(torch.cat(values) if values[0].dim() else torch.stack(values).mean())
     return type(terms)(*joined)
-
-
-def reconstruction_loss(vae: VAE, generator: Generator, images: Tensor) -> Tensor:
-    """Return the mean of -log p(x|z) / (C H W) over the batch, in nats per dimension.
-
-    z ~ q(z|x) is a sample from the VAE's posterior, without gradient; p(x|z) is the generator's
-    likelihood. Source: Larsen et al. 2016, arXiv:1512.09300, but with log p(x|z) of pixels in place
-    of discriminator features.
-
-    Args:
-        vae: VAE that provides q(z|x).
-        generator: Generator that provides p(x|z).
-        images: Real images x in [0, 1], (B, C, H, W).
-    """
-    with torch.no_grad():
-        target = vae.likelihood.target(images)
-        posterior = vae.encode(target)
-        with in_full_precision(), drawing_noise():
-            z = posterior.rsample()  # `sample` waits for the GPU; the numbers are the same
-    params = to_full_precision(generator.decoder(z))
-    with in_full_precision():
-        return -generator.likelihood(params).log_prob(target).mean() / images[0].numel()

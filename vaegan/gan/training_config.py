@@ -75,7 +75,7 @@ class GANConfig:
 class GANTraining:
     """Training of a GAN."""
 
-    # use of the VAE: copied layers, latent distribution, reconstruction loss
+    # use of the VAE: copied layers, latent distribution, reconstruction losses
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     # emphasis of colors and details in the augmented images before the discriminator
     emphasis: EmphasisConfig = field(default_factory=EmphasisConfig)

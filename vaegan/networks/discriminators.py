@@ -44,6 +44,10 @@ class Discriminator(Component, nn.Module, group="discriminator"):
         """Return logits, (B,), of images (B, C, H, W), in [0, 1] before their emphasis."""
         return self.head(self.trunk(images)).squeeze(1)
 
+    def hidden_units(self, images: Tensor) -> list[Tensor]:
+        """Return the hidden units after each layer of the trunk, of images (B, C, H, W)."""
+        return self.trunk.hidden_units(images)
+
 
 class Conv(Discriminator):
     """Convolutions down to about 4 to 7 pixels, then one hidden layer; no norm layers."""

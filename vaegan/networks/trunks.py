@@ -46,6 +46,20 @@ class Trunk(nn.Module):
         """Return hidden units, (B, num_features), of images (B, C, H, W)."""
         return self.layers(images * 2 - 1)
 
+    def hidden_units(self, images: Tensor) -> list[Tensor]:
+        """Return the hidden units of images (B, C, H, W) after each layer with weights.
+
+        They include what follows the layer, such as its activation and pooling; (B, ...) each. A
+        residual block counts as one layer.
+        """
+        units = []
+        x = images * 2 - 1
+        for layer in self.layers:
+            if next(layer.parameters(), None) is not None:
+                units.append(x)
+            x = layer(x)
+        return [*units[1:], x]  # the first entry is the input of the first layer
+
 
 def conv_trunk(image_shape: ImageShape, sizes: ConvSizes, activation: str) -> Trunk:
     """Build convolutions down to about 4 to 7 pixels, then a hidden layer; no norms."""

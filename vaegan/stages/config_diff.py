@@ -29,6 +29,7 @@ KEPT_KEYS = (
     "optimizer.lr",
     "noise_inputs",
     "warm_start.bandwidth",
+    "warm_start.feature_weight",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
 # Options that runs of earlier versions lack; they behaved as if these were false.

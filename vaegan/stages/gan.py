@@ -18,7 +18,7 @@ from vaegan.data.dataset import ImageSource, SplitName
 from vaegan.gan.module import GANModule
 from vaegan.gan.noise_inputs import NUM_CHECKED_IMAGES, has_textures, takes_noise
 from vaegan.gan.training_config import GANTraining, resolve_data_defaults
-from vaegan.gan.warm_start import Transfer, saved_bandwidth
+from vaegan.gan.warm_start import Transfer, saved_warm_start
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
@@ -247,7 +247,7 @@ def resolve_training(
         source.IS_NATURAL,
         images_per_dim,
         is_emphasized=not emphasis.is_neutral,
-        earlier_bandwidth=saved_bandwidth(earlier or {}),
+        earlier=None if earlier is None else saved_warm_start(earlier),
     )
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     noise_inputs = training.noise_inputs
@@ -295,5 +295,6 @@ def uses_vae(run: GANRun, vae: VAE, transfers: list[Transfer]) -> bool:
     start = run.warm_start
     has_learned_prior = any(True for _ in vae.prior.parameters())
     has_copied_layers = any(transfer.copied for transfer in transfers)
-    uses_latents = bool(start.reconstruction_weight or start.aggregate_posterior)
+    has_reconstructions = bool(start.reconstruction_weight or start.feature_weight)
+    uses_latents = has_reconstructions or bool(start.aggregate_posterior)
     return has_copied_layers or has_learned_prior or uses_latents

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from vaegan.config import require
 from vaegan.data.datamodule import ImageDataModule
 from vaegan.data.dataset import ArrayLike
 from vaegan.gan.components import GANComponents
@@ -21,6 +22,7 @@ from vaegan.gan.warm_start import Transfer, WarmStartConfig, init_discriminator,
 from vaegan.images import to_float
 from vaegan.networks.decoders import Decoder
 from vaegan.networks.discriminators import Discriminator, apply_spectral_norm
+from vaegan.networks.trunks import Trunk
 from vaegan.runtime.seeding import seeded
 from vaegan.vae.model import NUM_CONSTANT_IMAGES, VAE
 
@@ -90,9 +92,17 @@ def initialize_fresh(build_fresh: Callable[[], VAE], images: ArrayLike, seed: in
 def build_discriminator(
     config: GANConfig, warm_start: WarmStartConfig, vae: VAE, seed: int
 ) -> tuple[Discriminator, Transfer]:
-    """Build the discriminator; spectral norm is applied after the VAE's layers are copied."""
+    """Build the discriminator; spectral norm is applied after the VAE's layers are copied.
+
+    Raises:
+        ValueError: The copied layers do not fit, or the feature loss needs a trunk.
+    """
     with seeded(seed, "init", "discriminator"):
         discriminator = config.discriminator.build(vae.image_shape)
+        has_trunk = isinstance(getattr(discriminator, "trunk", None), Trunk)
+        expected = f"0, because discriminator={config.discriminator.name} has no trunk"
+        weight = warm_start.feature_weight
+        require(has_trunk or not weight, "warm_start.feature_weight", expected, weight)
         transfer = init_discriminator(vae, discriminator, warm_start)
         if config.discriminator.spectral_norm:
             apply_spectral_norm(discriminator)

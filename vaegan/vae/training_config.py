@@ -14,7 +14,7 @@ from vaegan.training.trainer_config import CheckpointConfig, TrainerConfig, chec
 T = TypeVar("T", bound="VAETraining")
 
 DEFAULT_BATCH_SIZE, DEFAULT_LR = 128, 3e-3
-# Chosen on clip art: on a CPU, four times as many steps on the same number of images take as long.
+# Chosen on clip art. On a CPU, training takes as long as in batches of 128.
 NATURAL_BATCH_SIZE, NATURAL_LR = 32, 1e-3
 
 
@@ -22,7 +22,7 @@ NATURAL_BATCH_SIZE, NATURAL_LR = 32, 1e-3
 class VAETraining:
     """Optimizer, batches and duration of VAE training."""
 
-    # optimizer and learning-rate schedule; lr=null: 1e-3 for natural images, else 3e-3
+    # optimizer and learning-rate schedule
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=None, lr_warmup=0.05, lr_final=0.0)
     )
