@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -13,8 +14,9 @@ from vaegan.gan.module import GANModule
 from vaegan.gan.penalties import GradientPenalty
 from vaegan.gan.reconstruction import ReconstructionWeights, reconstruction_loss
 from vaegan.gan.training_config import resolve_data_defaults
+from vaegan.gan.warm_start import WarmStartConfig
 from vaegan.stages.gan import build_scorer
-from vaegan.stages.gan_components import build_components
+from vaegan.stages.gan_components import build_components, build_discriminator
 from vaegan.training.devices import silence_warnings
 from vaegan.training.per_step_seeding import PerStepSeeding
 from vaegan.vae.model import VAE
@@ -407,6 +409,19 @@ def test_first_layers_are_frozen_for_freeze_images():
     assert not any(is_unchanged[3])
 
 
+def test_a_feature_loss_needs_a_discriminator_with_a_trunk():
+    vae = VAE(SOURCE.image_shape, compose("stage=vae", *SMALL_NETS))
+    settings = SimpleNamespace(
+        name="mine", spectral_norm=False, build=lambda image_shape: torch.nn.Linear(2, 1)
+    )
+    config = SimpleNamespace(discriminator=settings)
+    message = "feature_weight must be 0, because discriminator=mine has no trunk; got 4.0"
+    with pytest.raises(ValueError, match=message):
+        build_discriminator(config, WarmStartConfig(feature_weight=4.0), vae, seed=0)
+    discriminator, _ = build_discriminator(config, WarmStartConfig(feature_weight=0.0), vae, seed=0)
+    assert isinstance(discriminator, torch.nn.Linear)
+
+
 def test_hidden_units_are_those_of_emphasized_images_without_augmentation():
     words = ["emphasis.saturation=1", "emphasis.sharpness=2", "augmentation=diff_augment"]
     module = make_module(*words)
@@ -548,9 +563,7 @@ def test_flops_count_training_but_not_scoring():
     with_penalty = counts["discriminator, penalty=True"]
     without_penalty = counts["discriminator, penalty=False"]
     assert with_penalty > without_penalty > 0
-    expected = 2 * (
-        with_penalty + without_penalty + counts["generator, reconstruction=[False, False]"]
-    )
+    expected = 2 * (with_penalty + without_penalty + counts["generator, losses=()"])
     assert training_flops == expected
     frechet_distance(module)
     assert module.progress.flops == training_flops

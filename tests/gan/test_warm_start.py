@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -204,7 +206,8 @@ def test_discriminator_default_copies_only_an_equal_architecture(config, overrid
         ({"bandwidth": 0.0}, r"bandwidth must be in \(0, 1\], or null; got 0.0"),
         ({"bandwidth": 1.5}, r"bandwidth must be in \(0, 1\], or null; got 1.5"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
-        ({"feature_weight": -1.0}, "feature_weight must be at least 0, or null; got -1.0"),
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0 and finite, or null; got"),
+        ({"feature_weight": math.inf}, "feature_weight must be at least 0 and finite, or null"),
         ({"reconstruction_images": 0}, "reconstruction_images must be at least 1, or null"),
     ],
 )
@@ -309,6 +312,11 @@ def test_gans_of_earlier_versions_keep_their_settings():
     earlier = saved_warm_start({"warm_start": {"aggregate_posterior": True}})
     config = WarmStartConfig().resolve_defaults(True, 10, is_emphasized=False, earlier=earlier)
     assert (config.bandwidth, config.feature_weight) == (1.0, 0.0)
+    earlier = saved_warm_start({"warm_start": {"feature_weight": 2.0}})
+    for generator, expected in (("all", 2.0), ("none", 0.0)):
+        config = WarmStartConfig(generator=generator)
+        config = config.resolve_defaults(True, 10, is_emphasized=False, earlier=earlier)
+        assert config.feature_weight == expected
 
 
 def test_reconstruction_weights_are_constant_by_default():

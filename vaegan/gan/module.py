@@ -180,7 +180,7 @@ class GANModule(PlayersModule):
         weights = self.variant.reconstruction
         with self.toggled_optimizer(optimizer):
             optimizer.zero_grad()
-            with self.count_flops(f"generator, reconstruction={self.variant.reconstructions()}"):
+            with self.count_flops(f"generator, losses={self.variant.reconstruction_losses()}"):
                 terms = self.compute_gradients(
                     "generator",
                     lambda *inputs: self.generator_gradients(fakes, *inputs),

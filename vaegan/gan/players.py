@@ -120,10 +120,14 @@ class PlayersModule(ScoringModule):
         return fakes, steps.accumulate(compute_terms, micro_batches, self.backward_pass)
 
     def generator_gradients(
-        self, fakes: Fakes, real: Tensor, *reconstruction_weights: Tensor | float | None
+        self,
+        fakes: Fakes,
+        real: Tensor,
+        pixel_weight: Tensor | float | None,
+        feature_weight: Tensor | float | None,
     ) -> GeneratorTerms:
         """Compute the gradients of the generator on the fake images of a discriminator step."""
-        weights = ReconstructionWeights(*reconstruction_weights)
+        weights = ReconstructionWeights(pixel_weight, feature_weight)
 
         def compute_terms(x: Tensor, z: Tensor, fake: Tensor) -> GeneratorTerms:
             return steps.generator_terms(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -80,14 +80,16 @@ class StepVariant(NamedTuple):
     reconstruction: ReconstructionWeights
     saturation_logit: float  # see `Generator`
 
-    def operations(self) -> tuple[bool | float, ...]:
+    def operations(self) -> tuple[Hashable, ...]:
         """Return the same value for all steps that execute the same operations."""
         has_penalty = self.penalty_weight is not None
-        return self.trains_generator, has_penalty, *self.reconstructions(), self.saturation_logit
+        losses = self.reconstruction_losses() if self.trains_generator else ()
+        return self.trains_generator, has_penalty, losses, self.saturation_logit
 
-    def reconstructions(self) -> list[bool]:
-        """Return for each reconstruction loss whether it is computed."""
-        return [self.trains_generator and weight is not None for weight in self.reconstruction]
+    def reconstruction_losses(self) -> tuple[str, ...]:
+        """Return the names of the reconstruction losses that the generator minimizes."""
+        weights = self.reconstruction._asdict()
+        return tuple(name for name, weight in weights.items() if weight is not None)
 
 
 Terms = TypeVar("Terms", DiscriminatorTerms, GeneratorTerms)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ class WarmStartConfig:
     reconstruction_weight: float | None = None
     # weight of the feature loss in the generator's loss, >= 0: relative squared difference between
     # the discriminator's hidden units for reconstructions and for real images; 0: no feature loss;
-    # null: as in the earlier GAN in init, if any, else 4 for natural images with a warm start, or 0
+    # null: for natural images with a warm start 4, or as in the earlier GAN in init; else 0
     feature_weight: float | None = None
     # number of real images, counted from the generator's first step, over which
     # reconstruction_weight and feature_weight fall linearly to 0, >= 1; null: they are constant
@@ -87,8 +88,8 @@ class WarmStartConfig:
         require(is_valid, "bandwidth", "in (0, 1], or null", bandwidth)
         for key in ("reconstruction_weight", "feature_weight"):
             weight = getattr(self, key)
-            is_valid = weight is None or weight >= 0
-            require(is_valid, key, "at least 0, or null", weight)
+            is_valid = weight is None or 0 <= weight < math.inf
+            require(is_valid, key, "at least 0 and finite, or null", weight)
         is_consistent = (self.freeze_layers > 0) == (self.freeze_images > 0)
         expected = f"positive with freeze_layers > 0, else 0 (freeze_layers={self.freeze_layers})"
         require(is_consistent, "freeze_images", expected, self.freeze_images)
@@ -130,8 +131,8 @@ class WarmStartConfig:
         if weight is None:
             weight = NATURAL_RECONSTRUCTION_WEIGHT if uses_vae else 0.0
         if feature_weight is None:
-            default = NATURAL_FEATURE_WEIGHT if uses_vae else 0.0
-            feature_weight = default if earlier is None else earlier.feature_weight
+            default = NATURAL_FEATURE_WEIGHT if earlier is None else earlier.feature_weight
+            feature_weight = default if uses_vae else 0.0
         discriminator = self.discriminator
         if discriminator is None and is_emphasized:
             discriminator = False
