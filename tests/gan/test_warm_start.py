@@ -8,11 +8,12 @@ from vaegan.gan.latents import AggregatePosterior, Latents, check_num_images
 from vaegan.gan.warm_start import (
     DEFAULT_BANDWIDTH,
     LAYER_CHOICES,
+    NATURAL_FEATURE_WEIGHT,
     WarmStartConfig,
     init_discriminator,
     init_generator,
     named_layers,
-    saved_bandwidth,
+    saved_warm_start,
 )
 from vaegan.networks import discriminators, encoders
 from vaegan.networks.discriminators import apply_spectral_norm
@@ -205,8 +206,8 @@ def test_discriminator_default_copies_only_an_equal_architecture(config, overrid
         ({"bandwidth": 0.0}, r"bandwidth must be in \(0, 1\], or null; got 0.0"),
         ({"bandwidth": 1.5}, r"bandwidth must be in \(0, 1\], or null; got 1.5"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight must be at least 0"),
-        ({"feature_weight": -1.0}, "feature_weight must be at least 0 and finite; got -1.0"),
-        ({"feature_weight": math.inf}, "feature_weight must be at least 0 and finite; got inf"),
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0 and finite, or null; got"),
+        ({"feature_weight": math.inf}, "feature_weight must be at least 0 and finite, or null"),
         ({"reconstruction_images": 0}, "reconstruction_images must be at least 1, or null"),
     ],
 )
@@ -256,23 +257,23 @@ def test_aggregate_posterior_rejects_too_few_images():
 
 
 @pytest.mark.parametrize(
-    "generator, is_natural, images_per_dim, aggregate_posterior, weight",
+    "generator, is_natural, images_per_dim, aggregate_posterior, weights",
     [
-        ("all", True, 10, True, 0.1),
-        ("all", True, 3, False, 0.1),
-        ("all", False, 10, False, 0.0),
-        ("none", True, 10, False, 0.0),
+        ("all", True, 10, True, (0.1, NATURAL_FEATURE_WEIGHT)),
+        ("all", True, 3, False, (0.1, NATURAL_FEATURE_WEIGHT)),
+        ("all", False, 10, False, (0.0, 0.0)),
+        ("none", True, 10, False, (0.0, 0.0)),
     ],
 )
 def test_natural_images_with_a_warm_start_use_more_of_the_vae(
-    generator, is_natural, images_per_dim, aggregate_posterior, weight
+    generator, is_natural, images_per_dim, aggregate_posterior, weights
 ):
     config = WarmStartConfig(generator=generator).resolve_defaults(
         is_natural, images_per_dim, is_emphasized=False
     )
     assert config.aggregate_posterior is aggregate_posterior
     assert config.bandwidth == (DEFAULT_BANDWIDTH if aggregate_posterior else None)
-    assert config.reconstruction_weight == weight
+    assert (config.reconstruction_weight, config.feature_weight) == weights
 
 
 def test_a_discriminator_with_emphasis_starts_from_fresh_weights():
@@ -299,10 +300,23 @@ def test_a_bandwidth_needs_an_aggregate_posterior():
         config.resolve_defaults(False, 10, is_emphasized=False)
 
 
-def test_saved_bandwidth_is_checked():
-    assert saved_bandwidth({"warm_start": None}) is None
+def test_saved_settings_are_checked():
+    assert saved_warm_start({"warm_start": None}).bandwidth is None
     with pytest.raises(ValueError, match="warm_start.bandwidth"):
-        saved_bandwidth({"warm_start": {"bandwidth": 2.0}})
+        saved_warm_start({"warm_start": {"bandwidth": 2.0}})
+    with pytest.raises(ValueError, match="feature_weight must be at least 0"):
+        saved_warm_start({"warm_start": {"feature_weight": -1.0}})
+
+
+def test_gans_of_earlier_versions_keep_their_settings():
+    earlier = saved_warm_start({"warm_start": {"aggregate_posterior": True}})
+    config = WarmStartConfig().resolve_defaults(True, 10, is_emphasized=False, earlier=earlier)
+    assert (config.bandwidth, config.feature_weight) == (1.0, 0.0)
+    earlier = saved_warm_start({"warm_start": {"feature_weight": 2.0}})
+    for generator, expected in (("all", 2.0), ("none", 0.0)):
+        config = WarmStartConfig(generator=generator)
+        config = config.resolve_defaults(True, 10, is_emphasized=False, earlier=earlier)
+        assert config.feature_weight == expected
 
 
 def test_reconstruction_weights_are_constant_by_default():

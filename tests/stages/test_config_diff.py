@@ -37,12 +37,6 @@ def test_an_option_that_earlier_versions_lack_is_off():
     new["decoder"]["skip_excitation"] = True
     assert diff_configs(old, new) == ["decoder.skip_excitation=True (was None)"]
     assert len(diff_configs(new, old)) == 1
-    old, new = copy.deepcopy(PLAIN), copy.deepcopy(PLAIN)
-    del old["gan"]["warm_start"]["feature_weight"]
-    assert diff_configs(old, new) == []
-    new["gan"]["warm_start"]["feature_weight"] = 4.0
-    assert diff_configs(old, new) == ["gan.warm_start.feature_weight=4.0 (was None)"]
-    old = copy.deepcopy(PLAIN)
     del old["dataset"]["name"]
     new = copy.deepcopy(PLAIN)
     new["dataset"]["name"] = False  # another key is not taken for an option that is off

@@ -8,6 +8,7 @@ import torch
 from tests.conftest import SMALL_PIPELINE, SMALL_VAE, compose
 from tests.stages.test_run_folder import stop_after_two_batches
 from vaegan.checkpoints.checkpoint import load_checkpoint
+from vaegan.gan.warm_start import NATURAL_FEATURE_WEIGHT
 from vaegan.networks.decoders import Decoder
 from vaegan.runtime.atomic_files import read_json, write_json
 from vaegan.stages.stage_table import run_stage
@@ -100,6 +101,7 @@ def test_natural_images_are_trained_with_defaults_of_their_own(amx, tmp_path, mo
         checkpoint = load_checkpoint(tmp_path / stage / "checkpoints" / "best.ckpt")
         assert checkpoint.run["trainer"]["precision"] == "bf16-mixed"
         assert checkpoint.vae["decoder"]["padding"] == "replicate"
+    assert checkpoint.run["warm_start"]["feature_weight"] == NATURAL_FEATURE_WEIGHT
     run = load_checkpoint(tmp_path / "vae" / "checkpoints" / "best.ckpt").run
     assert (run["loader"]["batch_size"], run["optimizer"]["lr"]) == (32, 1e-3)
 

@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 LAYER_CHOICES = ("all", "first", "last", "none")
 VAE_WEIGHTS = ("best", "last")
 MIN_IMAGES_PER_DIM = 4  # training images per latent dimension needed to fit the aggregate posterior
-# Tuned on clip art with Gaussian noise. Without this loss, the generator loses most colors.
+# Tuned on clip art with Gaussian noise. Without the pixel loss, the generator loses most colors.
 NATURAL_RECONSTRUCTION_WEIGHT = 0.1
+NATURAL_FEATURE_WEIGHT = 4.0
 # Chosen on clip art, whose shapes are cleaner than with a single Gaussian (1).
 DEFAULT_BANDWIDTH = 0.5
 
@@ -63,8 +64,9 @@ class WarmStartConfig:
     # start, else 0
     reconstruction_weight: float | None = None
     # weight of the feature loss in the generator's loss, >= 0: relative squared difference between
-    # the discriminator's hidden units for reconstructions and for real images; 0: no feature loss
-    feature_weight: float = 0.0
+    # the discriminator's hidden units for reconstructions and for real images; 0: no feature loss;
+    # null: for natural images with a warm start 4, or as in the earlier GAN in init; else 0
+    feature_weight: float | None = None
     # number of real images, counted from the generator's first step, over which
     # reconstruction_weight and feature_weight fall linearly to 0, >= 1; null: they are constant
     reconstruction_images: int | None = None
@@ -84,11 +86,10 @@ class WarmStartConfig:
         bandwidth = self.bandwidth
         is_valid = bandwidth is None or 0 < bandwidth <= 1
         require(is_valid, "bandwidth", "in (0, 1], or null", bandwidth)
-        weight = self.reconstruction_weight
-        is_valid = weight is None or 0 <= weight < math.inf
-        require(is_valid, "reconstruction_weight", "at least 0 and finite, or null", weight)
-        weight = self.feature_weight
-        require(0 <= weight < math.inf, "feature_weight", "at least 0 and finite", weight)
+        for key in ("reconstruction_weight", "feature_weight"):
+            weight = getattr(self, key)
+            is_valid = weight is None or 0 <= weight < math.inf
+            require(is_valid, key, "at least 0 and finite, or null", weight)
         is_consistent = (self.freeze_layers > 0) == (self.freeze_images > 0)
         expected = f"positive with freeze_layers > 0, else 0 (freeze_layers={self.freeze_layers})"
         require(is_consistent, "freeze_images", expected, self.freeze_images)
@@ -100,7 +101,7 @@ class WarmStartConfig:
             factor = max(0.0, 1 - num_images / self.reconstruction_images)
         return ReconstructionWeights(
             pixels=factor * (self.reconstruction_weight or 0.0) or None,
-            features=factor * self.feature_weight or None,
+            features=factor * (self.feature_weight or 0.0) or None,
         )
 
     def resolve_defaults(
@@ -108,7 +109,7 @@ class WarmStartConfig:
         is_natural: bool,
         images_per_dim: float,
         is_emphasized: bool,
-        earlier_bandwidth: float | None = None,
+        earlier: WarmStartConfig | None = None,
     ) -> WarmStartConfig:
         """Return the config with the null values that depend on the data replaced.
 
@@ -116,7 +117,7 @@ class WarmStartConfig:
             is_natural: True for natural images (`ImageSource.IS_NATURAL`).
             images_per_dim: Training images per latent dimension.
             is_emphasized: True if the discriminator sees images with emphasis.
-            earlier_bandwidth: Bandwidth of the GAN that is resumed or named by `init`, if any.
+            earlier: Settings of the GAN that is resumed or named by `init`, if any.
 
         Raises:
             ValueError: `bandwidth` is set, but latents are drawn from the prior.
@@ -125,9 +126,13 @@ class WarmStartConfig:
         aggregate_posterior = self.aggregate_posterior
         if aggregate_posterior is None:
             aggregate_posterior = uses_vae and images_per_dim >= MIN_IMAGES_PER_DIM
-        weight = self.reconstruction_weight
+        earlier_bandwidth = None if earlier is None else earlier.bandwidth
+        weight, feature_weight = self.reconstruction_weight, self.feature_weight
         if weight is None:
             weight = NATURAL_RECONSTRUCTION_WEIGHT if uses_vae else 0.0
+        if feature_weight is None:
+            default = NATURAL_FEATURE_WEIGHT if earlier is None else earlier.feature_weight
+            feature_weight = default if uses_vae else 0.0
         discriminator = self.discriminator
         if discriminator is None and is_emphasized:
             discriminator = False
@@ -137,6 +142,7 @@ class WarmStartConfig:
             aggregate_posterior=aggregate_posterior,
             bandwidth=self._resolve_bandwidth(aggregate_posterior, earlier_bandwidth),
             reconstruction_weight=weight,
+            feature_weight=feature_weight,
         )
 
     def _resolve_bandwidth(self, is_used: bool, earlier: float | None) -> float | None:
@@ -147,19 +153,21 @@ class WarmStartConfig:
         return None
 
 
-def saved_bandwidth(run: Mapping[str, Any]) -> float | None:
-    """Return the bandwidth of the aggregate posterior in the plain config of a GAN.
+def saved_warm_start(run: Mapping[str, Any]) -> WarmStartConfig:
+    """Return `bandwidth` and `feature_weight` in the plain config of a GAN.
 
-    GANs of earlier versions have no bandwidth: their aggregate posterior is a single normal.
+    GANs of earlier versions lack them: their aggregate posterior is a single normal, and they have
+    no feature loss.
 
     Raises:
-        ValueError: The entry is invalid.
+        ValueError: An entry is invalid.
     """
     start = run.get("warm_start")
     start = start if isinstance(start, Mapping) else {}
-    default = 1.0 if start.get("aggregate_posterior") else None
-    plain = {"bandwidth": start.get("bandwidth", default)}
-    return from_plain(WarmStartConfig, plain, "warm_start").bandwidth
+    bandwidth = 1.0 if start.get("aggregate_posterior") else None
+    defaults = {"bandwidth": bandwidth, "feature_weight": 0.0}
+    plain = {key: start.get(key, default) for key, default in defaults.items()}
+    return from_plain(WarmStartConfig, plain, "warm_start")
 
 
 class Transfer(NamedTuple):

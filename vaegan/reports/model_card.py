@@ -13,7 +13,7 @@ from vaegan import __version__
 from vaegan.checkpoints.checkpoint import Checkpoint
 from vaegan.data.dataset import ImageSource
 from vaegan.gan.emphasis import saved_emphasis
-from vaegan.gan.warm_start import saved_bandwidth
+from vaegan.gan.warm_start import saved_warm_start
 from vaegan.reports.tables import format_number, markdown_table
 from vaegan.runtime.atomic_files import read_json
 
@@ -90,9 +90,10 @@ def latents_text(checkpoint: Checkpoint) -> str:
         return "from the prior"
     if aggregate.centers is None:
         return "from a normal fitted to the latents of training images"
+    bandwidth = saved_warm_start(checkpoint.run).bandwidth
     return (
         f"near the latents of {len(aggregate.centers):,} training images (bandwidth "
-        f"{saved_bandwidth(checkpoint.run)}); the weights contain these latents, and the model can "
+        f"{bandwidth}); the weights contain these latents, and the model can "
         "generate images similar to the training images"
     )
 

@@ -29,10 +29,11 @@ KEPT_KEYS = (
     "optimizer.lr",
     "noise_inputs",
     "warm_start.bandwidth",
+    "warm_start.feature_weight",
     *(f"{network}.padding" for network in ("encoder", "decoder", "discriminator")),
 )
-# Options that runs of earlier versions lack; they behaved as if these were false or 0.
-NEW_OPTIONS = ("decoder.skip_excitation", "warm_start.feature_weight")
+# Options that runs of earlier versions lack; they behaved as if these were false.
+NEW_OPTIONS = ("decoder.skip_excitation",)
 
 
 def diff_configs(
@@ -57,7 +58,7 @@ def diff_configs(
         if before.get(key) != after.get(key)
         and not is_below(key, ignored)
         and not (after.get(key) is None and is_below(key, kept))
-        and not (key not in before and after[key] in (False, 0) and is_below(key, NEW_OPTIONS))
+        and not (key not in before and after[key] is False and is_below(key, NEW_OPTIONS))
     ]
 
 

@@ -18,7 +18,7 @@ from vaegan.data.dataset import ImageSource, SplitName
 from vaegan.gan.module import GANModule
 from vaegan.gan.noise_inputs import NUM_CHECKED_IMAGES, has_textures, takes_noise
 from vaegan.gan.training_config import GANTraining, resolve_data_defaults
-from vaegan.gan.warm_start import Transfer, saved_bandwidth
+from vaegan.gan.warm_start import Transfer, saved_warm_start
 from vaegan.metrics.feature_extractors import FeatureExtractor, build_feature_extractor
 from vaegan.metrics.metric_table import MONITORS
 from vaegan.metrics.sample_scores import can_estimate_covariance, covariance_scores
@@ -247,7 +247,7 @@ def resolve_training(
         source.IS_NATURAL,
         images_per_dim,
         is_emphasized=not emphasis.is_neutral,
-        earlier_bandwidth=saved_bandwidth(earlier or {}),
+        earlier=None if earlier is None else saved_warm_start(earlier),
     )
     duration = resolve_duration(training.trainer, data, training.score_every_n_images)
     noise_inputs = training.noise_inputs
