@@ -17,7 +17,7 @@ from vaegan.config import require
 class OptimizerConfig:
     """Adam with linear warm-up and cosine decay of the learning rate."""
 
-    # peak learning rate, > 0; null: depends on the data
+    # peak learning rate, > 0; null: depends on the data (VAE: 1e-3 for natural images, else 3e-3)
     lr: float | None = 1e-3
     # decay rate of the running mean of the gradient, in [0, 1); null (GAN only): depends on the
     # data

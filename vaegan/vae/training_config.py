@@ -22,7 +22,7 @@ NATURAL_BATCH_SIZE, NATURAL_LR = 32, 1e-3
 class VAETraining:
     """Optimizer, batches and duration of VAE training."""
 
-    # optimizer and learning-rate schedule; lr=null: 1e-3 for natural images, else 3e-3
+    # optimizer and learning-rate schedule
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=None, lr_warmup=0.05, lr_final=0.0)
     )
